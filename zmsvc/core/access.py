@@ -24,7 +24,9 @@ class Verb(StrEnum):
     DISABLE = "disable"
     SIGNAL = "signal"
     RELOAD = "reload"
-    """Not carried by `Requested`, but by `ContextReloaded`, which has the context file."""
+    """A fact of its own, `ContextReloaded`, carries it with the context file; `Requested` carries the
+    others.
+    """
 
 
 class Who(StrEnum):
@@ -52,12 +54,12 @@ class OrderRule:
     ) -> None:
         self.verb = verb
         self.control = control
-        """The users who may ask over the control socket; None if it is not known there."""
+        """The users who may ask over the control socket; None if this cannot be asked there."""
         self.bus = bus
         """The topics on which a client of the bus may ask."""
         self.repeatable = repeatable
-        """True if a client may repeat the request if the supervisor died before it answered. Such an order
-        names a state, and not a change.
+        """True if a client may repeat the request when the supervisor has died before its answer. Such an
+        order names a state to reach and no change, so a second one does no harm.
         """
 
 

@@ -1,6 +1,7 @@
-"""The arithmetic of starts by rule: back-off after failures, the brake on quick starts, and the start limit.
+"""Calculate when a rule may start a task: the back-off after failures, the delay of quick starts, and the
+start limit.
 
-Pure functions of one task's record; transitions.py applies the results.
+Pure: each function has the record of one task. transitions.py applies the results.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from zmsvc.core.service_options import Limits
 from zmsvc.core.world import Task
 
 GOOD_UPTIME = 10.0
-"""Seconds. If a task ran for this time, or for `restart_max_delay` where that is longer, its failures are
-forgotten.
+"""Seconds. When a task has run for this time, or for `restart_max_delay` where that is longer, its failures
+no longer count.
 """
 FLOOR = 0.1
-"""The least delay in seconds of the second quick start in a row. It holds even if `restart_delay` is 0, so a
-ring of rules cannot spin.
+"""The least delay of the second quick start in a row, in seconds. It also applies if `restart_delay` is 0, so
+that a ring of rules cannot spin.
 """
 JITTER = 0.1
-"""The share of a delay by which it is lengthened at most. So tasks that failed at the same time do not start
-at the same time (Supervisor#1640).
+"""The most that is added to a delay, as a share of it. It differs between tasks, so tasks that failed
+together do not start together (Supervisor#1640).
 """
 
 
@@ -45,7 +46,7 @@ def back_off(task: Task, limits: Limits, launch: int) -> float:
 
 
 def next_quick_start(task: Task, limits: Limits, now: float) -> tuple[int, float]:
-    """Return the new count of quick starts in a row, and the time of a start by rule.
+    """Return the new number of quick starts in a row, and the time at which a rule may start the task.
 
     A ring of rules is legal. If it turns faster than `restart_delay`, each turn doubles the time to the next
     start, up to `restart_max_delay`.
@@ -60,7 +61,9 @@ def next_quick_start(task: Task, limits: Limits, now: float) -> tuple[int, float
 
 
 def _spacing(quick_starts: int, limits: Limits) -> float:
-    """Return the least seconds from one launch to the next, after this number of quick starts in a row."""
+    """Return the least time from one launch to the next, in seconds, after this number of quick starts in a
+    row.
+    """
     if not quick_starts:
         return 0.0
     floor = limits.restart_delay or FLOOR
@@ -68,8 +71,8 @@ def _spacing(quick_starts: int, limits: Limits) -> float:
 
 
 def start_by_rule(task: Task, limits: Limits, now: float, *, failing: bool, launch: int) -> tuple[int, float]:
-    """Return the new count of quick starts and the time of the start. `failing`: the task has failed, and its
-    own rule starts it again.
+    """Return the new number of quick starts and the time of the start. `failing` is True if the task has
+    failed and its own rule starts it again.
 
     The later one of both times counts: a task that fails and ends well in turn would otherwise be delayed by
     neither.

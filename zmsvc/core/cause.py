@@ -1,6 +1,5 @@
-"""The cause of a launch: the operator, the context, the bus or a rule. Inside the core a cause is a
-dataclass. `as_json` makes the mapping that everything else reads: `self.cause` of a task, the state file and
-`status`.
+"""The cause of a launch: the operator, the context, the bus or a rule. The core has a cause as a dataclass.
+`as_json` makes the mapping that tasks (`self.cause`), the state file and `status` have.
 
 transitions.py decides when a rule fires.
 """
@@ -14,7 +13,7 @@ from typing import Any
 from zmsvc.core.model import Rule
 
 MAX_SOURCES = 64
-"""The most sources of one cause. The latest ones are kept."""
+"""The number of sources that a cause keeps: the latest ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +67,8 @@ def rule_text(rule: Rule) -> str:
 
 
 def by_rule(before: Cause, source: Source, depth: int, *, join: bool) -> Cause:
-    """Return the cause of a launch that a rule asks for. With `join` a start is already pending: the new
-    source is added to its cause.
+    """Return the cause of a launch that a rule asks for. `join` is True if a start is pending already: then
+    the new source is added to its cause.
     """
     if not join:
         return Cause(by="rule", depth=depth, sources=(source,))

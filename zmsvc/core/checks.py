@@ -1,5 +1,5 @@
 """The checks that need more than one element of a context file: faults between elements, and warnings about
-legal but unlikely settings. Pure. Faults of single elements are found by host/config.
+legal but unlikely settings. Pure. host/config finds the faults of single elements.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A fault and its place: an `element` of the context, a task by its index in the file, or a rule of that
-    task by its index. Without a task it is a rule of the context.
+    """A fault and its place: an `element` of the context, the task with this index in the file, or the rule
+    with this index of that task, or of the context if there is no task.
     """
 
     text: str
@@ -40,7 +40,7 @@ class Fault:
     task: int | None = None
     rule: int | None = None
     other: int | None = None
-    """Another task whose place the reader of the fault needs, by its index."""
+    """The index of another task that the fault is about. Its place is shown, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +61,8 @@ class ConfigWarning:
         return f"{where}: {self.text}" if self.line else self.text
 
     def in_file(self, path: str) -> str:
-        """Return the warning after `FILE:LINE`, or after `FILE` if no line is known. `path` is the context
-        file.
+        """Return the warning with `FILE:LINE` before it, or with `FILE` if no line is known. `path` is the
+        context file.
         """
         return f"{self.file or path}{f':{self.line}' if self.line else ''}: {self.text}"
 
@@ -70,8 +70,8 @@ class ConfigWarning:
 def faults(
     tasks: Sequence[TaskService], binds: Mapping[str, Endpoint], any_fail: Sequence[Rule] = ()
 ) -> list[Fault]:
-    """Return every fault between elements. `binds` has those of the four endpoints that could be read, by
-    element name; `any_fail` are the rules of the context.
+    """Return every fault between elements. `binds` maps the names of elements to their endpoints, as far as
+    those could be read; `any_fail` has the rules of the context.
     """
     return [*_repeated(tasks), *_calls(tasks, any_fail), *_binds(binds)]
 
@@ -145,8 +145,8 @@ def _expected(connected: Endpoint) -> str:
 
 
 def warnings(context: Context, *, curve: bool = False) -> list[str]:
-    """Return the warnings, one line each. `curve` says that the context has keys, so that only clients with a
-    key may connect.
+    """Return the warnings, one line each. `curve` is True if the context has keys, so that only clients with
+    a key may connect.
     """
     return [str(each) for each in config_warnings(context, curve=curve)]
 
@@ -230,8 +230,8 @@ def monitor_endpoints(task: TaskService) -> list[str]:
 
 
 def _may_connect(context: Context, places: Iterable[str], *, curve: bool) -> Iterator[tuple[str, list[str]]]:
-    """Yield each group of clients that may connect, and those of these endpoints to which the group may. An
-    ipc socket needs no keys: its file mode keeps other users out.
+    """Yield each group of clients that may connect, with those of the endpoints that are open to it. An ipc
+    socket needs no keys: its file mode keeps other users out.
     """
     local = ANYONE if context.bus_access is BusAccess.ANYONE else MAY_CONNECT
     groups: dict[str, list[str]] = {}
@@ -347,8 +347,8 @@ def _setting_warnings(task: TaskService) -> Iterator[str]:
 
 
 def variable_warnings(task: TaskService, names: Collection[str], origin: str) -> Iterator[str]:
-    """Yield warnings about variables of a task with these names. `origin` is their subject, for example
-    `its environment`.
+    """Yield warnings about variables of a task with these names. `origin` begins the sentence of a warning,
+    for example `its environment`.
     """
     for name in sorted(_RESERVED_VARIABLES.intersection(names)):
         yield f"{origin} sets {name}, which zmsvc sets itself: notifications would not arrive"
@@ -370,8 +370,8 @@ _LIBC = ("LD_", "MALLOC_", "GLIBC_TUNABLES")
 
 
 def read_at_start(name: str) -> bool:
-    """Return True if a variable has no effect on an interpreter that already runs. zmsvc applies TZ,
-    PYTHONPATH and the locale itself.
+    """Return True if only an interpreter that starts reads this variable. TZ, PYTHONPATH and the locale are
+    not among them, since zmsvc applies those itself.
     """
     return name.startswith(_LIBC) or (
         name.startswith("PYTHON") and name not in ("PYTHONPATH", "PYTHONBREAKPOINT")
@@ -379,8 +379,8 @@ def read_at_start(name: str) -> bool:
 
 
 def _cannot_start(task: TaskService) -> str:
-    """Return the fault in the configuration of a Python task that would make its start fail. Only the parts
-    of the configuration that zmsvc itself reads are checked.
+    """Return the fault of a configuration with which a task in Python could not start. This checks only what
+    zmsvc itself reads of the configuration.
     """
     if task.service_type is ServiceType.COMMAND:
         return ""
@@ -435,12 +435,11 @@ def _rule_cycles(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
 
 
 def _edges(task: TaskService) -> Iterator[Rule]:
-    """Yield the rules by which a task starts another one. A failing task that restarts itself is left out,
-    since that is the purpose of on_fail, and so is a task that says `restart` always.
+    """Yield the rules by which a task starts tasks. A task that restarts itself on failure is left out, since
+    that is the purpose of on_fail; so is one with `restart` always.
     """
     for rule in task.rules:
-        # A rule that starts its own task while the task runs does nothing. Another warning is about such a
-        # rule.
+        # A rule that starts its own task while it runs does nothing; another check warns of it.
         idle = rule.action is Action.START and rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE)
         meant = rule.trigger is Trigger.ON_FAIL or (
             rule.trigger is Trigger.ON_EXIT and task.restart is Restart.ALWAYS
@@ -450,8 +449,8 @@ def _edges(task: TaskService) -> Iterator[Rule]:
 
 
 def _strong_components(tasks: Mapping[str, TaskService]) -> list[list[str]]:
-    """Return Tarjan's strongly connected components in the order of the file, without recursion: a file may
-    chain thousands of tasks.
+    """Return the strongly connected components in the order of the file, by Tarjan's algorithm. It does not
+    recurse, because a file may chain thousands of tasks.
     """
     order: dict[str, int] = {}
     low: dict[str, int] = {}
@@ -487,8 +486,8 @@ def _strong_components(tasks: Mapping[str, TaskService]) -> list[list[str]]:
 
 
 def _shortest_cycle(tasks: Mapping[str, TaskService], group: list[str]) -> list[str]:
-    """Return a shortest cycle through the first task of the group, as words; empty if the task is in no
-    cycle.
+    """Return a shortest cycle through the first task of the group as text, or an empty text if the task is in
+    no cycle.
     """
     start, inside = group[0], set(group)
     reached_from: dict[str, tuple[str, Rule]] = {}

@@ -1,4 +1,4 @@
-"""The working copy of a world during one step: it has the next states of tasks and collects the effects.
+"""The working copy of a world in one step. It has the next states of the tasks and collects the effects.
 
 A step copies a map before its first change to it, so a world never changes.
 """
@@ -19,8 +19,8 @@ from zmsvc.core.world import PendingRequest, Task, Transaction, World, service_o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A failure of this step: the index of its record among the effects, and the task before its rules
-    fire.
+    """A failure in this step: the index of its record among the effects, and the task as it was before its
+    rules fired.
     """
 
     record: int
@@ -63,7 +63,7 @@ class Draft:
         return self.context.tasks.get(key[1])
 
     def described(self, key: Key) -> TaskService | None:
-        """Return the definition of a task, also of one that a reload has removed: for messages, never for
+        """Return the definition of a task even if a reload has removed it. This is for messages, never for
         decisions.
         """
         return service_of(self.context, key[1], self.tasks.get(key))
@@ -109,8 +109,8 @@ class Draft:
         del self.tasks[key]
 
     def schedule_removal(self, key: Key) -> None:
-        """Remove a task that the context file no longer has: at the end of the step, or once no client waits
-        for its outcome.
+        """Remove a task that the context file no longer has: at the end of the step, or later, when no client
+        waits for its outcome any more.
         """
         self._to_remove[key] = None
 
@@ -156,7 +156,9 @@ class Draft:
         self.emit(ev.Record(transaction=key[0], task=key[1], event=event, detail=detail, instance=instance))
 
     def record_failure(self, key: Key, **detail: Any) -> None:
-        """Record that a task has failed. Whether it has failed for good is known at the end of the step."""
+        """Record that a task has failed. Only at the end of the step is it known whether the task has failed
+        for good.
+        """
         self.record(key, "failed", **detail)
         self.failed[key] = Failure(record=len(self.effects) - 1, task=self.tasks[key])
 

@@ -1,4 +1,4 @@
-"""The only place that decides: `step` takes a world, a fact and the time, and returns the next world and its
+"""`step` makes all decisions: it takes a world, a fact and the time, and returns the next world and the
 effects.
 
 It never raises, for any fact in any world, and reads no clock. The same arguments always give the same
@@ -106,9 +106,7 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
 
 
 def _deadline(draft: Draft, key: Key) -> None:
-    """Let a deadline pass. A deadline that was moved meanwhile, or belonged to an earlier state, is
-    ignored.
-    """
+    """Let a deadline pass. If it has moved meanwhile, or belonged to an earlier state, nothing happens."""
     task = draft.tasks.get(key)
     if task is None or task.deadline is None:
         return
@@ -152,7 +150,7 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
         "tokens_at": draft.now,
     }
     if judged.refusal:
-        # The first update of a launch that came too fast is recorded, further ones are only counted.
+        # The history gets the first update of a launch that came too fast; further ones are only counted.
         if not judged.too_fast or not task.dropped:
             draft.record(key, "dropped", why=judged.refusal, before=task.dropped)
         draft.change(key, dropped=task.dropped + 1, **changes)
@@ -190,8 +188,8 @@ def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
 
 
 def _gone(draft: Draft, key: Key, fact: ev.TaskGone) -> None:
-    """No process of the launch is left. This settles the launch only if its main process has already
-    ended.
+    """Note that no process of the launch is left. That ends the launch only if its main process has ended
+    before.
     """
     task = draft.tasks[key]
     if task.sub_state not in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL) or task.exit is None:

@@ -1,8 +1,8 @@
 """The syntax of an environment file, which is that of systemd's EnvironmentFile=. Pure.
 
-Where systemd passes over a line or a name that it cannot read, this is a fault: a task must not run without a
-variable that the author of the file meant to set. The text of a fault shows nothing of the file, whose values
-may be secrets.
+A line or a name that cannot be read is a fault here, while systemd passes over it: a task must not run
+without a variable that the author of the file meant to set. The text of a fault quotes nothing of the file,
+because values may be secrets.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def parse(text: str) -> dict[str, str]:
 
 
 def _value(text: str, position: int) -> tuple[str, int]:
-    """Return a value, and the position of its end. It consists of quoted parts and, to the end of the line, a
-    part without quotes.
+    """Return a value, and the position of its end. A value has quoted parts, and then, up to the end of the
+    line, a part without quotes.
     """
     parts: list[str] = []
     while True:

@@ -31,7 +31,9 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requested:
-    """An order has arrived. `request` is the number of the reply; None if no client waits for a reply."""
+    """An order has arrived. `request` is the number by which its reply is found, or None if no client waits
+    for a reply.
+    """
 
     verb: Verb
     origin: Origin
@@ -41,13 +43,15 @@ class Requested:
     block: bool = True
     triggers: bool = True
     new: bool = False
-    """The client has generated the ID of the transaction, so it must not be open already."""
+    """True if the client has generated the ID of the transaction, so a transaction with this ID must not be
+    open yet.
+    """
     signal: str = ""
-    """For a signal: its canonical name, such as SIGHUP."""
+    """Of the order `signal`: the canonical name of the signal, such as SIGHUP."""
     all: bool = False
-    """For a signal: send it to every process of the tasks, not to the main ones alone."""
+    """Of the order `signal`: send it to every process of the tasks, and not to the main ones alone."""
     now: bool = False
-    """For an exit that has begun: kill the tasks that have not ended."""
+    """Of a second `exit`: kill the tasks that have not ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +62,13 @@ class Child:
     pid: int
     start_time: int
     executed: bool = False
-    """For a Command: exec() has replaced the launcher by the program."""
+    """Of a Command: True if exec() has replaced the launcher by the program."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupervisorStarted:
-    """A supervisor has started. The keeper has reported its children and the exits that are not acknowledged
-    yet.
-
-    `keeper_id` identifies the keeper: if it differs, no earlier process is alive.
+    """A supervisor has started, and the keeper has reported its children and the ends that no supervisor has
+    acknowledged. If `keeper_id` is another one than before, no earlier process is alive.
     """
 
     keeper_id: str
@@ -77,12 +79,12 @@ class SupervisorStarted:
     keeper_signals_others: bool = True
     """The keeper can ask all processes of a launch to end."""
     generated: str = ""
-    """A new transaction ID. The context starts this transaction if it resumes no other one."""
+    """An unused transaction ID. The context starts this transaction if it resumes no other one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextReloaded:
-    """The context file was read again. `block`: the reply waits until the tasks that differ have ended or
+    """The context file was read again. With `block` the reply waits until the tasks that differ have ended or
     started.
     """
 
@@ -125,8 +127,8 @@ class TaskReady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskUpdated:
-    """`update(**items)` of a task. `sequence` counts the updates of one launch from 1, so that a repeated
-    update is recognized.
+    """`update(**items)` of a task. `sequence` numbers the updates of one launch from 1, so a repeated update
+    is recognized.
     """
 
     launch: int
@@ -173,7 +175,9 @@ class MainChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskExited:
-    """The main process of a task has ended. `others_left`: its other processes are still there."""
+    """The main process of a task has ended. `others_left` is True if other processes of the task are still
+    there.
+    """
 
     launch: int
     code: int | None = None
@@ -181,7 +185,7 @@ class TaskExited:
     others_left: bool = False
     oom: bool = False
     why: str = ""
-    """The reason why the program of a Command was not executed."""
+    """The reason if the program of a Command was not executed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,8 +270,8 @@ class Signal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendSignal:
-    """Send an operator's signal to the main process of a launch, or to all its processes. None of them is
-    expected to end.
+    """Send an operator's signal to the main process of a launch, or to all its processes. This is an order of
+    its own, because a process need not end from it.
     """
 
     launch: int
@@ -278,7 +282,9 @@ class SendSignal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetMain:
-    """Take another process of a launch as its main one. MainChanged follows if it belongs to the launch."""
+    """Make another process of a launch its main one. MainChanged follows if that process belongs to the
+    launch.
+    """
 
     launch: int
     pid: int
@@ -318,7 +324,9 @@ class PublishControl:
     pid: int | None
     items: Mapping[str, Any] = field(default_factory=dict)
     service: TaskService | None = None
-    """The definition of the task, also if a reload has removed it by the time of the publication."""
+    """The definition of the task. It is in the effect because a reload may remove the task before this is
+    published.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,8 +340,8 @@ class PublishProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishInfo:
-    """Publish the state of the whole context under this transaction's header: soon, and once for many
-    changes.
+    """Publish the state of the whole context under the header of this transaction: soon, and only once for
+    many changes.
     """
 
     transaction: str
@@ -348,9 +356,7 @@ class Record:
     event: str
     detail: Mapping[str, Any] = field(default_factory=dict)
     instance: str = ""
-    """The service of the task; empty for a record without a task, or about a task that no context file ever
-    had.
-    """
+    """The instance of the task; empty if the record has no task, or one that no context file ever had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -376,7 +382,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """End the context's daemon with this exit status: everything is stopped."""
+    """End the daemon of the context with this exit status: all tasks have ended."""
 
     status: int = 0
 

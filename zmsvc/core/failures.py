@@ -22,7 +22,7 @@ def settle(draft: Draft) -> None:
         failure = draft.failed.pop(key)
         if failure.task.rules_suppressed:
             continue
-        fire(draft, key, Trigger.ON_ANY_FAIL, fired=failure.task)
+        fire(draft, key, Trigger.ON_ANY_FAIL, source=failure.task)
         if not failure.task.stopped_by_operator and _for_good(draft, key):
             draft.amend(failure.record, for_good=True)
             _act(draft, key)

@@ -1,5 +1,5 @@
-"""The programs that put themselves into the background, and how to keep each in the foreground, as a Command
-requires. Pure.
+"""Programs that put themselves into the background, and the way to keep each of them in the foreground, where
+a Command has to stay. Pure.
 
 Only the command line and the configuration file that it names are examined.
 """
@@ -27,7 +27,7 @@ class Program:
     on: str = _NEVER
     off: str = _NEVER
     file: str = _NEVER
-    """Finds the path of the configuration file, as the first group."""
+    """The first group of this pattern is the path of the configuration file."""
     file_on: str = _NEVER
     file_off: str = _NEVER
 
@@ -180,7 +180,7 @@ class _Wrapper:
     """A program that runs the program in its arguments."""
 
     valued: str = _NEVER
-    """Matches the options whose value is the next word."""
+    """The options whose value is the next word."""
     words: int = 0
     """Number of the wrapper's own words before the program."""
 

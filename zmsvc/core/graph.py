@@ -19,7 +19,7 @@ FILL: Mapping[State, str] = {
     "failed": "#f6b8b0",
 }
 ANY = "any task"
-"""The node from which the rules of the context lead. No ID of a task has a blank."""
+"""The node from which the rules of the context lead. It cannot be the ID of a task, which has no blank."""
 _PLAIN = "#ffffff"
 _STROKE: Mapping[Trigger, str] = {
     Trigger.ON_START: "#2a7d2e",
@@ -126,7 +126,7 @@ def _dot(text: str) -> str:
 
 
 def _mermaid(text: str) -> str:
-    """Return a text for Mermaid's quotes, in which entities are written with `#` in place of `&`."""
+    """Return a text for use between quotes in Mermaid, which writes entities with `#` in place of `&`."""
     special = {
         "#": "#35;",
         '"': "#quot;",

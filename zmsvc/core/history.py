@@ -1,5 +1,5 @@
-"""The details of a history event as text: `reason=exited pid=12`. The log and `zmsvcctl events` show the
-same. Pure.
+"""The details of a history event as text: `reason=exited pid=12`. The log and `zmsvcctl events` show this
+text. Pure.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _text(value: Any) -> str:
 
 
 def _process(entry: Mapping[str, Any]) -> str:
-    """Return a process and how it ended, as `redis(12):SIGTERM`."""
+    """Return a process and the way it ended, as `redis(12):SIGTERM`."""
     code = entry.get("code")
     end = entry.get("signal") or ("" if code is None else code)
     return f"{entry.get('name')}({entry.get('pid')}){f':{end}' if end != '' else ''}"

@@ -1,9 +1,9 @@
-"""The life of one task as a table: for every sub-state, the possible events, where each leads, and the act to
-perform.
+"""The life of one task as a table: for every sub-state the possible events, and for each event the next
+sub-state and the act to perform.
 
 A pair of sub-state and event that is not in the table changes nothing. So a late timer, a second READY=1 or a
-repeated end is harmless by construction. The engine derives the event from a fact; this table alone decides
-what follows. `diagram()` draws the table. docs/lifecycle.mmd is its output, and a test compares them.
+repeated end does no harm. The engine derives the event from a fact; this table alone decides what follows.
+`diagram()` draws the table. docs/lifecycle.mmd is its output, and a test compares them.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class SubState(StrEnum):
     STOP_SIGTERM = "stop-sigterm"
     STOP_SIGKILL = "stop-sigkill"
     FINAL_SIGTERM = "final-sigterm"
-    """The main process has ended. The processes that it left behind have the stop signal."""
+    """The main process has ended, and the processes that it left behind have been sent the stop signal."""
     FINAL_SIGKILL = "final-sigkill"
-    """The main process has ended. The processes that it left behind are being killed."""
+    """The main process has ended, and the processes that it left behind are being killed."""
     EXITED = "exited"
-    """The task ended by itself, with status 0 or as its `success_exit_status` allows."""
+    """The task ended by itself, with status 0 or with one in its `success_exit_status`."""
     STOPPED = "stopped"
     """The task ended because it was stopped."""
     FAILED = "failed"
@@ -99,7 +99,7 @@ class TaskEvent(StrEnum):
     LEFT_BEHIND = "left-behind"
     """The main process ended, and other processes of the task still exist."""
     LEFT_TO_KILL = "left-to-kill"
-    """As `LEFT_BEHIND`, but the other processes are killed without a stop signal first."""
+    """As `LEFT_BEHIND`, but the other processes are killed at once, without a stop signal."""
     ENDED_WELL = "ended-well"
     ENDED_AS_ASKED = "ended-as-asked"
     ENDED_BADLY = "ended-badly"

@@ -1,7 +1,7 @@
 """The lines of the daemon's log file: `STAMP IDENTIFIER[PID] TRANSACTION/TASK LEVEL: text`. Only this module
 writes and reads them. Pure.
 
-Each entry has a head of its own, so readers can search for times and priorities. The further lines of an
+Each entry has its own head, so that readers can search for times and priorities. The further lines of an
 entry are indented, so that no text can pass for another entry.
 """
 
@@ -46,7 +46,7 @@ def head(line: str) -> Head | None:
 
 
 def about(transaction: str, task: str) -> str:
-    """Return the owner of an entry as a head shows it: `TRANSACTION/TASK`, one of them, or nothing."""
+    """Return what an entry is about, as its head shows it: `TRANSACTION/TASK`, one of the two, or nothing."""
     return "/".join(each for each in (transaction, task) if each)
 
 
@@ -56,7 +56,7 @@ def start(identifier: str, pid: int, whose: str) -> str:
 
 
 def body(text: str) -> str:
-    """Return the text of an entry as it follows the head, with its final line break."""
+    """Return the text that follows the head of an entry, with the final line break."""
     return text.rstrip("\n").replace("\n", "\n" + INDENT) + "\n"
 
 
@@ -78,8 +78,8 @@ _END_OF_HEAD = b"\x1f"
 
 
 def encode_record(priority: int, identifier: str, task: str, text: str) -> bytes:
-    """Return a record as one line for the process that reads a task's pipe: a control character, priority,
-    names, and the text.
+    """Return a log record as one line: a control character, priority, names, and the text. The process that
+    reads the pipe of a task decodes it.
 
     A program of the task can write such a line too. It then counts as a record of this task, because the
     reader knows whose pipe it is.
@@ -105,7 +105,7 @@ def is_record(line: bytes) -> bool:
 
 
 def record_head(line: bytes) -> bytes:
-    """Return the start of a record, for a second line that continues its text."""
+    """Return the start of a record, with which each further line of its text begins, too."""
     return line[: line.index(_END_OF_HEAD) + 1]
 
 
@@ -121,7 +121,7 @@ def decode_record(line: bytes) -> tuple[int, str, str, str]:
 
 
 def pieces(line: bytes) -> Iterator[bytes]:
-    """Split a line that is too long. If the line is a record, each piece gets its head."""
+    """Split a line that is too long. If the line is a record, each piece begins as the record does."""
     if len(line) <= LINE_LIMIT:
         yield line
         return

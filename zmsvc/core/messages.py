@@ -1,5 +1,5 @@
-"""The messages on the bus: bytes <-> topic and body, and the shapes of the bodies. Nothing here decides or
-sends.
+"""The messages on the bus: the conversion between bytes and topic and body, and the form of each body. This
+module neither decides nor sends.
 
 A message is one ZMQ frame, `TOPIC @@@ JSON` in UTF-8. zmsvc's own JSON is compact, with `header` first and
 its keys in a fixed order. So the device can filter by a ZMQ prefix subscription such as `control @@@
@@ -19,16 +19,16 @@ from zmsvc.core.updates import result_of
 
 SEPARATOR = b" @@@ "
 LOADED = ("", "none")
-"""The service IDs by which a `context` message addresses the loaded context. conf_command.py of 1.0 sends
-`none` without --service_id.
+"""The service IDs by which a `context` message addresses the loaded context. conf_command.py of
+zmicroservices 1.0 sends `none` if it has no --service_id.
 """
 
 MISSED_ORDERS = b"unheard."
 """The prefix of the topic on which the device tells a supervisor how many orders arrived while none was
 connected; the supervisor's origin follows.
 
-It is the last of a supervisor's topics in byte order. libzmq subscribes in that order, so a publisher that
-has this subscription has all of them.
+In byte order it is the last of the topics of a supervisor. libzmq passes subscriptions on in that order, so a
+publisher that has this one has all of them.
 """
 HEADER_ORDER = ("service_transaction", "service_id", "action", "service_name")
 MAX_ECHO = 4096
@@ -59,7 +59,7 @@ def check_topic(topic: str) -> None:
 def encode(topic: str, body: Mapping[str, Any]) -> bytes:
     """Return the frame of a message, header first."""
     if "header" in body:
-        # If a key occurs twice, it keeps its first position and takes the last value.
+        # A key that occurs twice keeps its first position and has the last value.
         head = _ordered(body["header"])
         body = {"header": head, **body} | {"header": head}
     return topic.encode() + SEPARATOR + _encoded(body if type(body) is dict else dict(body))
@@ -69,8 +69,8 @@ def _encoded(value: Any) -> bytes:
     try:
         return dumps(value).encode()
     except UnicodeEncodeError:
-        # Half of a surrogate pair, from a task's own text. As an escape it is valid JSON and UTF-8 for every
-        # reader.
+        # The text of a task has half of a surrogate pair. Written as an escape it is valid JSON and UTF-8 for
+        # every reader.
         return json.dumps(value, separators=(",", ":")).encode()
 
 
@@ -113,9 +113,8 @@ def header(*, transaction: str, service_id: str, action: str, service_name: str,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """An order from the bus, a `context` or `process` message: its addressee and its action.
-
-    `tasks` is empty for all tasks. `configurations` holds the TaskService JSON of the message, by task ID.
+    """An order from the bus, in a `context` or `process` message. If `tasks` is empty, the order is for all
+    tasks. `configurations` holds the TaskService JSON of the message, by task ID.
     """
 
     topic: str
@@ -128,8 +127,8 @@ class Order:
 
 
 def order(topic: str, body: Body) -> Order:
-    """Read a `context` or `process` message from any sender. Raises ProtocolError, which names the missing
-    part.
+    """Read a `context` or `process` message from any sender. Raises ProtocolError, whose text names the
+    missing part.
     """
     return _process_order(body) if topic == "process" else _context_order(topic, body)
 
@@ -271,10 +270,8 @@ def process(
 
 def reply(request_header: Mapping[str, Any], action: str) -> Body:
     """Return the header of a reply: the header of the request, with another action. A client recognizes its
-    reply by this header.
-
-    Raises UsageError for a header of more than MAX_ECHO bytes. The origin of the supervisor's own messages is
-    left out.
+    reply by this header. `origin`, which only messages of a supervisor have, is left out. Raises UsageError
+    for a header of more than MAX_ECHO bytes.
     """
     head = {key: value for key, value in request_header.items() if key != "origin"} | {"action": action}
     if len(_encoded(head)) > MAX_ECHO:
@@ -285,8 +282,8 @@ def reply(request_header: Mapping[str, Any], action: str) -> Body:
 def control(
     head: Body, *, success: bool, device_action: str, pid: int | None, items: Mapping[str, Any]
 ) -> Body:
-    """Return a `control` message about a task. Items of the task cannot replace the promised fields, except
-    the result of an update.
+    """Return a `control` message about a task. An item of the task cannot replace a field that zmsvc
+    promises; only the result of an update can be set.
     """
     result = "failure" if not success else result_of(items) if head.get("action") == "updated" else "success"
     status = {"result": result, "device_action": device_action, "pid": pid}
@@ -300,9 +297,10 @@ def context_infos(heads: Sequence[Body], contents: Mapping[str, Body]) -> list[b
     """Return the `control`/`update` frames with the state of the context, one per header. `data` is
     `[{TRANSACTION: {...}}]`.
 
-    Each frame contains all transactions. If many changed at once, the size would grow with their square. So
-    above MAX_INFO bytes each message contains only its own transaction, for subscribers to that prefix. The
-    last message contains all transactions: it is the last one that a subscriber to all messages receives.
+    Each frame contains all transactions. If many transactions change at once, that would be the square of
+    their number. So above MAX_INFO bytes each frame has its own transaction alone, for the subscribers of
+    that transaction, and only the last frame has all of them: a subscriber to every message receives that one
+    last.
     """
     parts = {name: _encoded({name: content}) for name, content in contents.items()}
     whole = b",".join(parts.values())
@@ -313,9 +311,7 @@ def context_infos(heads: Sequence[Body], contents: Mapping[str, Body]) -> list[b
 
 
 def _context_info(head: Body, data: bytes) -> bytes:
-    """Return a frame; `data` is the encoded text between the brackets, which is encoded once for all
-    messages.
-    """
+    """Return a frame. `data` is the text between the brackets; it is encoded only once for all frames."""
     status = {"result": "success", "device_action": "context_info", "data": []}
     start, bracket, end = encode("control", {"header": head, "content": {"status": status}}).rpartition(b"]")
     return start + data + bracket + end

@@ -26,7 +26,7 @@ class Action(StrEnum):
 
 
 class Trigger(StrEnum):
-    """A change of a task that rules wait for."""
+    """A change of a task on which rules fire."""
 
     ON_START = "on_start"
     ON_UPDATE = "on_update"
@@ -48,15 +48,17 @@ class Rule:
     action: Action
     call: str
     only: Restart | None = None
-    """The value of `restart` that this rule stands for, if it fires for some reasons of an end alone."""
+    """The value of `restart` for which this rule stands, if the rule fires only for some of the reasons of an
+    end.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskService(ServiceOptions):
     """One task service as the file describes it, with its options.
 
-    `source` is the TaskService element as JSON: attributes are keys, repeated children are lists. It goes on
-    the wire, so it is without the environment of the task, which may hold secrets.
+    `source` is the TaskService element as JSON: attributes are keys, repeated children are lists. It is
+    published on the bus, so the environment of the task is left out: it may hold secrets.
     """
 
     id: str
@@ -71,12 +73,16 @@ class TaskService(ServiceOptions):
     path.
     """
     entry: bool = True
-    """True if it starts with its transaction (state type on_start or start_now). Else it waits for a rule."""
+    """True if the task starts with its transaction (state type on_start or start_now). Other tasks wait for a
+    rule.
+    """
     rules: tuple[Rule, ...] = ()
     command: tuple[str, ...] = ()
     """The program of a Command and its arguments."""
     notify: bool = False
-    """True if the program of a Command itself says READY=1. Else the task is ready after its exec."""
+    """True if the program of a Command sends READY=1 itself. Otherwise the task is ready when the program has
+    been executed.
+    """
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """The `<configuration>` of the task: strings, lists and dicts of them."""
     source: Mapping[str, Any] = field(default_factory=dict)
@@ -117,7 +123,7 @@ class ContextPart:
     path: str
     text: bytes = field(repr=False)
     passed_over: tuple[tuple[int, str], ...] = ()
-    """As in `Context`, with the lines of this file."""
+    """As in `Context`, with line numbers of this file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +154,8 @@ class Context:
     passed_over: tuple[tuple[int, str], ...] = ()
     """Warnings about parts of the file that zmsvc does not know or does not read: line number and text."""
     text: bytes = field(default=b"", repr=False)
-    """The bytes of the file as it was read. A supervisor that takes over uses these, even if the file has
-    changed since.
+    """The bytes of the file at the time of reading. A supervisor that takes over uses these even if the file
+    has changed since.
     """
     parts: tuple[ContextPart, ...] = ()
     """The files of its directory, as they were read."""
@@ -157,8 +163,9 @@ class Context:
     """The tasks as the file has them, those with replicas once. Empty if there was no file."""
 
     def element_of_bind(self, name: str) -> str:
-        """Return the element of the file that names the bind `name`, FrontBind or BackendBind. A file without
-        that element has the endpoint to which clients connect; a file without both, `Context`.
+        """Return the element of the file that names the bind `name`, FrontBind or BackendBind. If the file
+        lacks that element, it is the element of the endpoint to which clients connect; if the file lacks that
+        too, `Context`.
         """
         connected = {"FrontBind": "BackendEndpoint", "BackendBind": "FrontEndEndpoint"}[name]
         return next((each for each in (name, connected) if self.source.get(each)), "Context")

@@ -1,8 +1,7 @@
-"""A limit for the nesting of received JSON. Python's own limits differ: about 1,000 levels before 3.12,
-10,000 in 3.13.
-
-A text just below Python's limit can be read, but cannot be written again as part of a message, and readers in
-other languages may refuse it. So this limit is the same on every Python, and far lower.
+"""A limit for the nesting of received JSON. Python's own limit depends on its version: about 1,000 levels
+before 3.12, 10,000 in 3.13. A text just below that limit can be read, but not written again as part of a
+message, and readers in other languages may refuse it. So this limit is the same for every Python, and far
+lower.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 def check_depth(text: str) -> None:
     """Raise ProtocolError if a JSON text is nested deeper than MAX_DEPTH."""
-    # Most texts have fewer brackets than that in total. Counting them costs 1 us for 10 kB.
+    # Most texts have fewer brackets in total. To count them takes 1 us for 10 kB.
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     brackets = _BUT_BRACKETS.sub("", _STRING.sub("", text))

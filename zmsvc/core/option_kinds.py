@@ -1,5 +1,5 @@
-"""Kinds of values that an option of `<service>` has: how its text is read, and how the schema and the manual
-describe it. The options themselves are in `service_options.py`. Pure.
+"""The kinds of values that options of `<service>` have. A kind says how a text is read, and how the schema
+and the manual describe it. The options themselves are in `service_options.py`. Pure.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Value:
     schema: str
     """The content of the element in RELAX NG."""
     read: Callable[[str], Any]
-    """Return the value of a text. Raises ValueError; its message continues a sentence that begins with the
+    """Return the value of a text. Raises ValueError, whose message continues a sentence that begins with the
     name of the element.
     """
     show: Callable[[Any], str] = str
@@ -61,8 +61,8 @@ class Fields:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variables:
-    """A kind of option whose element has child elements with any names. The value is a dict of their
-    unchanged texts by name.
+    """A kind of option whose element has child elements with any names. The value is a dict of their texts by
+    name; the texts are unchanged.
     """
 
     words: str = "an element <NAME>value</NAME> for each variable"

@@ -1,4 +1,4 @@
-"""Users and groups as a context file names them. Pure: host knows whether they exist on this machine."""
+"""Users and groups as a context file names them. Pure: only host knows those that exist on this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NAME = re.compile(r"(?!-)[^\s:/\x00-\x1f\x7f]+")
 _HIGHEST = 0xFFFFFFFE
 _DIGITS = 20
 _NO_ID = 0xFFFF
-"""-1 in 16 bits, which old interfaces take for "no user" (systemd refuses it as well)."""
+"""-1 in 16 bits. Old interfaces take it for "no user"; systemd refuses it as well."""
 
 
 def numeric_id(text: str) -> int | None:
@@ -20,7 +20,7 @@ def numeric_id(text: str) -> int | None:
 def owner(text: str) -> str:
     """Read the name or number of a user or group; it need not exist on this machine. Raises ValueError."""
     if text.isdecimal():
-        # Refuse longer numbers instead of cutting them off: a number after many zeros would become root's ID.
+        # Refuse longer numbers. If they were cut off, a number after many zeros would be the ID of root.
         number = numeric_id(text) if len(text) <= _DIGITS else None
         if number is None or number > _HIGHEST or number == _NO_ID:
             raise ValueError(

@@ -1,5 +1,5 @@
-"""The requests whose clients wait for an outcome: note each outcome, and make the reply when nothing is
-awaited any more. This module decides nothing about tasks.
+"""The requests whose clients wait for an outcome. This module notes each outcome and makes the reply when
+nothing is awaited any more. It decides nothing about tasks.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _outcome(draft: Draft, key: Key, waiter: PendingRequest) -> str:
 
 
 def stopped(draft: Draft, key: Key, by: str) -> None:
-    """Note the origin of a stop, for the requests that wait for the start of the task."""
+    """Note who has stopped a task, for the requests that wait for its start."""
     draft.pending = tuple(
         replace(waiter, stopped_by={**waiter.stopped_by, key: by})
         if key in waiter.remaining - waiter.ending
@@ -108,8 +108,8 @@ def stopped(draft: Draft, key: Key, by: str) -> None:
 
 def restarted(draft: Draft, key: Key, ended: Task) -> None:
     """Note that a task has ended and is started again. A request that waited for the earlier start is
-    answered: otherwise it would wait as long as clients restart the task. A later request waits for the next
-    launch.
+    answered now, since otherwise it would wait for as long as clients restart the task. A later request waits
+    for the next launch.
     """
     kept = []
     for waiter in draft.pending:
@@ -199,9 +199,9 @@ def _with_outcome(waiter: PendingRequest, key: Key, failure: str) -> PendingRequ
 def answer(draft: Draft) -> None:
     """Reply to the completed requests, at the end of a step.
 
-    If an `exit` arrives while the context starts, the context becomes ready before it leaves: systemd treats
-    a daemon that leaves without READY=1 as failed, and starts it again. A daemon that leaves because of a
-    failure is to be seen as failed.
+    If an `exit` arrives while the context starts, the context becomes ready before it leaves: systemd takes a
+    daemon that leaves without READY=1 for failed, and starts it again. A daemon that leaves because of a
+    failure does not become ready, since systemd is to take it for failed.
     """
     over = draft.stopping and not draft.launches
     done = [waiter for waiter in draft.pending if over or not waiter.remaining]
@@ -223,7 +223,7 @@ def answer(draft: Draft) -> None:
 
 
 def _with_overtaken(draft: Draft, waiter: PendingRequest) -> PendingRequest:
-    """Add a failure for each task that was started again while the stop still waited for other tasks."""
+    """Add a failure for each task that was started again while the stop was waiting for other tasks."""
     running = [
         key
         for key in waiter.keys
@@ -262,7 +262,7 @@ def _reply(draft: Draft, waiter: PendingRequest) -> ev.Reply:
     if waiter.ending:
         ended = [(key, task) for key, task in tasks if key in waiter.ending]
         data["ended"] = [{"task": key[1], **entry} for key, task in ended for entry in _endings(task)]
-        # Only these are survivors of this stop: a task that runs again has a later launch, which belongs to
+        # Only these have survived this stop. A task that runs again has a later launch, which belongs to
         # another order.
         data["survivors"] = [key[1] for key, task in ended if task.state is State.DEACTIVATING]
     error = _error(waiter)

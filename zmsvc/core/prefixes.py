@@ -2,9 +2,10 @@
 
 zmsvc's own JSON is compact and begins with the transaction, so the device can filter it. Clients of
 zmicroservices write JSON that is sorted, indented and begins with `content`. A subscription to every
-`control` message would receive those, but also all that the supervisor publishes about other transactions:
-with hundreds of transactions, most of the bus. So a subscriber subscribes to each way in which a text can
-differ from the beginning of zmsvc's own: white space between two tokens of JSON, or another first key.
+`control` message would receive those, but also all that the supervisor publishes about other transactions.
+With hundreds of transactions that is most of the traffic of the bus. So a subscriber has a prefix for each
+way in which a text can differ from the beginning of zmsvc's own: white space between two tokens of JSON, or
+another first key.
 
 These are 81 short prefixes, the same for all subscribers, so the device passes each of them to a publisher
 only once. A publisher processes them within half a millisecond when it connects. With a prefix for every
@@ -31,8 +32,8 @@ _FIRST_OF_HEADER = [
 
 
 def control(transaction: str, *, ours_only: bool = False) -> list[bytes]:
-    """Return the prefixes to subscribe to. The reader has to drop the messages of other transactions that
-    they let through. With `ours_only` they match only what zmsvc itself writes.
+    """Return the prefixes to subscribe to. Some messages of other transactions match them, too, so the reader
+    has to drop those. With `ours_only` the prefixes match only messages that zmsvc itself writes.
     """
     topic = messages.prefix("control")
     found = [topic + b'{"header":{"service_transaction":' + json.dumps(transaction).encode()]

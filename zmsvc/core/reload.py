@@ -1,5 +1,5 @@
-"""A reload: the difference between the context that runs and the context file that was read again, and the
-change of only what differs.
+"""A reload: compare the context that runs with the context file that was read again, and change only what
+differs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SETTINGS = ("log_name", "bus_access", "max_transactions", "on_any_fail")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Difference:
-    """The task IDs of both files, by what a reload does with them."""
+    """The IDs of tasks in both files, grouped by the action of a reload."""
 
     added: list[str]
     removed: list[str]
@@ -58,7 +58,9 @@ def _difference(old: Context, new: Context) -> _Difference:
 
 
 def _same_process(old: TaskService, new: TaskService) -> bool:
-    """Return True if a running process may stay: only settings that the supervisor applies differ."""
+    """Return True if the running process of a task may stay, because only settings that the supervisor
+    applies differ.
+    """
     return _launched_with(old) == _launched_with(new)
 
 
@@ -106,8 +108,9 @@ def _open(draft: Draft) -> list[str]:
 
 
 def plan(world: World, new: Context, now: float) -> tuple[str, dict[str, Any]]:
-    """Return the reason for a refusal, or the steps and differences of a reload with this file. The reload
-    itself runs on a draft, which is dropped, so its steps cannot differ from those of a real one.
+    """Return the reason for a refusal, or the steps and differences of a reload with this file. For this, the
+    reload itself runs on a draft that is then dropped. So the steps cannot differ from those of a real
+    reload.
     """
     draft = Draft(world, now)
     if refusal := _refusal(draft, new):
@@ -137,7 +140,9 @@ def _changes_course(before: Task | None, after: Task) -> bool:
 
 
 def _still_runs(world: World, key: Key) -> bool:
-    """Return True if a task runs that an earlier reload has removed, and this one adds again."""
+    """Return True if the task still runs, because an earlier reload has removed it and this one adds it
+    again.
+    """
     return key in world.tasks and world.tasks[key].live
 
 
@@ -184,8 +189,8 @@ def _change(draft: Draft, name: str, difference: _Difference) -> None:
 
 
 def _remember(draft: Draft, old: Context) -> None:
-    """Keep the old definition of each removed task until its record is removed. It survives a crash of the
-    supervisor.
+    """Keep the old definition of each removed task until the record of the task is removed, even if the
+    supervisor crashes meanwhile.
     """
     for key, task in list(draft.tasks.items()):
         if draft.service(key) is None:

@@ -1,5 +1,5 @@
-"""Orders of operators and of the bus: their tasks, the reasons to refuse them, and the waits for their
-outcome.
+"""Orders of operators and of the bus: which tasks they concern, why they are refused, and the requests that
+wait for their outcome.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, Transaction
 
 MAX_CLOSED = 64
-"""The number of stopped transactions that are kept. The ones that were stopped first are dropped, since the
-latest may be restarted.
+"""The number of stopped transactions that are kept. Those that were stopped first are dropped, since an
+operator may restart one of the latest.
 """
 
 
 class _RefusedError(Exception):
-    """An order is refused and changes nothing. `code` is the exit status of zmsvcctl; `what` is the task that
-    is the reason, if the order names several.
+    """An order is refused and changes nothing. `code` is the exit status of zmsvcctl; `what` is the task at
+    fault, if the order names several.
     """
 
     def __init__(self, code: int, why: str, what: str = "") -> None:
@@ -40,8 +40,8 @@ class _RefusedError(Exception):
 
 
 def handle(draft: Draft, order: Requested) -> None:
-    """Carry out an order, or refuse it with a reason: by a reply to the client, or by a message if it came on
-    the bus.
+    """Carry out an order, or refuse it with a reason, which goes to the client as a reply, and onto the bus
+    if the order came from there.
     """
     order = replace(order, tasks=_each(draft, order.tasks))
     try:
@@ -73,9 +73,7 @@ def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
 
 
 def _cause(order: Requested, task: Task) -> Cause:
-    """Return the cause of an ordered start. If rules had already asked for a start, their sources are passed
-    on.
-    """
+    """Return the cause of an ordered start. It has the sources of rules that had asked for a start before."""
     pending = task.restart_pending or task.sub_state in (SubState.BACK_OFF, SubState.LAUNCHING)
     return replace(task.cause if pending else NO_CAUSE, by=order.origin.by, uid=order.origin.uid)
 
@@ -249,7 +247,7 @@ def _targets(draft: Draft, name: str, order: Requested) -> list[Key]:
 def close(draft: Draft, name: str, by: str) -> None:
     """Stop a whole transaction. From now on its rules do not fire."""
     transaction = draft.transactions[name]
-    # A second stop renews the time of closing, which decides how long the transaction is kept.
+    # A second stop renews the time of the stop, which decides how long the transaction is kept.
     draft.put_transaction(Transaction(id=name, open=False, opened=transaction.opened, closed=draft.now))
     stop_quietly(draft, draft.keys_of(name), by)
 
@@ -294,8 +292,8 @@ def restart(draft: Draft, order: Requested) -> None:
 
 
 def _restarted(draft: Draft, name: str) -> list[Key]:
-    """Return the tasks that run after the restart of a transaction: its entry tasks, except those that the
-    operator has stopped.
+    """Return the tasks that will run after the restart of a transaction: its entry tasks, except those that
+    an operator has stopped.
     """
     return [key for key in entries(draft, name) if not draft.tasks[key].stopped_by_operator]
 
@@ -312,7 +310,8 @@ def leave(draft: Draft, order: Requested) -> None:
         draft.record(("", ""), "requested", verb="kill", by=order.origin.by, uid=order.origin.uid)
         for key in keys:
             if draft.tasks[key].sub_state in (SubState.STOP_SIGTERM, SubState.FINAL_SIGTERM):
-                # The operator has ordered the exit again, with `now`: the stop timeout ends here.
+                # The operator has given the order again, with `now`: no task has the rest of its stop
+                # timeout.
                 apply(draft, key, TaskEvent.DEADLINE)
 
 
@@ -325,7 +324,7 @@ def reset_failed(draft: Draft, order: Requested) -> None:
 
 
 def enable(draft: Draft, order: Requested) -> None:
-    """Take back that tasks are disabled. A task whose `<state>` says so then starts with a transaction."""
+    """Let tasks that were disabled start with their transaction again, if their `<state>` says so."""
     _named(order)
     for task in order.tasks:
         if task not in draft.disabled:
@@ -337,8 +336,8 @@ def enable(draft: Draft, order: Requested) -> None:
 
 
 def disable(draft: Draft, order: Requested) -> None:
-    """Let tasks no longer start with a transaction. Those that run go on, and rules and orders may start
-    them. This holds for the whole context, until an operator enables them.
+    """Keep tasks from starting with a transaction. Those that run go on, and rules and orders may start them.
+    This holds in all transactions until an operator enables the tasks.
     """
     _named(order)
     _known(draft, order)
@@ -374,8 +373,8 @@ _SIGNALED = (SubState.START, SubState.RUNNING, SubState.STOP_SIGTERM, SubState.S
 
 
 def signal(draft: Draft, order: Requested) -> None:
-    """Send a signal to each named task that runs, or refuse the order if one of them runs in none of the
-    transactions.
+    """Send a signal to each named task, in each of the transactions in which it runs. If a task runs in none
+    of them, refuse the order.
     """
     _known(draft, order)
     if not order.tasks or not order.signal:

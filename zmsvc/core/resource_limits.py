@@ -1,4 +1,4 @@
-"""The limits of a task's control group: the controller that an option needs, and what it means in the files
+"""The limits of the control group of a task: the controller that an option needs, and the texts of the files
 of cgroup v2, by systemd's rules. Pure; the keeper writes the files.
 """
 
@@ -30,8 +30,8 @@ UNLIMITED: Mapping[str, str] = {
     "io.bfq.weight": "100",
     "io.weight": "default 100",
 }
-"""The text of each file without a limit, in an order in which the kernel accepts them: an idle group takes no
-weight.
+"""The text of each file if there is no limit. The order is one that the kernel accepts: a group that is idle
+accepts no weight.
 """
 
 PERIOD = 100_000
@@ -60,7 +60,7 @@ class Limited(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole:
-    """The amounts of the machine of which an option may be a percentage."""
+    """The amounts of this machine. An option may be a percentage of one."""
 
     memory: int
     tasks: int
@@ -68,8 +68,8 @@ class Whole:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupLimit:
-    """One option, its controller, and the texts to write by their files. A kernel may lack some of these
-    files; one is enough.
+    """One option with its controller and the texts to write, by file. A kernel may lack some of these files;
+    one that it has is enough.
     """
 
     option: str
@@ -112,13 +112,13 @@ def _files(option: str, value: Any, whole: Whole) -> Mapping[str, str]:
 
 
 def _quota(share: int) -> str:
-    """Return the text of cpu.max for a quota in hundredths of a percent. A small quota has a longer period,
-    because the kernel has a least quota.
+    """Return the text of cpu.max for a quota in hundredths of a percent. A small quota gets a longer period,
+    because the kernel refuses a quota of less than LEAST_QUOTA.
     """
     period = min(max(PERIOD, LEAST_QUOTA * 10_000 // share), LONGEST_PERIOD)
     return f"{max(share * period // 10_000, LEAST_QUOTA)} {period}"
 
 
 def _bfq_weight(weight: int) -> int:
-    """Return the weight from 1 to 1000 that the scheduler BFQ has for one from 1 to 10,000."""
+    """Convert a weight from 1 to 10,000 to one of the scheduler BFQ, from 1 to 1000."""
     return weight if weight <= 100 else 100 + (weight - 100) * 900 // 9900

@@ -1,5 +1,5 @@
-"""The option `restart`: the rules on the task itself for which it is short, the reasons for which they fire,
-and the rules of the file that contradict it. Pure.
+"""The option `restart` is short for rules of a task about itself. This module makes those rules, decides for
+which ends they fire, and finds rules of the file that contradict the option. Pure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NORMAL = frozenset({Reason.EXITED, Reason.REQUESTED, Reason.EXIT_CODE, Reason.C
 
 
 def rules_of(restart: Restart | None, task: str, written: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Return the rules for which the option of a task is short, without those that the file has as well."""
+    """Return the rules for which the option is short, except those that the file has as well."""
     there = {rule.trigger for rule in written if rule.call == task and rule.action in _STARTING}
     return tuple(
         Rule(trigger=trigger, action=Action.RESTART, call=task, only=restart if restart in _PARTIAL else None)
@@ -51,7 +51,7 @@ def contradictions(restart: Restart | None, task: str, written: Sequence[Rule]) 
 
 
 def fires_for(rule: Rule, reason: Reason | None) -> bool:
-    """Return True if a rule acts on an end for this reason. A trigger other than an end has None."""
+    """Return True if a rule fires for an end with this reason. None is for triggers other than an end."""
     match rule.only:
         case Restart.ON_ABNORMAL:
             return reason not in _NORMAL

@@ -1,5 +1,5 @@
 """The first step of a new supervisor: compare the world of the state file with the processes that the keeper
-still has, and begin where nothing runs.
+has, and start what has no process and should have one.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
         if task.launch in children:
             _adopt_one(draft, key, children[task.launch])
         elif task.sub_state in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
-            # The keeper repeats `exited` for this launch, but not `gone`. It sends `gone` again after the
-            # same order as before.
+            # The keeper repeats `exited` for this launch but not `gone`. Only the same order as before makes
+            # it send `gone` again.
             _end_rest_again(draft, key)
         elif task.launch not in fact.exits:
             without.append(key)
@@ -85,11 +85,12 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
 
 
 def _without_process(draft: Draft, key: Key) -> None:
-    """Settle a launch for which the keeper reports neither a process nor an end."""
+    """Decide about a launch for which the keeper reports neither a process nor an end."""
     task = draft.tasks[key]
     if task.sub_state is SubState.LAUNCHING:
-        # The launch was saved, but the order never reached the keeper: repeat it. The keeper forks a launch
-        # ID once. `launched_at=now` lets rules that fire in this turn still add their causes to this launch.
+        # The launch was saved, but the order did not reach the keeper: repeat it. The keeper forks a launch
+        # ID only once. With `launched_at=now`, rules that fire in this turn can add their causes to this
+        # launch.
         draft.change(key, launched_at=draft.now)
         draft.emit(ev.Launch(launch=task.launch, key=key))
     elif task.pid is None:
@@ -147,7 +148,7 @@ def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
 
 
 def _ask_again(draft: Draft, key: Key) -> None:
-    """Repeat the stop signal, since the predecessor may not have sent it, and restart the stop timeout."""
+    """Repeat the stop signal, which the predecessor may not have sent, and begin the stop timeout again."""
     task, limit = draft.tasks[key], draft.limits(key).stop_timeout
     if task.deadline is not None:
         draft.change(key, deadline=max(task.deadline, draft.now + limit))
@@ -170,15 +171,15 @@ def _end_rest_again(draft: Draft, key: Key) -> None:
 
 
 def _feed(draft: Draft, key: Key) -> None:
-    """Restart the watchdog timeout: no supervisor could receive WATCHDOG=1 meanwhile."""
+    """Begin the watchdog timeout again: there was no supervisor to receive WATCHDOG=1."""
     limit = draft.limits(key).watchdog
     if limit and draft.tasks[key].sub_state is SubState.RUNNING:
         draft.change(key, deadline=draft.now + limit)
 
 
 def _settle_dead(draft: Draft, key: Key) -> None:
-    """Settle a task that died together with its keeper. The times in its row may be from an earlier boot;
-    they are then meaningless.
+    """Record the end of a task whose keeper has died. The times in its row may be those of an earlier boot,
+    and then mean nothing.
     """
     task = draft.tasks[key]
     end = replace(task.exit, at=min(task.exit.at, draft.now)) if task.exit else None

@@ -1,8 +1,8 @@
 """The options of `<service>`, each declared once: a field whose default is `option(...)` declares an option.
 Pure.
 
-The reader, the schema, the manual, the answer of a reload and the launch of a task follow from these
-declarations. CONTRIBUTING.md says how to add one.
+These declarations make the reader, the schema, the manual, the answer of a reload and the launch of a task.
+CONTRIBUTING.md says how to add one.
 """
 
 from __future__ import annotations
@@ -49,10 +49,12 @@ class ServiceType(StrEnum):
 
 
 class KillMode(StrEnum):
-    """The processes of a task that are asked to end before SIGKILL."""
+    """Which processes of a task get a stop signal before SIGKILL."""
 
     CONTROL_GROUP = "control-group"
-    """All processes: those of a Command at once, those of a Python task when its main process has ended."""
+    """All processes: in a Command all at once; in a task in Python the other processes when the main one has
+    ended.
+    """
     MIXED = "mixed"
     """The main process alone."""
 
@@ -72,7 +74,7 @@ class NotifyAccess(StrEnum):
 
     MAIN = "main"
     EXEC = "exec"
-    """The same as MAIN: zmsvc runs no other commands for a task than its program."""
+    """The same as MAIN, because zmsvc executes no command for a task but its program."""
     ALL = "all"
 
 
@@ -120,10 +122,12 @@ class Option:
     types: Collection[ServiceType] = EVERY_TYPE
     """The types of service that may have the option."""
     otherwise: str = ""
-    """The reason why other types may not have the option, as a relative clause."""
+    """The reason why other types may not have the option. It follows the name of the type: `which chooses
+    itself ...`.
+    """
     in_place: Collection[ServiceType] = ()
-    """The types of service whose running process goes on when a reload changes it. For the others the reload
-    restarts the task.
+    """The types of service for which a reload changes the option while the process goes on. For other types
+    the reload restarts the task.
     """
     per_process: bool = False
     """True if all Thread tasks of a transaction have one value of this option, because they share a process.
@@ -793,10 +797,9 @@ Holder = TypeVar("Holder", bound=Limits | ServiceOptions)
 
 
 def without_in_place(holder: Holder, kind: ServiceType) -> Holder:
-    """Return a copy of a dataclass with options. In the copy, the options that a reload changes in place, for
-    this type of service, have their defaults.
-
-    If two copies are equal, their processes are the same.
+    """Return a copy of a dataclass with options. In the copy, each option that a reload changes in place for
+    this type of service has its default. If the copies of an old and a new definition are equal, the process
+    may go on.
     """
     holder_type: type = type(holder)
     return replace(holder, **_in_place(holder_type, kind))

@@ -1,8 +1,8 @@
 """Convert the `<configuration>` of a task to typed values, and find every fault of it. Pure.
 
 A configuration is JSON of str, list and dict, as from XML. A *shape* describes the values that it may have.
-Shapes are made from the classes of a service when its task starts (task/settings.py), and from the text of
-these classes by `zmsvcctl check`, which runs no code of a service (host/config/settings_source.py).
+When a task starts, task/settings.py makes the shape from the classes of its service. `zmsvcctl check` runs no
+code of a service, so host/config/settings_source.py makes it from the text of these classes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from zmsvc.core.similar import similar
 from zmsvc.core.values import boolean, quote, seconds
 
 Place = tuple[tuple[str, int], ...]
-"""The way from `<configuration>` to an element: each tag, and the number of its elements of the same tag that
-come before it.
+"""The path from `<configuration>` to an element: for each step the tag, and how many elements with the same
+tag come before.
 """
 
 READ_BY_ZMSVC = ("location", "device_action", "interval", "subscribe", "notify")
@@ -37,7 +37,7 @@ class SettingFault:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Any value, unchanged: of a type that is not converted, or that `check` cannot find out."""
+    """Any value, which stays unchanged: its type is not converted, or `check` cannot find it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Elements of known names. `make` makes the value from those that are present."""
+    """Elements with known names. `make` returns the value for those that are present."""
 
     name: str
     members: Mapping[str, Member]
@@ -128,7 +128,7 @@ PATH, SECONDS = Leaf(_path), Leaf(seconds)
 
 
 def convert(shape: Record, configuration: Mapping[str, Any]) -> tuple[Any, list[SettingFault]]:
-    """Return the value of a task's configuration, and all its faults. If it has any, there is no value."""
+    """Return the value of a configuration and its faults. If there are faults, there is no value."""
     faults: list[SettingFault] = []
     own = {
         name: value
@@ -176,7 +176,7 @@ def _numbered(place: Place, number: int) -> Place:
 
 
 def _children(given: Any, place: Place, faults: list[SettingFault]) -> Mapping[str, Any]:
-    """Return the attributes and children of an element, and note a text beside them."""
+    """Return the attributes and children of an element. A text beside them is noted as a fault."""
     text = given.get(TEXT_KEY, "") if isinstance(given, Mapping) else given
     if text:
         faults.append(
@@ -235,7 +235,7 @@ def _one_of(words: Collection[str]) -> str:
 
 
 def element_name(field_name: str) -> str:
-    """Return the name of the element of a field: that of the field without a final underscore, so that a
-    field `class_` is for `<class>`.
+    """Return the name of the element for a field: a final underscore is dropped, so `class_` is for
+    `<class>`.
     """
     return field_name.removesuffix("_")

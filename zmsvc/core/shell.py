@@ -1,9 +1,9 @@
-"""Finds shell syntax in the `<command>` of a Command. No shell reads a command, so the program would get the
+"""Find shell syntax in the `<command>` of a Command. No shell reads a command, so the program would get the
 syntax as plain text. Pure.
 
 zmsvc splits a `<command>` into words as sh(1) does, quotes included, and interprets nothing else. Text in
-single quotes is deliberate. An `<arg>` is one word. It causes a warning only if the whole word is shell
-syntax that no program expects.
+single quotes is deliberate. An `<arg>` is one word; only a word that is nothing but shell syntax, which no
+program expects, causes a warning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 _PLAIN, _DOUBLE, _SINGLE = "p", "d", "s"
-"""How a character is quoted: not at all, in double quotes, or so that a shell does not interpret it."""
+"""The quoting of a character: none, double quotes, or one in which a shell interprets nothing."""
 
 _OPERATOR = re.compile(r"&&|\|\||\|&|[|&;]|\d*(>>?|<<?<?|<>|>\|)(&\d*-?)?|&>>?")
 """Matches a word that is a shell operator and nothing else."""
@@ -102,7 +102,7 @@ def warnings(command: Any) -> list[str]:
 
 
 def assigned(word: str) -> str:
-    """Return the variable that a shell would set with this first word; empty for a program."""
+    """Return the variable that a shell would set if this is the first word; empty for a program."""
     return word.partition("=")[0] if _ASSIGNMENT.fullmatch(word) else ""
 
 
@@ -135,7 +135,7 @@ def _in_text(words: Sequence[tuple[str, str]]) -> Iterator[str]:
             continue
         if redirection := _REDIRECTION.search(plain):
             yield word[redirection.start() : redirection.end()]
-        # Inside an argument, a single one of these characters may be intended: ?a=1&b=2.
+        # Inside an argument, a single character of these may be intended: ?a=1&b=2.
         if joined := re.search(r"&&|\|\||^[|&;]|[&;]$" if number else r"&&|\|\||[|&;]", plain):
             yield joined[0]
         for expansion in _EXPANSION.finditer(open_):

@@ -1,4 +1,4 @@
-"""Suggest a known word in place of one that is not known. Pure."""
+"""Suggest a known word that is similar to an unknown one. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 MOST = 1000
-"""The most known words that are compared: a comparison takes time."""
+"""The number of known words that are compared, since a comparison takes time."""
 
 
 def closest(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:

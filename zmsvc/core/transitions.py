@@ -1,7 +1,7 @@
 """The acts of the lifecycle table: one function for each, which changes the draft of a world.
 
-`apply` is the only way a task changes its state: it looks up the event in the table, moves the task, and
-performs the act.
+Only `apply` changes the state of a task: it looks up the event in the table, moves the task to the next
+state, and calls the act.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
 
 
 def _after(draft: Draft, seconds: float) -> float | None:
-    """Return the deadline in that many seconds; 0 means none."""
+    """Return the deadline after so many seconds, or None for 0."""
     return draft.now + seconds if seconds else None
 
 
@@ -75,8 +75,8 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def _after_failure(old: Task) -> bool:
-    """Return True if a rule starts this task after its own failure. The number of restarts shows crash loops,
-    so orders do not count.
+    """Return True if a rule starts this task after its own failure. Only such starts count as restarts: the
+    number is to show crash loops.
     """
     return (
         old.cause.by_rule
@@ -86,7 +86,7 @@ def _after_failure(old: Task) -> bool:
 
 
 def process_started(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    # The timeout counts from now and not from the order: among a thousand launches one may wait for seconds.
+    # The timeout begins now and not with the order: among a thousand launches one may wait for seconds.
     draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
 
 
@@ -115,8 +115,8 @@ def back_off_and_launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def start_limit_hit(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    """Report the start limit once. The starts stay counted: otherwise the next firing would begin a new
-    burst.
+    """Report the start limit once. The starts go on counting, since otherwise the next firing would begin a
+    new burst.
     """
     limits, end = draft.limits(key), draft.tasks[key].exit
     text = f"started {limits.start_limit_burst} times by rules within {limits.start_limit_interval:g} s"
@@ -154,7 +154,7 @@ def terminate(draft: Draft, key: Key, event: TaskEvent) -> None:
 
 
 def ask_to_stop(draft: Draft, key: Key) -> None:
-    """Send the stop signal to the main process; to all processes of a Command if its kill mode says so."""
+    """Send the stop signal to the main process, or to all processes of a Command if its kill mode says so."""
     service = draft.service(key)
     name = stop_signal(service)
     all_of_it = (
@@ -210,7 +210,9 @@ def kill(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def terminate_others(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    """Signal the other processes after the end of the main one. They have the rest of the stop timeout."""
+    """Send the stop signal to the other processes after the end of the main one. The rest of the stop timeout
+    is theirs.
+    """
     task, service = draft.tasks[key], draft.service(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
     others = stop_signal(service) if command else "SIGTERM"
@@ -244,7 +246,7 @@ def cancel_restart(draft: Draft, key: Key, event: TaskEvent) -> None:
 
 
 def _kill_survivor_again(draft: Draft, key: Key, event: TaskEvent) -> None:
-    """Kill a survivor again for a new order, whose client waits for an outcome, too."""
+    """Kill a survivor again, because the client of a new order waits for an outcome, too."""
     task = draft.tasks[key]
     if task.deadline is None and task.sub_state in (SubState.STOP_SIGKILL, SubState.FINAL_SIGKILL):
         kill_others(draft, key, event)
@@ -328,8 +330,8 @@ def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, restart: bool) -
 
 
 def _start_again(draft: Draft, key: Key) -> None:
-    """Start a task after a restart stopped it: at once for an order, and with delays for a rule, since rules
-    can form a ring.
+    """Start a task that a restart has stopped: at once if an order did so, with delays if a rule did, since
+    rules can form a ring.
     """
     cause = draft.tasks[key].cause
     if cause.by_rule:
@@ -350,7 +352,7 @@ def rules_for(
     of_context: Iterable[Rule] = (),
 ) -> list[Rule]:
     """Return the rules of a task that fire on `trigger`; `reason` is that of an end. A task that was asked to
-    stop does not start itself again. Neither does the context's `on_any_fail` start the task that has failed.
+    stop does not start itself again. Nor does `on_any_fail` of the context start the task that has failed.
     """
     requested = requested or trigger is Trigger.ON_ANY_FAIL
     return [
@@ -363,17 +365,17 @@ def rules_for(
 
 
 def fire(
-    draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False, fired: Task | None = None
+    draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False, source: Task | None = None
 ) -> None:
-    """Fire the rules of a task if its transaction is open. Each changes the world in this same step. `fired`
-    is the record of the transition that fires them; without it, the task's present one.
+    """Fire the rules of a task if its transaction is open. Each changes the world in this same step. `source`
+    is the record of the task at the transition that fires them; without it, the present record.
     """
     service, transaction = draft.service(key), draft.transactions.get(key[0])
     if service is None or draft.stopping or transaction is None or not transaction.open:
         return
     # Keep the record of the transition that fired the rules: the first rule may already start this task
     # again.
-    source = fired or draft.tasks[key]
+    source = source or draft.tasks[key]
     reason = source.exit.reason if source.exit is not None else None
     of_context = [
         replace(rule, call=call)
@@ -410,18 +412,17 @@ def _fire_one(draft: Draft, key: Key, source: Task, rule: Rule) -> None:
         draft.change(target, cause=cause)
     else:
         if task.sub_state is SubState.LAUNCHING:
-            # The ordered start is over, and the next one belongs to the rule. Otherwise a rule that keeps
-            # firing would never be slowed down.
+            # The ordered start is over, and the rule is the cause of the next one. Otherwise a rule that
+            # keeps firing would never be slowed down.
             cause = replace(cause, by="rule", uid=None)
         # A task that is stopping is started again afterwards, whether the rule says `start` or `restart`.
         apply(draft, target, TaskEvent.RESTART, cause=cause)
 
 
 def _runs(draft: Draft, task: Task) -> bool:
-    """Return True if the launch can take no more causes.
-
-    All facts of one turn have the same time, and effects run after the last of them. So a launch that was
-    ordered at `now` can still be extended.
+    """Return True if no cause can be added to the launch any more. All facts of one turn have the same time,
+    and effects are performed after the last one. So a cause can be added to a launch that was ordered at
+    `now`.
     """
     return task.sub_state in (SubState.START, SubState.RUNNING) or (
         task.sub_state is SubState.LAUNCHING and task.launched_at < draft.now
@@ -439,8 +440,8 @@ def _refusal(draft: Draft, target: Key, task: Task) -> str:
 
 
 def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refused: str) -> None:
-    """Record the first MAX_SOURCES firings one by one, then only powers of two: updates can fire rules 1,000
-    times a second.
+    """Record each of the first MAX_SOURCES firings, then only those whose number is a power of two: updates
+    can fire rules 1,000 times a second.
     """
     number = draft.tasks[target].firings + 1
     draft.change(target, firings=number)

@@ -1,5 +1,5 @@
-"""The limits of what a task may report: rate, nesting and names. The SDK keeps within them, and the engine
-drops updates beyond them.
+"""The limits of the updates of a task: rate, nesting and names. The SDK respects them, and the engine drops
+updates beyond them.
 """
 
 from __future__ import annotations
@@ -9,35 +9,35 @@ from dataclasses import dataclass
 from typing import Any
 
 RATE = 1000.0
-"""Updates per second that one task may report continuously. Updates beyond it are dropped and counted."""
+"""Updates that one task may report in a second, for any time. Those beyond it are dropped and counted."""
 BURST = 2000.0
 """Updates that one task may report at once."""
 OWN_BURST = 1000.0
-"""The same limit for the SDK, which waits instead. While the supervisor is busy the kernel queues 512
-datagrams (net.unix.max_dgram_qlen of Debian), which then come at once. OWN_BURST and these together are less
+"""The same limit in the SDK, which waits instead of dropping. While the supervisor is busy, the kernel queues
+512 datagrams (net.unix.max_dgram_qlen on Debian), and they then arrive together. OWN_BURST plus these is less
 than BURST.
 """
 MAX_NESTING = 64
 """Levels of nested lists and objects in an update."""
 RESULT = "result"
-"""The name of the item with the result of the whole message. Old services set it to `failed`."""
+"""The name of the item that becomes the result of the message. Old services set it to `failed`."""
 RESERVED = ("pid", "device_action")
 """The names that a `control` message uses beside the items."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """The judgment of one update. `tokens` are those that are left in the bucket."""
+    """The judgment of one update. `tokens` is the number that is left in the bucket."""
 
     tokens: float
     refusal: str = ""
-    """The reason to drop the update; empty if it is passed on."""
+    """The reason to drop the update; empty if it is accepted."""
     too_fast: bool = False
 
 
 def judge(tokens: float, since: float | None, items: Mapping[str, Any]) -> Judged:
-    """Judge an update by a token bucket that had `tokens` left `since` seconds ago. With None the bucket is
-    full.
+    """Judge an update by a token bucket, which had `tokens` tokens `since` seconds ago. If `since` is None,
+    the bucket is full.
     """
     tokens = BURST if since is None else min(BURST, tokens + since * RATE)
     if tokens < 1.0:

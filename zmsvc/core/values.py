@@ -1,5 +1,5 @@
-"""Values in texts: time spans, amounts, endpoints, IDs. Pure. A ValueError names the fault and the expected
-form.
+"""Read values from texts: time spans, amounts, endpoints, IDs. Pure. The text of a ValueError has the fault
+and the expected form.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 TASK_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}")
-"""The form of a task's ID (use `fullmatch`). It becomes a directory and a journal field, so `.` and `..` are
-excluded.
+"""The form of a task's ID (use `fullmatch`). `.` and `..` are excluded, because an ID is also the name of a
+directory.
 """
 RUNNING_ID = re.compile(rf"{TASK_ID.pattern}(@[1-9][0-9]{{0,3}})?")
 """The form of a task's ID in a context: that of a replica ends with its number."""
 
 WHITE = " \t\r\n"
-"""XML's white space. Python's `str.strip()` strips more, which the schema would not accept."""
+"""The white space of XML. Python's `str.strip()` strips other characters as well, which the schema
+refuses.
+"""
 
 SUN_PATH = 107
 """Bytes that fit into `sockaddr_un.sun_path` without its final NUL (unix(7))."""
@@ -132,7 +134,9 @@ def boolean(text: str) -> bool:
 
 
 def optional_path(text: str) -> tuple[str, bool]:
-    """Return a path without the `-` before it, and True if there was one: then the path may be missing."""
+    """Return a path without the `-` before it, and True if there was one. It means that the path may be
+    missing.
+    """
     return text.removeprefix("-"), text.startswith("-")
 
 
@@ -237,7 +241,7 @@ def cpu_weight(text: str) -> int:
 
 
 def _hundredths(text: str) -> int:
-    """Return a percentage in hundredths of a percent; 0 if the text is none."""
+    """Return a percentage in hundredths of a percent; 0 for any other text."""
     match = _PERCENT.fullmatch(text)
     return int(match[1]) * 100 + int((match[2] or "0").ljust(2, "0")) if match else 0
 
@@ -300,9 +304,9 @@ def endpoint(text: str, *, bind: bool) -> Endpoint:
 
 
 def read_endpoint(text: str, *, bind: bool, any_port: bool = False) -> Endpoint | str:
-    """Return an endpoint, or the fault of its text as a message that lacks the subject. With `any_port` the
-    kernel may choose the port (`*` or 0). The endpoints of a context must name their ports, since peers could
-    not know a chosen one.
+    """Return an endpoint, or the fault of the text as a message without its subject. With `any_port` the text
+    may leave the choice of the port to the kernel (`*` or 0). The endpoints of a context must name their
+    ports, since peers could not know one that the kernel has chosen.
     """
     if text.startswith("ipc://"):
         return _ipc(text.removeprefix("ipc://"))
@@ -340,16 +344,14 @@ def without_keys(place: Endpoint) -> Endpoint | None:
 
 
 def collide(one: Endpoint, other: Endpoint) -> bool:
-    """Return True if the two cannot be bound at the same time."""
+    """Return True if the two endpoints cannot be bound at the same time."""
     if (one.scheme, one.port) != (other.scheme, other.port):
         return False
     return one.wildcard or other.wildcard or _spelling(one) == _spelling(other)
 
 
 def reaches(connect: Endpoint, bind: Endpoint) -> bool:
-    """Return True if a client that connects to `connect` can reach `bind`, as far as scheme, port and path
-    show.
-    """
+    """Return True if a client that connects to `connect` may reach `bind`: scheme, port and path fit."""
     same = (connect.scheme, connect.port) == (bind.scheme, bind.port)
     return same and (connect.scheme == "tcp" or connect.host == bind.host)
 

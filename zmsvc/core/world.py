@@ -54,10 +54,10 @@ class Task:
 
     sub_state: SubState = SubState.WAITING
     since: float = 0.0
-    """When the task entered its state. Its sub-state may have changed since."""
+    """The time at which the task entered its state. Its sub-state may have changed since."""
     deadline: float | None = None
-    """When the task needs `DeadlinePassed`: the limit for READY=1, the stop, the watchdog or the back-off,
-    depending on its sub-state.
+    """The time for which the task needs `DeadlinePassed`: the end of the limit for READY=1, of the stop
+    timeout, of the watchdog interval or of the back-off, depending on its sub-state.
     """
     launch: int = 0
     """The number of its last launch; 0 before the first."""
@@ -90,8 +90,8 @@ class Task:
     starts: tuple[float, ...] = ()
     """Times at which rules started the task, as far back as its start limit counts."""
     firings: int = 0
-    """Firings of rules that start the task since its last launch, including those that were merged with a
-    pending start or refused.
+    """Firings since the last launch of rules that start the task. Those that joined a pending start or were
+    refused count, too.
     """
     cause: Cause = field(default_factory=Cause)
     """The cause of its last launch, or of the next one if that is pending."""
@@ -150,13 +150,11 @@ class PendingRequest:
     keys: tuple[Key, ...]
     remaining: frozenset[Key]
     ending: frozenset[Key] = frozenset()
-    """Those of `keys` whose end the request awaits. Of the others it awaits the start."""
+    """The tasks whose end the request awaits. It awaits the start of the other `keys`."""
     later: frozenset[Key] = frozenset()
-    """Those of `keys` whose current launch has to end first. The request awaits the start of the launch after
-    it.
-    """
+    """The tasks whose current launch has to end first. The request awaits the start of the next launch."""
     stopped_by: Mapping[Key, str] = field(default_factory=dict)
-    """The origin that stopped a task before it had started, by key."""
+    """The origin of the order that stopped a task before it had started, in words, by key."""
     failures: tuple[str, ...] = ()
     opened: bool = False
     """The order opened its transaction."""
@@ -170,14 +168,16 @@ class World:
 
     context: Context
     keeper_id: str = ""
-    """ID of the keeper whose children the tasks are. Another ID means that all of them are gone."""
+    """The ID of the keeper that is the parent of the tasks. If a keeper has another ID, all these processes
+    are gone.
+    """
     stopping: bool = False
     exit_status: int = 0
     """The exit status of the daemon when all tasks have ended, if it is stopping."""
     next_launch: int = 1
     disabled: frozenset[str] = frozenset()
-    """IDs of tasks that an operator has disabled: they do not start with a transaction. An ID stays when a
-    reload removes its task, and counts again when the file has it again.
+    """IDs of tasks that an operator has disabled: they do not start with a transaction. An ID stays here when
+    a reload removes the task, and has its effect again when the file has the task again.
     """
     keeper_signals_others: bool = True
     """True if the keeper can ask all processes of a launch to end (protocol 2)."""
@@ -216,7 +216,8 @@ def _kept_definition(task_id: str, kept: Mapping[str, Any]) -> TaskService:
 def transaction_state(world: World, transaction: str, tasks: Collection[Task]) -> State:
     """Return the state of a transaction, derived from its tasks.
 
-    The caller passes the tasks: searching them again for each of many transactions would take quadratic time.
+    The caller passes the tasks of the transaction, because a search for each of many transactions would take
+    quadratic time.
     """
     if not world.transactions[transaction].open or world.stopping:
         return State.DEACTIVATING if any(task.live for task in tasks) else State.INACTIVE
@@ -270,7 +271,7 @@ _IN_ROW = {
     "leftovers": "ended",
     "last_definition": "removed",
 }
-"""The names that fields have in the state file, where they differ. Files of earlier releases use them."""
+"""The names in the state file of fields that have another name here. Files of earlier releases use them."""
 _FROM_ROW = {kept: name for name, kept in _IN_ROW.items()}
 
 
@@ -317,8 +318,8 @@ def task_as_json(
     *,
     disabled: bool = False,
 ) -> dict[str, Any]:
-    """Return the entry of a task in `status`, with its saved status text and without a control group.
-    `time_text` converts the monotonic times.
+    """Return the entry of a task in `status`. Its status text is the saved one, and its control group is left
+    out. `time_text` converts the monotonic times.
     """
     end = task.exit
     return {
