@@ -1,5 +1,5 @@
-"""A context as the source text of a picture: tasks as nodes, rules as labeled arrows, for Graphviz and for
-Mermaid. Replicas of a task are one node. Pure; it draws nothing.
+"""Describe a context as a graph in the languages of Graphviz and Mermaid: tasks are nodes, rules are labeled
+arrows. Replicas of a task are one node. Pure; nothing is drawn here.
 """
 
 from __future__ import annotations
