@@ -1,3 +1,3 @@
-"""The brain of a context: facts in, `core.engine.step`, save, orders out. A child of the keeper that may
-crash at any line.
+"""The process that decides for a context: it turns events into facts, calls `core.engine.step`, saves the
+world, and performs the effects. It is a child of the keeper and may crash at any line.
 """

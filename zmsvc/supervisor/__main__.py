@@ -52,7 +52,7 @@ def main() -> int:
     if args.speaks:
         print(json.dumps({"version": __version__, "oldest": OLDEST, "protocol": PROTOCOL}))
         return 0
-    # The keeper kills a supervisor that hangs by SIGABRT: the log then has the place where it hung.
+    # The keeper ends a hung supervisor with SIGABRT. Then the log shows where it hung.
     faulthandler.enable()
     try:
         return asyncio.run(_supervise(args))
@@ -103,15 +103,16 @@ def _inherited(variable: str) -> socket.socket:
 
 
 def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Context:
-    """Read the files of the context. A supervisor that takes over uses the texts of its predecessor: a crash
-    is not a reload.
+    """Read the files of the context. A supervisor that takes over uses the texts that its predecessor read,
+    because a crash is not a reload.
     """
     path = places.config_file
     files = (store.context_files(hello.epoch, path) if hello.restarts else None) or context_files.read(path)
     context = reader.parse(files.text, path=str(path), name=places.name, parts=files.parts)
     faults = [] if curve else exposed_binds.refused(context)
     if not hello.restarts:
-        # Not when taking over: tasks that run must not end for this, and they reach the bus in another way.
+        # A supervisor that takes over does not check this: running tasks must not end for it, and they reach
+        # the bus in another way.
         faults = sorted([*faults, *exposed_binds.unreachable(context, curve=curve)])
     if faults:
         raise ConfigError([f"{context.path}:{line}: {words}" for line, words in faults])
@@ -131,8 +132,8 @@ def _start_notes(store: Store, world: World, hello: Hello, *, curve: bool) -> li
 
 
 class _Watchdog:
-    """The supervisor's WATCHDOG=1, twice within the keeper's limit. The event loop sends it, so that a hang
-    is not hidden.
+    """Sends WATCHDOG=1 of the supervisor, twice within the limit of the keeper. The event loop sends it, so
+    that a loop that hangs sends none.
     """
 
     def __init__(self, loop: Loop) -> None:

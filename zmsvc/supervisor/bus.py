@@ -1,7 +1,8 @@
-"""The supervisor's connection to the device: orders and questions in, events of tasks out.
+"""The connection of the supervisor to the device: it receives orders and questions, and publishes events of
+tasks.
 
-A message may come from any client of the bus: it can only name tasks of the loaded file, and refused ones are
-counted and logged sparsely. An event is encoded only if it has a subscriber.
+A message may come from any client of the bus. It can only name tasks of the loaded file; refused messages are
+counted, and few of them are logged. An event is encoded only if it has a subscriber.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Supervisor(Protocol):
 
 
 class Bus:
-    """The supervisor's subscriber and publisher on the device; `endpoints` are where they connect."""
+    """The subscriber and the publisher of the supervisor, which connect to the device at `endpoints`."""
 
     def __init__(
         self, endpoints: tuple[str, str], origin: str, supervisor: Supervisor, curve: sockets.Curve | None
@@ -81,7 +82,7 @@ class Bus:
         self.refused = SparseLog(log.warning)
         self.dropped = 0
         self.missed_orders = 0
-        """Orders that came while no supervisor was there; the device counts them."""
+        """Orders that came while there was no supervisor, as the device has counted them."""
         self._pause: asyncio.TimerHandle | None = None
         self._attach_pause: asyncio.TimerHandle | None = None
         self._silent_since: float | None = None
@@ -120,7 +121,7 @@ class Bus:
             self._attached.set()
         self._publisher.drain()
         if self._publisher.behind:
-            # As in `_receive`: endless subscriptions get at most half of our time.
+            # As in `_receive`: an endless flood of subscriptions gets at most half of our time.
             self._attach_pause = self._loop.call_later(self._loop.time() - began, self._attach_on)
 
     def _attach_on(self) -> None:
@@ -128,8 +129,8 @@ class Bus:
         self._attach()
 
     def _attach_first(self) -> None:
-        # Sending and `has_subscriber` also process subscriptions, and libzmq's descriptor does not announce
-        # those again.
+        # libzmq also processes subscriptions when we send and when we call `has_subscriber`, and its
+        # descriptor does not announce those again.
         if not self._attached.is_set():
             self._attach()
 
@@ -160,7 +161,7 @@ class Bus:
         """Receive the waiting messages. ZMQ's descriptor announces a change only once, so a timer has to
         continue with the rest.
 
-        The timer waits as long as this turn took: a flood gets at most half of our time.
+        The timer waits for as long as this turn took, so a flood gets at most half of our time.
         """
         if self._pause is not None:
             return
@@ -233,8 +234,8 @@ class Bus:
         raise UsageError(why)
 
     def _asked(self, body: Mapping[str, Any]) -> None:
-        """Answer a `state` message: a question for the state of a transaction, or for the resources that its
-        tasks use.
+        """Answer a `state` message. It asks for the state of a transaction, or for the resources that the
+        tasks of one use.
         """
         head, content = body.get("header", {}), body.get("content")
         action, name = head.get("action"), head.get("service_transaction")
@@ -331,20 +332,20 @@ class Bus:
             self._echo = self._loop.call_later(left, self._miss_echo)
 
     def wanted(self, head: Mapping[str, Any]) -> bool:
-        """Return True if a subscriber may match a `control` message with this header."""
+        """Return True if there may be a subscriber for a `control` message with this header."""
         start = messages.encode("control", {"header": head})[: -len("}}")]
         wanted = self._publisher.has_subscriber(start)
         self._attach_first()
         return wanted
 
     def info(self, effect: ev.PublishInfo) -> None:
-        """Publish the whole context as `control`/`update`: soon, and once for all changes until then."""
+        """Publish the whole context as `control`/`update`: soon, and only once for all changes until then."""
         self._info.changed(effect.transaction)
 
 
 def _addressed_tasks(context: Context, order: Order) -> tuple[str, ...]:
-    """Return the tasks of an order. A message with the whole file names all tasks, and so concerns the
-    context.
+    """Return the tasks of an order, or none if it is for the whole context. A message with the whole file
+    names all tasks, and so is for the context.
     """
     if order.topic == "context" and set(order.tasks) in (set(context.tasks), set(context.as_written)):
         return ()
@@ -359,8 +360,8 @@ def _why_not_this_context(context: Context, order: Order) -> str:
 
 
 def _difference_from_file(context: Context, order: Order) -> str:
-    """Return the difference of a configuration in an order from the loaded file; empty if there is none, or
-    if the order has only an ID.
+    """Return how a configuration in an order differs from the loaded file; empty if it does not, or if the
+    order has only an ID.
     """
     for task, given in order.configurations.items():
         loaded = _definition(context, task)

@@ -21,8 +21,8 @@ START_TIMEOUT = 60.0
 machine many contexts start at once. systemd's own limit for the whole start is 90 s.
 """
 ANSWER_TIMEOUT = 4.0
-"""Seconds that a device which is ready has to forward the supervisor's own subscription. Usually it takes
-1 ms. Then the keeper replaces this device, which also renews every connection.
+"""Seconds in which a device that is ready has to forward the own subscription of the supervisor. Usually this
+takes 1 ms. After the limit the keeper replaces the device, which also renews every connection.
 """
 TAKEOVER_TIMEOUT = 0.5
 """Seconds that a supervisor which takes over waits for the device."""
@@ -31,11 +31,11 @@ log = logging.getLogger("zmsvc.supervisor")
 
 
 class BusStart:
-    """The bus of one supervisor until it is open. `early` has the facts that came meanwhile.
+    """The start of the bus of one supervisor. `early` has the facts that came meanwhile.
 
-    The first supervisor of a context raises ZmsvcError if the device does not come up: there is no context
-    without a bus. With `takes_over` there are tasks to look after, so it waits only a moment: the keeper
-    restarts the device anyway.
+    The first supervisor of a context raises ZmsvcError if the device does not come up, because there is no
+    context without a bus. A supervisor that takes over has tasks to look after, so it waits only a moment;
+    the keeper restarts the device in any case.
     """
 
     def __init__(self, loop: Loop, *, takes_over: bool) -> None:
@@ -59,7 +59,7 @@ class BusStart:
                 ) from None
             log.warning("The device does not answer yet: events are not published until it does")
         if self._loop.bus is None:
-            # The keeper has the listening sockets, whether the device answers or not.
+            # The keeper has the listening sockets even if the device does not answer.
             self._connect()
 
     @property
@@ -70,7 +70,8 @@ class BusStart:
         try:
             bus_users.write(self._loop.places.members_file, self._loop.world.context)
         except OSError as error:
-            # A full disk must not keep a supervisor from its tasks; the file of its predecessor stays.
+            # A full disk must not keep a supervisor from its tasks. The file that its predecessor wrote
+            # stays.
             log.warning(
                 "Cannot write %s, so tasks of other users may not reach the bus by tcp: %s",
                 self._loop.places.members_file,
@@ -86,8 +87,8 @@ class BusStart:
                 back=sockets.safe_bind(endpoints.subscribe_bind, curve=curve),
                 hwm=sockets.DEVICE_HWM,
                 # The number of the supervisor's own subscriptions, for which the device waits after a
-                # restart. The last one is for the counts of missed orders. The subscriptions of tasks come at
-                # the same moment.
+                # restart. The last one of them is for the counts of missed orders. Tasks subscribe at the
+                # same moment.
                 expect=len(access.TOPICS) + 1,
             )
         )
@@ -121,7 +122,7 @@ class BusStart:
             running.remove_reader(children.keeper.fileno())
 
     def _failed(self, problem: str) -> ZmsvcError:
-        """Return the error of a device that does not come up, with FILE:LINE if it cannot bind."""
+        """Return the error for a device that does not come up, with FILE:LINE if it cannot bind."""
         context = self._loop.world.context
         if warning := reader.failed_bind(context, problem):
             (placed,) = reader.placed(context, [warning])

@@ -1,9 +1,9 @@
 """The client of the keeper, and the receiver of the tasks' notifications. Both become facts, in an
 unambiguous order.
 
-A task's datagrams are read after the keeper's messages and taken before its end, so nothing that a task sent
-comes after its end. They are only peeked at: `discard_peeked` discards them when their consequences are in
-the state file, so a crash in between loses nothing.
+The datagrams of a task are read after the messages of the keeper and become facts before the end of the task,
+so nothing that a task sent comes after its end. They are only peeked at. When their consequences are in the
+state file, `discard_peeked` discards them, so a crash in between loses nothing.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from zmsvc.supervisor.machine import LocalMachine, Outside
 from zmsvc.supervisor.user_notify import UserNotify
 
 BATCH = 1024
-"""The number of datagrams that are received at once: more than the kernel queues (net.unix.max_dgram_qlen),
-so none that preceded an end is left.
+"""The number of datagrams that are received at once. It is more than the kernel queues
+(net.unix.max_dgram_qlen), so no datagram from before an end is left.
 """
 BATCH_BYTES = 256 << 10
-"""Bytes after which other sockets get a turn, unless a task has ended: each of 500 waiting datagrams may have
-a megabyte.
+"""Bytes after which other sockets get a turn, because each of 500 waiting datagrams may have a megabyte. If a
+task has ended, all datagrams are read nevertheless.
 """
 
 _URGENT = sv.SignalTask | sv.KillTask | sv.ReplaceDevice
 
 
 CROWD = 100
-"""If the keeper has not reported this many launches yet, messages are read in portions."""
+"""The number of launches that the keeper has not reported yet from which on messages are read in portions."""
 
 LAUNCHED_MS = 1000
-"""Milliseconds in which the keeper has to report a launch, if a process that may belong to it already sends
-datagrams.
+"""Milliseconds in which the keeper has to report a launch when a process that may belong to it sends
+datagrams already.
 """
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,9 @@ Speaker = tuple[int, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DeferredEnd:
-    """An end that waits until all datagrams that `user` sent before the question `asked` have been taken."""
+    """An end that waits until all datagrams that came from `user` before the question `asked` have been
+    taken.
+    """
 
     end: Fact
     user: UserNotify
@@ -79,16 +81,16 @@ class Listener(Protocol):
     """The part of the supervisor that waits for the sockets: session.py."""
 
     def backlog(self, waiting: bool) -> None:
-        """True: orders wait for room in the keeper's socket, so call `send_orders` whenever there is room.
-        False: no order waits any more.
+        """If `waiting` is True, orders wait for room in the socket to the keeper: call `send_orders` whenever
+        there is room. If it is False, no order waits any more.
         """
 
     def wake(self) -> None:
-        """`facts` has news that no descriptor announces. Any thread calls this."""
+        """Call `facts`: there is news that no descriptor announces. Any thread calls this method."""
 
 
 class NotifyPolicy(Protocol):
-    """The part of the supervisor that knows the context file: loop.py."""
+    """The part of the supervisor that has the context file: loop.py."""
 
     def admits_all(self, launch: int) -> bool:
         """Return True if every process of a launch may notify for it, and not its main process alone."""
@@ -122,16 +124,16 @@ class Children:
         two, in which the supervisor has to read other sockets.
         """
         self._urgent: deque[sv.Order] = deque()
-        """Signals and kills, which overtake the others, since their timeouts run already. They concern
-        processes that exist, so none can overtake its own launch.
+        """Signals and kills overtake the other orders, since their timeouts run already. They are for
+        processes that exist, so none of them can overtake its own launch.
         """
         self.waiting = False
         """True while orders wait."""
         self.listener: Listener | None = None
         self.notify_policy: NotifyPolicy | None = None
         self._spare = notify.ReservedDescriptor()
-        """A spare descriptor, so that an update which comes as a descriptor can be received even at the
-        limit.
+        """A spare descriptor. With it, an update that comes as a descriptor can be received even at the limit
+        of descriptors.
         """
         self._peeked = 0
         notify.peek_from_start(notify_socket)
@@ -185,7 +187,7 @@ class Children:
             self._uid_of[child.launch] = child.uid
 
     def _report(self) -> tuple[sv.Report | None, dict[str, int]]:
-        """Return the keeper's next report and the descriptors beside it; None when the keeper is gone."""
+        """Return the next report of the keeper with its descriptors, or None when the keeper is gone."""
         got = seqpacket.receive(self.keeper)
         if got is None:
             return None, {}
@@ -215,8 +217,8 @@ class Children:
     def facts(self, *, all_said: bool = False) -> list[Fact]:
         """Return the facts since the last call.
 
-        They may have only a part of the waiting datagrams, unless `all_said`; but no datagram that preceded
-        an end comes after it.
+        Some waiting datagrams may be left for the next call, unless `all_said`. But a datagram that came
+        before an end is never left until after it.
         """
         starts, ends = self._from_keeper()
         notification_facts: list[Fact] = []
@@ -278,11 +280,11 @@ class Children:
         return due
 
     def _forget_speaker(self, end: Fact) -> None:
-        """Forget the launch of a process and member ID when a Thread has ended: the next launch has the same
-        process and member ID.
+        """Forget which launch a member of a shared process had, when this member has ended: its next launch
+        has the same process and member ID.
 
-        READY=1 of the next launch may come before the keeper's report of it, and while the disk is full the
-        ended launch is not acknowledged.
+        READY=1 of the next launch may come before the keeper reports that launch. To wait for the
+        acknowledgment of the end would take too long while the disk is full.
         """
         if not isinstance(end, ev.TaskExited | ev.TaskGone):
             return
@@ -296,26 +298,26 @@ class Children:
         return self._users.get(self._uid_of.get(end.launch, -1))
 
     def seconds_until_due(self) -> float | None:
-        """Return the seconds until a deferred end is due even without its last datagrams; None if no end
-        waits.
+        """Return the seconds after which a deferred end is due even if its last datagrams are missing; None
+        if no end waits.
         """
         return max(0.0, self._deferred_ends[0].until - time.monotonic()) if self._deferred_ends else None
 
     def _speaker(self, datagram: notify.Datagram) -> Speaker:
         member_id = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
-        # A task with its own process may also send that line, but only for itself.
+        # A task that has a process of its own may send that line, too, but only about itself.
         if (datagram.pid, "") in self._launch_of:
             return datagram.pid, ""
         return self._admitted(datagram) or (datagram.pid, member_id)
 
     def _admitted(self, datagram: notify.Datagram) -> Speaker | None:
-        """Return the sender for a process that is not the main one of a task but may notify for it; None for
-        others, and for processes that have ended.
+        """Return the sender for a process that is not the main one of a task and may notify for it. Return
+        None for other processes, and for those that have ended.
         """
         launch = self.outside.launch_of(datagram.pid, self.context_mark) if self.context_mark else None
         if launch is None or launch not in self._speaker_of or not self._admits_all(launch):
             return None
-        # Another user's process may have the same mark, but not this user ID.
+        # A process of another user may have the same mark, but not this user ID.
         if datagram.uid not in (0, self._uid_of.get(launch, os.geteuid())):
             return None
         return self._speaker_of[launch]
@@ -324,10 +326,11 @@ class Children:
         return self.notify_policy is not None and self.notify_policy.admits_all(launch)
 
     def _await_launched(self, datagram: notify.Datagram, starts: list[Fact], ends: list[Fact]) -> None:
-        """Read the keeper's `launched` message for a task whose first datagram came before it. The message is
-        already in our socket.
+        """Read `launched` for a task whose first datagram came before this report of the keeper. The report
+        is in our socket already.
 
-        With no launch outstanding the sender is not a task, so it cannot make the supervisor wait.
+        If the keeper has reported all launches, the sender is not a task, and cannot make the supervisor
+        wait.
         """
         while self._ordered and not self.lost and self._speaker(datagram) not in self._launch_of:
             if not self.outside.wait(self.keeper, LAUNCHED_MS):
@@ -355,7 +358,7 @@ class Children:
             except BlockingIOError:
                 break
             except ProtocolError as error:
-                # A report of another release that cannot be read: later reports still can.
+                # A report of another release cannot be read. Later reports can.
                 log.error("The keeper: %s", error)
                 continue
             if report is None:
@@ -467,8 +470,8 @@ class Children:
         return "SIGTERM"
 
     def tell(self, order: sv.Order) -> None:
-        """Send an order to the keeper. Orders arrive in turn; they wait here while the keeper's socket has no
-        room.
+        """Send an order to the keeper. Orders arrive in their order; they wait here while there is no room in
+        the socket.
         """
         if self.lost:
             return
@@ -499,18 +502,18 @@ class Children:
 
     @property
     def crowded(self) -> bool:
-        """True while many launches are under way, so that reports and datagrams are better read in
+        """True while the keeper has many launches to report. Reports and datagrams are then read in
         portions.
         """
         return self.waiting or len(self._ordered) >= CROWD
 
     def finish(self) -> None:
-        """Send all waiting orders at the end of this supervisor. Wait only as long as the keeper forks."""
+        """Send all waiting orders at the end of this supervisor. This waits only while the keeper forks."""
         self.listener = None
         room = select.poll()
         room.register(self.keeper, select.POLLOUT)
-        # The socket itself stays as it is: a late reader would wait for the keeper, and the keeper waits for
-        # the end of this process.
+        # The socket stays non-blocking: a read that came now would wait for the keeper, and the keeper waits
+        # for the end of this process.
         self.send_orders()
         while self.waiting:
             room.poll()
@@ -557,7 +560,7 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
 
 def _no_number(name: str) -> Any:
     """Refuse NaN and Infinity: Python reads them, but they are not JSON, and other clients of the bus could
-    not.
+    not read them.
     """
     raise ProtocolError(f"{name} in an update is not JSON")
 

@@ -1,9 +1,9 @@
-"""One client of the control socket. A thread receives from it and closes it, since either may hang.
+"""One client of the control socket. A thread receives from it and closes the connection, since both may hang.
 
-A client can send descriptors with its bytes. The kernel drops them unless the receiver asks for them, and
-closes the last reference to a file in the thread that receives or closes the connection. A TCP socket with
-SO_LINGER, or a file of FUSE, blocks that thread for as long as its owner likes. So the event loop only sends.
-A blocked thread keeps its place among the connections and nothing else.
+A client can send descriptors with its bytes. The kernel drops them if the receiver does not ask for them. It
+then closes the file, in the thread that receives or closes the connection, if that was the last reference. A
+TCP socket with SO_LINGER, or a file of FUSE, blocks that thread for as long as its owner likes. So the event
+loop only sends. A blocked thread costs one of the places for connections and nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ClientConnection:
     """A stream of lines for the event loop. At most `limit` bytes may wait for the reader."""
 
     def __init__(self, sock: socket.socket, limit: int, closed: Callable[[], object]) -> None:
-        """`closed` is called in the loop when the descriptor is closed, which may never happen."""
+        """The loop calls `closed` when the descriptor has been closed, which may never happen."""
         self.sock = sock
         self._limit = limit
         self._closed = closed
@@ -75,8 +75,8 @@ class ClientConnection:
             self._writing = False
 
     def on_hang_up(self, call: Callable[[], object] | None) -> None:
-        """Set the function that is called when the client hangs up, or has hung up already. A client that
-        only shuts down its writing side is still there.
+        """Set the function to call when the client hangs up, or at once if it has. A client that only shuts
+        down its writing side is still there.
         """
         self._hung_up = call
         if self._gone:
@@ -89,7 +89,7 @@ class ClientConnection:
 
     def close(self) -> None:
         """Hang up. The thread closes the descriptor."""
-        # The client may have been faster.
+        # The client may have hung up before.
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_RDWR)
         self._let_go.set()
@@ -145,7 +145,7 @@ class ClientConnection:
         self._too_long = too_long
         self._news.set()
         if too_long and self._writing:
-            # The client keeps sending and reads no answers: it would not read the refusal either.
+            # The client goes on sending and reads no answer, so it would not read the refusal either.
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
 

@@ -1,6 +1,6 @@
 """The server of the control socket. Each request and each answer is a line of JSON.
 
-core/access.py has the users who may send each request. The kernel identifies the user of a client.
+core/access.py says which users may send which request. The kernel tells the user of a client.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ FIRST_LINE = 10.0
 MAX_CLIENTS = 1024
 """The number of connections at once; more are refused with an answer."""
 RESERVED = 64
-"""The number of these connections that only root and the daemon's own user may use, so that the group's users
-cannot keep them out.
+"""The number of these connections that are reserved for root and the daemon's user, so that users of the
+group cannot keep them out.
 """
 MAX_OF_USER = 256
 """The most connections of one user, other than root and the daemon's own user."""
@@ -46,13 +46,13 @@ Answer = dict[str, Any]
 
 
 class Write(Protocol):
-    """Sends an answer that is not the last one. Raises ConnectionError when the client is gone."""
+    """Send an answer that is not the last one. Raises ConnectionError if the client is gone."""
 
     async def __call__(self, answer: Answer, /) -> None: ...
 
 
 class Handler(Protocol):
-    """Answers one verb, for the user `uid`."""
+    """Answer one verb for the user `uid`."""
 
     async def __call__(self, request: Mapping[str, Any], uid: int, write: Write, /) -> Answer: ...
 
@@ -92,8 +92,8 @@ class Control:
         """Connections by user ID, including those whose thread hangs."""
         self._closing = False
         self._unserved: socket.socket | None = None
-        """A client that waits for a thread, since none could be started. Closing its socket could hang the
-        loop.
+        """A client for which no thread could be started. It waits for one, because the loop itself could hang
+        when it closes the socket.
         """
 
     async def open(self) -> None:
@@ -105,7 +105,7 @@ class Control:
         self._closing = True
         self._loop.remove_reader(self._listening.fileno())
         if self._unserved is not None:
-            # Leave the descriptor to the kernel, which closes it at the end of the process without waiting.
+            # Leave the descriptor open: at the end of the process the kernel closes it without waiting.
             self._unserved.detach()
         if self._clients:
             await asyncio.wait(self._clients, timeout=self._last_words)
@@ -114,7 +114,9 @@ class Control:
         await asyncio.gather(*self._clients, return_exceptions=True)
 
     def _accept(self) -> None:
-        """Accept the waiting clients. They stay in the backlog while there is no descriptor or no thread."""
+        """Accept the waiting clients. While there is no descriptor or no thread for them, they stay in the
+        backlog.
+        """
         for _ in range(ACCEPT):
             try:
                 sock = self._unserved or self._listening.accept()[0]
@@ -154,7 +156,7 @@ class Control:
             del self._open[uid]
 
     def _done(self, connection: ClientConnection, task: asyncio.Task[Any]) -> None:
-        # Not in the task itself: a task that is canceled before its first turn runs no code.
+        # The task itself cannot do this: if it is canceled before its first turn, it runs no code.
         connection.close()
         self._clients.discard(task)
 
@@ -170,8 +172,8 @@ class Control:
         if refusal := self._too_many(uid, groups):
             await write(failure(1, f"too many connections: {refusal}"))
             if self._open.total() <= MAX_CLIENTS + RESERVED:
-                # Read the request first: a client that writes to a closed connection fails before it reads
-                # the answer.
+                # Read the request first: a client that writes to a closed connection gets an error before it
+                # reads the answer.
                 connection.end()
                 with contextlib.suppress(TimeoutError, TooLongError):
                     async with asyncio.timeout(GRACE):
@@ -197,8 +199,8 @@ class Control:
                 await write(answer)
 
     def _too_many(self, uid: int, groups: Set[int]) -> str:
-        """Return the reason to refuse a client; empty to serve it. Root and the daemon's user have
-        connections of their own.
+        """Return the reason to refuse a client; empty if it is to be served. Some connections are reserved
+        for root and the daemon's user.
         """
         owners = sum(self._open[owner] for owner in {0, os.geteuid()})
         others = self._open.total() - owners
@@ -211,7 +213,7 @@ class Control:
     async def _while_there(
         self, connection: ClientConnection, work: Coroutine[Any, Any, Answer]
     ) -> Answer | None:
-        """Return the answer, or None if the client has hung up. Its order is carried out all the same."""
+        """Return the answer, or None if the client has hung up. Its order is carried out nevertheless."""
         task, me = asyncio.ensure_future(work), asyncio.current_task()
         connection.on_hang_up(task.cancel)
         try:
@@ -242,7 +244,7 @@ class Control:
         try:
             return await self._verbs[verb](request, uid, write)
         except Exception as error:
-            # One request must not end the supervisor of all tasks: answer it and log the error.
+            # One request must not end the supervisor of all tasks: answer it, and log the error.
             if isinstance(error, ConnectionError):
                 raise
             log.exception("Cannot answer %s", verb)
@@ -250,8 +252,8 @@ class Control:
 
 
 def _may(who: Who, uid: int, groups: Set[int]) -> bool:
-    """Return True if a user may send a request. The kernel's credentials decide, not the mode of the socket
-    file, which may have been widened.
+    """Return True if a user may send a request. This depends on the credentials from the kernel and not on
+    the mode of the socket file, which someone may have changed.
     """
     return uid in (0, os.geteuid()) or (who is Who.GROUP and os.getegid() in groups)
 
@@ -266,5 +268,5 @@ def _shape(request: Mapping[str, Any]) -> str:
 
 
 def _is_text(value: Any) -> bool:
-    """Return True for a string that can be written as UTF-8. JSON also has lone surrogates."""
+    """Return True for a string that can be written as UTF-8: one from JSON may have lone surrogates."""
     return isinstance(value, str) and not any("\ud800" <= each <= "\udfff" for each in value)

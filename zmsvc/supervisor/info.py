@@ -1,6 +1,4 @@
-"""The publication of `context_info`: once for all changes of a moment, and less often the larger the context
-is.
-"""
+"""Publish `context_info` once for all changes of a moment, and the less often the larger the context is."""
 
 from __future__ import annotations
 
@@ -15,8 +13,8 @@ from zmsvc.supervisor import report
 COALESCE = 0.05
 """Seconds for which changes are collected."""
 RATE = 10 << 20
-"""Bytes per second. After a large publication changes are collected for longer; otherwise a large context
-would do nothing but publish its state.
+"""Bytes per second. After a large publication, changes are collected for longer: a large context would
+otherwise do nothing but publish its state.
 """
 
 
@@ -49,13 +47,13 @@ class Info:
             self._timer = self._loop.call_at(max(self._loop.time() + COALESCE, self._due), self._tell)
 
     def close(self) -> None:
-        """Publish pending changes: the end of the last task is a change like any other."""
+        """Publish the pending changes. The end of the last task may be one of them."""
         if self._timer is not None:
             self._timer.cancel()
             self._tell()
 
     def _tell(self) -> None:
-        """Publish under the header of each changed transaction, since a client may subscribe to one
+        """Publish under the header of each changed transaction, since a client may have subscribed to one
         transaction alone.
         """
         changed, self._changed, self._timer = [*self._changed], {}, None

@@ -1,4 +1,4 @@
-"""Ask the installed zmsvc, which may be newer after an upgrade, whether its supervisor can take over."""
+"""Ask the supervisor of the installed zmsvc, which is a newer one after an upgrade, if it can take over."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ QUESTION = "--speaks"
 
 
 async def check(keeper_protocol: int, keeper_version: str) -> str:
-    """Return the version that would take over under this keeper. Raises ZmsvcError with the reason why it
-    cannot, and the remedy.
+    """Return the version of the supervisor that would take over under this keeper. If it cannot, raise
+    ZmsvcError with the reason and the remedy.
     """
     reply = await _ask()
     try:
@@ -51,8 +51,8 @@ async def _ask() -> dict[str, Any]:
         await process.wait()
         raise ZmsvcError(f"the installed supervisor does not answer within {PATIENCE:g} s") from None
     if process.returncode == 2 and b"unrecognized arguments" in stderr:
-        # zmsvc 1.0 does not know this argument, and needs the name of a context. Every keeper speaks its
-        # protocol.
+        # zmsvc 1.0 does not know this argument, and expects the name of a context. Every keeper speaks
+        # protocol 0.
         return {"version": "1.0", "oldest": 0, "protocol": 0}
     try:
         reply = json.loads(stdout)

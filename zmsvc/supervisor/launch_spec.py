@@ -97,10 +97,9 @@ def _needs(service: TaskService, option: Option) -> bool:
 
 
 def own_endpoints(context: Context, places: Places) -> tuple[str, str]:
-    """Return the endpoints at which the supervisor and the tasks subscribe and publish. For a tcp endpoint it
-    is the socket in the runtime directory, which has no gate and needs no keys.
-
-    The keeper of an earlier zmsvc has not made these sockets.
+    """Return the endpoints at which the supervisor and the tasks subscribe and publish. Instead of a tcp
+    endpoint they use the socket in the runtime directory, which has no gate and needs no keys. A keeper of an
+    earlier zmsvc has not made these sockets.
     """
     ends = context.endpoints
     pairs = (
@@ -114,8 +113,8 @@ def own_endpoints(context: Context, places: Places) -> tuple[str, str]:
 
 
 def _other_user(user: str | None) -> int | None:
-    """Return the user ID of a task that runs as another user than the daemon. None for the daemon's user, and
-    for a user that this machine does not know: the launch of such a task fails.
+    """Return the user ID of a task that runs as another user than the daemon. Return None for the user of the
+    daemon, and for a user that this machine does not know; the launch of such a task fails.
     """
     uid = None if user is None else bus_users.number(user)
     return uid if uid != os.geteuid() else None

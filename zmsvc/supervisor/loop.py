@@ -1,4 +1,5 @@
-"""The loop that carries out the decisions of the core: take facts, `step`, save, perform. It has no policy.
+"""The loop that carries out the decisions of the core: take facts, call `step`, save, perform. It decides
+nothing itself.
 
 A turn takes all waiting facts, saves once, performs the effects, and acknowledges last. After a crash at any
 line either the sender repeats the fact, or the state file has the decision and the next supervisor carries it
@@ -39,8 +40,8 @@ from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 SAVE_AGAIN = 1.0
 """Seconds until the next attempt to write the state file."""
 END = 10.0
-"""The limit in seconds for killing all processes of a context whose keeper is gone. Only a fork bomb takes as
-long.
+"""Seconds for which the supervisor goes on killing processes of a context whose keeper is gone. Only a fork
+bomb takes as long.
 """
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Loop:
         self._unit_status = UnitStatus(self.notifier)
         self.over = asyncio.Event()
         self.leaving: int | None = None
-        """The exit status of the daemon, once everything is stopped."""
+        """The exit status of the daemon, when everything has stopped; None before that."""
         self.start_notes: list[str] = []
         """Messages for the person who started the context."""
         self.unsaved = ""
@@ -99,7 +100,7 @@ class Loop:
     # --- facts in
 
     def take(self, *facts: Fact) -> None:
-        """Queue facts. The turn comes after all other events that are pending now."""
+        """Queue facts. The turn that takes them comes after all other events that are pending now."""
         self._facts.extend(facts)
         if not self._scheduled:
             self._scheduled = True
@@ -108,7 +109,7 @@ class Loop:
     def read_children(self) -> None:
         """Take the messages of the keeper and of tasks."""
         if self.over.is_set():
-            # They are the next supervisor's.
+            # The next supervisor reads them.
             return
         self.take(*self.children.facts())
         if self._due_timer is None and (seconds := self.children.seconds_until_due()) is not None:
@@ -132,9 +133,9 @@ class Loop:
         sessions = {task.pid for task in self.world.tasks.values() if task.pid is not None}
         killed: set[tuple[int, int | None]] = set()
         until = self._loop.time() + END
-        # Repeat only for processes that were forked meanwhile: a killed process forks no more, even if it
-        # does not end at once. Do not wait for one that cannot be killed (a setuid root program, or one that
-        # hangs in the kernel).
+        # Repeat this only for processes that were forked meanwhile: a killed process forks no more, even if
+        # it does not end at once. Do not wait for processes that cannot be killed (setuid root programs, or
+        # those that hang in the kernel).
         while self._loop.time() < until:
             found = [
                 pid for pid in outside.belonging(sessions, self.places.context_mark) if pid != os.getpid()
@@ -181,7 +182,8 @@ class Loop:
     def _turn(self) -> None:
         self._scheduled = False
         if self.over.is_set():
-            # The next supervisor gets these facts from the keeper, tasks and clients: this one saves no more.
+            # This supervisor saves no more. The next one gets these facts again, from the keeper, tasks and
+            # clients.
             return
         facts, self._facts = self._facts, []
         now, before = self._loop.time(), self.world
@@ -190,7 +192,7 @@ class Loop:
             self.world, more = step(self.world, fact, now)
             effects += more
         self._save([effect for effect in effects if isinstance(effect, ev.Record)])
-        # Orders to the keeper go first: a process then starts or ends while the messages are published.
+        # Orders to the keeper go first, so processes start or end while the messages are published.
         for effect in sorted(effects, key=_not_for_the_keeper):
             crashpoint.reached(type(effect).__name__)
             self._perform(effect)
@@ -219,8 +221,8 @@ class Loop:
             call()
 
     def _cannot_save(self, error: OSError) -> None:
-        """Continue from memory: a full disk must not keep the operator from stopping a task. Ends are not
-        acknowledged meanwhile.
+        """Go on without the state file, because a full disk must not keep the operator from stopping a task.
+        Meanwhile no end is acknowledged.
         """
         if not self.unsaved:
             log.error("%s; going on without it, a crash now would lose what was decided since", error)
@@ -237,9 +239,9 @@ class Loop:
         self._acknowledge()
 
     def _acknowledge(self) -> None:
-        """Discard the datagrams of this turn, even if the save failed: a full queue would block every task,
-        and the watchdog would then kill them. An end costs nothing to keep, so the keeper keeps it until it
-        is in the state file.
+        """Discard the datagrams of this turn and acknowledge its ends. After a failed save only the datagrams
+        are discarded: a full queue would block every task, and their watchdogs would kill them. The keeper
+        keeps an end until it is in the state file, which costs nothing.
         """
         crashpoint.reached("discard datagrams")
         self.children.discard_peeked()
@@ -335,7 +337,8 @@ def facts_of_start(
     """Yield the first facts of a new supervisor: the keeper's children, the messages of tasks since then, and
     every unacknowledged end.
 
-    A task may have been forked, sent messages and ended while no supervisor was there, so its end comes last.
+    A task may have been forked, have sent messages and have ended while there was no supervisor, so the ends
+    come last.
     """
     living, ends = children_and_ends(hello)
     yield ev.SupervisorStarted(
@@ -348,7 +351,7 @@ def facts_of_start(
         generated=ids.transaction_id(),
     )
     for end in hello.ends:
-        # The process is dead, so its start time identifies nothing.
+        # The process has ended, so it needs no start time to identify it.
         yield ev.TaskLaunched(launch=end.launch, pid=end.pid, start_time=0)
     yield from notification_facts
     yield from ends

@@ -1,7 +1,6 @@
-"""The supervisor's port to the machine: reads of /proc and of sockets outside the event loop, and kills after
-the death of the keeper.
-
-A test runs the real supervisor on an event loop with a virtual clock, and on a kernel of its own.
+"""The calls that the supervisor needs of the machine beside its event loop: it reads /proc and sockets, and
+kills processes after the death of the keeper. A test puts a simulated kernel in its place, and runs the
+supervisor on an event loop with a virtual clock.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ class Outside(Protocol):
     def belonging(
         self, sessions: Container[int], context_mark: bytes, launch: int | None = None
     ) -> list[int]:
-        """Return the processes of these sessions, and those with the marks of a context or of one of its
-        launches: in the environment, or in a resource limit.
+        """Return the processes of these sessions, and those that carry the mark of this context or of one of
+        its launches, in the environment or in a resource limit.
         """
 
     def kill_each(self, pids: Iterable[int]) -> None:

@@ -1,4 +1,6 @@
-"""Write the core's records into the journal. The history in the state file has the same records in full."""
+"""Write the records of the core to the journal, in a shortened form. The history in the state file has them
+in full.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from zmsvc.core.events import Record
 from zmsvc.host.systemd import journal
 
 MAX_VALUE = 200
-"""Characters of one detail in the journal."""
+"""The number of characters of one detail in the journal."""
 _WARNINGS = ("failed", "killing", "survivor", "lost", "dropped")
 
 log = logging.getLogger(__name__)

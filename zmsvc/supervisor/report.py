@@ -28,8 +28,8 @@ def rfc3339(at: float) -> str:
 
 
 def as_wall_clock(monotonic: float) -> str:
-    """Return a monotonic time as RFC 3339 text, by the current clock: a clock that is set back also shifts
-    the past.
+    """Return a monotonic time as RFC 3339 text, converted by the clock of now. So if the clock is set back,
+    past times move as well.
     """
     return rfc3339(time.time() - (time.monotonic() - monotonic))
 
@@ -74,7 +74,7 @@ def transactions(
 
 
 def _since(world: World, transaction: str, own: list[TaskEntry]) -> float:
-    """Return the time at which a transaction came into its state, derived from the times of its tasks."""
+    """Return the time at which a transaction entered its state, which follows from the times of its tasks."""
     state, opened = _state(world, transaction, own), world.transactions[transaction].opened
     alike = [
         task.since
@@ -82,7 +82,7 @@ def _since(world: World, transaction: str, own: list[TaskEntry]) -> float:
         if (is_starting(task) if state is State.ACTIVATING else task.state is state)
     ]
     if state is State.ACTIVE:
-        # The latest start counts, also of a task that has ended meanwhile.
+        # The latest start counts, even if that task has ended meanwhile.
         return max([opened, *alike, *(task.launched_at for _, task in own if task.resting)])
     if state is State.INACTIVE:
         return max([opened, world.transactions[transaction].closed, *(task.since for _, task in own)])
@@ -104,8 +104,8 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
 
 
 def states_of_task(world: World, transaction: str | None, task: str) -> list[State]:
-    """Return the state of a task in the named transaction; otherwise its states in all open ones. Where no
-    transaction has it, the task is inactive.
+    """Return the state of a task in the named transaction, or its states in all open transactions if none is
+    named. A task that no transaction has is inactive.
     """
     names = (
         [name for name, each in world.transactions.items() if each.open]
@@ -134,12 +134,12 @@ def context_state(world: World) -> State:
 
 
 def picture(world: World, transaction: str) -> dict[str, Any]:
-    """Return one transaction as `reply_context` carries it."""
+    """Return one transaction in the form of `reply_context`."""
     return _picture(world, tasks_of(world, transaction))
 
 
 def pictures(world: World) -> dict[str, dict[str, Any]]:
-    """Return all transactions as `context_info` carries them."""
+    """Return all transactions in the form of `context_info`."""
     return {name: _picture(world, own) for name, own in task_entries(world).items()}
 
 
@@ -210,7 +210,7 @@ def _ordered(key: Key, task: Task, service: TaskService) -> Mapping[str, Any]:
 def line(world: World) -> str:
     """Return the status line of the unit."""
     opened = {name for name, transaction in world.transactions.items() if transaction.open}
-    # One pass, since each turn that changes the state of a task needs this line.
+    # This takes one pass, since each turn that changes the state of a task needs the line.
     count = Counter(task.sub_state for (transaction, _), task in world.tasks.items() if transaction in opened)
     running = sum(number for sub, number in count.items() if STATE_OF[sub] is State.ACTIVE)
     failed = sum(number for sub, number in count.items() if STATE_OF[sub] is State.FAILED)

@@ -1,4 +1,4 @@
-"""The verbs of the control socket, with a method for each. Orders become facts; questions are answered from
+"""The verbs of the control socket: a method for each. An order becomes a fact; a question is answered from
 the current world.
 """
 
@@ -34,10 +34,10 @@ from zmsvc.supervisor.loop import Loop
 FOLLOW = 1000
 """The number of history rows that are read at once."""
 WAITED_FOR = ("active", "inactive", "failed")
-"""The states that a client can wait for. The others are on the way to one of them."""
+"""The states for which a client can wait. A task in any other state is on the way to one of them."""
 DEVICE_PATIENCE = 10.0
-"""Seconds in which the device has to end and the next one has to become ready. The device ends itself within
-2 s of the keeper's SIGTERM.
+"""Seconds in which the device has to end and the next one has to become ready. After SIGTERM from the keeper,
+the device ends itself within 2 s.
 """
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,9 @@ class Requests:
         return await self._answered(asked, asked.verb, request.get("timeout"))
 
     async def _signal(self, request: Mapping[str, Any], uid: int, _write: Write) -> Answer:
-        """Send a signal to tasks. The kernel's names for signals are read here, outside the core."""
+        """Send a signal to tasks. The name of the signal is read here and not in the core, because it depends
+        on the machine.
+        """
         every = bool(request.get("all", False))
         try:
             name = signals.name(str(request.get("signal") or ""))
@@ -106,7 +108,9 @@ class Requests:
         return await self._answered(asked, asked.verb, None)
 
     def _unknown_to_keeper(self, name: str, every: bool) -> str:
-        """Return the part of an order to signal that a keeper of an earlier release does not know."""
+        """Return the part of an order to signal that the keeper does not know, since it is of an earlier
+        release; empty if it knows all.
+        """
         if not self._loop.children.knows_signal(name):
             return name
         return "--all" if every and self._loop.children.protocol < PROTOCOL_SIGNALS_ALL else ""
@@ -153,8 +157,8 @@ class Requests:
         )
 
     def _file_digest(self) -> str:
-        """Return the digest of the files that are in effect. zmsvcctl compares it with the files: they may be
-        on a disk that does not answer.
+        """Return the digest of the files that are in effect. zmsvcctl compares it with the files. The
+        supervisor itself does not, because their disk may not answer.
         """
         context = self._loop.world.context
         if self._digest is None or self._digest[0] is not context:
@@ -175,7 +179,7 @@ class Requests:
         }
 
     async def _events(self, request: Mapping[str, Any], _uid: int, write: Write) -> Answer:
-        """Send the history; with `follow` also every new row, until the client hangs up."""
+        """Send the history. With `follow`, go on with every new row until the client hangs up."""
         store, news = self._loop.store, asyncio.Event()
         limit = request.get("limit")
         limit = limit if isinstance(limit, int) and 0 <= limit <= 100_000 else FOLLOW
@@ -235,13 +239,15 @@ class Requests:
     async def reload(self, *, block: bool = True, seconds: Any = None) -> Answer:
         """Read the context file again and change what differs. A bad file changes nothing.
 
-        systemd waits only until the file has been read: tasks may take as long as their limits allow.
+        For systemd the reload is over when the file has been read, because tasks may take as long as their
+        limits allow.
         """
         loop = self._loop
         loop.notifier.reloading()
         try:
             context = self._read_again()
-            # Before the change: a new task may start at once, as a user who is new to the bus.
+            # Do this before the change: a new task may start at once, as a user who could not connect to the
+            # bus so far.
             bus_users.write(loop.places.members_file, context)
             loop.granted, problems = bus_users.open_sockets(loop.places, context)
             for warning in self._new_warnings(context):
@@ -249,7 +255,8 @@ class Requests:
             for problem in problems:
                 log.warning("%s: %s", context.path, problem)
         except OSError as error:
-            # Status 2 means a bad context file; errors of other files are not its author's fault.
+            # Status 2 means that the context file is bad. Its author is not at fault for errors of other
+            # files.
             own = str(error.filename or loop.places.config_file) == str(loop.places.config_file)
             return failure(2 if own else 1, f"cannot reload: cannot read {reason(error)}")
         except ConfigError as error:
@@ -278,8 +285,8 @@ class Requests:
         return reader.parse(files.text, path=str(places.config_file), name=places.name, parts=files.parts)
 
     async def reload_by_signal(self) -> None:
-        """Reload as SIGHUP asks for. The log file is reopened first: an administrator who has moved it finds
-        the outcome in the new one.
+        """Reload because of SIGHUP. The log file is reopened first, so an administrator who has moved it
+        finds the outcome in the new file.
         """
         journal.reopen()
         answer = await self.reload()
@@ -289,14 +296,14 @@ class Requests:
             log.error("%s", answer["error"])
 
     def _new_warnings(self, context: Context) -> list[str]:
-        """Return the warnings of a context file that the running one does not have."""
+        """Return those warnings of a context file that the file in effect does not have."""
         curve = self._loop.curve is not None
         before = set(checks.logged_warnings(self._loop.world.context, curve=curve))
         return [warning for warning in checks.logged_warnings(context, curve=curve) if warning not in before]
 
     async def _restart_device(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
-        """Restart the device to end all connections to the bus, such as that of a client whose key was
-        revoked. Clients that may connect reconnect by themselves.
+        """Restart the device in order to end all connections to the bus, for example that of a client whose
+        key was revoked. Clients that may connect do so again by themselves.
         """
         children, news = self._loop.children, asyncio.Event()
         before = children.device.restarts
@@ -322,8 +329,8 @@ class Requests:
         return success({"pid": children.device.pid})
 
     async def _reexec(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
-        """Leave for a new supervisor, as after an upgrade. The answer goes out first, since it cannot be sent
-        later.
+        """Make room for a new supervisor, for example after an upgrade. The answer goes out first, since this
+        process cannot send it later.
         """
         try:
             version = await installed.check(self._about["protocol"], self._about["keeper_version"])
@@ -335,7 +342,9 @@ class Requests:
 
 
 def _limit(seconds: Any) -> float | None:
-    """Return the limit of a request in seconds; None if it has none, or one that no clock reaches."""
+    """Return the time limit of a request in seconds; None if it has none, or one that is too large for a
+    clock.
+    """
     # JSON has integers that are too large for a float.
     known = isinstance(seconds, int | float) and 0 < seconds <= sys.float_info.max
     return float(seconds) if known else None

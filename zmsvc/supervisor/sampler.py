@@ -1,8 +1,8 @@
-"""`python -m zmsvc.supervisor.sampler`: print once, as JSON, the resources that the processes on standard
-input use.
+"""`python -m zmsvc.supervisor.sampler`: read processes from standard input, and print the resources that they
+use as JSON, once.
 
-This is a process of its own: to measure a thousand processes takes a second of Python, which would delay the
-supervisor's loop even in a thread.
+This is a process of its own, because to measure a thousand processes takes Python a second, which would delay
+the loop of the supervisor even from a thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> int:
     asked = json.load(sys.stdin)
     gauge = usage.ProcessSampler(usage.options(asked["options"]))
     gauge.begin(task["pid"] for task in asked["tasks"] if task["pid"])
-    # This is the measurement itself, not a wait for something.
+    # This pause is the measurement, not a wait for an event.
     time.sleep(SPAN)
     json.dump(usage.rows(gauge, asked["tasks"]), sys.stdout, separators=(",", ":"))
     return 0

@@ -1,5 +1,5 @@
-"""The work of one supervisor, from taking over the keeper's processes until it leaves: it reads the sockets
-of keeper, tasks and clients.
+"""The work of one supervisor, from the moment when it takes over the processes of the keeper until it leaves:
+it reads the sockets of keeper, tasks and clients.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from zmsvc.protocol.supervision import Hello, Leave, StopAll
 from zmsvc.supervisor.loop import Loop, facts_of_start
 
 PORTION = 0.02
-"""Seconds between two reads while launches wait for the keeper. Without this pause each message of a task
-would be saved alone.
+"""Seconds between two reads while launches wait for the keeper. Without this pause there would be a write of
+the state file for each message of a task.
 """
 
 log = logging.getLogger("zmsvc.supervisor")
@@ -54,9 +54,11 @@ class Session:
     async def run(
         self, hello: Hello, early: Iterable[Fact], *, autostart: bool, transaction: str | None
     ) -> None:
-        """Take over, and work until the supervisor has to leave. `early` are facts that came before."""
+        """Take over, and work until the supervisor has to leave. `early` has the facts that have come
+        before.
+        """
         loop, children = self._loop, self._children
-        # All messages of tasks, since the ends that the keeper holds come after them.
+        # These are all messages of tasks, since the ends that the keeper holds have to come after them.
         notification_facts = [*early, *children.facts(all_said=True)]
         loop.take(*facts_of_start(hello, autostart, transaction, notification_facts))
         if hello.stopping:

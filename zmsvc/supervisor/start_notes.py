@@ -1,5 +1,5 @@
-"""The messages for the person who starts a context: warnings about its file, and the transactions of an
-earlier run that it starts again. They go into the log; the keeper passes them on to `zmsvcd --detach`.
+"""Messages for the person who starts a context: warnings about its file, and the transactions of an earlier
+run that are started again. They go into the log; the keeper passes them on to `zmsvcd --detach`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from zmsvc.supervisor.records import shortened
 MOST = 20
 """The most warnings that `--detach` prints. `zmsvcctl check` prints all."""
 MAX_LENGTH = 1000
-"""The most characters of one message. All of them have to fit into a datagram."""
+"""The number of characters of one message. All messages together have to fit into a datagram."""
 NAMED = 5
 """The number of transactions that are named."""
 

@@ -1,8 +1,6 @@
-"""The answers to `state`/`top`: the sampler measures the tasks of a transaction, one question after the
-other, while the loop goes on.
-
-A waiting question is not queued twice, so a flood of questions costs one process at a time and gets one
-answer.
+"""Answers to `state`/`top`. A process, the sampler, measures the tasks of a transaction while the loop goes
+on. It answers one question after the other, and a question that waits already is not queued again. So a flood
+of equal questions costs one process at a time and gets one answer.
 """
 
 from __future__ import annotations
@@ -28,8 +26,8 @@ MAX_WAITING = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A question for the figures of a transaction with options. `head` is the header of the answer,
-    as JSON.
+    """A question for the figures of a transaction, with options. `head` is the header of the answer as
+    JSON.
     """
 
     transaction: str

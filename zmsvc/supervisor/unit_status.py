@@ -1,4 +1,6 @@
-"""The unit's status as systemd shows it: READY=1, STOPPING=1 and the status line, which the keeper relays."""
+"""Notify systemd of the status of the unit: READY=1, STOPPING=1 and the status line. The keeper passes this
+on.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from zmsvc.supervisor import records, report
 INTERVAL = 0.1
 """Seconds between two status lines."""
 MAX_ERROR = 2000
-"""The most characters of the error of a start. This is a page of a terminal: a thousand tasks may fail for
+"""The number of characters of the error of a start, about a page of a terminal: a thousand tasks may fail for
 the same reason.
 """
 
@@ -33,9 +35,7 @@ class UnitNotifier(Protocol):
 
 
 class UnitStatus:
-    """The status line, which is renewed after turns that change it, but not more often than once an
-    INTERVAL.
-    """
+    """The status line. A turn that changes it renews it, but not more often than once in an INTERVAL."""
 
     def __init__(self, notifier: UnitNotifier) -> None:
         self._notifier = notifier
@@ -70,8 +70,8 @@ class UnitStatus:
             self._renew()
 
     def _renew(self) -> None:
-        """Send the status line if it differs. A thousand tasks that change one by one are not counted a
-        thousand times, and systemd is not notified of each.
+        """Send the status line if it differs. When a thousand tasks change one after the other, the line is
+        not made a thousand times, and systemd does not get a thousand notifications.
         """
         self._next = None
         if not self._stale or self._world is None:

@@ -1,9 +1,9 @@
 """The notify socket of tasks that run as another user. A thread reads it, since reading may hang.
 
-Such a user can send descriptors of its own with a datagram. The thread that receives or discards them closes
-them, which takes as long as the user likes (SO_LINGER, FUSE). So the event loop never touches the socket: it
-takes copies from the thread. The thread discards a datagram when the loop reports that its consequences are
-in the state file.
+Such a user can send descriptors with a datagram. The thread that receives or discards the datagram closes
+them, and that takes as long as the user likes (SO_LINGER, FUSE). So the event loop never touches the socket:
+it takes copies from the thread. The thread discards a datagram when the loop reports that its consequences
+are in the state file.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class UserNotify:
                 self._may_discard.set()
 
     def ask(self) -> int:
-        """Ask whether all datagrams that came before now have been taken. Return a number for `said_all`."""
+        """Ask the thread to say when all datagrams from before this call have been taken. Return a number for
+        `said_all`.
+        """
         with self._lock:
             self._wanted += 1
             wanted = self._wanted
@@ -71,12 +73,12 @@ class UserNotify:
         return wanted
 
     def said_all(self, asked: int) -> bool:
-        """Return True if all datagrams that came before the question have been taken."""
+        """Return True if all datagrams from before the question `asked` have been taken."""
         with self._lock:
             return self._empty_since >= asked
 
     def wait(self, asked: int, seconds: float) -> bool:
-        """Wait until there are datagrams, or all have been taken. Return False after the limit: the thread
+        """Wait until there are datagrams, or all have been taken. Return False after `seconds`: the thread
         hangs.
         """
         with self._passed:
@@ -111,7 +113,7 @@ class UserNotify:
                 with self._lock:
                     self._batch, self._taken = [], False
                     self._may_discard.clear()
-                # The next turn answers a question that came meanwhile.
+                # This starts another turn, which answers a question that came meanwhile.
                 os.eventfd_write(self._bell, 1)
 
     def _copy(self) -> list[Datagram]:
@@ -127,8 +129,8 @@ class UserNotify:
 
 
 def _without_descriptors(datagram: Datagram) -> Datagram:
-    """Return a datagram with the text of its update in it. If the text cannot be read, the datagram stays as
-    it is, and its reader fails.
+    """Return a datagram that contains the text of its update, in place of a descriptor. If the text cannot be
+    read, the datagram stays as it is, and its reader fails.
     """
     try:
         text = notify.update_of(datagram)
