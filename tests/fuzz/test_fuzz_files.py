@@ -19,6 +19,8 @@ from zmsvc.core.engine import step
 from zmsvc.core.errors import ConfigError, UsageError
 from zmsvc.core.world import World
 from zmsvc.ctl.create import command
+from zmsvc.ctl.imports.command import imported
+from zmsvc.ctl.imports.report import Report, UnreadableError
 from zmsvc.host.config import reader
 
 PACKAGE = Path(reader.__file__).parents[2]
@@ -125,6 +127,36 @@ def test_damaged_metafiles_are_refused_in_order(
             compile(outcome.data, str(outcome.path), "exec")
         elif outcome.path.name.startswith("Context-"):
             use_made(outcome)
+
+
+IMPORTED = [
+    b"[supervisord]\nenvironment=A=\"b\"\n[program:web]\ncommand=serve -p 80%(process_num)02d 'a b' ; c\n"
+    b"process_name=%(program_name)s_%(process_num)d\nnumprocs=2\nautorestart=true\nexitcodes=0,2\nstartretries=3\n"
+    b'environment=C=%(ENV_C)s,D="%(here)s"\nuser=root\n[group:g]\nprograms=web\n[include]\nfiles=nothing*\n',
+    b"[circus]\numask=022\n[env]\nA=b\n[watcher:web]\ncmd=serve $(circus.wid)\nargs=$(circus.env.A) $WID\nshell=1\n"
+    b"numprocesses=2\nrlimit_nofile=5\nmax_retry=3\nstop_signal=INT\ngraceful_timeout=1\n[socket:s]\nport=1\n",
+    b"# c\nweb: cd a && serve -p $PORT\njobs: work 'a b'\nrelease: true\n",
+    b'[Unit]\nDescription=d %n\nAfter=a\n[Service]\nType=notify\nEnvironment="A=b c" D=e\nExecStart=-/bin/x ${A} $D \\\n y\n'
+    b"ExecReload=/bin/kill -HUP $MAINPID\nRestart=always\nRestartSec=5\nLimitNOFILE=1:2\nSuccessExitStatus=1 TEMPFAIL\n",
+]
+
+
+@pytest.mark.deadline(DEADLINE)
+@given(text=bytes_of(IMPORTED) | st.binary(max_size=200))
+@effort(300)
+def test_damaged_files_of_other_managers_become_contexts_that_load_or_are_refused(
+    text: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "file"
+    file.write_bytes(text)
+    report, made, why = Report(), "", ""
+    try:
+        made = imported(file, "Fuzz", None, report)
+    except UnreadableError as error:
+        why = str(error)
+    assert "would be faulty" not in why
+    assert why or reader.parse(made.encode(), path="/nowhere/Context-Fuzz.xml", name="Fuzz").tasks
+    assert all(line.startswith(f"{file}:") for line in report.lines())
 
 
 def use_made(outcome: command.Outcome) -> None:

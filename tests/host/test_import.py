@@ -276,6 +276,7 @@ def test_a_file_that_is_missing_or_has_other_bytes_ends_with_2(home: Path, capsy
         ("numprocs=many", 3, "numprocs=many: not a number"),
         ("directory=sub", 3, "directory=sub: <working_directory>"),
         ("startretries=0", 3, "startretries=0"),
+        ("[program:b]\ncommand=b 'c", 3, "the task 'b' is left out: its command cannot be split"),
     ],
 )
 def test_a_bad_value_is_left_out_with_a_warning(

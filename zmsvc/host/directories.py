@@ -53,7 +53,7 @@ def check_file(path: str | Path, about: os.stat_result) -> None:
     The file may belong to the user who ran `sudo`, and to the owner of this program, who could change the
     program as well.
     """
-    trusted = _trusted() | _typed() | {os.stat(__file__).st_uid}
+    trusted = _trusted_with_files()
     if about.st_uid not in trusted:
         raise PlaceError(f"it belongs to {user(about.st_uid)}", owner=about.st_uid)
     if others := writers(about):
@@ -61,6 +61,17 @@ def check_file(path: str | Path, about: os.stat_result) -> None:
             f"it may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o}; chmod go-w {path})"
         )
     _resolve(Path(path).absolute(), trusted)
+
+
+def check_directory_of_files(directory: Path) -> None:
+    """Raise PlaceError if a user whose files `check_file` refuses could add a file to a directory. Raises
+    OSError.
+    """
+    os.close(_hold(directory, _trusted_with_files()))
+
+
+def _trusted_with_files() -> set[int]:
+    return _trusted() | _typed() | {os.stat(__file__).st_uid}
 
 
 def _resolve(path: Path, trusted: set[int]) -> str:

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"cannot import as {args.name!r}: letters, digits and _ . : - are allowed in a name")
     name = args.name or _name(path)
     try:
-        text = _imported(path, name, args.restart, report)
+        text = imported(path, name, args.restart, report)
     except UnreadableError:
         _print(report)
         raise
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _imported(path: Path, name: str, restart: str | None, report: Report) -> str:
+def imported(path: Path, name: str, restart: str | None, report: Report) -> str:
     """Return the text of the context. Raises UnreadableError."""
     tasks = finished(_reader(path)(path, report), restart)
     if not tasks:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from lxml import etree
 
-from zmsvc.core.service_options import OPTIONS
+from zmsvc.core.service_options import OPTIONS, RLIMITS
 from zmsvc.core.values import TASK_ID, quote
 from zmsvc.ctl.create.command_task import CommandTask
 from zmsvc.ctl.create.fields import not_xml
@@ -65,7 +65,9 @@ class TaskDraft:
 
     def set_limit(self, name: str, text: str, place: Place, said: str) -> None:
         """Set a limit of setrlimit(2)."""
-        if why := self._fault("limits", text, name):
+        if name not in RLIMITS:
+            self.report.warn(place, f"{said}: expected one of {', '.join(RLIMITS)}")
+        elif why := self._fault("limits", text, name):
             self.report.warn(place, f"{said}: {why}")
         else:
             self.limits[name] = text
@@ -102,6 +104,9 @@ def finished(drafts: Iterable[TaskDraft], restart: str | None) -> list[CommandTa
     """Return the tasks with ids of their own. `restart` overrides what the file says."""
     tasks: dict[str, CommandTask] = {}
     for draft in drafts:
+        if why := _impossible(draft.command):
+            draft.report.warn(draft.place, f"the task {quote(draft.name)} is left out: its command {why}")
+            continue
         task = _own_id(draft, tasks)
         tasks[task] = CommandTask(
             id=task,
@@ -116,6 +121,17 @@ def finished(drafts: Iterable[TaskDraft], restart: str | None) -> list[CommandTa
             limits=draft.limits,
         )
     return list(tasks.values())
+
+
+def _impossible(command: str | Sequence[str]) -> str | None:
+    """Return the reason why a context file cannot have a command, or None."""
+    if why := not_xml(command if isinstance(command, str) else "".join(command)):
+        return why
+    try:
+        words = shlex.split(command) if isinstance(command, str) else command
+    except ValueError as error:
+        return f"cannot be split: {str(error).lower()}"
+    return None if "".join(words[:1]) else "has no program"
 
 
 def _own_id(draft: TaskDraft, taken: Iterable[str]) -> str:

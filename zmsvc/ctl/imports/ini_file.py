@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zmsvc.core.errors import reason
+from zmsvc.ctl.create.fields import not_xml
 from zmsvc.ctl.imports.report import Place, UnreadableError
 
 MAX_SIZE = 16 << 20
@@ -50,10 +51,14 @@ def read_text(path: Path) -> str:
     if len(data) > MAX_SIZE:
         raise UnreadableError(str(path), f"it is larger than {MAX_SIZE >> 20} MiB")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UnreadableError(Place(str(path), line), "it is not in UTF-8") from error
+    for number, line_text in enumerate(text.split("\n"), start=1):
+        if why := not_xml(line_text):
+            raise UnreadableError(Place(str(path), number), f"the line {why}")
+    return text
 
 
 def parse(text: str, path: Path, comments: tuple[str, ...]) -> dict[str, Section]:

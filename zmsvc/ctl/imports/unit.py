@@ -19,6 +19,12 @@ _DROP_IN = "a drop-in of the context's unit (systemctl edit zmsvc@NAME) sets it 
 _BOOT = "systemctl enable zmsvc@NAME, and a drop-in of that unit, say when the context runs"
 _ORDER = "a rule starts one task after another; a drop-in of zmsvc@NAME orders the context among units"
 
+_OF_UNIT = {
+    **dict.fromkeys(("After", "Before", "Wants", "Requires", "BindsTo", "PartOf", "Conflicts"), _ORDER),
+    **dict.fromkeys(("OnFailure", "OnSuccess"), "a rule in <on_fail> or <on_exit> starts another task"),
+}
+"""The options of [Unit] that have no counterpart, with the way out."""
+
 _SAME = {
     "TimeoutStartSec": "start_timeout",
     "TimeoutStopSec": "stop_timeout",
@@ -113,11 +119,7 @@ class _Unit:
                     elif key in _LIMITS_OF_START:
                         self.task.put(_LIMITS_OF_START[key], value.text, value.place, said)
                     elif name == "Unit" and key != "Documentation":
-                        why = (
-                            _ORDER
-                            if key in ("After", "Before", "Wants", "Requires", "BindsTo", "PartOf")
-                            else _BOOT
-                        )
+                        why = _OF_UNIT.get(key, _BOOT)
                         self.report.warn(value.place, f"{said}: {why}")
                     elif name == "Install" and said not in (
                         "WantedBy=multi-user.target",

@@ -54,7 +54,7 @@ def _read_parts(directory: Path) -> tuple[ContextPart, ...]:
     try:
         names = sorted(each for each in os.listdir(directory) if each.endswith(".xml") and each[0] != ".")
         if os.geteuid() == 0:
-            directories.check_read(directory)
+            directories.check_directory_of_files(directory)
     except FileNotFoundError:
         return ()
     except PlaceError as error:
