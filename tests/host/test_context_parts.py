@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -58,6 +59,20 @@ def test_tasks_of_the_directory_follow_those_of_the_file_in_the_order_of_the_nam
     assert list(loaded.tasks) == ["main", "a1", "b1", "b2"]
     assert [each["id"] for each in loaded.source["TaskService"]] == list(loaded.tasks)
     assert [Path(part.path).name for part in loaded.parts] == ["a.xml", "b.xml"]
+
+
+def test_no_message_has_the_environment_of_a_task_of_the_directory(file: Path) -> None:
+    secret = "<service><environment><KEY>secret</KEY></environment></service>"
+    add(file, "b.xml", context(task("b1", extra=secret)))
+    loaded = reader.load(file)
+    assert loaded.tasks["b1"].environment == {"KEY": "secret"}
+    assert "secret" not in json.dumps(loaded.source)
+
+
+def test_replicas_of_a_task_of_the_directory_are_tasks_each(file: Path) -> None:
+    file.write_text(context(task("main")))
+    add(file, "b.xml", context(task("b1", extra="<service><replicas>2</replicas></service>")))
+    assert list(reader.load(file).tasks) == ["main", "b1@1", "b1@2"]
 
 
 def test_a_context_file_may_leave_all_tasks_to_its_directory(file: Path) -> None:
