@@ -217,6 +217,8 @@ REQUESTS: list[Any] = [
     {"verb": "signal", "transaction": None, "tasks": ["target"], "signal": 9, "all": False},
     {"verb": "reload"},
     {"verb": "reload-dry-run"},
+    {"verb": "disable", "tasks": ["target", "still"]},
+    {"verb": "enable", "tasks": ["target", "still"]},
 ]
 
 

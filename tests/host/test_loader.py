@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from zmsvc.core.errors import LaunchError
+from zmsvc.task import loader
+
 _SERVICE = """from zmsvc.task import LoopedTask, TaskService
 class ServiceWork(TaskService):
     said, task_class = {said!r}, LoopedTask
@@ -113,3 +116,12 @@ def test_a_cache_in_another_place_is_left_to_python(place: Place, tmp_path: Path
     place.cache.write_bytes(place.cache.read_bytes()[:16] + _other_code(place))
     assert place.said("-X", f"pycache_prefix={tmp_path}/elsewhere") == "source"
     assert place.said("-O") == "source", "optimized code is another file"
+
+
+def test_a_misspelled_service_is_followed_by_a_suggestion(tmp_path: Path) -> None:
+    (tmp_path / "EchoAction").mkdir()
+    (tmp_path / "EchoAction/ServiceEchoAction.py").touch()
+    with pytest.raises(
+        LaunchError, match=r"EchoActoin/ServiceEchoActoin\.py in .* \(did you mean EchoAction\?\)"
+    ):
+        loader.load("EchoActoin", ["/nonexistent", str(tmp_path)])

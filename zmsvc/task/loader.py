@@ -47,8 +47,18 @@ def load(name: str, directories: Iterable[str]) -> type[TaskService]:
         return _class_of(importlib.import_module(BUILT_IN[name]), name, BUILT_IN[name])
     raise LaunchError(
         f"cannot load service {name}: there is no {name}/Service{name}.py in "
-        f"{', '.join(searched) or 'no directory'}"
+        f"{', '.join(searched) or 'no directory'}{_similar(name, searched)}"
     )
+
+
+def _similar(name: str, searched: Iterable[str]) -> str:
+    # Imported here, since each task would carry them: most services are there.
+    import glob
+
+    from zmsvc.core.similar import similar
+
+    found = (each for place in searched for each in glob.iglob("*/Service*.py", root_dir=place))
+    return similar(name, map(os.path.dirname, found))
 
 
 def _refuse_old(name: str, file: str, cached: bytes | None) -> None:
