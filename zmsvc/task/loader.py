@@ -52,13 +52,19 @@ def load(name: str, directories: Iterable[str]) -> type[TaskService]:
 
 
 def _similar(name: str, searched: Iterable[str]) -> str:
-    # Imported here, since each task would carry them: most services are there.
-    import glob
-
+    # Imported here, since each task would carry it: most services are there.
     from zmsvc.core.similar import similar
 
-    found = (each for place in searched for each in glob.iglob("*/Service*.py", root_dir=place))
-    return similar(name, map(os.path.dirname, found))
+    found = (
+        each
+        for place in filter(os.path.isdir, searched)
+        for each in os.listdir(place)
+        if os.path.isfile(f"{place}/{each}/Service{each}.py")
+    )
+    try:
+        return similar(name, found)
+    except OSError:  # The user of the task may not read a directory.
+        return ""
 
 
 def _refuse_old(name: str, file: str, cached: bytes | None) -> None:

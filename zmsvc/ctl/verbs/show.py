@@ -119,7 +119,7 @@ def show(args: argparse.Namespace) -> int:
         transactions = ContextStatus(data).transactions
         # Of a context that does not run: those that its next start resumes.
         opened = [each.id for each in transactions if each.open or each.resumes]
-        shown = [data | {"open": opened, "need_reload": needs_reload(ContextStatus(data))}]
+        shown = [data | {"open": opened, "need_reload": needs_reload(ContextStatus(data), places)}]
     found = [{name: _value(each, name, table[name]) for name in names} for each in shown]
     if args.json:
         terminal.out(json.dumps({"properties": found}) + "\n")

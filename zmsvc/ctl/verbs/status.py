@@ -41,7 +41,7 @@ def status(args: argparse.Namespace) -> int:
     if tasks and args.transaction is None and any(each.open for each in status.transactions):
         # Every transaction has the task, but the stopped ones are of no interest.
         status.transactions = [each for each in status.transactions if each.open]
-    contexts: Json = {"contexts": [_with_versions(data, status)]} if args.json else {}
+    contexts: Json = {"contexts": [_completed(data, status, places)]} if args.json else {}
     if not args.json:
         _print_tree(args, status, places, client.uid, named=bool(tasks))
     if tasks and not status.tasks:
@@ -55,9 +55,9 @@ def status(args: argparse.Namespace) -> int:
     return 0 if all_active(status, transaction=args.transaction is not None, task=bool(tasks)) else 3
 
 
-def _with_versions(data: Json, status: ContextStatus) -> Json:
-    """Return the answer with the installed version. Versions that a supervisor of zmsvc 1.0 does not send are
-    null.
+def _completed(data: Json, status: ContextStatus, places: Places) -> Json:
+    """Return the answer with the installed version, and with what zmsvcctl itself finds. Versions that a
+    supervisor of zmsvc 1.0 does not send are null.
     """
     names = ("supervisor_version", "keeper_version", "zygote_version")
     process_versions = {name: data.get(name) or None for name in names}
@@ -66,7 +66,7 @@ def _with_versions(data: Json, status: ContextStatus) -> Json:
         "version": __version__,
         **process_versions,
         "restart_needed": versions.restart_needed(status),
-        "need_reload": needs_reload(status),
+        "need_reload": needs_reload(status, places),
     }
 
 
@@ -137,7 +137,7 @@ def _print_tree(
         memory=procfs.memory(task.pid for task in status.tasks if task.pid is not None),
         logs=logs,
         whole=named or args.transaction is not None or len(status.transactions) == 1,
-        need_reload=needs_reload(status) is True,
+        need_reload=needs_reload(status, places) is True,
     )
     text = "\n".join(render.context(status, extras, terminal.style())) + "\n"
     terminal.page(text, wanted=not args.no_pager)
