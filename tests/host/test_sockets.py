@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -307,13 +308,21 @@ def test_a_single_message_that_ends_the_device_has_arrived(monkeypatch: pytest.M
     with ThreadPoolExecutor() as pool:
 
         def read_and_close() -> bytes:
+            # Before the sender's socket is closed, it would see the end of the connection as a loss.
+            device.poll()
+            written.wait(PATIENCE)
             frame = device.recv()
             device.close(0)
             context.term()
             return frame
 
+        def await_the_end() -> None:
+            written.set()
+            told.result()
+
+        written = threading.Event()
         told = pool.submit(read_and_close)
-        when_written(monkeypatch, told.result)
+        when_written(monkeypatch, await_the_end)
         assert sockets.send_once(device.last_endpoint.decode(), b"x @@@ exit")
         assert told.result() == b"x @@@ exit"
 

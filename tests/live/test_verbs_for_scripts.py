@@ -152,7 +152,7 @@ def test_a_wait_ends_when_its_task_is_removed(context: Context) -> None:
     context.start("--transaction", TX)
     with asked(context, verb="wait", tasks=["ts_1"], **{"for": "failed"}) as waiting:
         context.clear_tasks()
-        context.task("ts_2", "Echo")
+        context.task("other", "Echo")
         context.write()
         context.ctl("reload")
         answer = json.loads(waiting.recv(65536))
