@@ -74,6 +74,11 @@ def test_without_service_path_everything_goes_where_an_installed_daemon_looks(
     assert sorted(os.listdir(tmp_path)) == ["etc", "services"]
 
 
+def test_the_option_c_names_the_context_as_for_every_verb(create: Create, file: Path) -> None:
+    assert zmsvcctl(["-c", "Web", "create", "--command", "sleep 1000"]) == 0
+    assert list(reader.load(file).tasks) == ["sleep"]
+
+
 def test_a_second_run_changes_nothing_and_a_different_one_is_refused(
     create: Create, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

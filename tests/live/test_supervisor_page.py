@@ -35,11 +35,11 @@ def test_each_verb_and_option_that_the_page_names_exists() -> None:
         for row in table.splitlines()
         for each in re.findall(r"`([^`]+)`", row.rpartition("| ")[2])
     }
-    named |= set(re.findall(r"`zmsvcctl ([a-z-]+)", PAGE))
+    named |= set(re.findall(r"`zmsvcctl (?:-c [A-Za-z]+ )?([a-z][a-z-]*)", PAGE))
     files = {"systemctl", "Context-NAME.d", "zmsvcd.log", "--transaction", "--json"}
     assert named - files <= {verb.name for verb in VERBS}
     flags = {flag for verb in VERBS for option in (*verb.options, *GLOBAL) for flag in option.flags}
-    of_create = {"--context_name", "--command", "--flag"}
+    of_create = {"--command", "--flag"}
     of_others = {"--now", "--detach"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", table)) <= flags | of_create | of_others
     elements = set(re.findall(r"<([a-z_]+)[ >]", PAGE[PAGE.index("## Options") :]))

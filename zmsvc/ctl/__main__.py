@@ -69,7 +69,7 @@ def _parser_after(verb: VerbEntry) -> argparse.ArgumentParser:
     """Return the parser of the words after the verb. Parsers for all verbs would take longer than the
     answer.
     """
-    parser = _Parser(prog=f"{PROGRAM} {verb.name}", description=f"{verb.about.capitalize()}.")
+    parser = _Parser(prog=f"{PROGRAM} {verb.name}", description=f"{verb.about[:1].upper()}{verb.about[1:]}.")
     for option in GLOBAL:
         # The default of an option after the verb must not replace its value before the verb.
         hidden = {} if verb.understands(option) else {"help": argparse.SUPPRESS}

@@ -650,11 +650,11 @@ refused for an installation in a home directory.""",
         group=FILES,
         own_arguments=True,
         manual="""\
-Make services and their context file; **zmsvcctl create --help** lists its options. Without
-**--service_path** the files go into the directories in which **zmsvcd** *NAME* looks: */etc/zmsvc* and
-*/etc/zmsvc/services*, or those of the user. With **--command** *'PROGRAM ARGUMENT...'* the service is a
-Command that runs a program, named after it unless **--task_id** says otherwise; a rule starts it again after
-a failure, unless **--restart no** is given.""",
+Make services and their context file; **zmsvcctl create --help** lists its options. The context is that of
+**--context_name**, or of **-c**. Without **--service_path** the files go into the directories in which
+**zmsvcd** *NAME* looks: */etc/zmsvc* and */etc/zmsvc/services*, or those of the user. With **--command**
+*'PROGRAM ARGUMENT...'* the service is a Command that runs a program, named after it unless **--task_id** says
+otherwise; a rule starts it again after a failure, unless **--restart no** is given.""",
     ),
     VerbEntry(
         "import",

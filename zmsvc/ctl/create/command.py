@@ -220,6 +220,8 @@ def _of_modules(flags: GivenFields) -> list[str]:
 def _flags(args: argparse.Namespace) -> GivenFields:
     names = [*_OF_CONTEXT, *_OF_SERVICE, *_OF_COMMAND]
     text = {name: (getattr(args, name) or "").strip(WHITE) for name in names}
+    # zmsvcctl has -c for the name of a context; the script has not.
+    text["context_name"] = text["context_name"] or getattr(args, "context", None) or ""
     labels = {name: f"--{name}" for name in names}
     # Without --service_path the files go where an installed zmsvcd looks for them.
     required: tuple[str, ...] = ("context_name",)
