@@ -7,6 +7,7 @@ Each story is told once without a crash, and then once for every point between a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -128,6 +129,14 @@ def no_fork(sim: Simulation) -> None:
     sim.ready()
 
 
+def memory(sim: Simulation) -> None:
+    sim.ready()
+    sim.happen(ev.MemoryMeasured(launch=sim.launch_of("a"), used=2, machine=1000))
+    sim.ring()
+    sim.ready()
+    sim.end("a", signal="SIGKILL")
+
+
 STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
     "chain": (chain, CHAIN),
     "orders": (orders, PAIR),
@@ -135,6 +144,10 @@ STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
     "new file": (new_file, PAIR),
     "goodbye": (goodbye, PAIR),
     "give up": (give_up, GIVE_UP),
+    "memory": (
+        memory,
+        (replace(task("a", rule("on_fail", "restart", "a"), stop_timeout=2.0), memory_restart=1),),
+    ),
     "no fork": (no_fork, (task("a", rule("on_fail", "restart", "a")),)),
 }
 

@@ -7,6 +7,8 @@ example here.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -61,18 +63,17 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
         known = [each for each in draw(rules) if each.call in names]
         kind, notify = draw(st.sampled_from([("Process", False), ("Command", False), ("Command", True)]))
         more = draw(limits if watched else calm)
-        tasks.append(
-            task(
-                name,
-                *known,
-                entry=draw(st.booleans()),
-                kind=kind,
-                notify=notify,
-                nice=draw(st.sampled_from([None, 5])),
-                failure_action=draw(st.sampled_from(["none", "none", "none", "none", "stop", "exit"])),
-                **more,
-            )
+        made = task(
+            name,
+            *known,
+            entry=draw(st.booleans()),
+            kind=kind,
+            notify=notify,
+            nice=draw(st.sampled_from([None, 5])),
+            failure_action=draw(st.sampled_from(["none", "none", "none", "none", "stop", "exit"])),
+            **more,
         )
+        tasks.append(replace(made, memory_restart=draw(st.sampled_from([-1, 1 << 20]))))
     return tasks
 
 
@@ -128,7 +129,7 @@ class Machine(RuleBasedStateMachine):
         self.sim.end(launch, code=code, signal=None if code is not None else "SIGSEGV", left=left)
 
     @precondition(lambda self: self.sim.alive)
-    @rule(data=st.data(), which=st.integers(0, 5))
+    @rule(data=st.data(), which=st.integers(0, 6))
     def say(self, data: st.DataObject, which: int) -> None:
         launch = data.draw(st.sampled_from(sorted(self.sim.alive)))
         self.sim.happen(words(launch, which, data.draw(st.integers(0, 3))))
@@ -137,7 +138,7 @@ class Machine(RuleBasedStateMachine):
     def say_ready(self) -> None:
         self.sim.ready()
 
-    @rule(launch=st.integers(0, 30), which=st.integers(0, 5), sequence=st.integers(0, 3))
+    @rule(launch=st.integers(0, 30), which=st.integers(0, 6), sequence=st.integers(0, 3))
     def anybody_says_anything(self, launch: int, which: int, sequence: int) -> None:
         """Also about launches that are over or never were, and before the process is there."""
         self.sim.happen(words(launch, which, sequence))
@@ -257,6 +258,7 @@ def words(launch: int, which: int, sequence: int) -> ev.Fact:
         ev.TaskUpdated(launch=launch, items={"x": sequence}, sequence=sequence),
         ev.TaskSaid(launch=launch, status="hm"),
         ev.WatchdogFed(launch=launch),
+        ev.MemoryMeasured(launch=launch, used=2 << 20, machine=1 << 30),
         ev.TimeoutExtended(launch=launch, seconds=3.0),
         ev.TaskExecuted(launch=launch),
     ]

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmsvc.core.graph import FILL, dot, mermaid
-from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
-from zmsvc.core.service_options import Restart
+from zmsvc.core.model import Action, Context, Endpoints, Only, Rule, TaskService, Trigger
 
 ENDS = Endpoints(
     subscribe_endpoint="ipc:///a",
@@ -59,7 +58,7 @@ def test_dot_has_the_tasks_as_nodes_and_the_rules_as_labeled_arrows() -> None:
 
 
 def test_a_rule_for_some_reasons_alone_says_so() -> None:
-    watched = Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call="a", only=Restart.ON_WATCHDOG)
+    watched = Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call="a", only=Only.WATCHDOG)
     day = context(TaskService(id="a", instance="A", rules=(watched,)))
     assert 'label="on_fail: restart, on-watchdog"' in dot(day)
     assert "|on_fail: restart, on-watchdog|" in mermaid(day)

@@ -20,6 +20,7 @@ import pytest
 from fake_supervisor import House, Silence, no, status, task, transaction, yes
 
 from zmsvc import __version__
+from zmsvc.core.amounts import size
 from zmsvc.ctl import procfs, render, select_context, terminal
 from zmsvc.ctl.__main__ import main
 from zmsvc.ctl.status_reply import ContextStatus
@@ -560,7 +561,7 @@ def test_a_missing_time_is_a_dash(at: str) -> None:
     ],
 )
 def test_memory_is_told_as_systemd_does(amount: int, words: str) -> None:
-    assert procfs.size(amount) == words
+    assert size(amount) == words
 
 
 def test_memory_of_a_process_that_has_gone_is_left_out() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from zmsvc.core import events as ev
-from zmsvc.core import failures, pending_requests, reload, requests, resume, updates
+from zmsvc.core import failures, memory_limit, pending_requests, reload, requests, resume, updates
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.core.events import Effect, Fact, Key
@@ -65,6 +65,7 @@ TaskFact = (
     | ev.TaskUpdated
     | ev.TaskSaid
     | ev.WatchdogFed
+    | ev.MemoryMeasured
     | ev.TimeoutExtended
     | ev.MainNamed
     | ev.MainChanged
@@ -93,6 +94,8 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
         case ev.WatchdogFed():
             if draft.tasks[key].sub_state is SubState.RUNNING and (limit := draft.limits(key).watchdog):
                 draft.change(key, deadline=draft.now + limit)
+        case ev.MemoryMeasured():
+            memory_limit.measured(draft, key, fact)
         case ev.TimeoutExtended():
             _extended(draft, key, fact.seconds)
         case ev.MainNamed() | ev.MainChanged():

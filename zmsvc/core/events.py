@@ -150,6 +150,15 @@ class WatchdogFed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryMeasured:
+    """The processes of a launch use `used` bytes of memory; the machine has `machine`."""
+
+    launch: int
+    used: int
+    machine: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeoutExtended:
     launch: int
     seconds: float
@@ -233,6 +242,7 @@ Fact = (
     | TaskUpdated
     | TaskSaid
     | WatchdogFed
+    | MemoryMeasured
     | TimeoutExtended
     | MainNamed
     | MainChanged

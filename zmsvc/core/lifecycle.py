@@ -95,6 +95,8 @@ class TaskEvent(StrEnum):
     LAUNCHED = "launched"
     LAUNCH_FAILED = "launch-failed"
     READY = "ready"
+    MEMORY_EXCEEDED = "memory-exceeded"
+    """The task uses more memory than its `memory_restart`."""
     DEADLINE = "deadline"
     LEFT_BEHIND = "left-behind"
     """The main process ended, and other processes of the task still exist."""
@@ -117,6 +119,7 @@ class Act(Enum):
     TERMINATE = auto()
     START_TIMED_OUT = auto()
     WATCHDOG_MISSED = auto()
+    MEMORY_EXCEEDED = auto()
     KILL = auto()
     TERMINATE_OTHERS = auto()
     KILL_OTHERS = auto()
@@ -185,12 +188,14 @@ TABLE: dict[SubState, Row] = {
     SubState.START: {
         TaskEvent.READY: Transition(SubState.RUNNING, Act.BE_READY),
         TaskEvent.DEADLINE: Transition(SubState.STOP_SIGTERM, Act.START_TIMED_OUT),
+        TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
         TaskEvent.STOP: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
         TaskEvent.RESTART: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
         **_END,
     },
     SubState.RUNNING: {
         TaskEvent.DEADLINE: Transition(SubState.STOP_SIGTERM, Act.WATCHDOG_MISSED),
+        TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
         TaskEvent.STOP: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
         TaskEvent.RESTART: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
         **_END,

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from zmsvc.core import replicas
-from zmsvc.core.service_options import Restart, ServiceOptions, ServiceType
+from zmsvc.core.service_options import ServiceOptions, ServiceType
 
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """The allowed names of a transaction (match with `fullmatch`). A generated name is 20 of A-Z0-9."""
@@ -40,6 +40,14 @@ TRIGGERS_OF_TASK = (Trigger.ON_START, Trigger.ON_UPDATE, Trigger.ON_FAIL, Trigge
 """The triggers that the `<state>` of a task may name."""
 
 
+class Only(StrEnum):
+    """The ends that a rule is about, if these are not all ends of its trigger."""
+
+    ABNORMAL = "on-abnormal"
+    WATCHDOG = "on-watchdog"
+    MEMORY_LIMIT = "memory-limit"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """A rule of a task: when `trigger` happens to it, the supervisor does `action` to the task `call`."""
@@ -47,9 +55,9 @@ class Rule:
     trigger: Trigger
     action: Action
     call: str
-    only: Restart | None = None
-    """The value of `restart` for which this rule stands, if the rule fires only for some of the reasons of an
-    end.
+    only: Only | None = None
+    """The ends for which this rule fires, if these are not all ends of its trigger. The rules of `<state>`
+    have None. The rules that the options `restart` and `memory_restart` stand for may have a value.
     """
 
 

@@ -1,12 +1,12 @@
-"""The option `restart` is short for rules of a task about itself. This module makes those rules, decides for
-which ends they fire, and finds rules of the file that contradict the option. Pure.
+"""The options `restart` and `memory_restart` are short for rules of a task about itself. This module makes
+those rules, decides for which ends they fire, and finds rules of the file that contradict `restart`. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from zmsvc.core.model import Action, Rule, Trigger
+from zmsvc.core.model import Action, Only, Rule, Trigger
 from zmsvc.core.service_options import Restart
 from zmsvc.core.values import quote
 from zmsvc.core.world import Reason
@@ -19,21 +19,34 @@ _TRIGGERS = {
     Restart.ALWAYS: (Trigger.ON_FAIL, Trigger.ON_EXIT),
 }
 _ENDS = (Trigger.ON_FAIL, Trigger.ON_EXIT)
-_PARTIAL = (Restart.ON_ABNORMAL, Restart.ON_WATCHDOG)
+_PARTIAL = {Restart.ON_ABNORMAL: Only.ABNORMAL, Restart.ON_WATCHDOG: Only.WATCHDOG}
 _STARTING = (Action.START, Action.RESTART)
 _NORMAL = frozenset({Reason.EXITED, Reason.REQUESTED, Reason.EXIT_CODE, Reason.CANNOT_LAUNCH})
 """The reasons that `on-abnormal` leaves out. systemd sees a program that it cannot execute as an exit status.
 """
 
 
-def rules_of(restart: Restart | None, task: str, written: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Return the rules for which the option is short, except those that the file has as well."""
+def rules_of(
+    restart: Restart | None, task: str, written: Sequence[Rule], *, limited: bool = False
+) -> tuple[Rule, ...]:
+    """Return the rules for which the options are short, except those that the file has as well. `limited`:
+    the task has a `memory_restart`.
+    """
     there = {rule.trigger for rule in written if rule.call == task and rule.action in _STARTING}
-    return tuple(
-        Rule(trigger=trigger, action=Action.RESTART, call=task, only=restart if restart in _PARTIAL else None)
+    found = [
+        Rule(
+            trigger=trigger,
+            action=Action.RESTART,
+            call=task,
+            only=None if restart is None else _PARTIAL.get(restart),
+        )
         for trigger in (() if restart is None else _TRIGGERS[restart])
         if trigger not in there
-    )
+    ]
+    covered = Trigger.ON_FAIL in there or any(fires_for(rule, Reason.MEMORY_LIMIT) for rule in found)
+    if limited and not covered:
+        found.append(Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call=task, only=Only.MEMORY_LIMIT))
+    return tuple(found)
 
 
 def contradictions(restart: Restart | None, task: str, written: Sequence[Rule]) -> Iterator[tuple[int, str]]:
@@ -53,9 +66,11 @@ def contradictions(restart: Restart | None, task: str, written: Sequence[Rule]) 
 def fires_for(rule: Rule, reason: Reason | None) -> bool:
     """Return True if a rule fires for an end with this reason. None is for triggers other than an end."""
     match rule.only:
-        case Restart.ON_ABNORMAL:
+        case Only.ABNORMAL:
             return reason not in _NORMAL
-        case Restart.ON_WATCHDOG:
+        case Only.WATCHDOG:
             return reason is Reason.WATCHDOG
+        case Only.MEMORY_LIMIT:
+            return reason is Reason.MEMORY_LIMIT
         case _:
             return True

@@ -312,6 +312,28 @@ class ServiceOptions:
         in_place=EVERY_TYPE,
         protocol=5,
     )
+    memory_restart: int | str = option(
+        MEMORY,
+        -1,
+        summary="The memory of the task above which it is restarted.",
+        manual="""
+            The supervisor measures the memory every 2 s and stops a task that uses more.
+            The task has then failed (reason
+            .Li memory-limit ) ,
+            its rules of
+            .Li <on_fail>
+            act, and it starts again even if none of them says so, with the delays and limits of such a rule.
+            A task whose memory grows faster needs
+            .Li memory_max
+            as well.
+            The memory is that of the control group without the page cache.
+            Where the memory controller is missing it is the PSS of all processes in the control group, and
+            without control groups that of the main process and its descendants.
+            """,
+        types=(ServiceType.PROCESS, ServiceType.COMMAND),
+        otherwise="whose memory is that of all tasks in its process",
+        in_place=(ServiceType.PROCESS, ServiceType.COMMAND),
+    )
     user: str | None = option(
         OWNER,
         None,

@@ -202,6 +202,11 @@ def watchdog_missed(draft: Draft, key: Key, _event: TaskEvent) -> None:
     _signal(draft, key, "SIGABRT")
 
 
+def memory_exceeded(draft: Draft, key: Key, event: TaskEvent) -> None:
+    draft.change(key, stop_reason=Reason.MEMORY_LIMIT)
+    terminate(draft, key, event)
+
+
 def kill(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.change(key, deadline=draft.now + KILL_TIMEOUT)
     if task.pid is not None:
@@ -497,6 +502,7 @@ _ACTS: dict[Act, Callable[[Draft, Key, TaskEvent], None]] = {
     Act.TERMINATE: terminate,
     Act.START_TIMED_OUT: start_timed_out,
     Act.WATCHDOG_MISSED: watchdog_missed,
+    Act.MEMORY_EXCEEDED: memory_exceeded,
     Act.KILL: kill,
     Act.TERMINATE_OTHERS: terminate_others,
     Act.KILL_OTHERS: kill_others,

@@ -31,6 +31,8 @@ class Reason(StrEnum):
     SIGNAL = "signal"
     OOM_KILL = "oom-kill"
     WATCHDOG = "watchdog"
+    MEMORY_LIMIT = "memory-limit"
+    """The task used more memory than its `memory_restart`."""
     NOT_READY = "not-ready"
     CANNOT_LAUNCH = "cannot-launch"
     START_LIMIT = "start-limit"

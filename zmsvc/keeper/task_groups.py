@@ -19,6 +19,10 @@ from zmsvc.protocol.launch import LaunchSpec
 NO_GROUP = "the context has no control groups (zmsvcd runs in no unit with Delegate=yes)"
 
 
+ACCOUNTING = GroupLimit(option="memory_restart", controller="memory", files={})
+"""The memory controller of a group, without a limit."""
+
+
 class TaskGroups:
     """The groups in `directory`; None if the keeper has no delegated control group."""
 
@@ -32,6 +36,9 @@ class TaskGroups:
         """Set the limits of the group of a launch, before its fork. Return the launch with those that could
         not be set.
         """
+        if spec.memory_accounting:
+            # The group may stay without: the supervisor has another way to measure.
+            self._set(ACCOUNTING, group)
         limits = limits_of(spec, self._whole)
         if not limits and not (group is not None and self._written.get(group)):
             return spec
@@ -78,7 +85,7 @@ class TaskGroups:
                 missing += 1
             else:
                 self._written.setdefault(group, set()).add(file)
-        if missing == len(limit.files):
+        if limit.files and missing == len(limit.files):
             raise OSError(errno.ENOENT, f"the kernel has no {' or '.join(limit.files)}")
 
     def _remove_others(self, group: Path, files: set[str]) -> None:

@@ -88,6 +88,10 @@ class LaunchSpec:
     """0 is idle."""
     tasks_max: int | str = -1
     io_weight: int | None = None
+    memory_accounting: bool = False
+    """True if the kernel should count the memory of the control group. Without it, or under a keeper that
+    does not know this field, the supervisor measures the processes.
+    """
     unset_limits: tuple[str, ...] = ()
     """The limits that the keeper could not set, with the reasons. The keeper adds them, and the task logs
     them.

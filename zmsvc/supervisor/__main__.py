@@ -32,6 +32,7 @@ from zmsvc.supervisor.bus_start import BusStart
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
 from zmsvc.supervisor.loop import Loop
+from zmsvc.supervisor.memory_gauge import MemoryGauge
 from zmsvc.supervisor.requests import Requests
 from zmsvc.supervisor.session import Session
 
@@ -154,9 +155,13 @@ async def _run(loop: Loop, hello: Hello, args: argparse.Namespace) -> int:
     await bus_start.run()
     requests = Requests(loop, _about(hello))
     control = Control(_inherited("ZMSVC_CONTROL_FD"), requests.table())
-    await Session(loop, control, requests).run(
-        hello, bus_start.early, autostart=not args.no_autostart, transaction=args.transaction
-    )
+    gauge = MemoryGauge(loop, hello.cgroup)
+    try:
+        await Session(loop, control, requests).run(
+            hello, bus_start.early, autostart=not args.no_autostart, transaction=args.transaction
+        )
+    finally:
+        gauge.close()
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from zmsvc.core import cause, replicas
 from zmsvc.core.events import Key
+from zmsvc.core.memory_limit import NO_LIMIT
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import Limits, Option, ServiceOptions, ServiceType, options_of
 from zmsvc.core.world import World
@@ -59,6 +60,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         cgroup=f"{transaction}:+{task.launch}" if shared(service) else cgroup_name(key),
         uid=uid,
         **_options(service),
+        memory_accounting=service.memory_restart != NO_LIMIT,
         # A Monitor binds an endpoint of its own and needs the CURVE keys of the context, if it has keys.
         serves=service.instance == "Monitor",
         members=str(places.members_file) if service.instance == "Monitor" else None,

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from zmsvc.ctl import procfs, render, status_source, terminal
+from zmsvc.core.amounts import size
+from zmsvc.ctl import render, status_source, terminal
 from zmsvc.ctl.client import Client, CtlError
 from zmsvc.ctl.select_context import choose
 from zmsvc.ctl.status_reply import ContextStatus, TaskStatus, TransactionStatus
@@ -154,7 +155,7 @@ def _cells(each: TransactionStatus, task: TaskStatus, row: usage.Figures) -> lis
 
 
 def _size(mebibytes: float) -> str:
-    return procfs.size(int(mebibytes * usage.MIB))
+    return size(int(mebibytes * usage.MIB))
 
 
 def _live(view: TopView, interval: float) -> None:

@@ -70,7 +70,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         device_action=text_of(_only(configuration, "device_action", notes)),
         location=_location(configuration, notes, folder),
         entry=state is not None and _attribute(state, "type") in _ENTRY,
-        rules=(*written, *restart.rules_of(again, ident, written)),
+        rules=(*written, *restart.rules_of(again, ident, written, limited="memory_restart" in options)),
         **options,
         command=_command(configuration, notes) if kind is ServiceType.COMMAND else (),
         notify=kind is ServiceType.COMMAND and _notifies(configuration, notes),
