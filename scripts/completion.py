@@ -255,7 +255,8 @@ def _fish_offer(what: str) -> str:
     if what == "directories":
         return "-a '(__fish_complete_directories)'"
     if what.startswith("files "):
-        return f"-a '(__fish_complete_suffix {what[7:]})'"
+        of = f"suffix {what[7:]}" if what[7:] else "path (commandline -ct)"
+        return f"-a '(__fish_complete_{of})'"
     # fish runs what stands in parentheses without a dollar sign.
     return f"-a {_fish_quoted(what.replace('$(', '('))}" if what else ""
 

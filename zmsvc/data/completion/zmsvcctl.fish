@@ -115,7 +115,7 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from create' -a '(zmsvcctl creat
 complete -c zmsvcctl -n __fish_use_subcommand -a import -d 'make a context out of the file of Supervisor or another manager'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from import' -l name -x -d 'the name of the context; the default is that of the file'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from import' -l restart -x -a 'no on-failure always' -d 'after which ends tasks start again, whatever the file says'
-complete -c zmsvcctl -n '__fish_seen_subcommand_from import' -a '(__fish_complete_suffix )'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from import' -a '(__fish_complete_path (commandline -ct))'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a exit -d 'stop all tasks and end the context\'s daemon'
 
