@@ -179,6 +179,10 @@ LimitNOFILE=100:200
 SuccessExitStatus=143 TEMPFAIL SIGKILL
 ProtectSystem=strict
 StandardOutput=journal
+MemoryMax=1G
+CPUQuota=50%
+TasksMax=100
+OnFailure=mail.service
 [Install]
 WantedBy=multi-user.target
 """
@@ -199,7 +203,8 @@ def test_what_a_unit_says_is_said(home: Path, capsys: Capture) -> None:
     assert (limits.start_timeout, limits.stop_timeout) == (60, 60)
     assert task.rlimits == {"nofile": 100}
     assert set(task.success_exit_status) == {143, 75, "SIGKILL"}
-    assert sorted(done.warnings) == [3, 11, 18, 20], done.err
+    assert (task.memory_max, task.cpu_quota, task.tasks_max) == (1 << 30, 5000, 100)
+    assert sorted(done.warnings) == [3, 11, 18, 20, 25], done.err
 
 
 @pytest.mark.parametrize(
