@@ -44,7 +44,7 @@ def test_a_value_of_the_wrong_type_is_a_fault_of_check_and_fails_its_task_alone(
         f"{where[1]}<sensors> is unknown to Settings, expected limit or sensor (did you mean sensor?)",
     ]
     checked = context.ctl("check", str(context.file), check=2)
-    assert checked.stderr.splitlines() == faults
+    assert checked.stderr.splitlines() == [each.replace(": <", ": ts_2: <", 1) for each in faults]
     context.ctl("start", "--transaction", "T", "ts_1")
     context.task_is("ts_1", "running", "T")
     for task, text in (("ts_2", "; ".join(faults)), ("ts_3", f"{where[2]}Settings: limit is below 0")):

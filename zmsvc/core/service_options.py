@@ -23,6 +23,7 @@ from zmsvc.core.option_kinds import (
     MODE,
     OPTIONAL_FILE,
     OWNER,
+    PATH,
     SIGNAL,
     SIZE,
     TASKS,
@@ -691,6 +692,26 @@ class ServiceOptions:
             """,
         types=(ServiceType.PROCESS,),
         protocol=1,
+    )
+    python: str | None = option(
+        PATH,
+        None,
+        summary="The interpreter in which the task runs, such as that of a virtual environment.",
+        default_words="the interpreter of zmsvcd",
+        manual=r"""
+            The fork of the task executes it, so the task is also
+            .Li fresh .
+            zmsvc has to be installed for this interpreter, in this release or in another one that has this
+            option.
+            If the interpreter cannot be executed, or cannot import
+            .Li zmsvc.task ,
+            this task alone fails (reason
+            .Li cannot-launch ) .
+            .Ql zmsvcctl check
+            warns of an interpreter that is missing on this machine; it does not run it.
+            """,
+        types=(ServiceType.PROCESS,),
+        protocol=5,
     )
     rlimits: Mapping[str, int] = option(
         Fields(names=RLIMITS, value=SIZE),

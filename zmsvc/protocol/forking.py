@@ -41,7 +41,8 @@ _SPEC = "spec"
 
 def encode_launch(spec: LaunchSpec) -> bytes:
     """Return the content of the memory file."""
-    return marshal.dumps({name: getattr(spec, name) for name in _NAMES})
+    # Format 4, because the interpreter of a task may be an earlier Python than this one.
+    return marshal.dumps({name: getattr(spec, name) for name in _NAMES}, 4)
 
 
 def decode_launch(data: bytes) -> LaunchSpec:

@@ -72,6 +72,8 @@ class LaunchSpec:
     """
     fresh: bool = False
     """True if the fork executes a new interpreter."""
+    python: str | None = None
+    """The path of that interpreter. None is the one of zmsvc."""
     own_environment: bool = False
     """The keeper sets this for a task of another user if a person started zmsvcd. Such a task inherits no
     variable that says anything about that person.

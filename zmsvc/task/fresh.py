@@ -1,4 +1,4 @@
-"""`python -m zmsvc.task.fresh NAME=FD...`: run a task in a new interpreter, which the fork has executed.
+"""Run a task in a new interpreter, which the fork has executed (renew.py). The arguments are NAME=FD...
 
 Here all of the task's environment takes effect, because the interpreter, libc and the dynamic linker read it
 when a program starts. The fork has already set up the task's process: its user, limits, streams and PID stay.

@@ -1,5 +1,5 @@
-"""Give a task a new interpreter: the fork executes one (`<fresh>yes</fresh>`), which runs
-zmsvc.task.fresh.
+"""Give a task a new interpreter: the fork executes one, which runs zmsvc.task.fresh. `<python>` names its
+program; with `<fresh>yes</fresh>` alone it is that of the fork.
 """
 
 from __future__ import annotations
@@ -7,14 +7,39 @@ from __future__ import annotations
 import os
 import sys
 
+from zmsvc.core.errors import CANNOT_EXECUTE
+from zmsvc.host.kernel import programs
 from zmsvc.protocol.forking import encode_launch
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
-PROGRAM = "zmsvc.task.fresh"
+BEGIN = f"""
+import os, socket, sys
+# The working directory is not a place for modules. -P is unknown to earlier releases of Python.
+if sys.path[:1] == [""]:
+    del sys.path[0]
+try:
+    from zmsvc.task import fresh
+except BaseException as error:
+    why = "cannot run the task in %s (Python %s): %s: %s (zmsvc has to be installed for this interpreter)" % (
+        sys.executable, sys.version.split()[0], type(error).__name__, error)
+    sys.stderr.write(why + "\\n")
+    sys.stderr.flush()
+    try:
+        path = os.environ["NOTIFY_SOCKET"]
+        name = "\\0" + path[1:] if path[:1] == "@" else path
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(("STATUS=" + why).encode(), name)
+    finally:
+        os._exit({CANNOT_EXECUTE})
+os._exit(fresh.main())
+"""
+"""The first code of the new interpreter. It has no syntax that an earlier Python does not know, because it
+reports that the interpreter cannot run the task.
+"""
 
 
-def execute(spec: LaunchSpec, fds: Descriptors) -> OSError:
-    """Execute a new interpreter in this process. Return only on failure, with the error."""
+def execute(spec: LaunchSpec, fds: Descriptors) -> str:
+    """Execute a new interpreter in this process. Return only on failure, with the reason."""
+    program = spec.python or sys.executable
     try:
         memory = os.memfd_create("zmsvc-launch", 0)
         os.write(memory, encode_launch(spec))
@@ -23,6 +48,6 @@ def execute(spec: LaunchSpec, fds: Descriptors) -> OSError:
         for fd in passed.values():
             os.set_inheritable(fd, True)
         words = [f"{name}={fd}" for name, fd in passed.items()]
-        os.execv(sys.executable, [sys.executable, "-P", "-m", PROGRAM, *words])
+        os.execv(program, [program, "-c", BEGIN, *words])
     except OSError as error:
-        return error
+        return f"cannot execute {program}: {programs.obstacle(program, error.errno) or error.strerror}"

@@ -10,7 +10,6 @@ import logging
 import os
 import select
 import socket
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -58,8 +57,7 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
     if spec.service_type == "Command":
         return _report_failed_start(notifier, fds, process.execute(list(spec.command)))
     if spec.fresh:
-        reason = renew.execute(spec, fds).strerror
-        return _report_failed_start(notifier, fds, f"cannot execute {sys.executable}: {reason}")
+        return _report_failed_start(notifier, fds, renew.execute(spec, fds))
     return _run_service(spec, fds, notifier, sink, stop)
 
 

@@ -152,6 +152,11 @@ def _missing(task: TaskService) -> Iterator[str]:
         yield from _program(task, variables)
         yield from foreground.warnings(task.command, _text)
         return
+    if task.python is not None and not programs.find(task.python, ""):
+        yield (
+            f"its <python> {task.python} is not found, or may not be executed, so that the task cannot be "
+            f"started here"
+        )
     places = [Path(task.location)] if task.location else service_path()
     file = f"{task.instance}/Service{task.instance}.py"
     if task.instance == "Monitor":

@@ -47,6 +47,7 @@ def read_service_options(
         return {}
     values = read_options(service, _OTHERS, notes)
     _check_types(values, element, kind, notes)
+    _imply_fresh(values, service, kind, notes)
     if "user" in values:
         values.setdefault("no_new_privileges", True)
     limits = _delays(service, read_options(service, _LIMITS, notes), notes)
@@ -129,6 +130,17 @@ def _variables(block: etree._Element, notes: FaultList) -> Mapping[str, str]:
             notes.warn(child, f"the variable {quote(name)} is read {TRIMMED}")
         result[name] = value(child)
     return result
+
+
+def _imply_fresh(
+    values: dict[str, Any], service: etree._Element, kind: ServiceType, notes: FaultList
+) -> None:
+    """Make a task with an interpreter of its own a fresh one: only a new process can execute it."""
+    if values.get("python") is None or kind is not ServiceType.PROCESS:
+        return
+    if values.setdefault("fresh", True) is False:
+        found = service.find("fresh")
+        notes.fault(service if found is None else found, "<fresh> cannot be no with <python>, expected yes")
 
 
 def _check_types(

@@ -13,8 +13,8 @@ from zmsvc.host.paths import service_path
 
 
 def check_settings(context: Context, file: str) -> list[str]:
-    """Return each value that the settings class of a task refuses, as `FILE:LINE: what is wrong, what was
-    expected`. `file` is the path of the context file for messages.
+    """Return each value that the settings class of a task refuses, as `FILE:LINE: TASK: what is wrong, what
+    was expected`. `file` is the path of the context file for messages.
     """
     shapes: dict[tuple[Path | None, str], Record | None] = {}
     found = []
@@ -30,7 +30,7 @@ def check_settings(context: Context, file: str) -> list[str]:
             found += [(task.id, each) for each in faults]
     lines = settings_lines.of_context(context.text, file, context.parts) if found else []
     return [
-        f"{prefix}{fault.text}"
+        f"{prefix}{task_id}: {fault.text}"
         for task_id, fault in found
         for prefix in [each.prefix(task_id, fault.place) for each in lines if each.has(task_id)][:1]
     ]
