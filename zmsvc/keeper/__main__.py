@@ -30,11 +30,11 @@ from zmsvc.keeper.keyring import keyring
 from zmsvc.keeper.listeners import Listeners
 
 PREVIOUS_END_S = 5.0
-"""Seconds that the processes of a killed keeper have to end after SIGKILL. A process that is stuck in the
-kernel does not hold up the start.
+"""Seconds in which the processes of a killed keeper have to end after SIGKILL. The start does not wait longer
+for a process that is stuck in the kernel.
 """
 _READY = "ready"
-"""The first word that the daemon writes to the process that started it. The rest of its line names the parts
+"""The first word that the daemon writes to the process that started it. The rest of that line names the parts
 of the context that failed at once. The second line is a JSON list of messages.
 """
 
@@ -62,7 +62,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
         if message.startswith("unrecognized") and unknown.startswith("-"):
-            # Imported here, since the keeper would carry it: most options are right.
+            # Imported here so that a keeper does not carry this module: most options are right.
             from zmsvc.core.similar import similar
 
             message += similar(unknown, self._option_string_actions)
@@ -79,8 +79,8 @@ class _Help(argparse.HelpFormatter):
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    # Other users must not be able to write the files that zmsvcd creates, whatever umask it inherits. Parent
-    # directories that zmsvcd creates have no explicit mode. Tasks get the inherited umask back; see
+    # Other users must not be able to write the files that zmsvcd creates, even if it inherits a wide umask.
+    # (Parent directories are created without an explicit mode.) Tasks get the inherited umask back; see
     # zmsvc.task.process.
     inherited = linux.current_umask()
     os.environ["ZMSVC_UMASK"] = f"{inherited:04o}"
@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ZmsvcError(f"cannot start {places.name}: there is no context file {places.config_file}")
         makes_directory = not os.path.lexists(places.runtime)
         _claim_directories(places)
-        # A daemon changes its directory to /, where a relative path is meaningless.
+        # A daemon changes its directory to /, so a relative path would lead elsewhere.
         target = (
             str(places.config_file) if args.context.endswith(".xml") or "/" in args.context else args.context
         )
@@ -140,8 +140,8 @@ def _claim_directories(places: paths.Places) -> None:
 
 
 def _command_for_root(places: paths.Places, owner: int | None) -> str:
-    """Return the command by which root starts a context of another user. Root must not use that user's files
-    itself: they may be links to root's own files.
+    """Return the command by which root starts a context of another user as that user. Root itself must not
+    use files of the user, which may be links to files of root.
     """
     if os.geteuid() or owner in (None, 0):
         return ""
@@ -173,8 +173,8 @@ def _detach(places: paths.Places, arguments: list[str], *, owns_directory: bool)
     """Become a classic daemon. The process that the user started waits until the daemon reports that the
     context is ready, or has ended.
 
-    No process of the daemon keeps an inherited standard stream open: the user's program could otherwise wait
-    for ever for the end of its pipe.
+    No process of the daemon keeps an inherited standard stream open. Otherwise the program that the user
+    called could wait for ever for the end of its pipe.
     """
     reader, writer = os.pipe()
     log_size = places.log_file.lstat().st_size if places.log_file.is_file() else 0
@@ -183,8 +183,8 @@ def _detach(places: paths.Places, arguments: list[str], *, owns_directory: bool)
         with os.fdopen(reader, "rb") as pipe:
             answer = pipe.read().decode(errors="replace")
         if answer.startswith(_READY):
-            # The context runs and keeps managing the failed task, as after `systemctl start`. So a failed
-            # task is not a failure of the daemon.
+            # The context runs and goes on managing the failed task, as after `systemctl start`. So the daemon
+            # has not failed.
             error, _, notes = answer.removeprefix(_READY).partition("\n")
             for note in json.loads(notes or "[]"):
                 complain(note)
@@ -202,7 +202,8 @@ def _detach(places: paths.Places, arguments: list[str], *, owns_directory: bool)
             umask=umask, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log
         ):
             os.environ[DETACHED] = "1"
-            # Standard error is a copy. This descriptor would stay open after standard error is replaced.
+            # Standard error is a copy of this descriptor, which would stay open when standard error is
+            # replaced.
             log.close()
             unanswered = [writer]
             status = _keep(
@@ -259,9 +260,7 @@ def _keep(
 
 def _end_previous(places: paths.Places, listeners: Listeners) -> None:
     """Kill the processes that a killed keeper left, and wait until they are gone. There must never be two
-    copies of a task.
-
-    The old supervisor and device end with their keeper, but not at the same instant. Until then they occupy
+    copies of a task. The old supervisor and device end a moment after their keeper. Until then they occupy
     the addresses that the new ones bind.
     """
     leftovers = process_marks.belonging((), places.context_mark) + process_marks.belonging(

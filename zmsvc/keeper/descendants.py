@@ -1,13 +1,13 @@
 """Find the processes of a launch other than its main process.
 
-With control groups, they are the members of the launch's control group. Without, they are the descendants of
-the main process, and those orphans that share its session or carry the marks of the launch
-(host/kernel/process_marks.py). The kernel gives orphans to the keeper, which is a subreaper.
+With control groups, these are the members of the control group of the launch. Without control groups, these
+are the descendants of the main process, and the orphans that are in its session or carry the marks of the
+launch (host/kernel/process_marks.py). The kernel gives orphans to the keeper, which is a subreaper.
 
-A process of the daemon's own user can move itself into another control group of the unit, for example the
-keeper's. So orphans are checked with control groups as well. This costs nothing while there are no orphans:
-the keeper compares the number of its children with the number that it forked, once for all children that end
-in one turn.
+A process of the daemon's own user can move itself into another control group of the unit, for example that of
+the keeper. So orphans are checked even if there are control groups. This costs little while there are no
+orphans: once for all children that end in one turn, the keeper compares the number of its children with the
+number that it forked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zmsvc.keeper.machine import KeeperMachine
 
 
 class Descendants:
-    """The search for all processes of a context. `known` are the keeper's children that are not orphans.
+    """The search for all processes of a context. `known` has the children of the keeper that are not orphans.
 
     `is_stray` returns True for an orphan that neither carries the marks of an existing launch nor is in the
     control group of one. `is_confined` returns True for a process that is in the control group of a launch
@@ -42,11 +42,10 @@ class Descendants:
         self._known = known
 
     def count_orphans(self, gone: Collection[int]) -> None:
-        """Search for orphans once on behalf of all these children, which have ended and were reaped. The
-        result is used until `forget_count`.
+        """Search for orphans once for all these children, which have ended and were reaped: a thousand tasks
+        may end at once. The result is used until `forget_count`.
 
-        The kernel gives their orphans to the keeper before it reports their ends. A thousand tasks may end at
-        once.
+        The kernel gives the orphans of a process to the keeper before it reports the end of that process.
         """
         self._counted_orphans = self._find_orphans(gone)
 
@@ -81,11 +80,10 @@ class Descendants:
         return [pid for pid in found if pid != record.pid and pid not in self._known]
 
     def reachable(self, record: LaunchRecord) -> list[int]:
-        """Return those other processes of a launch that can be found without searching /proc. They get the
-        stop signal.
+        """Return the other processes of a launch that can be found without a search of /proc: a thousand
+        tasks may be stopped at once. They get the stop signal.
 
-        A thousand tasks may be stopped at once. A process that is missed here is found when the main process
-        has ended.
+        A process that is missed here is found when the main process has ended.
         """
         if record.cgroup is not None:
             return self._in_cgroup(record)
@@ -107,9 +105,9 @@ class Descendants:
         """Return the orphans that carry the marks of this launch, in any control group, and all orphans that
         belong to no launch.
 
-        Orphans that belong to no launch are ended with the launch that ends next. Marks can be forged: a task
-        of another user could delay the end of all other launches with a process that carries their marks. So
-        a process that cannot change its control group belongs to the launch of that control group.
+        Orphans of no launch are ended with the launch that ends next. Marks can be forged: a task of another
+        user could run a process with the marks of other launches, and so delay their end. So a process that
+        cannot change its control group belongs to the launch of that group.
         """
         return [pid for pid in self.orphans() if self._strayed(pid, record) or self._is_stray(pid)]
 

@@ -1,9 +1,9 @@
-"""The keeper's selector and its callbacks. No event of a closed object reaches a callback, and no exception
-leaves this module.
+"""The selector of the keeper and its callbacks. No callback gets an event of a closed object, and no
+exception leaves this module.
 
-One `select` returns many events. The callback of one event may close the object of a later one, and a new
-object may already have its descriptor number. So each event is compared with the current registration before
-its callback runs.
+One `select` returns many events. The callback of one event may close the object of a later event, and a new
+object may have the same descriptor number by then. So each event is compared with the current registration
+before its callback runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zmsvc.keeper.machine import KeeperMachine
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 PAUSE = 1.0
-"""Seconds for which a descriptor is ignored after its callback has raised, if it has no `drop`."""
+"""Seconds for which a descriptor without `drop` is ignored after its callback has raised."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +34,7 @@ class _Watch:
 
 
 class Dispatcher:
-    """A table of callbacks, each called when its descriptor is ready."""
+    """A table of descriptors with a callback for each, which is called when the descriptor is ready."""
 
     def __init__(self, machine: KeeperMachine) -> None:
         self._machine = machine

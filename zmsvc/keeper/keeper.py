@@ -1,5 +1,5 @@
-"""The keeper's loop: one thread, one epoll, no policy. It owns the processes and sockets of a context and
-restarts the supervisor and the device.
+"""The loop of the keeper: one thread, one epoll, no decisions. The keeper owns the processes and sockets of a
+context and restarts the supervisor and the device.
 
 The keeper carries out the orders of a running supervisor. Without a supervisor it only reaps, records the
 ends, and starts the next supervisor.
@@ -41,8 +41,8 @@ from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 WATCHDOG = 30.0
-"""Seconds without a watchdog ping after which the keeper takes the supervisor for hung, unless systemd's own
-watchdog demands a shorter time.
+"""Seconds without WATCHDOG=1 after which the keeper takes the supervisor for hung. If the unit has a
+WatchdogSec=, half of that time applies instead.
 """
 END_TIMEOUT = 2.5
 """Seconds that the device has to end after SIGTERM. It ends itself within 2 s, unless it is stopped
@@ -84,8 +84,8 @@ class Keeper:
         self._cgroup = cgroup
         self._keeper_id = os.urandom(16).hex()
         self._has_capabilities = os.geteuid() != 0 and linux.has_capabilities()
-        """True if tasks would inherit capabilities (the unit's AmbientCapabilities=), by which any of them
-        could become root.
+        """True if tasks would inherit capabilities (AmbientCapabilities= of the unit), with which each of
+        them could become root.
         """
         self._without_service_manager = "NOTIFY_SOCKET" not in os.environ
         """True if a person started the keeper, and not a service manager."""
@@ -95,13 +95,14 @@ class Keeper:
         self._systemd = Relay(os.environ.pop("NOTIFY_SOCKET", None), self._dispatcher)
         self._outbox: deque[tuple[sv.Report, dict[str, int]]] = deque()
         self._flush_at: float | None = None
-        """When the keeper tries again to send the waiting messages, because the kernel had no memory or
-        descriptor for one of them.
+        """The time at which the keeper tries again to send the waiting messages, after the kernel had no
+        memory or descriptor for one of them.
         """
         self._stopping = False
         self._waits_since_stop: float | None = None
-        """When the keeper waited again after the first signal that ends the context. Its own work before that
-        must not make a forwarded signal late.
+        """The time at which the keeper waited for events again after the first signal that ends the context.
+        A second SIGINT is measured from here, so that the work of the keeper does not make a forwarded signal
+        late.
         """
         self._ending: float | None = None
         self._nothing_left = False
@@ -159,7 +160,7 @@ class Keeper:
         if self._stopping and self._waits_since_stop is None:
             self._waits_since_stop = self._machine.now()
         self._dispatcher.turn(self.timeout())
-        # Ends are handled after messages, so that a program's `executed` is reported before its end.
+        # Ends are handled after messages, so `executed` of a program is reported before its end.
         attempt(self._reap)
         attempt(self._on_time)
 
@@ -192,7 +193,7 @@ class Keeper:
         return since is not None and self._machine.now() - since >= SAME_CTRL_C
 
     def timeout(self) -> float | None:
-        """Return the seconds until `turn` has timed work to do, or None if there is none."""
+        """Return the seconds until `turn` has to do something at a time, or None if it has not."""
         workers = (
             (self._supervisor.due(), self._device.due(), self._output.due())
             if self._ending is None
@@ -216,8 +217,8 @@ class Keeper:
     def _check_end(self) -> None:
         assert self._ending is not None
         now = self._machine.now()
-        # The kernel gives an orphan's children to the keeper only after the orphan's death, so each search
-        # may find new ones.
+        # The kernel gives the children of an orphan to the keeper only when the orphan has ended, so each
+        # search may find new ones.
         self._nothing_left = not self._process_table.kill_everything()
         if now >= self._ending:
             self._ending = now + END_TIMEOUT
@@ -305,7 +306,7 @@ class Keeper:
             raise
 
     def _abandon_supervisor(self, conn: socket.socket) -> None:
-        """Disconnect and kill a supervisor that the keeper cannot communicate with. The next one is sent the
+        """Disconnect and kill a supervisor with which the keeper cannot communicate. The next one gets the
         full state.
         """
         self._disconnect(conn)
@@ -321,7 +322,7 @@ class Keeper:
         if self._supervisor.conn is None:
             return
         if len(self._outbox) >= MAX_OUTBOX:
-            # The supervisor hangs and would miss messages. Kill it: the next one is sent the full state.
+            # The supervisor hangs and would miss messages. Kill it: the next one gets the full state.
             self._supervisor.signal(signal.SIGKILL)
             return
         self._outbox.append((message, fds or {}))
@@ -496,8 +497,8 @@ class Keeper:
         # The PID is free for reuse from here on.
         conn, self._supervisor.pid = self._supervisor.conn, None
         if conn is not None:
-            # The orders that the supervisor sent before its end still count: a launch that is in the state
-            # file must happen.
+            # Orders that the supervisor sent before its end are still carried out: a launch that is in the
+            # state file must happen.
             self._on_message(conn, MAX_OUTBOX)
         if self._supervisor.conn is not None:
             self._disconnect(self._supervisor.conn)
@@ -505,8 +506,8 @@ class Keeper:
         given_up = info.si_code == os.CLD_EXITED and not came_up
         self._supervisor.ended()
         if given_up:
-            # The supervisor never became ready, and has written the reason to stderr: a faulty file, a state
-            # file of a newer version, a port in use.
+            # The supervisor has ended without becoming ready, and has written the reason to stderr: a faulty
+            # file, a state file of a newer version, a port in use.
             self._status = info.si_status or 1
         if self._supervisor.leaving or given_up:
             self._end()

@@ -1,6 +1,6 @@
-"""The CURVE keys of a context. The keeper reads them once, so a file that is replaced or removed matters only
-at the next start of the context. The keeper never reads the device's secret key, because every task is a fork
-of this process.
+"""The CURVE keys of a context. The keeper reads them once, so a key file that is replaced or removed has its
+effect at the next start of the context. The keeper never reads the device's secret key, because every task is
+a fork of this process.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ class Keyring:
     def __init__(self, directory: Path) -> None:
         self.allow = curve_keys.clients(directory)
         self.client = tuple(curve_keys.words(curve_keys.load_client(directory)))
-        """The key pair that the supervisor and the tasks connect with. It is sent to them over private
-        channels only.
+        """The key pair with which the supervisor and the tasks connect. They get it only over private
+        channels.
         """
         self.server = curve_keys.open_secret(directory / f"{curve_keys.SERVER}{curve_keys.SECRET}")
 
     def keys_for(self, spec: LaunchSpec) -> tuple[LaunchSpec, Descriptors]:
-        """Return the launch with the keys that its task needs, and their descriptors. A Command gets none:
-        its program has no private way to receive them.
+        """Return the launch with the keys that its task needs, and their descriptors. A Command gets none,
+        because its program could not receive them privately.
         """
         if spec.service_type == "Command":
             return spec, Descriptors()

@@ -1,5 +1,5 @@
-"""The keeper's record of one launch, and the exit statuses of reaped processes. Launching and killing are the
-process table's job.
+"""The keeper's record of one launch, and the exit statuses of reaped processes. The process table launches
+and kills.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class OtherProcess:
     killed: bool = False
 
     def ended(self, pid: int, status: ExitStatus | None = None) -> Leftover:
-        """Return the report about this process. Without `status`, another process has reaped it."""
+        """Return the report about this process. `status` is None if another process has reaped it."""
         status = status or ExitStatus()
         return Leftover(
             pid=pid,
@@ -63,15 +63,17 @@ class LaunchRecord:
     """The pipe that a Command's program closes on exec."""
     executed: bool = False
     exec_error: str | None = None
-    """The reason why the program was not executed. It is empty if the exit status says it, and None if the
-    program was executed or may still be.
+    """The reason if the program was not executed; an empty text if only the exit status says it. None if the
+    program was executed, or may still be.
     """
     uid: int | None = None
     """User ID of the task, if it is not the daemon's own."""
     previous_main: tuple[int, int] | None = None
     """PID and start time of the earlier main process, after the task has named another one."""
     end: Exited | None = None
-    """How the main process ended. The keeper repeats it to every new supervisor until one acknowledges it."""
+    """The end of the main process. The keeper repeats this report to every new supervisor until one
+    acknowledges it.
+    """
     others: dict[int, OtherProcess] = field(default_factory=dict)
     """The signaled processes of the launch other than the main one, by PID."""
     leftovers: list[Leftover] = field(default_factory=list)
@@ -83,10 +85,10 @@ class LaunchRecord:
     shared_process: SharedProcess | None = None
     """The process that runs this task, if several tasks share it."""
     member_id: str = ""
-    """The task's ID, which a notification of a shared process names."""
+    """The ID of the task, by which a shared process names it in notifications."""
     member_status: int | None = None
-    """How the task ended, if it was the last one in its shared process. Its end is reported when that process
-    is gone.
+    """The exit status of the task, if it was the last one in its shared process. Its end is reported when
+    that process has ended.
     """
 
 

@@ -1,8 +1,6 @@
 """The sockets that outlive every supervisor: the control socket and the notify sockets. The keeper creates
-them once and hands over their descriptors.
-
-While no supervisor runs, a client waits in the control socket's backlog, and a notification in the notify
-socket's queue.
+them once, and each supervisor inherits their descriptors. While no supervisor runs, clients wait in the
+backlog of the control socket, and notifications in the queue of the notify socket.
 """
 
 from __future__ import annotations
@@ -26,8 +24,8 @@ class Listeners:
     """The open sockets of a context, and the lock of its only keeper. `close` removes their files."""
 
     def __init__(self, places: Places, *, owns_directory: bool = False) -> None:
-        """With `owns_directory`, `close` removes the runtime directory, too: this daemon has made it. Another
-        maker, such as systemd or an administrator, expects that it stays.
+        """With `owns_directory`, which says that this daemon has made the runtime directory, `close` removes
+        that, too. Otherwise systemd or an administrator has made it and expects it to stay.
         """
         self._places = places
         self._owns_directory = owns_directory
@@ -35,12 +33,12 @@ class Listeners:
         try:
             self._lock = self._take_lock()
         except FileNotFoundError:
-            # A daemon that has just ended has removed the directory in between.
+            # A daemon that has just ended may have removed the directory in between.
             directories.claim(places.runtime, 0o755)
             self._lock = self._take_lock()
         self.control = self._listen(places.control_socket)
-        # This socket is for tasks of the daemon's own user. Another user could send descriptors that hang the
-        # process that receives them.
+        # This socket is only for tasks of the daemon's own user: another user could send descriptors that
+        # hang the process which receives them.
         self.notify = notify.bind(places.notify_socket, 0o600)
         self.notify_of: dict[int, socket.socket] = {}
         """The notify sockets of tasks that run as other users, by user ID."""
@@ -78,7 +76,7 @@ class Listeners:
     def _listen(path: Path) -> socket.socket:
         path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        # The umask sets the mode before any client can connect; a later chmod would be too late.
+        # With the umask the socket has its mode before a client can connect; chmod would come too late.
         old = os.umask(0o117)
         try:
             sock.bind(str(path))
@@ -92,9 +90,9 @@ class Listeners:
     def close(self) -> None:
         """Remove the files, the lock last. The kernel closes the sockets when this process ends.
 
-        A client may have sent descriptors that no supervisor has received. A process that closes the socket
-        closes them too, and a descriptor with SO_LINGER would then block the keeper. When a process ends, the
-        kernel closes its descriptors without that wait.
+        A client may have sent descriptors that no supervisor has received. To close the socket would close
+        those, too, and one with SO_LINGER would block the keeper. When a process ends, the kernel closes its
+        descriptors without that wait.
         """
         for sock in (self.control, self.notify, self.keeper, *self.notify_of.values()):
             sock.detach()

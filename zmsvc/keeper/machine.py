@@ -1,8 +1,8 @@
-"""The keeper's port to the machine: clock, selector, channels, children, processes and control groups. It
-decides nothing.
+"""All calls of the keeper to the machine: clock, selector, channels, children, processes and control groups.
+Nothing is decided here.
 
-The keeper uses these only through this interface, so a test can run the real keeper on a simulated kernel
-with a virtual clock. Descriptors are real in both cases.
+Since the keeper makes these calls through this interface alone, a test can run the real keeper on a simulated
+kernel with a virtual clock. Descriptors are real there, too.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class KeeperMachine(Protocol):
         """Execute a zmsvc module as a child; return its PID."""
 
     def ended_child(self) -> ChildEnd | None:
-        """Return a child that has ended and is not reaped yet, or None."""
+        """Return a child that has ended and has not been reaped, or None."""
 
     def reap(self, pid: int) -> None:
         """Reap a child that `ended_child` has returned."""
 
     def executed(self, pid: int) -> bool:
-        """Return True if this process, which is not reaped yet, has executed a program since its fork."""
+        """Return True if this process, which has not been reaped, has executed a program since its fork."""
 
     def start_time(self, pid: int) -> int | None:
         """Return the start time of a process, or None if it does not exist."""
@@ -193,8 +193,8 @@ class Machine:
 
     @staticmethod
     def ended_child() -> ChildEnd | None:
-        # Leave the child unreaped: until then its PID is not reused, and /proc shows whether it has executed
-        # a program.
+        # Do not reap the child yet. Before that its PID is not reused, and /proc shows if it has executed a
+        # program.
         with contextlib.suppress(ChildProcessError):
             return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return None
@@ -211,8 +211,8 @@ class Machine:
         except OSError as error:
             if error.errno not in _NO_DESCRIPTOR:
                 raise
-        # Without a free descriptor, signal by PID. The PID of a child is not reused until it is reaped, and
-        # only this thread reaps.
+        # Without a free descriptor, signal by PID. The PID of a child is not reused before the child has been
+        # reaped, and only this thread reaps.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
             return True
@@ -220,8 +220,8 @@ class Machine:
 
     @staticmethod
     def belonging(sessions: Container[int], context_mark: bytes, launch: int | None = None) -> list[int]:
-        # Any user of the machine can forge marks. Processes that tasks have left are descendants of the
-        # keeper, which is a subreaper.
+        # Look only at descendants, since any user of the machine can forge marks. A process that a task has
+        # left is a descendant of the keeper, which is a subreaper.
         return [
             pid
             for pid in process_marks.belonging(sessions, context_mark, launch)

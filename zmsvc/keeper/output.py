@@ -1,9 +1,9 @@
-"""The keeper's client of the output process, which reads what tasks print if the context does not log to the
+"""The client of the output process, which reads the output of tasks if the context does not log to the
 journal.
 
-The keeper keeps the reading end of each pipe until the output process reports the pipe's end. When the output
-process dies, the next one is given all pipes. The keeper itself reads from no pipe, and never waits for the
-output process.
+The keeper has a copy of the reading end of each pipe until the output process reports the end of the pipe.
+When the output process dies, the next one gets all pipes. The keeper itself reads from no pipe, and never
+waits for the output process.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from zmsvc.protocol import output as protocol
 from zmsvc.protocol.launch import LaunchSpec
 
 PING_TIMEOUT = 10.0
-"""Seconds that an answer to a ping may take while a pipe is readable. Then the keeper kills the output
-process, because the tasks would block on full pipes.
+"""Seconds that an answer to a ping may take while a pipe is readable. After that the keeper kills the output
+process, because tasks would block on full pipes.
 """
 RESERVED = 64
-"""Descriptors that the keeper keeps free. It does not keep a pipe beyond them, and such a pipe breaks when
-the output process dies.
+"""The number of descriptors that stay free. If fewer are left, the keeper keeps no copy of a pipe, and that
+pipe breaks when the output process dies.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipe:
-    """A pipe for the output of a task that is not forked yet."""
+    """A pipe for the output of a task that has not been forked yet."""
 
     read: int
     identifier: str
@@ -49,7 +49,7 @@ class Pipe:
     task: str
 
     def close(self) -> None:
-        """Close the pipe: no task was forked."""
+        """Close the pipe, since no task was forked."""
         os.close(self.read)
 
 
@@ -79,12 +79,12 @@ class OutputClient(RestartedProcess):
         self._channel: socket.socket | None = None
         self._pipes: dict[int, _OpenPipe] = {}
         self._unsent: dict[int, None] = {}
-        """Numbers of the pipes that the output process has not been given yet, in order."""
+        """The numbers of the pipes that the output process has yet to get, in order."""
         self._orders: list[protocol.Order] = []
         """Other unsent orders, two at most."""
         self._next = 1
         self._ping_sent_at: float | None = None
-        """When the unanswered ping was sent."""
+        """The time at which the ping was sent that has no answer yet."""
         self._ending = False
 
     # --- the process
@@ -164,8 +164,8 @@ class OutputClient(RestartedProcess):
     # --- pipes
 
     def _open(self, identifier: str, transaction: str = "", task: str = "") -> tuple[Pipe, int]:
-        # Only the reading end is non-blocking. A task of the same user can open its own pipe and take bytes
-        # that the reader was about to read.
+        # Only the reading end is non-blocking. It has to be: a task of the same user can open its own pipe
+        # and take the bytes that the reader was about to read.
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if self._channel is None or self._unsent:
@@ -240,7 +240,7 @@ class OutputClient(RestartedProcess):
                 pipe = self._pipes[number]
                 seqpacket.send(channel, protocol.ORDERS.encode(pipe.order), {"read": pipe.read})
                 del self._unsent[number]
-                # With few free descriptors, the start of a task matters more than the output that is lost if
+                # With few free descriptors, the start of a task matters more than output that is lost only if
                 # the output process dies.
                 if pipe.read >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED:
                     self._forget(number)
@@ -248,8 +248,8 @@ class OutputClient(RestartedProcess):
             self._dispatcher.expect(channel.fileno(), READ | WRITE)
             return
         except OSError:
-            # The output process has ended, or the kernel allows no more descriptors in flight. The next
-            # process is given all pipes.
+            # The output process has ended, or the kernel allows no more descriptors on their way. The next
+            # process gets all pipes.
             self.signal(signal.SIGKILL)
             return
         if self._ending:

@@ -38,15 +38,17 @@ from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.protocol.supervision import Executed, Exited, Gone, Launched, LaunchFailed, MainProcess, Report
 
 SEARCHES = 8
-"""Searches in a row for the processes of a launch. A launch that forks faster than the keeper kills must not
-keep the keeper busy.
+"""The number of searches in a row for the processes of a launch. A launch that forks faster than the keeper
+kills must not keep the keeper busy.
 """
 SEARCH_AGAIN = 0.1
 """Seconds until the next searches, and until a failed search is repeated."""
 
 
 class _KnownChildren(Collection[int]):
-    """The keeper's children that are not orphans. A view, not a copy: a thousand tasks may end at once."""
+    """The children of the keeper that are not orphans. This is a view and no copy, since a thousand tasks may
+    end at once.
+    """
 
     def __init__(
         self, tasks: Collection[int], others: Collection[int], zygote: ZygoteClient, named: Collection[int]
@@ -91,8 +93,8 @@ class ProcessTable:
         self._by_pid: dict[int, list[LaunchRecord]] = {}
         """The launches that have not ended, by the PID of their process."""
         self._cgroup_uses: Counter[Path] = Counter()
-        """How many unacknowledged launches use a control group: an earlier launch of a task shares it with
-        the next one.
+        """The number of unacknowledged launches that use a control group. An earlier launch of a task shares
+        it with the next one.
         """
         self._reserved: dict[int, Path] = {}
         """The control group of each launch that waits for its fork. It counts as one use."""
@@ -263,8 +265,8 @@ class ProcessTable:
     # --- the main process
 
     def set_main(self, launch: int, pid: int, started: int) -> None:
-        """Make another process of a launch its main one. Its parent may have to reap it, so the keeper also
-        watches its end.
+        """Make another process of a launch its main one. The keeper watches its end by another way, too,
+        since the parent that reaps it may be another process.
         """
         record = self._records.get(launch)
         if record is None or record.end is not None or record.shared_process is not None or pid == record.pid:
@@ -297,8 +299,8 @@ class ProcessTable:
         self._report(MainProcess(launch=record.launch, pid=pid, start_time=started))
 
     def _named_main_ended(self, record: LaunchRecord, pid: int, fd: int) -> None:
-        """Handle the end of a main process that the task has named. If it is a child of the keeper, reaping
-        it gives its exit status.
+        """Handle the end of a main process that the task has named. If it is a child of the keeper, `reaped`
+        has its exit status.
         """
         self._dispatcher.unwatch(fd)
         os.close(fd)
@@ -334,7 +336,7 @@ class ProcessTable:
             self._check_gone(record)
 
     def signal_all(self, launch: int, name: str) -> None:
-        """Send a signal to every process of a launch. None of them is expected to end."""
+        """Send a signal to every process of a launch. They need not end, so `Gone` is not reported."""
         record = self._records.get(launch)
         if record is None:
             return
@@ -348,13 +350,13 @@ class ProcessTable:
     def _send(self, record: LaunchRecord, name: str) -> None:
         try:
             if record.launch in self._named_mains:
-                # The parent of a named process may have reaped it, and the PID may be another process's now.
+                # The parent of a named process may have reaped it, and another process may have the PID now.
                 self._machine.signal(record.pid, record.start_time, signals.number(name))
             else:
                 self._machine.signal_child(record.pid, signals.number(name))
         except (OSError, ValueError) as error:
-            # The program may have changed its user. A daemon that does not run as root may not signal it
-            # then.
+            # The program may have changed its user. Then a daemon that does not run as root may not signal
+            # it.
             complain(
                 f"zmsvcd: cannot send {name} to process {record.pid}: "
                 f"{getattr(error, 'strerror', None) or error}"
@@ -449,8 +451,8 @@ class ProcessTable:
             self._release_cgroup(cgroup)
 
     def _release_cgroup(self, cgroup: Path) -> None:
-        """Give up one use of a control group, and remove the group after the last one. A forked task may not
-        have moved there yet, so an empty group may still be in use.
+        """End one use of a control group, and remove the group after the last one. Uses are counted, because
+        a group in use may be empty: a forked task may not have moved there yet.
         """
         self._cgroup_uses[cgroup] -= 1
         if not self._cgroup_uses[cgroup]:
@@ -481,8 +483,8 @@ class ProcessTable:
         self._end(record, ExitStatus(code=status), left=False)
 
     def read_exec_pipe(self, pid: int) -> None:
-        """Read the exec pipes of a child that has ended, before it is reaped: only until then the kernel
-        knows whether it executed a program.
+        """Read the exec pipes of a child that has ended, before it is reaped: after that the kernel no longer
+        knows if it executed a program.
         """
         for record in self._by_pid.get(pid, ()):
             self._executed(record, last=True)
@@ -516,7 +518,7 @@ class ProcessTable:
             record.exec_error = f"its program was not executed: the process ended before ({describe(status)})"
         if record.pid_file is not None:
             unlink(record.pid_file)
-        # Signaled processes are reported by `gone`, even if they are already dead.
+        # Processes that were signaled are reported by `gone`, even if they have ended already.
         left = bool(record.others or record.leftovers) or self._may_have_leftovers(record)
         if record.member_status is None:
             self._end(record, status, left=left, oom_kill=oom_kill)
@@ -525,8 +527,8 @@ class ProcessTable:
         self._check_gone(record)
 
     def _is_stray(self, pid: int) -> bool:
-        """Return True if neither the marks nor the control group of an orphan belong to an existing launch.
-        No process of the context may stay without a launch.
+        """Return True if neither the marks nor the control group of an orphan are those of an existing
+        launch. No process of the context may stay without a launch.
         """
         if self._forking:
             # The orphan may be a fork in progress, which has neither marks nor a control group yet.
@@ -616,8 +618,8 @@ class ProcessTable:
             self._search_at = self._machine.now() + SEARCH_AGAIN
 
     def _check_gone(self, record: LaunchRecord) -> None:
-        """Report `Gone` if no process of the launch is left. Signal or kill the processes that were forked
-        while others ended.
+        """Report `Gone` if no process of the launch is left. Signal or kill processes that were forked while
+        others ended.
         """
         if record.end is None or not record.gone_expected:
             return
@@ -628,8 +630,8 @@ class ProcessTable:
                 if any(
                     self._machine.start_time(pid) == other.start_time for pid, other in record.others.items()
                 ):
-                    # The keeper is the subreaper and will reap each of them. Only then it knows how each
-                    # ended.
+                    # The keeper is the subreaper and will reap each of them. Only then are their exit
+                    # statuses known.
                     return
                 new = [pid for pid in self._descendants.others(record) if pid not in record.others]
                 if not new:
@@ -650,7 +652,7 @@ class ProcessTable:
     def _report_gone(self, record: LaunchRecord, end: Exited) -> None:
         record.killing = record.gone_expected = False
         record.end = replace(end, left=False)
-        # The keeper has not reaped these: another process has.
+        # Another process than the keeper has reaped these.
         record.leftovers += [other.ended(pid) for pid, other in record.others.items()]
         record.others.clear()
         self._report(Gone(launch=record.launch, ended=tuple(record.leftovers)))

@@ -1,5 +1,5 @@
-"""The relay of the supervisor's notifications to systemd. They are sent by the main PID, so that
-NotifyAccess=main is enough. The relay never blocks.
+"""Pass notifications of the supervisor on to systemd. The main process of the unit sends them, so
+NotifyAccess=main is enough. This never blocks.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Relay:
         self._flush()
 
     def _drop_oldest_repeatable(self) -> None:
-        """Drop one notification. Watchdog pings and status lines are sent again later; READY and STOPPING are
-        not.
+        """Drop one notification, if possible a watchdog ping or a status line: those come again, READY and
+        STOPPING do not.
         """
         repeatable = next(
             (text for text in self._waiting if text.startswith((b"STATUS=", b"WATCHDOG="))), self._waiting[0]
@@ -59,8 +59,7 @@ class Relay:
         except BlockingIOError:
             pass
         except OSError:
-            # systemd has closed its socket. The keeper has no other way to notify it, and its tasks matter
-            # more.
+            # systemd has closed its socket. There is no other way to notify it, and the tasks matter more.
             self._waiting.clear()
         fd = self._sock.fileno()
         if self._waiting and not self._dispatcher.watched(fd):

@@ -1,5 +1,5 @@
-"""The workers that the keeper restarts, above all supervisor and device: how each is started, and when it is
-started again.
+"""The workers that the keeper restarts, above all supervisor and device: the way each is started, and the
+time at which it is started again.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ MAX_DELAY = 1.0
 START_TIMEOUT = 30.0
 """Seconds that a supervisor has for its start."""
 STABLE_AFTER = 1.0
-"""If a process ran for this many seconds, its next start is immediate."""
+"""Seconds. If a process ran for so long, the next one starts at once."""
 
 
 class RestartedProcess:
-    """A child that the keeper restarts when it ends: at once at first, then with a delay that doubles."""
+    """A child that the keeper restarts when it ends: the first time at once, then after a delay that
+    doubles.
+    """
 
     def __init__(
         self, machine: KeeperMachine, places: Places, listeners: Listeners, cgroup: Path | None
@@ -84,14 +86,14 @@ class RestartedProcess:
         return at is not None and now >= at
 
     def signal(self, number: int) -> None:
-        # The keeper has not reaped this child, so the PID is still the child's.
+        # The keeper has not reaped this child, so no other process has the PID.
         if self.pid is not None:
             self.machine.signal_child(self.pid, number)
 
 
 class SupervisorProcess(RestartedProcess):
-    """The supervisor. The keeper sends SIGABRT to a supervisor that sends no watchdog ping, and SIGKILL if it
-    does not end.
+    """The supervisor. To one that sends no watchdog ping, the keeper sends SIGABRT, and SIGKILL if that does
+    not end it.
     """
 
     def __init__(
@@ -179,14 +181,16 @@ class DeviceProcess(RestartedProcess):
         self.settings: RunDevice | None = None
         self.ready = False
         self._watchdog_due: float | None = None
-        """When the keeper takes the device for hung; None until the device asks for a watchdog."""
+        """The time at which the keeper takes the device for hung; None until the device asks for a
+        watchdog.
+        """
         self._watchdog = 0.0
         self._dropped: Counter[str] = Counter()
         self._dropped_before: Counter[str] = Counter()
         self._listening: list[socket.socket] = []
         self._local: dict[str, socket.socket] = {}
-        """Further listening sockets in the runtime directory, for the context's own tasks, by the environment
-        variable that hands each over.
+        """Further listening sockets, in the runtime directory, for tasks of the context. The key is the
+        environment variable that tells the device the descriptor.
         """
 
     def start(self) -> str:
@@ -227,7 +231,7 @@ class DeviceProcess(RestartedProcess):
             environment[variable] = str(sock.fileno())
         if self._keyring:
             fds.append(self._keyring.server)
-            # Pass the key by descriptor: the file may have been replaced since the others read the public
+            # Pass the key as a descriptor: the file may have been replaced since the others read the public
             # key.
             arguments += ["--curve", f"/proc/self/fd/{fds[-1]}", "--allow", str(self._keyring.allow)]
         self.ready = False
@@ -236,7 +240,7 @@ class DeviceProcess(RestartedProcess):
 
     def _listen_locally(self, publish_bind: str, subscribe_bind: str) -> dict[str, socket.socket]:
         """Create local sockets beside tcp endpoints, so that a thousand tasks need not pass the loopback
-        gate. Where the path is too long for a socket, tasks use the tcp endpoint.
+        gate. If the path is too long for a socket, tasks use the tcp endpoint.
         """
         found = {}
         for variable, endpoint, path in (

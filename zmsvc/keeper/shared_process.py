@@ -1,5 +1,5 @@
-"""The keeper's side of a process that the tasks of a transaction share (`serviceType="Thread"`): its members,
-and the channel to it.
+"""The side of the keeper of a process that tasks of a transaction share (`serviceType="Thread"`): the members
+of the process, and the channel to it.
 
 Over the channel the keeper starts and stops members, and the process reports each member's end. A closed
 channel is the order to end.
@@ -34,8 +34,8 @@ class _Joining:
 
 
 class SharedProcess:
-    """A shared process. `first_launch` is the launch ID in its environment: the one of the task that it
-    was created for.
+    """A shared process. Its environment has the launch ID of the task for which it was created,
+    `first_launch`.
     """
 
     def __init__(self, spec: LaunchSpec, cgroup: Path | None, machine: KeeperMachine) -> None:
@@ -88,7 +88,7 @@ class SharedProcess:
             except BlockingIOError:
                 break
             except (ProtocolError, OSError) as error:
-                # The user's code runs in that process, and may have written to any of its descriptors.
+                # Code of a user runs in that process and may have written to any of its descriptors.
                 complain(f"zmsvcd: shared process {self.pid}: {error}")
                 report = None
             if report is None:
@@ -147,7 +147,7 @@ class SharedProcesses:
                 done(process)
             return
         if process is not None:
-            # Reports that the process sent before its end count.
+            # Reports that the process sent before its end are valid.
             self._on_channel(transaction, process)
             self._retire(transaction, process)
         self._create(spec, cgroup, fds, _Joining(spec.launch, done, failed))

@@ -1,8 +1,8 @@
-"""The control groups of tasks and their limits. What an option means is `core.resource_limits`' job.
+"""The control groups of tasks and their limits. `core.resource_limits` says what an option means.
 
-A controller is enabled when the first task needs it: it costs a little in each operation that it counts. In
-cgroup v2 only a group without processes of its own can pass a controller on, so the keeper, the supervisor
-and the device have groups beside `tasks/`.
+A controller is enabled only when a task needs it, because it costs a little in each operation that it counts.
+In cgroup v2 only a group that contains no process itself can pass a controller on, so the keeper, the
+supervisor and the device have groups beside `tasks/`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ ACCOUNTING = GroupLimit(option="memory_restart", controller="memory", files={})
 
 
 class TaskGroups:
-    """The groups in `directory`; None if the keeper has no delegated control group."""
+    """The groups of tasks in `directory`, which is None if the keeper has no delegated control group."""
 
     def __init__(self, machine: KeeperMachine, directory: Path | None) -> None:
         self._machine, self._directory = machine, directory
         self._enabled: set[str] = set()
         self._written: dict[Path, set[str]] = {}
-        """The files with a limit, by group. The next launch of a task may use the group of the last one."""
+        """The files to which a limit was written, by group: the next launch of a task may use the same
+        group.
+        """
 
     def limit(self, spec: LaunchSpec, group: Path | None) -> LaunchSpec:
         """Set the limits of the group of a launch, before its fork. Return the launch with those that could

@@ -1,8 +1,8 @@
 """The keeper's channel to the zygote, which forks every task. The keeper restarts a zygote that ends.
 
-The keeper never waits for the zygote. Launches are queued, the zygote works on one of them, and its answer is
-an event like any other. A forked task waits at its start gate until the keeper knows its PID. If the PID is
-lost because the zygote died, the keeper closes the gate and the task ends.
+The keeper never waits for the zygote. Launches are queued, the zygote works on one of them at a time, and its
+answer is an event as others are. A forked task waits at its start gate until the keeper knows its PID. If the
+PID is lost because the zygote died, the keeper closes the gate and the task ends.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 ANSWER_TIMEOUT = 10.0
-"""Seconds that a fork may take, including the start and warm-up of a new zygote. Then the keeper kills the
+"""Seconds that a fork may take, with the start and warm-up of a new zygote. After that the keeper kills the
 zygote, which may be stopped (SIGSTOP).
 """
 
 MAX_TRIES = 5
-"""Zygotes that may die during one launch before the launch fails. A process that kills a few zygotes must not
-make a start fail.
+"""The number of zygotes that may die during one launch before the launch fails. A start must not fail because
+a few zygotes were killed.
 """
 
 PAUSE = 1.0
-"""Seconds in which every launch fails at once, after MAX_TRIES zygotes have died during one launch."""
+"""Seconds for which every launch fails at once, after MAX_TRIES zygotes have died during one launch."""
 ZYGOTE_DIES = "the zygote, which forks tasks, died each time it was started"
 
 MAX_WAITING = 100_000
@@ -102,8 +102,8 @@ class ZygoteClient:
         self._channel: socket.socket | None = None
         self._common_gate = -1
         self._gate_per_task = False
-        """True if each task gets a start gate of its own. At a common gate, a task that is killed before it
-        reads its byte would leave the byte to the next task.
+        """True if each task gets its own start gate. At a common gate, a task that is killed before it reads
+        its byte would leave the byte for the next task.
         """
         self._greeting_pending = False
         """True until the zygote has sent its greeting."""
@@ -153,7 +153,7 @@ class ZygoteClient:
         return self._channel is not None and not self._greeting_pending
 
     def ended(self) -> None:
-        """Give up this zygote, which is gone or unusable. The next launch starts another one."""
+        """Give up this zygote, which has ended or cannot be used. The next launch starts another one."""
         pid, channel, self.pid, self._channel = self.pid, self._channel, None, None
         if channel is not None:
             self._dispatcher.unwatch(channel.fileno())
@@ -356,8 +356,8 @@ class ZygoteClient:
         match answer:
             case forking.Forked(pid=pid):
                 if order.data:
-                    # A task that was killed has closed its gate (EPIPE). A full common gate still lets the
-                    # task in (EAGAIN).
+                    # EPIPE: the task was killed. EAGAIN: the common gate is full of bytes, so the task can
+                    # pass it.
                     with contextlib.suppress(BrokenPipeError, BlockingIOError):
                         os.write(order.gate_writer if order.gate_writer >= 0 else self._common_gate, b"\n")
                     if self._output is not None and order.output is not None:
