@@ -28,12 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the device until SIGTERM, and return the exit status."""
     parsed = _parser().parse_args(arguments)
     if os.environ.get("NOTIFY_SOCKET"):
-        # If the keeper is killed before this line, another process is the parent by now. A keeper of 1.0 does
-        # not set ZMSVC_KEEPER.
+        # If the keeper was killed before this line, another process is the parent by now. A keeper of zmsvc
+        # 1.0 does not set ZMSVC_KEEPER.
         linux.die_with_parent(int(os.environ.get("ZMSVC_KEEPER", os.getppid())))
     if os.geteuid() and linux.has_capabilities():
-        # The unit's capabilities are for changing the user of tasks. Where a seccomp filter forbids dropping
-        # them, only a second line of defense is lost.
+        # The unit has capabilities to change the user of tasks, which the device does not need. If a seccomp
+        # filter forbids to drop them, only a second line of defense is lost.
         with contextlib.suppress(OSError):
             linux.drop_capabilities()
     try:
@@ -60,7 +60,8 @@ def _run(settings: DeviceSettings, notifier: Notifier) -> None:
         device.stop()
     except ZmsvcError as error:
         _log(str(error))
-        # Not by a return: the interpreter would close libzmq's context, which may hang or wait for a flood.
+        # Do not return: the interpreter would close the context of libzmq, which may hang or wait for a
+        # flood.
         os._exit(1)
 
 
@@ -121,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(given: argparse.Namespace) -> DeviceSettings:
     if bool(given.curve) != bool(given.allow):
-        # With keys but no list, every client that knows the public key could give orders.
+        # With keys and without a list of clients, every client that knows the public key could give orders.
         raise UsageError("cannot use --curve without --allow, nor --allow without --curve")
     return DeviceSettings(
         publish_listener=_listener(given.front, given.front_fd),

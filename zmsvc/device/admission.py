@@ -1,9 +1,9 @@
 """Admission control: find the owner of each connection of the device, and limit the connections of each user
 or host.
 
-Each connection takes descriptors, with or without a handshake. A device without free descriptors can accept
-no client, and its poll returns a waiting connection again and again. So it closes new connections before
-that, first those of users and hosts with many.
+Each connection takes descriptors, even without a handshake. A device without free descriptors can accept no
+client, and its poll returns a waiting connection again and again. So the device closes new connections before
+that happens, first those of users and hosts that have many.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Owner = int | str
 _OTHERWISE = 64
 """Descriptors that the device needs besides those of connections, with a reserve."""
 _EACH = 3
-"""Descriptors of a connection: libzmq's, our duplicate, and for a moment the ZAP handler's."""
+"""Descriptors of a connection: that of libzmq, our duplicate, and for a moment that of the ZAP handler."""
 _RESERVED = 64
 """Connections reserved for root and the device's own user."""
 
@@ -38,7 +38,7 @@ def places() -> int:
 
 
 class Admission:
-    """A counter of the connections of both sides. `tcp` is True if some are by tcp."""
+    """A counter of the connections of both sides. `tcp` is True if some of them are tcp connections."""
 
     def __init__(self, limit: int, *, tcp: bool) -> None:
         self._limit = limit

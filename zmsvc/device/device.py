@@ -34,14 +34,14 @@ from zmsvc.host.bus.zap import KeyHandler, ZapHandler
 _GRACE_S = 1.0
 """Seconds that publishers wait for subscribers after a restart."""
 _QUIET_MS = 20
-"""Milliseconds without a message after which no more are expected."""
+"""Milliseconds without a message after which the device expects no more."""
 _SILENCE_MS = 250
-"""Milliseconds without a subscription after which the device stops waiting for missing ones: they may never
-come.
+"""Milliseconds without a subscription after which the device no longer waits for missing ones, which may
+never come.
 """
 _SUBSCRIPTION_BATCH = 1000
-"""Subscriptions read at once, before the clock, signals and connections have their turn: a flood has no
-end.
+"""The number of subscriptions that are read before the clock, signals and connections have their turn, since
+a flood has no end.
 """
 _LINGER_MS = 1000
 _JOIN_S = 5.0
@@ -49,16 +49,16 @@ _JOIN_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSettings:
-    """The settings of the device. The listening sockets are duplicates of the keeper's, which outlive the
-    device.
+    """The settings of the device. The listening sockets are duplicates of those of the keeper, which outlive
+    the device.
     """
 
     publish_listener: socket.socket
     subscribe_listener: socket.socket
     hwm: int = socket_options.DEVICE_HWM
     expect: int = 0
-    """The number of subscriptions before a restart. Publishers can connect when there are as many again,
-    after 1 s at the latest.
+    """The number of subscriptions before a restart. Publishers can connect when there are as many again, or
+    after 1 s.
     """
     heartbeat_s: float = socket_options.HEARTBEAT_S
     curve: Curve | None = None
@@ -68,10 +68,10 @@ class DeviceSettings:
     members: Path | None = None
     """The file of the users that may connect by tcp without CURVE; None: all users."""
     memory: int = MAX_MEMORY
-    """Bytes of memory above which the connections that fill it are closed."""
+    """Bytes. When the device uses more memory, it closes the connections that fill it."""
     own: tuple[socket.socket | None, socket.socket | None] = (None, None)
-    """Further listening sockets for publishers and subscribers, in the runtime directory. The context's own
-    tasks connect there without keys or user check.
+    """Further listening sockets for publishers and subscribers, in the runtime directory. Tasks of the
+    context connect there without keys and without a check of their user.
     """
 
 
@@ -126,14 +126,14 @@ class Device:
                 self._xsub.send(subscription)
         self._missed_orders.connect()
         self._bind(self._xsub, self._settings.own[0], self._settings.publish_listener)
-        # Signals must arrive in the main thread: only there they end a wait.
+        # Signals must arrive in the main thread, because only there do they end a wait.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._proxy.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         self._guard.start()
 
     def _bind(self, sock: Socket, own: socket.socket | None, listening: socket.socket) -> None:
-        """Bind both listening sockets; ZAP applies only to the second one, and only for tcp."""
+        """Bind both listening sockets. ZAP applies only to the second one, and only if that is tcp."""
         if own is not None:
             socket_options.bind(sock, own)
         if address(listening).startswith("tcp://"):
@@ -160,7 +160,7 @@ class Device:
         self._proxy.join(_JOIN_S)
         if self._proxy.is_alive():
             raise ZmsvcError(f"cannot stop in order: libzmq's proxy did not end within {_JOIN_S:.0f} s")
-        # From now on this thread may use the sockets; while the proxy runs only its thread may.
+        # From now on this thread may use the sockets. While the proxy runs, only the thread of the proxy may.
         self._events.close()
         self._admission.close()
         self._missed_orders.close()
@@ -177,18 +177,20 @@ class Device:
         self._context.term()
 
     def _wait_for_subscribers(self) -> set[bytes]:
-        """Return the subscriptions of the expected subscribers. Equal ones are returned once, because XSUB
-        counts them.
+        """Return the subscriptions of the expected subscribers. Equal ones are returned only once, because
+        XSUB counts them.
 
         A connection alone is not enough: a subscriber sends its subscriptions again only when its own thread
         uses the socket.
         """
         subscriptions: set[bytes] = set()
         count, until = 0, time.monotonic() + _GRACE_S
-        # Without this libzmq passes on equal subscriptions of two subscribers once, and `count` is too low.
+        # Without this, libzmq passes on equal subscriptions of two subscribers only once, and `count` is too
+        # low.
         self._xpub.setsockopt(zmq.XPUB_VERBOSE, 1)
         with self._events.waking_on(self._xpub):
-            # Above the guard's limit some subscriptions are a flood's, and publishers need not know them.
+            # Above the limit of the guard, some subscriptions are part of a flood, and publishers need not
+            # know those.
             while (
                 not self._events.stopping
                 and len(subscriptions) <= MAX_SUBSCRIPTIONS

@@ -83,7 +83,7 @@ class EventLoop:
         """
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in SIGNALS:
-            # Without a handler the signal kills; the number arrives through the wake-up pipe.
+            # Without a handler the signal would end the process. Its number arrives through the wake-up pipe.
             signal.signal(number, lambda _number, _frame: None)
 
     def proxy_ended(self) -> None:
@@ -92,7 +92,7 @@ class EventLoop:
 
     @contextmanager
     def waking_on(self, readable: Socket) -> Iterator[None]:
-        """End `turn` also when this socket is readable; the caller receives from it."""
+        """Let `turn` also end when this socket is readable. The caller receives from it."""
         self._poller.register(readable, zmq.POLLIN)
         yield
         self._poller.unregister(readable)
@@ -114,9 +114,11 @@ class EventLoop:
         return bool(events)
 
     def _handle_connections(self) -> None:
-        """Handle a batch of ZAP requests and of connections' events; the poller announces the rest."""
-        # Requests first: the events that are read after them include the ACCEPTED of each connection that has
-        # sent one.
+        """Handle a batch of ZAP requests and a batch of events of connections. The poller announces the
+        rest.
+        """
+        # Requests first: then the events that are read after them include ACCEPTED of each connection that
+        # has sent a request.
         if self._handler and self._known:
             self._handler.receive()
             for side in self._sides:
@@ -149,8 +151,7 @@ class EventLoop:
 
     def close(self) -> None:
         """Close the monitors, whose unread events could block libzmq from now on. The proxy must have ended.
-
-        Disconnect other users' subscribers that do not read now: the end does not wait for them.
+        Disconnect subscribers of other users that do not read now, because the end does not wait for them.
         """
         for side in self._sides:
             side.watched.disable_monitor()
@@ -169,7 +170,7 @@ class EventLoop:
             elif event == zmq.EVENT_DISCONNECTED:
                 self._ended(side, value)
             else:
-                # The DISCONNECTED of the same connection is next; it does not concern a subscriber.
+                # DISCONNECTED of the same connection comes next, and is not about a subscriber.
                 side.broken_handshake = True
 
     def _accepted(self, side: _Side, fd: int) -> None:

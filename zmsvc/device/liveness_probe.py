@@ -1,9 +1,10 @@
-"""Prove to the keeper that libzmq's I/O thread works, but only while another user can hang it.
+"""Prove to the keeper that the I/O thread of libzmq works. This is needed only while another user can hang
+it.
 
 A client of an ipc endpoint can send a descriptor whose close hangs the receiving thread (a TCP socket with
 SO_LINGER, a file of FUSE). Since Linux 6.16 the kernel can refuse descriptors. On older kernels the device
-connects to itself every second while such a client is connected: the I/O thread has to accept the connection,
-and only then the device sends WATCHDOG=1 to the keeper.
+connects to itself every second while such a client is connected. The I/O thread has to accept that
+connection; then the device sends WATCHDOG=1 to the keeper.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class LivenessProbe:
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         probe.setblocking(False)
         self._next = time.monotonic() + EVERY_S
-        # When the last such client has left, one more probe follows. When the I/O thread accepts it, it has
+        # When the last such client has left, one more probe follows. When the I/O thread accepts that, it has
         # closed all descriptors that the client had sent.
         self._last = not self._needed
         try:

@@ -2,9 +2,10 @@
 messages, subscriptions.
 
 libzmq bounds queues by the number of messages, and incomplete messages by the size of one frame. It does not
-bound subscriptions. So the guard checks the memory of this process after each slice of CPU time (ITIMER_PROF:
-an idle device uses none, and so does not wake up), and closes the connections that fill it. If it finds no
-such connection it gives up, and the keeper starts the next device on the same listening sockets.
+bound subscriptions. So the guard checks the memory of this process after each slice of CPU time, and closes
+the connections that fill it. (The timer is ITIMER_PROF: an idle device uses no CPU time, and so does not wake
+up.) If the guard finds no such connection it gives up, and the keeper starts the next device on the same
+listening sockets.
 """
 
 from __future__ import annotations
@@ -27,15 +28,17 @@ guard gives up at once.
 MAX_SUBSCRIPTIONS = 20_000
 """Different prefixes. 5,000 tasks that each subscribe to some of their own have 15,000."""
 MAX_SUBSCRIBED = 1 << 20
-"""Bytes of all prefixes. Each byte costs 70 to 200 bytes in the device, where libzmq keeps three trees, and a
-third of that in every publisher.
+"""Bytes of all prefixes. Each byte takes 70 to 200 bytes in the device, where libzmq has three trees of them,
+and a third of that in every publisher.
 """
 CHURN = 30_000
-"""Subscriptions that may begin or end within CHURN_S; then the guard closes the busiest connection."""
+"""The number of subscriptions that may begin or end within CHURN_S. If there are more, the guard closes the
+busiest connection.
+"""
 CHURN_S = 5.0
 BEHIND = 20
-"""Full batches in a row (1,000 subscriptions each) after which the guard closes the connection that still
-sends, whatever the total is.
+"""The number of full batches in a row (1,000 subscriptions each) after which the guard closes the connection
+that goes on sending, even if the total is low.
 """
 _CPU_S = 0.01
 """CPU seconds between two checks of memory, which take 10 microseconds. At 5 GB/s memory grows by 50 MB in
@@ -44,10 +47,12 @@ this time.
 _PAUSE_S = 0.005
 """The least seconds between two checks of all connections."""
 _PATIENCE = 3
-"""Checks in a row after which the guard takes a subscriber for one that will not read."""
+"""The number of checks in a row without reading after which the guard assumes that a subscriber will not
+read.
+"""
 _SUSPECT = 3
-"""Checks with unread data of a peer after which the guard suspects it of flooding. Of several suspects the
-guard blames the peer with the most such checks.
+"""The number of checks with unread data of a peer after which the guard suspects that peer of flooding. Of
+several suspects it blames the one with the most such checks.
 """
 BAR_S = 10.0
 """Seconds for which a user or host that has flooded the device cannot connect again."""
@@ -62,7 +67,7 @@ _NAMED = 5
 
 
 class MemoryGuard:
-    """The guard over the peers of both sides. `report` takes a line about closed connections."""
+    """The guard of both sides of the device. `report` is called with a line about closed connections."""
 
     def __init__(
         self,
@@ -98,8 +103,8 @@ class MemoryGuard:
     # --- events
 
     def count_subscriptions(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None:
-        """Count `changes` of subscriptions, which add `subscriptions` prefixes of `size` bytes in total.
-        `more` is True if further changes wait.
+        """Count `changes` changes of subscriptions, by which there are `subscriptions` more prefixes with
+        `size` more bytes in total. `more` is True if further changes wait.
         """
         self._churn += changes
         # The proxy reads subscriptions faster than this thread counts them. A peer that reconnected after the
@@ -143,7 +148,8 @@ class MemoryGuard:
         self._suspicious = True
         self._publishers.look()
         self._subscribers.look()
-        # A check of thousands of connections takes milliseconds; at most a tenth of the time is for checks.
+        # A check of thousands of connections takes milliseconds. At most a tenth of the time goes into
+        # checks.
         ended = time.monotonic()
         self._next_look = ended + max(_PAUSE_S, 10 * (ended - now))
         if used >= self._limit:
@@ -165,7 +171,7 @@ class MemoryGuard:
         self._subscribers.reset_counters()
 
     def _too_many(self, now: float) -> str:
-        """Describe the limit of subscriptions that is exceeded; empty if none is."""
+        """Return a description of the limit of subscriptions that is exceeded; empty if none is."""
         if self._over():
             return f"{self._subscriptions} subscriptions of {self._subscribed} bytes"
         if self._behind >= BEHIND:
@@ -199,15 +205,15 @@ class MemoryGuard:
         elif self._used() < self._limit * 5 // 4 and any(
             each.not_reading for each in self._subscribers.all()
         ):
-            return  # Wait: a subscriber may have stopped reading. The busy publisher is not the cause then.
+            return  # A subscriber may have stopped reading; then no busy publisher is the cause.
         elif not self._blame([*self._publishers.all(), *self._subscribers.all()], now, what):
             self._note_hopeless(self._used())
 
     def _blame(self, suspects: list[PeerConnection], now: float, what: str) -> bool:
-        """Close the connection of the peer that sends most, another user's first. Return False if there is no
-        suspect.
+        """Close the connection of the peer that sends most; those of other users come first. Return False if
+        there is no suspect.
         """
-        # While memory grows fast there is no time for several checks.
+        # There is no time for several checks if memory grows fast.
         least = 1 if self._used() >= self._limit * 5 // 4 else _SUSPECT
         busy = [each for each in suspects if each.sending >= least]
         if not busy:
@@ -230,8 +236,8 @@ class MemoryGuard:
                 f"{named}: the connection is closed: {why} ({self.dropped[reason]} "
                 f"{reason.replace('_', ' ')} so far)"
             )
-        # libzmq frees the memory of these connections soon. Only a peer that goes on from now can become the
-        # next suspect.
+        # libzmq frees the memory of these connections soon. From now on, only a peer that goes on sending can
+        # become a suspect.
         self._reset_counters()
         self._hopeless = self._churn = 0
         self._trim_at = now + _TRIM_S

@@ -19,11 +19,13 @@ from zmsvc.host.bus import socket_options
 from zmsvc.host.bus.socket_options import Context, Socket, is_readable
 
 SUBSCRIPTION_BATCH = 1000
-"""Subscriptions read at once, in some 2 ms, before the guard, connections and signals have their turn."""
+"""The number of subscriptions that are read before the guard, connections and signals have their turn. It
+takes some 2 ms.
+"""
 ORDER_BATCH = 1000
 """Messages read at once."""
 MAX_ORDER = 1 << 20
-"""The most bytes of a message that is parsed; a longer one is not counted. Parsing this much takes 10 ms."""
+"""The limit in bytes of a message that is parsed, which takes 10 ms. A longer one is not counted."""
 _XSUB, _XPUB = "inproc://xsub", "inproc://xpub"
 
 
@@ -51,14 +53,14 @@ class MissedOrders:
         self.count = 0
         self._present: set[bytes] = set()
         self._origin = ""
-        # libzmq permits any socket type to connect by inproc. An XPUB would process all waiting messages, and
-        # those that arrive during that, before `recv` returns the first: in a flood the guard would have no
-        # turn for 0.7 s. It would also keep a tree of subscriptions that the device does not need.
+        # libzmq lets any type of socket connect by inproc. An XPUB would process all waiting messages, and
+        # all that arrive meanwhile, before `recv` returns the first one: in a flood the guard would not have
+        # its turn for 0.7 s. An XPUB would also have a tree of subscriptions, which the device does not need.
         self._subscriber, self._peer = ctx.socket(zmq.SUB), ctx.socket(zmq.PAIR)
         for peer in (self._subscriber, self._peer):
             peer.set_hwm(socket_options.CLIENT_HWM)
             peer.setsockopt(zmq.LINGER, 0)
-        # Before the first subscription: libzmq sends subscriptions from before the connect in another form.
+        # Connect before the first subscription: those from before the connect come in another form.
         self._peer.connect(_XSUB)
 
     @property
@@ -72,10 +74,9 @@ class MissedOrders:
         self._subscriber.connect(_XPUB)
 
     def take(self, count: SubscriptionCounter) -> bool:
-        """Read subscriptions and orders; never block. Return True if subscriptions have changed.
-
-        `count` is called with the changes. What is beyond SUBSCRIPTION_BATCH and ORDER_BATCH waits for the
-        next call, and the sockets announce it again.
+        """Read subscriptions and orders; never block. Return True if subscriptions have changed. `count` is
+        called with the changes. More than SUBSCRIPTION_BATCH and ORDER_BATCH wait for the next call: the
+        sockets announce them again.
         """
         changes = balance = size = 0
         for _ in range(SUBSCRIPTION_BATCH):

@@ -21,7 +21,9 @@ from zmsvc.host.systemd.notify import ReservedDescriptor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """A peer at one moment: `pid 4711` or `address:port`, and about how many bytes it has not read."""
+    """A peer at one moment: `pid 4711` or `address:port`, and the approximate number of bytes that it has not
+    read.
+    """
 
     name: str
     unread: int
@@ -34,11 +36,11 @@ class PeerConnection:
     socket: socket.socket
     owner: Owner
     sending: int = 0
-    """Number of checks since a limit was exceeded, at which libzmq had not yet read all that the peer had
-    sent.
+    """The number of checks, since a limit was exceeded, in which libzmq had not yet read all data of the
+    peer.
     """
     not_reading: int = 0
-    """Checks in a row at which the peer had unread data and no room for more."""
+    """The number of checks in a row in which the peer had unread data and no room for more."""
 
     @property
     def foreign_unix(self) -> bool:
@@ -57,9 +59,9 @@ class PeerConnection:
 class Peers:
     """The connections of one side, each by a duplicate of its descriptor.
 
-    libzmq may close its descriptor at any moment, and the number is reused, so only a duplicate is safe to
-    use. After libzmq has closed its own, the duplicate also tells which side ended the connection: the peer,
-    or libzmq because the peer did not answer.
+    libzmq may close its own descriptor at any moment, and its number is used again, so only a duplicate is
+    safe to use. When libzmq has closed its descriptor, the duplicate also tells which side ended the
+    connection: the peer, or libzmq because the peer did not answer.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -141,7 +143,7 @@ class Peers:
         return sorted((peer for peer in peers if peer.unread), key=lambda peer: -peer.unread)
 
     def close(self) -> None:
-        """Close the duplicates, so that connections end when libzmq closes them."""
+        """Close the duplicates, so that a connection ends when libzmq closes its descriptor."""
         for each in self._connections.values():
             each.socket.close()
         self._connections.clear()

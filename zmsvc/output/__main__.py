@@ -28,10 +28,10 @@ def main() -> NoReturn:
     args = parser.parse_args()
     linux.set_process_name(NAME)
     # This process ends when it notices that the keeper has closed the channel. If it was stopped (SIGSTOP),
-    # SIGCONT lets it run again to notice that.
+    # it needs SIGCONT for that.
     linux.signal_at_parents_death(signal.SIGCONT)
-    # Ctrl-C and signals to the whole group are for the keeper: this process ends last, or lines would be
-    # lost.
+    # Ctrl-C and signals to the whole process group are for the keeper. This process ends last, since
+    # otherwise lines would be lost.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     channel = socket.socket(fileno=args.line)

@@ -2,8 +2,8 @@
 standard error.
 
 While this process is behind, pipes are full and their tasks wait. So this process does not grow, and a task
-that floods gets one read per turn. Data is written before the next pipe is read: a SIGKILL loses at most one
-read of one task, and incomplete lines.
+that floods gets one read per turn. Data is written before the next pipe is read. So SIGKILL loses at most the
+data of one read, and incomplete lines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zmsvc.output.task_pipe import TaskPipe
 from zmsvc.protocol import output as protocol
 
 READ = 65536
-"""Bytes read from one task per turn: the capacity of its pipe."""
+"""Bytes that are read from one task per turn: the capacity of its pipe."""
 LARGEST_PIPE = 1 << 20
 """The largest capacity of a pipe that a task has enlarged (/proc/sys/fs/pipe-max-size)."""
 WARNING = 4
@@ -48,7 +48,7 @@ class Output:
         self._epoll.register(channel.fileno(), self._events)
         self._write_error: OSError | None = None
         self._reports: deque[protocol.Report] = deque()
-        """Reports that the channel has no room for now, at most one for each pipe."""
+        """Reports for which the channel has no room now, at most one for each pipe."""
         channel.setblocking(False)
 
     def run(self) -> None:
@@ -64,7 +64,7 @@ class Output:
                 if events & ~select.EPOLLOUT and not self._handle_order():
                     channel_open = False
         for fd in list(self._pipes):
-            # At most the capacity of a pipe: a process that is left over may write for ever.
+            # Read at most the capacity of a pipe: a process that is left may write for ever.
             for _ in range(LARGEST_PIPE // READ):
                 if not self._read(fd):
                     break
@@ -84,7 +84,7 @@ class Output:
                 return False
             order = protocol.ORDERS.decode(received[0])
         except (BlockingIOError, ProtocolError):
-            return True  # ProtocolError: the order is of a keeper of another release.
+            return True  # ProtocolError: the keeper is of another release.
         match order:
             case protocol.TakePipe():
                 self._add_pipe(order, received[1]["read"])

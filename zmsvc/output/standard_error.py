@@ -1,5 +1,5 @@
-"""Write the log to the daemon's standard error, for a person or a container's log. Its reader may stop
-reading.
+"""Write the log to the standard error of the daemon, for a person or the log of a container. The reader may
+stop reading.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections import deque
 from zmsvc.core import printable
 
 MOST = 1 << 20
-"""The most bytes that wait for the reader. Further lines are left out and counted."""
+"""The limit in bytes of lines that wait for the reader. Further lines are left out and counted."""
 LAST = 2.0
 """Seconds that `close` waits for the reader."""
 WRITE = 4096
-"""Bytes of one write. A reader that stops reading blocks at most one write."""
+"""Bytes of one write. If the reader stops reading, it blocks no more than one write."""
 
 
 class StandardError:

@@ -36,7 +36,7 @@ class TaskPipe:
         plain = self._head(stamp, logline.INFO)
         out = bytearray()
         for line in lines:
-            # The fast path is for plain lines of ordinary length: a task may write a million lines a second.
+            # This fast path is for plain lines of ordinary length: a task may write a million lines a second.
             if line[:1] in b"\x1e<\r" or len(line) > logline.LINE_LIMIT:
                 for piece in logline.pieces(line):
                     out += self._entry(piece, stamp)
@@ -61,7 +61,7 @@ class TaskPipe:
         )
 
     def _record(self, line: bytes, stamp: str) -> bytes:
-        """Return the entry of a record of Python's logging. Only in a shared process the record names its
+        """Return the entry of a record of Python's logging. In a shared process the record itself names its
         task.
         """
         priority, identifier, task, text = logline.decode_record(line)

@@ -9,15 +9,15 @@ additions need no new number.
 
 - 0: zmsvc 1.0, which sends no number.
 - 1: zmsvc 1.1. The keeper names its version, and the supervisor its own in `Introduce`.
-- 2: `SignalTask` can signal all processes of a launch.
+- 2: `SignalTask` can signal the other processes of a launch.
 - 3: `SetMain` makes another process of a launch the main one, and `MainProcess` reports it.
 - 4: `SignalTask` can signal every process of a launch that is not being stopped, and can name `SIGRTMIN+3`
   and the like. A launch carries the options of `<service>` that are declared with this number.
 - 5: A launch carries the options of `<service>` that are declared with this number.
 
 The channel to the zygote has a protocol number of its own (`forking`), which the zygote names. The channel to
-the output process (`output`) has none: each side ignores unknown messages. The other channels connect a
-process with its own fork, so both sides are of one version.
+the output process (`output`) has none, because each side ignores unknown messages. The other channels connect
+a process with a fork of it, so both sides are of one version.
 """
 
 PROTOCOL = 5

@@ -2,9 +2,9 @@
 zygote answers with a PID.
 
 The launch itself is in a memory file whose descriptor is sent with the order, and only the forked task reads
-it. So the memory of a task never contains the environment, configuration or key of another task. The file is
-in the interpreter's own format (marshal), because decoding it runs no Python code: in a freshly forked task
-that would cost copied pages.
+it. So the memory of a task never contains the environment, configuration or key of another task. The file has
+the interpreter's own format (marshal), which is decoded without Python code. In a task that was just forked,
+Python code would copy pages.
 
 The zygote is executed, so after an upgrade it may be newer than the keeper. It gets the keeper's protocol
 number as an argument, and refuses to run if it does not speak that number.
@@ -33,7 +33,7 @@ PACKET = 4096
 _NAMES = tuple(each.name for each in fields(LaunchSpec))
 _KNOWN = frozenset(_NAMES)
 _SPEC = "spec"
-"""The name of the memory file's descriptor, beside those of a launch."""
+"""The name of the descriptor of the memory file, which comes with those of a launch."""
 
 
 # --- from the keeper

@@ -48,8 +48,8 @@ class LaunchSpec:
     another notify socket.
     """
     mark: int = 0
-    """A number that only the processes of this launch carry, as RLIMIT_LOCKS (host/kernel/process_marks.py).
-    0: they carry none.
+    """A number that only the processes of this launch carry, as their RLIMIT_LOCKS
+    (host/kernel/process_marks.py). 0 if they carry none.
     """
     pidfile: str | None = None
     cgroup: str | None = None
@@ -59,7 +59,7 @@ class LaunchSpec:
     nice: int | None = None
     oom_score_adjust: int | None = None
     working_directory: str | None = None
-    """The text of the option: a path or `~`, after `-` if nothing need be there."""
+    """The text of the option: a path or `~`, with a `-` before it if the directory may be missing."""
     umask: int | None = None
     stop_signal: str = "SIGTERM"
     """The signal that asks a Process task to end."""
@@ -67,8 +67,8 @@ class LaunchSpec:
     """The priority of syslog(3) up to which the task logs. None is info."""
     no_new_privileges: bool = False
     drop_capabilities: bool = False
-    """The keeper sets this if the keeper has capabilities and is not root. Capabilities survive a change from
-    one ordinary user to another, so the task drops them.
+    """The keeper sets this if it has capabilities and is not root. Capabilities survive a change from one
+    ordinary user to another, so the task drops them.
     """
     fresh: bool = False
     """True if the fork executes a new interpreter."""
@@ -80,8 +80,8 @@ class LaunchSpec:
     """
     rlimits: Mapping[str, int] = field(default_factory=dict)
     memory_max: int | str = -1
-    """Bytes, or a percentage as a text; -1: no limit. This and the next ones are limits of the control
-    group, which the keeper sets.
+    """Bytes, or a percentage as a text; -1 without a limit. The keeper sets this limit and the next ones
+    on the control group.
     """
     memory_high: int | str = -1
     cpu_quota: int | None = None
@@ -100,7 +100,9 @@ class LaunchSpec:
     """
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_file: tuple[str, ...] = ()
-    """The paths of files with variables, each after `-` if it may be missing. The task itself reads them."""
+    """The paths of files with variables, with a `-` before a path that may be missing. The task itself reads
+    the files.
+    """
     pass_environment: tuple[str, ...] = ()
     """The names of variables that the task inherits although `own_environment` is set."""
     watchdog: float = 0.0

@@ -1,9 +1,9 @@
-"""The channel between the keeper and the output process: the keeper hands over the pipes of tasks, and the
-output process reports each pipe's end.
+"""The channel between the keeper and the output process: the keeper sends the pipes of tasks, and the output
+process reports the end of each.
 
-The keeper keeps a copy of each pipe's reading end until the output process reports its end. So a pipe
-outlives an output process that dies, no task gets SIGPIPE, and the next output process is given every pipe
-again. A closed channel is the order to read the rest and to end.
+The keeper has a copy of the reading end of each pipe until the output process reports its end. So a pipe
+outlives an output process that dies, no task gets SIGPIPE, and the next output process gets every pipe again.
+A closed channel is the order to read the rest and to end.
 
 The output process is executed, so after an upgrade it may be newer or older than the keeper: each side
 ignores messages that it does not know, and every added field has a default.
@@ -23,12 +23,12 @@ class TakePipe:
     pipe: int
     """The keeper's number of the pipe."""
     identifier: str
-    """The identifier of its lines: the task's instance."""
+    """The identifier of the lines: the instance of the task."""
     pid: int
     """The process that got the writing end."""
     transaction: str = ""
     task: str = ""
-    """Empty if several tasks share the process: each of their records names its task."""
+    """The ID of the task; empty if several tasks share the process, whose records name their tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

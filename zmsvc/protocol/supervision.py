@@ -1,8 +1,8 @@
 """The channel between the keeper and the supervisor: the supervisor sends orders, the keeper sends reports.
 
-The keeper sends `Hello` first. The last report of a launch is `Exited`, or `Gone` if the supervisor ordered
-to signal or kill the remaining processes. The keeper repeats `Exited` to each new supervisor until one
-acknowledges it; it sends `Gone` again after the same order.
+The keeper sends `Hello` first. The last report of a launch is `Exited`, or `Gone` if the supervisor has
+ordered to signal or kill its remaining processes. The keeper repeats `Exited` to each new supervisor until
+one acknowledges it; it sends `Gone` again after the same order.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ ORDERS = Codec[Order](
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launched:
-    """A launch was forked. In `Hello` this means that the launch still runs, too."""
+    """A launch was forked. In `Hello` it means also that the launch still runs."""
 
     launch: int
     pid: int
@@ -258,7 +258,7 @@ class Hello:
     """The keeper's first message: the processes, ends and settings that it has."""
 
     epoch: str
-    """The keeper's ID. Another ID than before means that no earlier process is alive."""
+    """The ID of the keeper. If it is another one than before, no earlier process is alive."""
     restarts: int
     """Number of supervisors before this one."""
     stopping: bool

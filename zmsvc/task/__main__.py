@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         return runtime.run(lambda: loader.load(directory.name, [str(directory.parent)]))
-    except KeyboardInterrupt:  # in the moment between two parts of its runtime
+    except KeyboardInterrupt:  # this came between two parts of the runtime
         return 0
 
 

@@ -1,8 +1,9 @@
 """A task process's own connection to the bus: one publisher for all its threads, and a subscriber for each
 service that overrides on_control.
 
-Both are created on first use. A task that only reports results needs neither: its updates go by sd_notify.
-Without them a process saves two threads, ten descriptors, half a megabyte, and a connection at the device.
+Both are created on first use. A task that only reports results needs neither, because its updates go by
+sd_notify. That saves the process two threads, ten descriptors, half a megabyte, and a connection to the
+device.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from zmsvc.host.bus import refusal, sockets
 from zmsvc.host.sparse_log import SparseLog
 
 ATTACH = 2.0
-"""Seconds to wait for the device. After that the task runs on, and libzmq connects when the device starts."""
+"""Seconds to wait for the device. After that the task goes on, and libzmq connects when the device starts."""
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +75,8 @@ class TaskBus:
         return sent
 
     def subscribe(self, prefixes: Sequence[bytes]) -> Subscription:
-        """Return a subscriber that receives every message from now on, if the device is reached within ATTACH
-        seconds.
+        """Return a subscriber that gets every message from now on, provided that the device answers within
+        ATTACH seconds.
         """
         # The device forwards every subscription to every publisher. When our publisher receives the
         # subscription to the marker, the device has those to `prefixes` as well: libzmq sends subscriptions

@@ -1,5 +1,5 @@
-"""Compute the environment of a task: which variables it inherits and which are added. The caller reads and
-sets them.
+"""Decide which variables a task inherits, and make those that are added. The caller reads and sets the
+environment.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from zmsvc.protocol.launch import LaunchSpec
 _NOT_INHERITED = frozenset(
     {"NOTIFY_SOCKET", "JOURNAL_STREAM", "INVOCATION_ID", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID"}
 )
-"""Variables of systemd for the daemon, which a task must not take for its own."""
+"""Variables that systemd has set for the daemon. A task must not take them for its own."""
 _NOT_INHERITED_PREFIXES = ("WATCHDOG_", "LISTEN_", "ZMSVC_")
 _DIRECTORIES = frozenset({"ZMSVC_CONFIG_DIR", "ZMSVC_RUNTIME_DIR", "ZMSVC_STATE_DIR", "ZMSVC_SERVICE_PATH"})
-"""With these a task that runs `zmsvcctl` finds its own context."""
+"""By these variables `zmsvcctl` finds the context of a task that runs it."""
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """The directory of the unit's LoadCredential= secrets. A task of another user does not inherit it."""
 _NEUTRAL = frozenset({"PATH", "LANG", "TZ", "HOME", "USER", "LOGNAME", "SHELL", "NOTIFY_SOCKET"})
@@ -46,10 +46,10 @@ def variables(spec: LaunchSpec, pid: int) -> dict[str, str]:
         "NOTIFY_SOCKET": spec.notify,
         "ZMSVC_CONTEXT": spec.context,
         "ZMSVC_TRANSACTION": spec.transaction,
-        # By this variable the keeper finds the processes that a task has left behind.
+        # The keeper finds processes that a task has left behind by this variable.
         "ZMSVC_LAUNCH": str(spec.launch),
     }
-    # The tasks of a shared process differ in these, so its environment has none of them.
+    # A shared process has none of these, since they differ between its tasks.
     if spec.service_type != "Thread":
         result |= {"ZMSVC_TASK": spec.task, "ZMSVC_INSTANCE": spec.instance, **cause_variables(spec.cause)}
         if (replica := replicas.number(spec.task)) is not None:

@@ -37,7 +37,7 @@ class EventLoop:
         self._main: asyncio.Task[Any] | None = None
         """The asyncio task of the work that a stop request cancels."""
         self._canceled = False
-        """True if the stop request needs no cancellation any more."""
+        """True if the stop request need not cancel the work any more."""
         self._main_waits = False
         self._reading: tuple[Subscription, Handle] | None = None
         self._error: BaseException | None = None
@@ -71,8 +71,8 @@ class EventLoop:
             raise failure
 
     async def _work(self, act: Act, *, cancel: bool) -> BaseException | None:
-        """Do the work, and return its exception: a SystemExit that is raised here would end the loop before
-        it has cleaned up.
+        """Do the work, and return its exception. If a SystemExit were raised here, it would end the loop
+        before it has cleaned up.
         """
         self._main = asyncio.current_task() if cancel else None
         companions = [asyncio.create_task(self._attend(self._keep_alive))]
@@ -86,7 +86,7 @@ class EventLoop:
             if inspect.isawaitable(result):
                 await result
         except asyncio.CancelledError:
-            raise  # asyncio.Runner makes a KeyboardInterrupt of the one by Ctrl-C
+            raise  # asyncio.Runner makes a KeyboardInterrupt of the cancellation by Ctrl-C
         except BaseException as error:  # the user's code may raise anything
             return error
         finally:
@@ -148,7 +148,8 @@ class EventLoop:
             if own:
                 self._main_waits = False
         if own and self._stop.requested:
-            self._canceled = True  # the caller is told, also if the loop has not noticed the request yet
+            # The caller gets the answer even if the loop has not noticed the request yet.
+            self._canceled = True
         return self._stop.requested
 
     async def in_thread(self, act: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""The keys of a task: CURVE keys, which may come from files that the task itself could not open, and the
+"""The keys of a task: its CURVE keys, some of them from files that the task itself could not open, and the
 members file.
 """
 

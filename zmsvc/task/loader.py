@@ -18,7 +18,7 @@ from zmsvc.host.python.interpreter import Switch, disabled
 from zmsvc.task.sdk import AsyncTask, LoopedTask, SingleTask, TaskService
 
 BUILT_IN = {"Monitor": "zmsvc.task.monitor"}
-"""Services that are part of zmsvc; one of the same name on the path takes precedence."""
+"""Services that are part of zmsvc. If the path has one of the same name, that one is used."""
 
 OLD_SERVICE = b"from Provider.IServiceHandler import"
 """The import that identifies a service of zmicroservices."""
@@ -86,8 +86,8 @@ def _package(name: str, directory: str) -> str:
     """Make the service's directory a package, and return the package's name: NAME, unless Python or another
     service uses that name.
 
-    A service may be called `queue`: replacing the module of the standard library would break later imports of
-    it. Relative imports work under any name.
+    A service may be called `queue`. If it replaced the module of the standard library, later imports of that
+    would break. Relative imports work under any name.
     """
     path = f"{directory}/{name}"
     if directory not in sys.path:
@@ -144,23 +144,23 @@ def _code(loader: SourceFileLoader, name: str, file: str, cached: bytes | None) 
         except (EOFError, ValueError, TypeError, SystemError, MemoryError):
             code = None
         if not isinstance(code, CodeType):
-            # A crash of the machine left a partly written file; Python's own import would fail on it for
-            # ever.
+            # A crash of the machine has left a partly written file. Python's own import would fail with it
+            # each time.
             return loader.source_to_code(loader.get_data(file), file)
         if code.co_filename == file:
             return code
-        # The source was compiled by a relative path, or moved afterwards: Python corrects the path.
+        # The source was compiled under a relative path, or has moved since. Python corrects the path, too.
     found = loader.get_code(name)
     assert found is not None  # None is only for modules without source
     return found
 
 
 def _cached(file: str) -> bytes | None:
-    """Return the cached code of exactly this source from `__pycache__`, by PEP 552's rules for time stamps.
-    None: let importlib look for it.
+    """Return the cached code of exactly this source from `__pycache__`, by the rules of PEP 552 for time
+    stamps. If it returns None, importlib looks for the code.
 
-    Only this usual case is handled here: importlib runs 20 functions for it, which in a fresh fork is a tenth
-    of a start.
+    Only this usual case is handled here. importlib runs 20 functions for it, which is a tenth of a start in a
+    new fork.
     """
     directory, _, name = file.rpartition("/")
     if sys.pycache_prefix is not None or Switch.BYTECODE in disabled():

@@ -37,17 +37,17 @@ MAX_STALE = 1000
 """Stale messages that are skipped before a request. A client of the bus can send any number of them."""
 ATTEMPTS = 4
 MAX_GROWTH = 32 << 20
-"""Bytes by which this process may grow before its endpoint is reopened. libzmq bounds neither the number of a
-peer's subscriptions nor their memory, some 100 bytes for each byte of a prefix; our own subscribers have one
-subscription. libzmq processes subscriptions only while a sample is sent: eight flooding peers made the
-process grow by 12 MB/s at 20 samples a second. A view of 5,000 tasks has 10 MB.
+"""Bytes by which this process may grow before its endpoint is reopened. libzmq limits neither the number of
+subscriptions of a peer nor their memory, which is some 100 bytes for each byte of a prefix. An ordinary
+subscriber has one subscription. libzmq processes subscriptions only while a sample is sent: eight flooding
+peers made the process grow by 12 MB/s at 20 samples a second. A view of 5,000 tasks has 10 MB.
 """
 BATCH = 100
 """Requests that are answered at once, before the next sample and a stop request have their turn."""
 BATCH_BYTES = 16 << 20
 """The same limit in bytes of the answers."""
 REFRESH_S = 60.0
-"""Seconds after which the view is requested in any case, which repairs the effect of a lost message."""
+"""Seconds after which the view is requested in any case. This repairs the effect of a lost message."""
 
 _STATES = {
     "started": ("success", "active"),
@@ -55,7 +55,7 @@ _STATES = {
     "stopped": ("success", "inactive"),
     "failed": ("failure", "failed"),
 }
-"""The state of a task after each action, as 1.0's word and as systemd's."""
+"""The state of a task after each action, in the word of zmicroservices 1.0 and in that of systemd."""
 
 Row = dict[str, Any]
 
@@ -140,8 +140,8 @@ class StateClient:
 
     def ask(self, publish: Callable[[str, Mapping[str, Any]], object]) -> Mapping[str, Any] | None:
         """Return the transaction's state; None if no supervisor answers in time."""
-        # Skip answers to earlier requests or to other clients: they may be older than the `control` messages
-        # received since.
+        # Skip answers to earlier requests and to other clients, which may be older than the latest `control`
+        # messages.
         for _ in range(MAX_STALE):
             if not self._subscriber.poll(0):
                 break
@@ -167,7 +167,8 @@ class MonitorEndpoint:
 
     In a context with CURVE keys the endpoint uses the device's key pair, so a client needs only one server
     key. Without keys, the users that may connect to the bus by tcp may connect here. When subscriptions fill
-    this process, all connections are closed, also those of well-behaved peers; libzmq reconnects those.
+    this process, it closes all connections. Those of well-behaved peers, too, but libzmq connects these
+    again.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ class MonitorEndpoint:
         self.socket: Socket = socket_options.public(
             self._context, kind, self._curve, gate=self._handler is not None
         )
-        # Created before the socket binds, or connections are missed.
+        # This has to exist before the socket binds, since it would miss connections otherwise.
         self._events = (
             socket_monitor.MonitorEvents(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
             if self._handler
@@ -204,7 +205,9 @@ class MonitorEndpoint:
         self.socket.close(0)
 
     def is_full(self) -> bool:
-        """Return True if subscriptions fill this process. Peers can fill it with nothing else."""
+        """Return True if subscriptions fill this process. There is nothing else with which peers can fill
+        it.
+        """
         return not self.answers and linux.own_memory() - self._initial_memory > MAX_GROWTH
 
     def reopen(self) -> None:
@@ -343,15 +346,15 @@ class MonitorTask(LoopedTask):
             self._ask()
         tasks = self.view.tasks()
         if not tasks:
-            # There is at least this task, so no state has arrived yet. Do not publish an empty sample.
+            # No state has arrived yet, since there is at least this task. Do not publish an empty sample.
             return
         rows = usage.rows(self._sampler, tasks)
-        # If a process has gone before a message reported its end, that message is under way or lost.
+        # A process has gone, and no message has reported its end. The message is on its way, or lost.
         self.view.complete = self.view.complete and all(
             row["pid"] == task["pid"] for row, task in zip(rows, tasks, strict=True)
         )
-        # As in 1.0, a task without a process has no row, because programs compute with the figures. Its state
-        # is in context_info.
+        # As in zmicroservices 1.0, a task without a process has no row, because programs compute with the
+        # figures. context_info has its state.
         self._endpoint.show(
             messages.encode("monitor", {self.transaction: [row for row in rows if row["pid"] is not None]})
         )

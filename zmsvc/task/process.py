@@ -56,20 +56,19 @@ def become_daemon(keep: Iterable[int]) -> None:
     """Make this process a daemon that keeps only stdout, stderr and the descriptors `keep`: the initial state
     of every task.
 
-    python-daemon does this. It does not detach: a task has a session of its own from its fork on, so the
-    keeper knows its final PID. It closes ranges by close_range(2), so a high limit of open files costs
-    nothing.
+    python-daemon does this. It does not detach, since a task has its own session from its fork on and the
+    keeper has to know its final PID. It closes descriptors by close_range(2), so a high limit of open files
+    costs nothing.
     """
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
-    # The keeper may have replaced the streams; python-daemon must use the descriptors.
+    # python-daemon must use the descriptors, since the keeper may have replaced the streams.
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         setattr(sys, name, _Descriptor(fd))
     null = os.open(os.devnull, os.O_RDWR)
-    # The umask of the unit or the caller. The keeper passes it on, because the keeper itself uses a stricter
-    # one.
+    # The umask of the unit or of the caller. The keeper passes it on, since it has a stricter one itself.
     configured = os.environ.get("ZMSVC_UMASK")
     umask = linux.current_umask() if configured is None else int(configured, 8)
     daemon.DaemonContext(
@@ -78,7 +77,7 @@ def become_daemon(keep: Iterable[int]) -> None:
         prevent_core=False,
         signal_map={},
         files_preserve=[*keep],
-        stdin=_Descriptor(null),  # python-daemon's own has close-on-exec
+        stdin=_Descriptor(null),  # that of python-daemon has close-on-exec
         stdout=_Descriptor(1),
         stderr=_Descriptor(2),
     ).open()
@@ -89,7 +88,8 @@ def become_daemon(keep: Iterable[int]) -> None:
     atexit._clear()
     soft = os.environ.get("ZMSVC_NOFILE")
     if soft is not None:
-        # The daemon raised its own soft limit. In a task, select() fails for descriptors above 1023.
+        # The daemon has raised its own soft limit. A task gets back the former one, because its select()
+        # fails for descriptors above 1023.
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     for name in list(os.environ):
         if environment.inherited(name):
@@ -123,7 +123,8 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
     os.dup2(stream, 2)
     if output is None and stream > 2:
         os.close(stream)
-    # Looked up now: the user database may be on another machine, and may not have answered the supervisor.
+    # The task looks this up itself: the user database may be on another machine, and may not have answered
+    # the supervisor.
     entry = None if spec.user is None else _entry(spec.user)
     other_user = entry is not None and entry.pw_uid != os.geteuid()
     files = _EnvironmentFiles(spec.environment_file)
@@ -171,7 +172,7 @@ def _limit(spec: LaunchSpec) -> None:
             raise LaunchError(f"cannot set nice to {spec.nice}: {error.strerror}") from error
     if spec.oom_score_adjust is not None:
         try:
-            # Written before the user changes: a lower value needs CAP_SYS_RESOURCE.
+            # Write this before the user changes: a lower value needs CAP_SYS_RESOURCE.
             with open("/proc/self/oom_score_adj", "w") as file:
                 file.write(str(spec.oom_score_adjust))
         except OSError as error:
@@ -179,8 +180,8 @@ def _limit(spec: LaunchSpec) -> None:
 
 
 def _change_directory(text: str) -> None:
-    """Change to the working directory, as the user of the task: a network file system may give only that user
-    access.
+    """Change to the working directory. This is done as the user of the task, since a network file system may
+    give access to that user alone.
     """
     path, optional = optional_path(text)
     path = _home() if path == "~" else path
@@ -221,11 +222,13 @@ class _EnvironmentFiles:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._found: list[tuple[str, str, Mapping[str, str]]] = [(text, "", {}) for text in texts]
-        """Of each file the text of its element, the reason why it is not read yet, and its variables."""
+        """For each file the text of its element, the reason why it has not been read yet, and its
+        variables.
+        """
 
     def read(self, *, for_other_user: bool) -> None:
-        """Read the files before the user changes: the daemon may be the only one that can read them. Leave
-        those that the task's other user could have replaced. Raises LaunchError.
+        """Read the files before the user changes, since only the daemon may be able to read them. Leave out
+        those that the user of the task could have replaced. Raises LaunchError.
         """
         self._found = [
             (text, why, {} if why else _read_file(text))
@@ -289,8 +292,9 @@ def _change_owner(entry: pwd.struct_passwd | None, user: str | None, group: str 
 def _entry(user: str) -> pwd.struct_passwd:
     """Return a user's entry in the user database. Raises LaunchError for an unknown name.
 
-    An unknown number is a user without a name, as containers have them, with the group of the same number and
-    no other groups. Container runtimes would add group 0, but on a machine with other users that is root's.
+    An unknown number is a user without a name, as in containers, in the group of the same number and in no
+    other groups. Container runtimes would add group 0, but that is the group of root on a machine with other
+    users.
     """
     uid = numeric_id(user)
     if uid is None:
@@ -328,8 +332,8 @@ def _set_environment(spec: LaunchSpec, from_files: Mapping[str, str]) -> None:
 
 
 def apply_environment(variables: Mapping[str, str]) -> None:
-    """Apply variables that usually take effect at the start of an interpreter to this running one, as far as
-    possible.
+    """Apply variables that usually have their effect at the start of an interpreter to this one, which runs
+    already, as far as possible.
     """
     if "TZ" in variables:
         time.tzset()
@@ -337,7 +341,7 @@ def apply_environment(variables: Mapping[str, str]) -> None:
     places = [os.path.abspath(place) for place in variables.get("PYTHONPATH", "").split(os.pathsep) if place]
     sys.path[0:0] = [place for place in places if place not in sys.path]
     if any(name == "LANG" or name.startswith("LC_") for name in variables):
-        # An interpreter sets only LC_CTYPE at its start, and ignores a locale that is not installed.
+        # As an interpreter does at its start, set only LC_CTYPE, and ignore a locale that is not installed.
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_CTYPE, "")
 
@@ -402,8 +406,8 @@ def join() -> None:
 
 
 def finish() -> None:
-    """Do what the interpreter does at its end: this process leaves by os._exit(), because the stack of the
-    process that forked it lies below.
+    """Do what the interpreter does at its end. This process itself leaves by os._exit(), because the stack
+    below is that of the process which forked it.
     """
     # Broad excepts: these are the user's callbacks and files, and all of them must be processed.
     try:

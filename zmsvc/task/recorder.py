@@ -1,5 +1,5 @@
-"""Replace the process, supervisor and bus of one task in a unit test: record the task's calls, and let no
-time pass.
+"""Take the place of process, supervisor and bus of one task in a unit test: record the calls of the task, and
+let no time pass.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from zmsvc.task.updates import as_json
 
 
 class Recorder:
-    """The record of a task's calls. It raises the exceptions of a real runtime for the same invalid
-    arguments.
+    """The record of the calls of a task. For invalid arguments it raises the same exceptions as the real
+    runtime.
     """
 
     updates: list[dict[str, Any]]

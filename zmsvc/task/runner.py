@@ -28,8 +28,8 @@ log = logging.getLogger("task")
 
 
 def prepare_zygote(keep: Iterable[int]) -> None:
-    """Set up the state that all tasks share, once, in the process that forks them. Close its descriptors
-    except `keep`.
+    """Set up once, in the process that forks tasks, the state with which all tasks begin. Close its
+    descriptors except `keep`.
     """
     process.become_daemon(keep)
 
@@ -46,8 +46,8 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
         spec = replace(spec, instance=spec.context)
     _set_title(spec)
     sink = _log_to(spec, fds)
-    # Connected before the user changes, because the task's user may have no access to the socket. The kernel
-    # adds the sender's credentials to each datagram.
+    # Connect before the user changes, because the user of the task may have no access to the socket. The
+    # kernel adds the credentials of the sender to each datagram.
     notifier = Notifier(spec.notify, spec.task if spec.service_type == "Thread" else "")
     # A broad except: a resource limit may make any call fail, and then the task has not been started.
     try:

@@ -78,7 +78,7 @@ class TaskRuntime:
         self._loaded = False
         self.service: TaskService | None = None
         self._service: TaskService | None = None
-        """The service once it receives messages."""
+        """The service, when it receives messages."""
         self._subscription: Subscription | None = None
         self._in_callback = False
         self._watched: dict[int, Callable[[], None]] = {}
@@ -120,7 +120,7 @@ class TaskRuntime:
                     )
         finally:
             self._stop.interruptible = before
-        # Checked again: a signal after the loop's last check has not interrupted anything.
+        # Check again: a signal after the last check of the loop has not interrupted anything.
         return self._stop.requested
 
     def _wait_in_other_thread(self, until: float) -> bool:
@@ -257,7 +257,8 @@ class TaskRuntime:
             self._call(task.setup)
             if self._stop.requested:
                 return
-            # After setup, because on_control may rely on it. Until then messages wait in the socket.
+            # This comes after setup, because on_control may rely on that. Until then messages wait in the
+            # socket.
             if subscription is not None:
                 self._service, self._subscription = service, subscription
                 if self._event_loop is not None:
@@ -295,11 +296,11 @@ class TaskRuntime:
     def _loop(self, task: LoopedTask) -> None:
         due = self._stop.now()
         while not self._stop.requested:
-            # Once in a tenth of the watchdog's time, and not before each step, since there may be a thousand
-            # steps a second. A step then has nine tenths of the time.
+            # Feed the watchdog once in a tenth of its time and not before each step, since there may be a
+            # thousand steps a second. So a step has nine tenths of that time.
             self._feed(self._stop.now(), self._watchdog / 10)
             task.step()
-            # Count from the planned start. Otherwise the duration of the step and each late wake-up would add
+            # Count from the planned start, since otherwise the durations of steps and late wake-ups would add
             # up. Missed steps are left out.
             due = max(due + task.interval, self._stop.now())
             self.wait(due - self._stop.now())
@@ -340,19 +341,19 @@ def headline(error: BaseException) -> str:
     """Return the type of an exception and the first line of its text. For zmsvc's own errors, return the text
     alone.
 
-    The last line is not useful: SQLAlchemy and pydantic end with the address of a page, and notes (PEP 678)
-    come last, too.
+    The last line would not help: SQLAlchemy and pydantic end with the address of a web page, and notes (PEP
+    678) come last, too.
     """
     if isinstance(error, ZmsvcError):
         return str(error)
     if isinstance(error, SyntaxError):
-        # The error's own text has the last part of the path only, and each service may have such a file.
+        # The text of the error has only the last part of the path, and each service may have such a file.
         where = f" ({error.filename}, line {error.lineno})" if error.filename else ""
         return f"{type(error).__name__}: {error.msg}{where}"
     first, *more = [
         line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()
     ]
-    # If the text begins with an empty line, the first line has only the type.
+    # The first line has only the type if the text begins with an empty line.
     return f"{first} {more[0]}" if more and first.find(":") == len(first) - 1 else first
 
 

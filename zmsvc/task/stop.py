@@ -1,5 +1,5 @@
-"""A stop request, and how it reaches a waiting or working thread. Set once, by SIGTERM or a call; never
-cleared.
+"""A stop request, and the ways in which it reaches a thread that waits or works. SIGTERM or a call makes the
+request; it is never taken back.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Stop:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def listen(self) -> None:
-        """From now on accept stop requests from outside the process, if the subclass can receive any."""
+        """Accept stop requests from outside the process from now on, if the subclass can receive any."""
 
     def request(self) -> None:
         if not self.requested:
@@ -102,8 +102,8 @@ class SignalStop(Stop):
     def listen(self) -> None:
         for number in _SIGNALS:
             signal.signal(number, self._on_sigterm)
-        # A process that the task forks shares the descriptors above. So from its first moment on, a SIGTERM
-        # to that process must not write to them.
+        # A process that the task forks shares the descriptors above, so SIGTERM to that process must never
+        # write to them.
         os.register_at_fork(
             before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_reset_signals
         )
@@ -126,8 +126,9 @@ class SignalStop(Stop):
             signal.set_wakeup_fd(before)
 
     def pause(self, seconds: float, poll: select.poll) -> list[int]:
-        # Without the wakeup descriptor a signal just before poll() would be noticed only after the sleep. It
-        # is set only while we sleep: at other times an event loop of the user may have set its own.
+        # Without the wakeup descriptor, a signal just before poll() would be noticed only after the sleep.
+        # The descriptor is set only while we sleep, since an event loop of the user may set its own at other
+        # times.
         before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         try:
             return [] if self.requested else super().pause(seconds, poll)

@@ -60,8 +60,8 @@ class _Member:
         self._runtime = TaskRuntime(
             spec, fds, status_sink=self._notifier, bus=bus, stop=self.stop, log=self._log
         )
-        # Not a daemon thread: the threads that the task starts would inherit that, and would not be joined at
-        # the end.
+        # This must not be a daemon thread: threads that the task starts would inherit that, and would not be
+        # joined at the end.
         self.thread = threading.Thread(target=self._run, name=spec.task, daemon=False)
 
     def _add_fields(self, record: logging.LogRecord) -> bool:
@@ -81,7 +81,7 @@ class _Member:
             return loader.load(self._spec.instance, self._spec.search)
 
     def close(self) -> None:
-        """Join the thread, which has ended, and release its resources: the task's next run creates new
+        """Join the thread, which has ended, and release its resources. The next run of the task creates new
         ones.
         """
         self.thread.join()
@@ -101,7 +101,7 @@ class _Process:
         self._bus = bus
         self._members: dict[int, _Member] = {}
         self._loading = threading.Lock()
-        """Serializes imports, so that two tasks of one service import it once."""
+        """This lock serializes imports, so that two tasks of one service import it only once."""
         self._ends: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._end_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 

@@ -1,9 +1,9 @@
-"""Send a task's results to the supervisor: each once and unchanged, or the caller learns that it was not
-sent.
+"""Send the results of a task to the supervisor. Each is sent once and unchanged, or the caller gets to know
+that it was not sent.
 
 The supervisor accepts a sustained rate of 1,000 results per second and task. A task that reports faster waits
-here, a millisecond for each result. A task that finds the supervisor's queue full waits for room. During the
-wait the watchdog is fed, and a stop request ends the wait.
+here for a millisecond with each result, and a task that finds the queue of the supervisor full waits for
+room. Meanwhile the watchdog is fed; a stop request ends the wait.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zmsvc.task.stop import Stop, Stopped
 Feed = Callable[[], object]
 
 LAST_WORDS = 1.0
-"""Seconds that a result may wait for room after the stop request, such as a result of `close`."""
+"""Seconds that a result may wait for room after the stop request, for example a result of `close`."""
 
 
 class Reporter(Protocol):
@@ -52,8 +52,8 @@ class Updates:
         text = as_json(items)
         if feed is None:
             return self._report(text, wait=wait, feed=None)
-        # If a signal interrupted between the send and the count, the next result would have the same number,
-        # and the supervisor would drop it as a duplicate.
+        # If a signal came between the send and the count, the next result would have the same number, and the
+        # supervisor would drop it as a duplicate.
         before, stopping, self._stop.interruptible = self._stop.interruptible, self._stop.requested, False
         try:
             done = self._report(text, wait=wait, feed=feed)

@@ -1,4 +1,5 @@
-"""Rehearse the start of a task in the zygote, until the interpreter has specialized all code of a start.
+"""Rehearse the start of a task in the zygote until the interpreter has specialized all code that a start
+runs.
 
 CPython 3.11 specializes code as it runs (PEP 659): it writes to the code, to the caches of attributes beside
 it, and to the name objects. In a fork each write to a page copies it. The rehearsal saves 90 of the 1,090
@@ -51,7 +52,7 @@ def rehearse(log: str = "journal") -> None:
     with _restored(), _notify_socket() as receiver, _device() as device:
         spec = _spec(notify_socket=f"@{receiver.getsockname()[1:].decode()}", device=device, log=log)
         until = time.monotonic() + LONGEST
-        # Without FILL the copies lie scattered in holes of the heap, which is worse than no copies.
+        # Without FILL the copies would be scattered over holes of the heap, which is worse than no copies.
         if not {Switch.GATHER, Switch.FILL} & disabled():
             watch = code_copies.RunDetector()
             for _ in range(FIRST_ROUNDS):
@@ -64,7 +65,8 @@ def rehearse(log: str = "journal") -> None:
 
 
 def _play(spec: LaunchSpec, receiver: socket.socket) -> None:
-    # The journal gets no entry. For other logs the task's output is a pipe, which the log's sink closes.
+    # The journal gets no entry. With other logs the output of a task is a pipe, which the sink of the log
+    # closes.
     output = None if spec.log == "journal" else os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     status = runner.run(
         forking.decode_launch(forking.encode_launch(spec)), Descriptors(output=output), _NoSignals
@@ -105,8 +107,8 @@ def _spec(*, notify_socket: str, device: str, log: str) -> LaunchSpec:
 
 @contextlib.contextmanager
 def _restored() -> Iterator[None]:
-    """Restore the process state that a start changes. Only the log's sink stays, closed; each task opens
-    it.
+    """Restore the state of the process that a start changes. Only the sink of the log stays; it is closed,
+    and each task opens it.
     """
     fds = [os.dup(fd) for fd in (1, 2)]
     environment = dict(os.environ)
@@ -167,7 +169,9 @@ def _read(xsub: zmq.Socket[bytes]) -> None:
 
 
 class _NoSignals(SignalStop):
-    """A stop request that no signal makes: os.register_at_fork cannot be undone after the rehearsal."""
+    """A stop request without signals: os.register_at_fork, which those need, could not be undone after the
+    rehearsal.
+    """
 
     ends_process = False
 

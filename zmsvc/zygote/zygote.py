@@ -1,10 +1,10 @@
-"""The zygote's loop. It has imported everything but the user's code before it forks, so that a start costs
-milliseconds.
+"""The loop of the zygote. Before it forks, it has imported everything but the code of the user, so a start
+takes milliseconds.
 
-A page is shared between the zygote and a task until one of them writes it; then the kernel copies it. Copied
-pages are most of the cost of a start. So the zygote does once whatever all tasks have in common, and only the
-task reads its launch. This also keeps the secrets of one task out of the memory that the next task is forked
-with. The zygote creates no ZMQ context, because its forks would share it.
+The zygote and a task share a page until one of them writes to it; then the kernel copies it. Copied pages are
+most of the cost of a start. So the zygote does once whatever all tasks have in common, and only the task
+reads its launch. This also keeps the secrets of one task out of the memory of the next one. The zygote
+creates no ZMQ context, because its forks would share it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ NAME = "zmsvc-zygote"
 
 def run(channel: socket.socket, start_gate: int, keeper: int, *, cgroups: bool) -> NoReturn:
     """Fork tasks until the keeper closes the channel."""
-    # A task is forked in this frame. It must never return from it, and no failure of the code below may make
-    # it return.
+    # A task is forked in this frame and must never return from it, whatever fails in the code below.
     try:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -84,8 +83,8 @@ def _run_task(
     status, task, fds = CANNOT_EXECUTE, "?", Descriptors()
     # The task must never return into the loop that forks tasks.
     try:
-        # Close the descriptor, not the socket object: writing to the object would copy its page, and nothing
-        # uses or frees it any more.
+        # Close the descriptor and not the socket object: a write to the object would copy its page. Nothing
+        # uses or frees the object any more.
         os.close(channel.fileno())
         os.setsid()
         linux.die_with_parent(keeper)
@@ -95,8 +94,8 @@ def _run_task(
             linux.enter_cgroup(Path(f"/proc/self/fd/{fds.cgroup}"))
         if fds.cgroup is not None:
             os.close(fds.cgroup)
-        # From here on other processes can notice the task, so the keeper has to know its PID first. A keeper
-        # of an earlier zmsvc uses one gate for all tasks.
+        # From here on other processes can notice the task, so the keeper has to know the PID of the task
+        # first. A keeper of an earlier zmsvc uses one gate for all tasks.
         own_gate = start_gate if fds.gate is None else fds.gate
         if os.read(own_gate, 1):
             for fd in {start_gate, own_gate}:
