@@ -95,14 +95,11 @@ class Keeper:
         self._systemd = Relay(os.environ.pop("NOTIFY_SOCKET", None), self._dispatcher)
         self._outbox: deque[tuple[sv.Report, dict[str, int]]] = deque()
         self._flush_at: float | None = None
-        """The time at which the keeper tries again to send the waiting messages, after the kernel had no
-        memory or descriptor for one of them.
-        """
+        """The time of the next try to send, after the kernel had no memory or descriptor for a message."""
         self._stopping = False
         self._waits_since_stop: float | None = None
-        """The time at which the keeper waited for events again after the first signal that ends the context.
-        A second SIGINT is measured from here, so that the work of the keeper does not make a forwarded signal
-        late.
+        """The time at which the keeper waited again after the first signal that ends the context. A second
+        SIGINT is measured from here: work of the keeper must not make a forwarded signal late.
         """
         self._ending: float | None = None
         self._nothing_left = False
