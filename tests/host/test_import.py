@@ -279,6 +279,7 @@ def test_a_file_that_is_missing_or_has_other_bytes_ends_with_2(home: Path, capsy
         ("environment=A=b=c", 3, "environment: it cannot be read"),
         ("environment=A-B=c", 3, "the variable 'A-B' is left out"),
         ("numprocs=many", 3, "numprocs=many: not a number"),
+        ("numprocs=-1\n[program:b]\ncommand=b", 3, "numprocs=-1: expected 0 to 1000"),
         ("directory=sub", 3, "directory=sub: <working_directory>"),
         ("startretries=0", 3, "startretries=0"),
         ("[program:b]\ncommand=b 'c", 3, "the task 'b' is left out: its command cannot be split"),

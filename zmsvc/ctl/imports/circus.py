@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from zmsvc.ctl.imports import ini_file
-from zmsvc.ctl.imports.drafts import TaskDraft
+from zmsvc.ctl.imports.drafts import TaskDraft, copies
 from zmsvc.ctl.imports.ini_file import Section
 from zmsvc.ctl.imports.report import Place, Report
 
@@ -121,7 +121,8 @@ class _Watcher:
         if not self.section.text("cmd"):
             self.report.warn(self.section.place, f"[{self.section.name}] has no cmd, and is left out")
             return
-        count = min(self.number("numprocesses", 1), 1000)
+        count = self.number("numprocesses", 1)
+        count = copies(count, self.section.at("numprocesses"), f"numprocesses={count}", self.report)
         for number in range(1, count + 1):
             draft = TaskDraft(
                 name=self.name if count == 1 else f"{self.name}-{number}",

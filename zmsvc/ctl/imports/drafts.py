@@ -20,6 +20,8 @@ from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.service_options import read_options
 
 _BY_NAME = {option.name: option for option in OPTIONS}
+_MAX_COPIES = 1000
+"""The maximum number of tasks that one program becomes."""
 _VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -98,6 +100,14 @@ class TaskDraft:
         notes = FaultList()
         read_options(service, [_BY_NAME[option]], notes)
         return "; ".join(words for _, words in notes.found)
+
+
+def copies(count: int, place: Place, said: str, report: Report) -> int:
+    """Return the number of tasks of a program that runs `count` times."""
+    if 0 <= count <= _MAX_COPIES:
+        return count
+    report.warn(place, f"{said}: expected 0 to {_MAX_COPIES}")
+    return min(max(count, 0), _MAX_COPIES)
 
 
 def finished(drafts: Iterable[TaskDraft], restart: str | None) -> list[CommandTask]:

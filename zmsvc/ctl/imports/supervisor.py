@@ -14,7 +14,7 @@ from pathlib import Path
 
 from zmsvc.core.values import quote
 from zmsvc.ctl.imports import ini_file
-from zmsvc.ctl.imports.drafts import TaskDraft
+from zmsvc.ctl.imports.drafts import TaskDraft, copies
 from zmsvc.ctl.imports.ini_file import Section, Value
 from zmsvc.ctl.imports.report import Place, Report
 
@@ -196,7 +196,8 @@ class _Program:
             self.report.warn(self.section.place, f"[{self.section.name}] has no command, and is left out")
             return
         count, start = self._number("numprocs", 1), self._number("numprocs_start", 0)
-        for number in range(start, start + min(count, 1000)):
+        count = copies(count, self.section.at("numprocs"), f"numprocs={count}", self.report)
+        for number in range(start, start + count):
             names = {
                 "program_name": self.name,
                 "group_name": self.group,
