@@ -14,14 +14,15 @@ WARNING = 4
 TARGET = "ZMSVC_LOG"
 """The variable with the log target of a daemon, as `journal.configure` takes it."""
 DETACHED = "ZMSVC_DETACHED"
-"""The variable that is set if the standard error of this daemon leads into the log file, not to a person."""
+"""The variable that is set if the standard error of this daemon leads into the log file and not to a
+person.
+"""
 
 
 def complain(text: str) -> None:
-    """Write lines to standard error, without control characters, and to the log file if this daemon has one.
-
-    Lines that the reader does not take are lost: a stopped journald, a full disk or a closed terminal must
-    not block or end a daemon.
+    """Write lines without control characters to standard error, and to the log file if this daemon has one.
+    Lines that the reader does not take are lost, because a stopped journald, a full disk or a closed terminal
+    must not block or end a daemon.
     """
     target = os.environ.get(TARGET, "")
     path = target.removesuffix("+stderr")

@@ -1,8 +1,9 @@
 """A hook for fault injection: the supervisor calls `reached` before every side effect, and a test may arm it.
 
-`ZMSVC_CRASH_FILE` names a file. If it has a number, each side effect counts it down, and the process is
-killed before the side effect that brings it to 0. If it has a name, the process is killed before the first
-side effect of that name, as by kill -9 between two lines. Without the variable the hook does nothing.
+`ZMSVC_CRASH_FILE` names a file. If the file has a number, each side effect counts it down, and the process
+dies before the side effect at which it becomes 0. If the file has a name, the process dies before the first
+side effect of that name. It dies as if kill -9 had come between two lines. Without the variable the hook does
+nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Create directories that only this user can change, check each step of a path from the root, and open files
 without following links.
 
-This module prevents two attacks: a directory in /tmp that another user created first, and links that a task
-of another user left in a directory which root uses later. `paths` has the names of the directories.
+This prevents two attacks: another user creates a directory in /tmp first, and a task of another user leaves
+links in a directory that root uses later. `paths` has the names of the directories.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _check_step(directory: str, path: Path, trusted: set[int]) -> None:
 
 
 def _trusted() -> set[int]:
-    """Return root, this user, and the owner of the root directory, which may have another number in a user
+    """Return root, this user, and the owner of the root directory, which may be another one in a user
     namespace.
     """
     return {0, os.geteuid(), os.stat("/").st_uid}
@@ -134,7 +134,7 @@ def _typed() -> set[int]:
 
 
 def writers(about: os.stat_result) -> str:
-    """Describe the users other than the owner who may write; empty if there are none."""
+    """Return a description of the users other than the owner who may write; empty if there are none."""
     if about.st_mode & stat.S_IWOTH:
         return "everybody"
     if about.st_mode & stat.S_IWGRP and not _private(about.st_gid):
@@ -211,8 +211,8 @@ def check_way(directory: Path) -> None:
 
 
 def check_source(file: Path) -> None:
-    """Raise PlaceError if another user could make a path lead to a different file, such as one that only this
-    user may read. Users who can only change the text of the file are permitted. Raises OSError.
+    """Raise PlaceError if another user could make a path lead to a different file, for example to one that
+    only this user may read. A user who can only change the text of the file is permitted. Raises OSError.
 
     Links and directories on the way may belong to the user who ran `sudo`.
     """
@@ -225,10 +225,9 @@ def check_source(file: Path) -> None:
 
 
 def check_target(file: Path) -> None:
-    """Raise PlaceError if another user could redirect a write to this path. The directory may not exist yet.
-
-    Users other than root may work in a directory that others can write to, but links of other users are
-    refused.
+    """Raise PlaceError if another user could redirect a write to this path. The directory may be missing.
+    Users other than root may work in a directory to which others can write, but not through links of other
+    users.
     """
     trusted = _trusted() | _typed()
     there = next(parent for parent in file.parents if os.path.lexists(parent))

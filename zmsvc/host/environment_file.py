@@ -14,7 +14,7 @@ from zmsvc.core.values import optional_path
 from zmsvc.host import directories
 
 MOST = 1 << 20
-"""Bytes of one file. The kernel accepts less as the environment of a program."""
+"""Bytes of one file. This is more than the kernel accepts as the environment of a program."""
 
 
 def read_all(texts: Iterable[str]) -> dict[str, str]:
@@ -70,7 +70,7 @@ def _content(path: str) -> bytes:
             raise ValueError("not a regular file")
         data = file.read(MOST + 1)
     if data is None:
-        # A file of the kernel that has nothing to read now.
+        # This is a file of the kernel that has nothing to read now.
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     if len(data) > MOST:
         raise ValueError(f"more than {MOST >> 20} MiB")

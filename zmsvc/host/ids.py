@@ -13,6 +13,6 @@ def transaction_id() -> str:
     """Return 20 random characters of A-Z0-9."""
     letters = ""
     while len(letters) < 20:
-        # 252 is the largest multiple of 36 in a byte: with more values some letters would be more likely.
+        # 252 is the largest multiple of 36 in a byte. With all values some letters would be more likely.
         letters += "".join(LETTERS[byte % 36] for byte in os.urandom(32) if byte < 252)
     return letters[:20]

@@ -23,9 +23,9 @@ def stamp(at: float) -> str:
 
 
 def offer(fd: int, data: bytes) -> bool:
-    """Write to a terminal or a pipe as much as fits now; return False if that is not all. Raises OSError.
+    """Write to a terminal or a pipe what it takes now; return False if that is not all. Raises OSError.
 
-    A ready pipe takes PIPE_BUF bytes without blocking; a stopped terminal (Ctrl-S) is not ready.
+    A pipe that is ready takes PIPE_BUF bytes without blocking. A stopped terminal (Ctrl-S) is not ready.
     """
     ready = select.poll()
     ready.register(fd, select.POLLOUT)
@@ -39,8 +39,9 @@ def offer(fd: int, data: bytes) -> bool:
 class LogFile:
     """A log file that follows its path.
 
-    After `mv` the old file is written until the path names another one, or until `reopen`: logrotate itself
-    creates the new file with its owner and mode. After `rm` the next write creates a new file.
+    After `mv`, lines go into the old file until the path names another one, or until `reopen`, because
+    logrotate itself creates the new file with its owner and mode. After `rm`, the next write creates a new
+    file.
     """
 
     def __init__(self, path: str, *, later: bool = False) -> None:
@@ -80,13 +81,13 @@ class LogFile:
             self._open()
 
     def write(self, data: bytes) -> OSError | None:
-        """Append complete lines to the file that the path names. Return the error if lines were lost, which
-        are counted.
+        """Append complete lines to the file that the path names. If lines are lost, count them and return the
+        error.
         """
         try:
             self.follow()
         except OSError as error:
-            # The new file at the path cannot be opened: write to the old one, if there is one.
+            # The new file at the path cannot be opened. Write to the old one, if there is one.
             if self.fd < 0:
                 self._lose(len(data), data)
                 return error

@@ -1,5 +1,5 @@
-"""Compute the paths of contexts: as root, as a user, under systemd, and by the ZMSVC_*_DIR overrides. The
-only directory that this module creates is the private root in /tmp.
+"""Compute the paths of contexts: those of root, of a user, of a unit of systemd, and those of the variables
+ZMSVC_*_DIR. This module creates no directory but the private root in /tmp.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Places:
 
     @property
     def context_mark(self) -> bytes:
-        """The variable that identifies the processes of this context: all of them, and no others, have it in
-        their environment.
+        """The variable by which the processes of this context are known: all of them have it in their
+        environment, and no others.
         """
         return b"NOTIFY_SOCKET=" + os.fsencode(self.notify_socket)
 
     @property
     def subscribe_socket(self) -> Path:
-        """The socket where the context's own tasks subscribe, and where all clients do if the context file
-        has no endpoints.
+        """The socket at which tasks of the context subscribe. If the context file has no endpoints, all
+        clients do.
         """
         return self.runtime / "sub"
 
@@ -221,8 +221,8 @@ def places(target: str) -> Places:
 
 
 def _of_unit(variable: str, override: str, name: str) -> Path | None:
-    """Return the directory that systemd created for this unit, if it is this context's. An explicit override
-    takes precedence.
+    """Return the directory that systemd has created for this unit, if that is the unit of this context. An
+    explicit override takes precedence.
     """
     given = os.environ.get(variable, "").split(":")[0]
     if not given or os.environ.get(override) or Path(given).name != name:
@@ -248,8 +248,8 @@ def past_contexts() -> list[str]:
 
 
 def control_socket(name: str) -> Path:
-    """Return the path of a context's control socket: in this unit's directory, in this user's, or else in the
-    system's.
+    """Return the path of the control socket of a context: in the directory of this unit, or that of this
+    user, or else that of the system.
     """
     if (own := _of_unit("RUNTIME_DIRECTORY", "ZMSVC_RUNTIME_DIR", name)) is not None:
         return own / "control.sock"
@@ -275,8 +275,8 @@ def _control_sockets() -> list[Path]:
 
 
 def _found(directory: Path, pattern: str) -> list[Path]:
-    """Return the matching files in a directory; none if we may not read it, such as root's after `su` without
-    `-`.
+    """Return the matching files in a directory; none if we may not read it, for example that of root after
+    `su` without `-`.
     """
     try:
         return list(directory.glob(pattern))

@@ -23,8 +23,8 @@ def insist(program: str) -> None:
 
 
 def check_kernel() -> None:
-    """Raise RequirementError for the first missing feature. Each feature is tried: a seccomp filter may
-    forbid what the kernel's version has.
+    """Raise RequirementError for the first missing feature. Each feature is tried, since a seccomp filter may
+    forbid one that the kernel has.
     """
     for feature, since, works in (
         ("pidfd_open(2) and pidfd_send_signal(2)", "5.3", _has_pidfd),

@@ -1,8 +1,6 @@
 """Send and receive packets over a SOCK_SEQPACKET Unix socket, as the processes of a context do. A packet is
-one JSON object, or bytes for a fork.
-
-A body that is too large for a packet travels in a sealed memfd beside a packet of one byte, so its size has
-no limit. The messages in the packets are in zmsvc.protocol.
+one JSON object, or bytes for a fork. A body that is too large for a packet is sent as a sealed memfd with a
+packet of one byte, so its size has no limit. The messages in the packets are in zmsvc.protocol.
 """
 
 from __future__ import annotations
@@ -19,9 +17,9 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.host.kernel import memfd
 
 INLINE = 65536
-"""The most bytes of JSON in a packet itself."""
+"""The limit in bytes of JSON in the packet itself."""
 MAX_FDS = 8
-"""The most descriptors beside one object."""
+"""The number of descriptors that may come with one object."""
 
 Message = TypeVar("Message")
 Message_co = TypeVar("Message_co", covariant=True)
@@ -132,7 +130,9 @@ def _fds(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
 
 
 def _content(data: bytes, fds: list[int]) -> bytes:
-    """Return a packet's content. For a large one, read its memory file, the last of `fds`, and close it."""
+    """Return the content of a packet. The content of a large one is in a memory file, the last one of `fds`;
+    read and close that.
+    """
     if data != b"\0":
         return data
     memory = fds.pop()

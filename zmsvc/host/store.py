@@ -1,9 +1,9 @@
 """Save the world and the history in the state file: SQLite in WAL mode, one transaction per step, changed
 rows only.
 
-A decision is in the file before any process acts on it. The `sqlite3` shell can read the file while the
-daemon runs. A damaged file is renamed, and the file of a newer zmsvc is refused: neither is ever overwritten.
-Reading needs no space on the disk: a supervisor that takes over must start even if the disk is full or
+A decision is in the file before a process acts on it. The `sqlite3` shell can read the file while the daemon
+runs. A damaged file is renamed, and a file of a newer zmsvc is refused; neither is overwritten. To read the
+file takes no space on the disk, because a supervisor that takes over must start even if the disk is full or
 read-only.
 """
 
@@ -34,8 +34,8 @@ TRIM = 1000
 
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")
 _NO_ROOM = ("SQLITE_IOERR_SHM", "SQLITE_FULL")
-"""Errors if SQLite cannot create the index of the write-ahead log. The index is a file beside the log. The
-last process that closes the state file removes it.
+"""The errors of SQLite if it cannot create the index of the write-ahead log. The index is a file beside the
+log, which the last process that closes the state file removes.
 """
 
 _TABLES = """
@@ -75,10 +75,8 @@ def _of_keeper(world: World) -> tuple[str, bool, int]:
 
 
 class Store:
-    """An open state file. Raises StateError if it cannot be used.
-
-    With `trusted`, the history, which is large, is not checked for damage: a predecessor had the file open
-    until now.
+    """An open state file. Raises StateError if it cannot be used. With `trusted`, which says that a
+    predecessor had the file open until now, the large history is not checked for damage.
     """
 
     def __init__(
@@ -99,7 +97,7 @@ class Store:
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        # SQLite follows a link at the end of the path. Only we can write to the directory, so no link can
+        # SQLite would follow a link at the end of the path. Only we can write to the directory, so none can
         # appear after this check.
         for suffix in ("", "-wal", "-shm", "-journal"):
             file = self.path.with_name(f"{self.path.name}{suffix}")
@@ -128,8 +126,8 @@ class Store:
         return self._opened()
 
     def _opened(self) -> sqlite3.Connection:
-        # Only the owner may read the file: it has the tasks' reports, and the text of the context file, which
-        # may have secrets.
+        # Only the owner may read the file, because it has reports of tasks, and the text of the context file,
+        # which may have secrets.
         old = os.umask(0o077)
         try:
             db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0)
@@ -138,8 +136,8 @@ class Store:
         try:
             db.execute(f"PRAGMA locking_mode={'EXCLUSIVE' if self._alone else 'NORMAL'}")
             db.execute("PRAGMA journal_mode=WAL")
-            # With NORMAL a kill -9 loses nothing. A power cut may lose the last moments, but then all
-            # processes have ended, too.
+            # With NORMAL, kill -9 loses nothing. A power cut may lose the last moments, but it also ends all
+            # processes.
             db.execute("PRAGMA synchronous=NORMAL")
             self._check_schema(db)
         except BaseException:
@@ -184,10 +182,8 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def origin(self) -> str:
-        """Return the origin of this context's own messages. By it a supervisor recognizes its predecessor's
-        reports, and does not take them for orders.
-
-        It is created once, and saved with the next world.
+        """Return the origin of the own messages of this context. By it a supervisor recognizes reports of its
+        predecessor and does not take them for orders. It is created once, and saved with the next world.
         """
         origin = self.meta("origin")
         if origin is None:
@@ -201,8 +197,8 @@ class Store:
     # --- the world
 
     def context_files(self, epoch: str, path: Path) -> ContextFiles | None:
-        """Return the texts of the saved world's context, whose file is `path`; None if another keeper's
-        supervisor saved it.
+        """Return the files of the saved world, whose context file is `path`; None if a supervisor of another
+        keeper has saved it.
         """
         if self.meta("epoch") != epoch:
             return None
@@ -218,8 +214,8 @@ class Store:
         self._set_meta("context_parts", saved_parts(context.text, context.parts))
 
     def load(self, context: Context, boot: str) -> World:
-        """Return the last saved world, with `context`. From an earlier boot, only the state to resume is
-        kept, without its times.
+        """Return the last saved world, with `context`. Of an earlier boot only the state to resume is kept,
+        without its times.
         """
         same = self.meta("boot_id") == boot
         try:
@@ -259,9 +255,8 @@ class Store:
         }
 
     def _closed(self, *, same_boot: bool) -> dict[str, float]:
-        """Return the times at which transactions were stopped. From an earlier boot only their order is kept.
-
-        The times are not a column of the table: an earlier release could not write to such a table.
+        """Return the times at which transactions were stopped. Of an earlier boot only their order is kept.
+        The times have no column in the table, because an earlier release could not write to a table with it.
         """
         times = {str(name): float(at) for name, at in json.loads(self.meta("closed") or "{}").items()}
         if same_boot:
@@ -386,8 +381,8 @@ class Store:
             where.append("transaction_id = ?")
             arguments.append(transaction)
         if tasks:
-            # Few parameters: SQLite limits their number, and a client may name more tasks.
-            # A replica is also meant by the name before its number.
+            # This takes few parameters, because SQLite limits their number and a client may name more tasks.
+            # The name of a replica before its number stands for all replicas.
             named = "(SELECT value FROM json_each(?))"
             where.append(f"(task IN {named} OR substr(task, 1, instr(task, '{MARK}') - 1) IN {named})")
             arguments += [json.dumps(tasks)] * 2

@@ -1,7 +1,8 @@
 """Sample the resource usage of processes by psutil: memory, CPU, children, files, connections. The caller
 knows to which task a process belongs.
 
-Keys of zmicroservices 1.0 keep their 1.0 form, since programs read them. New values have new keys.
+Keys of zmicroservices 1.0 have values of the same form as there, since programs read them. New values have
+new keys.
 
 Do not import this module in the keeper or the supervisor's own process: psutil costs 20 ms and 5 MB.
 """
@@ -92,7 +93,7 @@ class ProcessSampler:
         self._wanted = wanted
         self._known: dict[int, psutil.Process] = {}
         self._used: dict[int, tuple[float, float]] = {}
-        """By PID: the CPU seconds of a process, and the monotonic time at which they were read."""
+        """For each PID the CPU seconds of the process, and the monotonic time at which they were read."""
 
     def keep(self, pids: Iterable[int]) -> None:
         """Forget all processes except these."""
@@ -102,8 +103,8 @@ class ProcessSampler:
             self._used.pop(pid, None)
 
     def begin(self, pids: Iterable[int]) -> None:
-        """Begin to measure the CPU of these processes, so that their first sample covers the time from now
-        on.
+        """Begin to measure the CPU time of these processes, so that their first sample covers the time from
+        now on.
         """
         for pid in pids:
             try:
@@ -112,11 +113,9 @@ class ProcessSampler:
                 continue
 
     def sample(self, pid: int) -> Figures | None:
-        """Return the figures of a process, sizes in MiB; None if it is gone. Figures of another user's
-        process that we may not read are zero or empty.
-
-        `cpu_percent` is the usage since the last sample, and in the first sample since the process started;
-        100 means one processor.
+        """Return the figures of a process, sizes in MiB; None if it is gone. Figures that we may not read, of
+        a process of another user, are zero or empty. `cpu_percent` is the usage since the last sample, or, in
+        the first sample, since the start of the process; 100 is one processor.
         """
         try:
             process = self._process(pid)
@@ -133,7 +132,8 @@ class ProcessSampler:
 
     def _process(self, pid: int) -> psutil.Process:
         known = self._known.get(pid)
-        # The PID may mean another process by now, whose CPU times must not be compared with the first one's.
+        # The PID may be that of another process by now. Its CPU times must not be compared with those of the
+        # earlier one.
         if known is None or not known.is_running():
             self._used.pop(pid, None)
             known = self._known[pid] = psutil.Process(pid)
@@ -164,8 +164,7 @@ class ProcessSampler:
         used = times.user + times.system
         before, at = self._used.get(process.pid) or (0.0, now - (time.time() - process.create_time()))
         self._used[process.pid] = (used, now)
-        # CPU times have the resolution of a clock tick: over a shorter time the quotient would be
-        # meaningless.
+        # CPU times have the resolution of a clock tick. Over a shorter time the quotient would mean nothing.
         return round(100 * max(0.0, used - before) / max(now - at, 0.01), 1)
 
 
@@ -188,7 +187,7 @@ def _allowed(look: Callable[[], list[Any]]) -> list[Any]:
 def _children(pid: int) -> list[Figures]:
     """Return all descendants of a process.
 
-    psutil would read every process of the machine for each of ours; the kernel has a list of children.
+    The kernel has a list of children, while psutil would read every process of the machine for each of ours.
     """
     found: list[Figures] = []
     seen: set[int] = set()
@@ -265,8 +264,8 @@ def _threads(pid: int, sizes: Mapping[str, float]) -> list[Figures]:
 
 
 def _plain(items: Iterable[Any]) -> list[list[Figures]]:
-    """Return psutil's tuples in the form of 1.0: each is a list of objects with one key and psutil's
-    value.
+    """Return tuples of psutil in the form of zmicroservices 1.0: each is a list of objects with one key and
+    the value of psutil.
     """
     return [[{name: getattr(item, name)} for name in item._fields] for item in items]
 

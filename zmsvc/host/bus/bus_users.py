@@ -1,9 +1,9 @@
 """Decide which users may connect to the bus of a context without CURVE keys. core/access.py states the rule.
 
-For ipc the kernel applies it by the file's owner, group and ACL with the users of tasks. For tcp over
-loopback the supervisor writes the context file's settings to the members file in the runtime directory, and
-the device reads that file, so that a reload takes effect at once. Without the file only root and the daemon's
-own user and group may connect.
+For ipc the kernel applies it by the owner, the group and the ACL of the socket file; the ACL has the users of
+tasks. For tcp over loopback the supervisor writes the settings of the context file to the members file in the
+runtime directory, and the device reads that file, so that a reload has its effect at once. Without the file
+only root and the daemon's own user and group may connect.
 """
 
 from __future__ import annotations
@@ -32,17 +32,16 @@ def write(file: Path, context: Context) -> None:
     """Write the members file for a context. Raises OSError."""
     users = sorted({task.user for task in context.tasks.values() if task.user})
     directories.write_new(file, json.dumps({"access": context.bus_access, "users": users}), 0o640)
-    # A Monitor task of another user reads the file, too. On a file system without ACLs it cannot, and accepts
-    # fewer users.
+    # A Monitor task of another user reads the file, too. On a file system without ACLs it cannot, and then it
+    # accepts fewer users.
     with contextlib.suppress(OSError):
         acl.admit(file, other_users(users))
 
 
 def open_sockets(places: Places, context: Context) -> tuple[frozenset[int], list[str]]:
-    """Let the user of each task open the sockets of the bus. Withdraw that from users that the context file
-    no longer names.
-
-    Return the users that can open all of them, and the problems to report to the operator.
+    """Let the user of each task open the sockets of the bus, and no longer users that the context file does
+    not name any more. Return the users that can open all of the sockets, and the problems to report to the
+    operator.
     """
     uids = other_users(task.user for task in context.tasks.values() if task.user)
     problems = []
@@ -108,8 +107,8 @@ class BusUsers:
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._daemon = (os.geteuid(), os.getegid())
-        """User and group of the daemon. Those of the file's owner replace them, since this process may be a
-        task of another user.
+        """The user and the group of the daemon: first those of this process, and then those of the file,
+        since this process may be a task of another user.
         """
         self._seen: tuple[int, int] | None = None
         self._access: str = BusAccess.MEMBERS
@@ -136,7 +135,7 @@ class BusUsers:
             entry = pwd.getpwuid(uid)
         except KeyError:
             return False
-        # The file may have another name of the same user ID.
+        # The file may have another name for the same user ID.
         return uid in map(number, self._users) or self._daemon[1] in os.getgrouplist(
             entry.pw_name, entry.pw_gid
         )

@@ -38,7 +38,7 @@ def send_once(
 ) -> bool:
     """Publish one message, and return True when the device has received it.
 
-    With `presence`, first wait for a subscription that begins with it: the recipient may be starting. Return
+    With `presence`, wait for a subscription that begins with it first: the recipient may be starting. Return
     False if the device was reached but has no subscription for the message, or if the recipient did not
     subscribe in time; the message was not sent. Raises RefusedError if the device does not let this user
     connect. Raises ZmsvcError if no device answers, or if the device may not have received the message.
@@ -53,8 +53,8 @@ def send_once(
 
 
 class _Connection:
-    """A connected publisher of one message, and a duplicate of its connection's descriptor that outlives
-    libzmq's socket.
+    """A connected publisher of one message, with a duplicate of the descriptor of its connection, which
+    outlives the socket of libzmq.
 
     HANDSHAKE_SUCCEEDED says nothing about the message (of 50 sent right after it, 15 arrived), and libzmq's
     linger does not report its outcome. So the publisher shuts down its side of the connection after libzmq
@@ -100,8 +100,8 @@ class _Connection:
         poller.register(self._monitor, zmq.POLLIN)
         reached = complete = matched = False
         present = not presence
-        # The sentinel is the last subscription if libzmq keeps them in a sorted tree. A build that does not
-        # gets 20 ms for the others.
+        # If libzmq has subscriptions in a sorted tree, the sentinel is the last one. A build in which it is
+        # not gets 20 ms for the others.
         while self._left_ms() and poller.poll(
             min(_SETTLE_MS, self._left_ms()) if complete and present else self._left_ms()
         ):
@@ -136,7 +136,7 @@ class _Connection:
         if connection is None:
             raise lost
         if _peer_has_closed(connection):
-            # The device ends after an order to exit, so this need not be a failure.
+            # After an order to exit the device ends, so this may be no failure.
             if not _had_read_all(connection, self._left_ms()):
                 raise lost
             return
@@ -201,17 +201,15 @@ def _peer_has_closed(connection: socket.socket) -> bool:
 
 
 def _had_read_all(connection: socket.socket, timeout_ms: int) -> bool:
-    """Return True if the peer had read everything before it closed a TCP connection. Otherwise its kernel
-    resets the connection.
-
-    libzmq has consumed the error of the reset, but the connection's state still differs. A Unix socket has no
-    such state.
+    """Return True if the peer had read everything before it closed a TCP connection. Otherwise the kernel of
+    the peer resets the connection. libzmq has taken the error of the reset, but the state of the connection
+    still shows it. A Unix socket has no such state.
     """
     if connection.family == socket.AF_UNIX:
         return False
     if _unacknowledged(connection):
-        # A reset takes time over a network. An acknowledgment is not an event, so this may wait until the
-        # deadline although all is read.
+        # A reset takes time over a network. There is no event for an acknowledgment, so this may wait until
+        # the deadline although everything has been read.
         watched = poll()
         watched.register(connection, 0)  # poll() always reports POLLERR and POLLHUP.
         watched.poll(timeout_ms)

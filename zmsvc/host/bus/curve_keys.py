@@ -3,8 +3,8 @@ creates no sockets.
 
 The directory of a context's keys has `server.key` and `client.key`, each with its `.key_secret`, and
 `clients/` with the public keys that may connect. A machine that runs only clients has a directory of the same
-form, with the server's public key and its own client pair. So the server's secret key stays on the server,
-and the client's on the client.
+form, with the public key of the server and its own client pair. So the secret key of the server never leaves
+the server, nor that of the client the client.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX = 65536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """CURVE keys as 40 bytes of Z85: our pair and, for a client, the device's public key."""
+    """CURVE keys as 40 bytes of Z85: our own pair and, for a client, the public key of the device."""
 
     public: bytes
     secret: bytes
@@ -65,7 +65,7 @@ def load_trusted(file: Path) -> bytes:
 
 
 def load_open(fd: int) -> Curve:
-    """Return a pair from an open file, for a process that may not open it. Raises ConfigError."""
+    """Return a pair from an open file, for a process that may not open it itself. Raises ConfigError."""
     return _pair(os.pread(fd, _MAX, 0).decode("utf-8", "replace"), Path(f"descriptor {fd}"))
 
 
@@ -83,8 +83,8 @@ def of_words(words: Sequence[str] | None) -> Curve | None:
 
 
 def in_use(directory: Path) -> bool:
-    """Return True if there are keys, so that the context uses CURVE. An unreadable file counts: without it
-    the context would silently run without CURVE.
+    """Return True if there are keys, so that the context uses CURVE. An unreadable file counts, since
+    otherwise the context would silently run without CURVE.
     """
     return os.path.lexists(directory / f"{SERVER}{SECRET}")
 

@@ -57,8 +57,8 @@ def listen(endpoint: str, mode: int = 0o660) -> socket.socket:
     try:
         if ipc:
             path = place.host
-            # A stale socket is removed now, and ours at the end: a symbolic link in the path could redirect
-            # these removals to other files.
+            # A stale socket is removed now, and our own one at the end. A symbolic link in the path could
+            # redirect these removals to other files.
             check_way(Path(path).parent)
             return _listen_ipc(path, mode)
         return _listen_tcp(place.host.strip("[]"), place.port)
@@ -104,9 +104,10 @@ def _listen_ipc(path: str, mode: int) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # Linux creates the file with the mode of the unbound socket minus the umask, so it is never wider
-        # than `mode`; the second chmod undoes the umask. Until listen() the kernel refuses every connect.
+        # than `mode`. The second chmod undoes the umask. Before listen() the kernel refuses every connect.
         os.fchmod(listener.fileno(), mode)
-        # Before a client can connect: a descriptor whose close hangs would hang the device's only I/O thread.
+        # Do this before a client can connect: a descriptor whose close hangs would hang the only I/O thread
+        # of the device.
         linux.refuse_descriptors(listener)
         listener.bind(path)
         chmod_socket(path, mode)
@@ -118,15 +119,15 @@ def _listen_ipc(path: str, mode: int) -> socket.socket:
 
 def _listening(listener: socket.socket) -> socket.socket:
     listener.listen(BACKLOG)
-    # At a restart two devices may share the queue for a moment: an accept() that loses the race must not
-    # block.
+    # At a restart two devices may share the queue for a moment. The accept() of the one that comes too late
+    # must not block.
     listener.setblocking(False)
     return listener
 
 
 def _clear_stale(path: str) -> None:
-    """Remove a socket file without a listening process. libzmq would remove the file of a live process, too,
-    which then silently gets no more connections.
+    """Remove a socket file on which no process listens. libzmq would also remove the file of a process that
+    listens, and that would get no more connections and not notice it.
     """
     try:
         kind = os.lstat(path).st_mode

@@ -31,10 +31,10 @@ from zmsvc.host.kernel.sockdiag import SockDiag
 from zmsvc.host.sparse_log import SparseLog
 
 REFUSAL = b"\x04\x0a\x05ERROR\x03400"
-"""ZMTP's ERROR command with the status that a client's libzmq reports as HANDSHAKE_FAILED_AUTH."""
+"""The ERROR command of ZMTP, with the status that libzmq in a client reports as HANDSHAKE_FAILED_AUTH."""
 _GRACE_S = 1.0
-"""Seconds that a refused connection has for its handshake, in which the gate sends an ERROR. Then the gate
-closes it without one.
+"""Seconds that a refused connection has for its handshake, in which the gate sends ERROR. After that the gate
+closes the connection without it.
 """
 _MAX_WAITING = 256
 """Refused connections that may wait for their handshake at once. Each takes two descriptors, so beyond this
@@ -87,9 +87,9 @@ class LoopbackGate(ZapHandler):
         self._report = report
         self._refusal_logs: dict[int | None, SparseLog] = {}
         self._refused: dict[tuple[str, int], _Refused] = {}
-        """Keyed by the ZMQ socket and libzmq's descriptor."""
+        """By ZMQ socket and descriptor of libzmq."""
         self._waiting: deque[_Refused] = deque()
-        """Connections that wait for their handshake, the oldest first, and some that are closed already."""
+        """Connections that wait for their handshake, the oldest first. Some of them may be closed already."""
         self._numbers = itertools.count()
         self._new_requests: list[_Request] = []
         self._pending: list[_Request] = []
@@ -104,8 +104,8 @@ class LoopbackGate(ZapHandler):
             self._new_requests.append(_Request(frames=self.socket.recv_multipart()))
 
     def accepted(self, side: str, fd: int) -> None:
-        """Permit or refuse a connection. One that is closed or half closed by now is refused: its user is not
-        known.
+        """Permit or refuse a connection. One that is closed or half closed by now is refused, because its
+        user is not known.
         """
         self.ended(side, fd)
         try:
@@ -153,8 +153,8 @@ class LoopbackGate(ZapHandler):
     # --- answers
 
     def answer(self, *, complete: bool) -> None:
-        """Answer the requests that can be answered. The suspects of a request are fixed when it arrives, so a
-        flood of later connections does not delay it.
+        """Answer the requests that can be answered. The connections that may have caused a request are fixed
+        when it arrives, so later connections cannot delay it.
         """
         if complete:
             self._answer_new_requests()

@@ -12,8 +12,8 @@ import zmq
 from zmsvc.host.bus.socket_options import Socket, is_readable
 
 BATCH = 100
-"""Events read at once, before other work has its turn. Judging a connection takes 0.2 ms, and any user can
-open thousands.
+"""The number of events that are read before other work has its turn. To judge a connection takes 0.2 ms, and
+any user can open thousands.
 """
 FAILED = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -48,7 +48,7 @@ class MonitorEvents:
     def __init__(self, watched: Socket, events: int) -> None:
         self.socket = open_monitor(watched, events)
         self.drained = True
-        """True if no event has waited at some moment since the caller last set this to False."""
+        """True if, at some moment since the caller last set this to False, no event was waiting."""
 
     def take(self) -> Iterator[tuple[int, int]]:
         """Yield the next events, as `pending_events` does. ZMQ's descriptor does not announce the rest

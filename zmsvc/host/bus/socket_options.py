@@ -21,8 +21,8 @@ from zmsvc.host.bus.endpoints import address, is_far
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
 BareSocket = zmq.backend.Socket
-"""The base class of `Socket`, without its wide interface. Creating a `Socket` costs a fresh fork 0.3 ms and
-50 copied pages.
+"""The base class of `Socket`, without its wide interface. To create a `Socket` costs a new fork 0.3 ms and 50
+copied pages.
 """
 
 S = TypeVar("S", bound=BareSocket)
@@ -60,7 +60,7 @@ DEVICE_HWM = 100_000
 its own memory, see zmsvc.device.memory_guard.
 """
 CLIENT_HWM = 20_000
-"""Messages. The effective limit can be half of this number, because a peer reports the messages that it has
+"""Messages. In effect the limit can be half of this number, because a peer reports the messages that it has
 read only once for each half.
 """
 SUPERVISOR_HWM = 64
@@ -79,7 +79,7 @@ prefix.
 """
 XPUB_SUBSCRIPTIONS_HWM = 100
 """Subscriptions of one peer that wait in the device. More stay in the kernel, where the memory guard sees
-that the peer has sent them. A low mark also slows a flood down, since two threads alternate.
+that the peer has sent them. A low mark also slows a flood down, since two threads have to take turns.
 """
 PUBLISHER_SUBSCRIPTIONS_HWM = 1000
 """Subscriptions that wait in a publisher; more wait in the device. libzmq processes in one go whatever waits:
@@ -87,7 +87,7 @@ PUBLISHER_SUBSCRIPTIONS_HWM = 1000
 """
 XSUB_SUBSCRIPTIONS_HWM = 50_000
 """Subscriptions that wait in the device for one publisher. There are never so many prefixes at once, so a
-publisher that connects receives all of them.
+publisher that connects gets all of them.
 """
 HANDSHAKE_S = 5.0
 """Seconds until libzmq closes a connection without a handshake. With its default of 30 s six times as many
@@ -104,9 +104,9 @@ HEARTBEAT_PATIENCE = 3
 """Unanswered heartbeats after which libzmq disconnects a subscriber, which frees its queue."""
 FAR_HEARTBEAT_S = 1.5
 """Seconds between two PINGs of a client to a device on another machine. A subscriber sends nothing, so its
-connection is not reset when the device's host is gone. Without PINGs it received nothing for minutes; with
-them it receives again within 5 to 7 s. Each PING wakes the task. So they are off on loopback, where the
-kernel reports the end of the other process.
+connection is not reset when the host of the device is gone. Without PINGs it received nothing for minutes;
+with them it receives again within 5 to 7 s. Each PING wakes the task, so there are none on loopback, where
+the kernel reports the end of the other process.
 """
 FAR_PATIENCE_S = 4.5
 """Seconds without an answer after which such a client reconnects. The handshake has the same limit."""
@@ -221,7 +221,7 @@ def parse_subscription(frame: bytes) -> tuple[bool, bytes] | None:
     """Parse a frame that an XPUB or XSUB peer sent upstream. Return (True, prefix) if a subscription begins,
     (False, prefix) if it ends.
 
-    Return None for any other message. A subscriber can send such messages upstream, and libzmq hands them to
+    Return None for any other message. A subscriber can send such messages upstream, and libzmq passes them to
     every publisher.
     """
     kind = frame[:1]
@@ -298,7 +298,8 @@ def enable_zap(sock: Socket, curve: Curve | None, *, gate: bool = False) -> None
         sock.set(zmq.CURVE_PUBLICKEY, curve.public)
         sock.set(zmq.CURVE_SECRETKEY, curve.secret)
     if curve or gate:
-        # Without a domain libzmq silently never asks the handler. With a domain it also refuses ZMTP 1 and 2.
+        # Without a domain libzmq never asks the handler, and does not say so. With a domain it also refuses
+        # ZMTP 1 and 2.
         sock.set(zmq.ZAP_DOMAIN, b"zmsvc")
 
 

@@ -65,7 +65,9 @@ zmsvc.device.memory_guard.
 """
 MAX_KNOWN_BYTES = 4 << 20
 TRIM_AFTER = 5_000
-"""Ended subscriptions after which free memory is returned to the kernel: they may have been a flood."""
+"""The number of ended subscriptions after which free memory is returned to the kernel. They may have been a
+flood.
+"""
 
 
 def await_device(publisher: BareSocket, timeout_s: float) -> bool:
@@ -94,9 +96,9 @@ class Publisher:
     subscriber.
 
     The device forwards the first subscription to a prefix and the end of the last one. A restarted device
-    never forwards the ends that it missed. So `has_subscriber` may return True without a subscriber, but
-    never False with one. It also returns True while more subscriptions wait than `drain` reads at once, and
-    while there are more than this class remembers.
+    does not forward ends that it has missed. So `has_subscriber` may return True if there is no subscriber,
+    but never False if there is one. It also returns True while more subscriptions wait than `drain` reads at
+    once, and while there are more than this class remembers.
     """
 
     def __init__(self, publisher: BareSocket) -> None:
@@ -150,8 +152,8 @@ class Publisher:
             self._unknown -= 1
 
     def _trim_memory(self) -> None:
-        """Return memory to the kernel after a flood: libzmq's tree and the set are small again, but malloc
-        and the set keep their pages.
+        """Return memory to the kernel after a flood: the tree of libzmq and our set are small again, but
+        malloc and the set keep their pages.
         """
         self._ended = 0
         self._known = set(self._known)

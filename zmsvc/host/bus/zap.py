@@ -25,8 +25,8 @@ class ZapHandler:
     """The interface of a ZAP handler. In each turn the caller first calls `receive`, then passes on the
     events of connections, then calls `answer`.
 
-    A turn may leave some requests and some events for the next one. The caller calls `receive` again only
-    after it has passed on all events that preceded the last requests.
+    A turn may leave some requests and events for the next one. The caller does not call `receive` again
+    before it has passed on all events that preceded the last requests.
     """
 
     socket: Socket
@@ -38,8 +38,8 @@ class ZapHandler:
         """Note that libzmq has accepted a connection with this descriptor for the socket `side`."""
 
     def ended(self, side: str, fd: int) -> None:
-        """Note that libzmq has closed this connection. The events of two sockets are not ordered, so the
-        other socket may already use the descriptor's number.
+        """Note that libzmq has closed this connection. The events of two sockets are in no order, so the
+        other socket may already have a descriptor with the same number.
         """
 
     def forget(self) -> None:
@@ -61,7 +61,7 @@ class ZapHandler:
 
 
 class KeyHandler(ZapHandler):
-    """A handler that accepts the CURVE keys of a directory. It reads the directory for each request: a new
+    """A handler that accepts the CURVE keys of a directory. It reads the directory for each request, so a new
     key file needs no restart.
 
     `report` takes a line about refused connections.

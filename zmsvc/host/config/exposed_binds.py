@@ -1,5 +1,5 @@
-"""Find binds of a context that zmsvc refuses because there are no CURVE keys, and binds at another address
-than the one to which clients connect, each with its line in the file.
+"""Find the binds of a context that zmsvc refuses because there are no CURVE keys, and those at another
+address than the one to which clients connect. Each is found with its line in the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from zmsvc.host.bus.endpoints import safe_bind
 from zmsvc.host.config.xml_text import leaf, lines, tree
 
 _ELEMENTS = (("FrontBind", "BackendEndpoint"), ("BackendBind", "FrontEndEndpoint"))
-"""The element that names a bind of the device, and the element that replaces it if it is missing."""
+"""For each bind of the device the element that names it, and the element that counts if that one is
+missing.
+"""
 
 
 def refused(context: Context) -> list[tuple[int, str]]:
@@ -26,7 +28,7 @@ def refused(context: Context) -> list[tuple[int, str]]:
     if not any(
         _open_to_others(bind) for bind in (context.endpoints.publish_bind, context.endpoints.subscribe_bind)
     ):
-        # Every start calls this, and to parse a file of a thousand tasks again takes time.
+        # Every start comes here, and to parse a file of a thousand tasks again takes time.
         return []
     root = tree(context.text, context.path)
     return _faults(context, context.text, root, _device(root))
@@ -137,7 +139,7 @@ def _faults(
     context: Context, text: bytes, root: etree._Element, elements: Iterable[etree._Element]
 ) -> list[tuple[int, str]]:
     found = [element for element in elements if _open_to_others(leaf(element))]
-    # To find the lines takes time; most files have no faults.
+    # To find lines takes time, and most files have no faults.
     line = lines(text, root) if found else {}
     why = (
         "without CURVE keys: any client that reaches that address could give orders, expected a loopback "

@@ -25,7 +25,7 @@ class FaultList:
 
     found: list[Note] = field(default_factory=list)
     warnings: list[Note] = field(default_factory=list)
-    """Notes about what is legal and probably not meant."""
+    """Notes about legal parts of the file that are probably mistakes."""
 
     def fault(self, element: etree._Element, text: str) -> None:
         self.found.append((element, text))

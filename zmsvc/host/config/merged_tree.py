@@ -1,5 +1,5 @@
 """The elements of a context file and of the files in its directory as one tree, with the file and the line of
-each. So all that reads the tree knows of no second file.
+each. So the code that reads the tree need not know of several files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class _File:
     text: bytes
     root: etree._Element
     children: Sequence[etree._Element]
-    """Those of the file, which lie below the root of the context file now."""
+    """The children of the root of this file. They are below the root of the context file now."""
 
     def lines(self) -> Mapping[etree._Element, int]:
         return lines_of(self.text, [self.root, *(each for child in self.children for each in child.iter())])
@@ -31,7 +31,9 @@ class _File:
 
 @dataclass(kw_only=True)
 class MergedTree:
-    """A tree of several files. `faults` are about the files of the directory: they may have tasks alone."""
+    """A tree of several files. `faults` has those of the files in the directory, which may contain nothing
+    but tasks.
+    """
 
     root: etree._Element
     files: list[_File]

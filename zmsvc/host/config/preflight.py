@@ -33,7 +33,7 @@ _MAX_MODULE = 1 << 20
 
 
 def check_binds(context: Context, *, curve: bool) -> list[ConfigWarning]:
-    """Return the binds that need CURVE keys, and the binds that clients of the file's endpoints would not
+    """Return the binds that need CURVE keys, and those that clients of the endpoints in the file would not
     reach, with their lines.
     """
     device = [] if curve else exposed_binds.refused(context)
@@ -91,7 +91,9 @@ def _tcp(bind: str) -> str:
 
 
 def _ipc(path: str, name: str) -> str:
-    """Return why a path cannot be bound. Connect to find out: a bind would leave a file, or remove one."""
+    """Return the reason why a path cannot be bound. This connects to find out, because a bind would leave a
+    file, or remove one.
+    """
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         # zmsvcd makes the runtime directory of the context when it starts.
@@ -174,7 +176,9 @@ def _similar_service(instance: str, places: Iterable[Path]) -> str:
 
 
 def _working_directory(task: TaskService) -> str:
-    """Return the directory in which a task begins. Empty if the file names none, or an unknown user's."""
+    """Return the directory in which a task begins; empty if the file names none, or the home directory of an
+    unknown user.
+    """
     path, optional = optional_path(task.working_directory or "")
     if path == "~":
         uid = os.geteuid() if task.user is None else bus_users.number(task.user)
@@ -186,8 +190,8 @@ def _working_directory(task: TaskService) -> str:
 
 
 def _uncompilable(service: Path) -> Iterator[str]:
-    """Compile the modules of a service, and run none of them: the code may belong to another user than the
-    one who runs `check`.
+    """Compile the modules of a service, and run none of them, because the code may belong to another user
+    than the one who runs `check`.
     """
     for file in sorted(service.glob("*.py"))[:_MAX_MODULES]:
         try:
@@ -209,7 +213,7 @@ def _program(task: TaskService, variables: Mapping[str, str]) -> Iterator[str]:
     """Look for the program as the task will: in the PATH and from the working directory of the task."""
     program = task.command[0]
     if shell.assigned(program) or shell.builtin(program):
-        # core/checks.py warns of these on any machine.
+        # core/checks.py warns of these, on every machine.
         return
     place = _working_directory(task) or programs.WORKING_DIRECTORY
     found = programs.find(program, variables.get("PATH", os.environ.get("PATH", os.defpath)), place)

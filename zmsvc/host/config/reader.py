@@ -183,8 +183,8 @@ def _keep_secret(source: Any) -> None:
 
 @dataclass(slots=True, kw_only=True)
 class _Places:
-    """The endpoints of a context, without those that could not be read. `four` has them by the names of their
-    elements; `bound` has each endpoint that is bound, by its name in messages.
+    """The endpoints of a context that could be read. `four` has them by the names of their elements; `bound`
+    has each endpoint that is bound, by its name in messages.
     """
 
     four: dict[str, Endpoint] = field(default_factory=dict)
@@ -217,7 +217,7 @@ def _max_transactions(root: etree._Element, notes: FaultList) -> int:
 
 
 def _left_out(root: etree._Element, notes: FaultList, name: str) -> dict[str, str]:
-    """Return the endpoints of a file that names none: sockets in the runtime directory, which only the user
+    """Return the endpoints for a file that names none: sockets in the runtime directory, which only the user
     and the group of the daemon can open.
     """
     named = [tag for tag in ("FrontEndEndpoint", "BackendEndpoint") if root.find(tag) is not None]
@@ -302,7 +302,7 @@ def _check_across(
     places: _Places,
     notes: FaultList,
 ) -> None:
-    """Note the faults between elements, each at the element where a reader of the file sees it."""
+    """Note the faults between elements, each at the element where the author of the file looks for it."""
     root = whole.root
     ident = root.find("ContextID")
     if ident is not None and leaf(ident) and not TASK_ID.fullmatch(leaf(ident)):

@@ -1,11 +1,12 @@
-"""The structure of a context file as a table. It explains in words each fault that the published schema,
-`data/context.rng`, only refuses; a test compares the two.
+"""The structure of a context file as a table. With it a fault is explained in words; the published schema,
+`data/context.rng`, can only refuse the file. A test compares the two.
 
-The table says which elements and attributes may stand where. The other modules of this package judge values.
+The table has only the allowed places of elements and attributes. The other modules of this package judge
+values.
 
 zmicroservices looked up the elements that it knew and ignored all others. In the same places zmsvc passes
-over unknown elements with a warning. Inside `<service>`, which zmicroservices did not have, an unknown
-element is a fault.
+over unknown ones with a warning. Inside `<service>`, which zmicroservices did not have, an unknown element is
+a fault.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Schema:
     foreign: bool = False
     """True if attributes of other namespaces, which editors write, are allowed."""
     tolerant: bool = False
-    """True if unknown children and attributes are passed over, unless they would take the place of known
-    ones in the JSON.
+    """True if unknown children and attributes are passed over. One that would take the place of a known one
+    in the JSON is a fault nevertheless.
     """
     text: bool = False
     others: Schema | None = None

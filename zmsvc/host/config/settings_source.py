@@ -1,9 +1,9 @@
-"""Read the settings class of a service from its source, and run none of its code: the code may belong to
+"""Read the settings class of a service from its source. None of its code is run, because it may belong to
 another user than the one who runs `zmsvcctl check`.
 
-This understands what the task itself understands (task/settings.py) if it is written plainly: classes and
-imports at the top level of the modules of a service and of those beside it. All else counts as unknown, and
-any value is right for it, so a fault that is found is one.
+This understands the same as the task itself (task/settings.py), as long as it is written plainly: classes and
+imports at the top level of the modules of a service and of those beside it. Everything else counts as
+unknown, and then each value is right. So a fault that is found here is a fault.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zmsvc.core.settings import Choice, Leaf, Many, Maybe, Member, Raw, Record, 
 _MAX_MODULE = 1 << 20
 """Bytes. A larger module is data."""
 _MAX_DEPTH = 20
-"""The number of names that lead from one to the next. Longer chains are circles."""
+"""The number of names in a chain in which each stands for the next one. A longer chain is a circle."""
 
 _LEAVES: Mapping[str, Leaf] = {
     "str": settings.TEXT,
@@ -43,20 +43,20 @@ class _Module:
     package: str
     defined: Mapping[str, ast.expr | ast.ClassDef]
     imported: Mapping[str, str]
-    """The full name of each imported name. That of a name of a module is `MODULE.NAME`."""
+    """The full name of each imported name, in the form `MODULE.NAME`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """A definition, and the module in which its names are looked up."""
+    """A definition, and the module in which the names that it uses are looked up."""
 
     module: _Module
     node: ast.expr | ast.ClassDef
 
 
 def settings_of(location: Path, instance: str) -> Record | None:
-    """Return the shape of the settings of a service in this directory. None if it has no settings class, or
-    one that cannot be found out.
+    """Return the shape of the settings of a service in this directory; None if it has no settings class, or
+    one that this cannot read.
     """
     reader = _Reader(location)
     service = reader.find(f"{instance}.Service{instance}.Service{instance}")
@@ -75,7 +75,7 @@ class _Reader:
     location: Path
     modules: dict[str, _Module | None] = field(default_factory=dict)
     records: dict[ast.ClassDef, Shape] = field(default_factory=dict)
-    """The shapes of classes. That of a class that contains itself is unknown there."""
+    """The shapes of classes. In a class that contains itself, that field is unknown."""
     depth: int = 0
 
     def find(self, full: str) -> _Named | None:
@@ -265,7 +265,7 @@ def _read(location: Path, name: str) -> _Module | None:
 
 
 _AMBIGUOUS = ast.Constant(None)
-"""The definition of a name that is not always the same."""
+"""The definition of a name that has several definitions."""
 
 
 def _definitions(body: list[ast.stmt]) -> dict[str, ast.expr | ast.ClassDef]:

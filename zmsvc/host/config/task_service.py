@@ -1,5 +1,5 @@
-"""Read one `<TaskService>` element to a `model.TaskService`. Faults are noted, never raised. Faults between
-tasks are not found here.
+"""Read one `<TaskService>` element to a `model.TaskService`. Faults are noted and never raised. Faults
+between tasks are found elsewhere.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def read_rules(
 
 
 def _only(parent: etree._Element | None, tag: str, notes: FaultList) -> etree._Element | None:
-    """Return a child that zmsvc itself reads from the free `<configuration>`. A second one is a fault."""
+    """Return a child of `<configuration>` that zmsvc itself reads. A second one is a fault."""
     found = [] if parent is None else parent.findall(tag)
     for again in found[1:]:
         notes.fault(again, f"a second <{tag}> in <configuration>, expected one")

@@ -28,8 +28,8 @@ TRIMMED = (
 """The end of a warning about an element for which `loses` is true."""
 
 _PROLOG = re.compile(r"(?>\s+|<\?.*?\?>|<!--.*?-->)*+<!DOCTYPE", re.DOTALL)
-"""A DOCTYPE and the text before it. The quantifiers are possessive, so that `re` does not try a prolog of a
-thousand comments in all its partitions.
+"""A DOCTYPE and the text before it. The quantifiers are possessive, so that `re` does not split a prolog of a
+thousand comments in all possible ways.
 """
 
 _WORDS: tuple[tuple[str, str], ...] = (
@@ -143,7 +143,7 @@ def tree(text: bytes, path: str) -> etree._Element:
 
 
 def _doctype(text: bytes) -> int:
-    """Return the line of the DOCTYPE, or 0 if there is none. The search comes before parsing, so that the
+    """Return the line of the DOCTYPE, or 0 if there is none. This is called before parsing, so that the
     parser never reads a DTD.
     """
     wide = text[:2] in (b"\xff\xfe", b"\xfe\xff")
@@ -218,10 +218,8 @@ def kept(element: etree._Element) -> bool:
 
 def loses(element: etree._Element) -> bool:
     """Return True if the reader removes white space that may be intended, and no `xml:space` decides about
-    it.
-
-    Blanks beside a text on the same line may be intended. So may the final line end of a text of several
-    lines. Line ends around a single line are the layout of the file.
+    it. Blanks beside a text on the same line may be intended, and so may the final line end of a text of
+    several lines. Line ends around a single line are only the layout of the file.
     """
     text = element.text or ""
     own = text.strip(WHITE)
@@ -248,9 +246,9 @@ def to_json(element: etree._Element, *, keep: bool = False) -> Any:
     """Return an element as JSON, in the form of zmicroservices: attributes become keys, repeated children
     lists, and leaves strings ("" if empty).
 
-    `keep` is true if an element around it has `xml:space="preserve"`; that attribute is not in the JSON. For
-    two cases zmicroservices had no form: an attribute and a child of the same name make a list with the
-    attribute first, and text beside attributes or children is under `#text`.
+    `keep` is True if an element around it has `xml:space="preserve"`; that attribute is not in the JSON.
+    zmicroservices had no form for two cases: an attribute and a child of the same name make a list with the
+    attribute first, and text beside attributes or children has the key `#text`.
     """
     attributes = element.items()
     if attributes and element.get(_SPACE) is not None:

@@ -20,15 +20,15 @@ _OWNER, _USER, _GROUP, _MASK, _OTHER = 1, 2, 4, 0x10, 0x20
 
 
 def admit(path: Path, uids: Iterable[int]) -> None:
-    """Give these users the group's permissions for a file, and revoke all that earlier calls gave. Follows no
-    link. Raises OSError.
+    """Give these users the permissions of the group of a file, and take back all that earlier calls have
+    given. Follows no link. Raises OSError.
     """
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISSOCK(mode) or stat.S_ISREG(mode)):
             raise OSError(errno.EINVAL, "neither a socket nor a regular file", str(path))
-        # The attributes of an O_PATH descriptor are accessible only by this name.
+        # Only by this name can the attributes of an O_PATH descriptor be reached.
         _set(f"/proc/self/fd/{fd}", mode, sorted(set(uids)))
     finally:
         os.close(fd)

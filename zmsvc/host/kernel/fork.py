@@ -97,12 +97,12 @@ class DoubleFork:
         answer = os.read(pid_reader, 32)
         os.close(pid_reader)
         os.waitpid(first, 0)
-        # Only from now on the keeper is the parent of the child. Before this the child must not read its
-        # parent's PID.
+        # From now on the keeper is the parent of the child. Before this, the child must not read the PID of
+        # its parent.
         os.close(gate_writer)
         pid = int(answer or b"0")
         if pid == 0:
-            # There may be a child with an unknown PID. It ends with the zygote, and so does this launch.
+            # There may be a child whose PID is not known. It ends with the zygote, and so does this launch.
             raise RuntimeError("the process between two forks was killed")
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))

@@ -24,8 +24,8 @@ from pathlib import Path
 from zmsvc.host.python.interpreter import Switch, disabled
 
 ROOM = 16
-"""Descriptors that long-lived files and sockets must leave free: finding, signaling and killing a process
-takes a few for a moment.
+"""The number of descriptors that long-lived files and sockets must leave free. To find, signal or kill a
+process takes a few of them for a moment.
 """
 
 # From the Linux kernel headers (prctl.h).
@@ -58,12 +58,12 @@ SYS_CLONE3 = 435
 SO_PEERGROUPS = 59
 SO_PASSRIGHTS = 83
 
-# PyDLL holds the GIL during a call: around a fork no other thread may run.
+# PyDLL holds the GIL during a call, since no other thread may run around a fork.
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
 def _prctl(option: int, value: int | bytes) -> None:
-    # Plain bytes: a ctypes buffer would make a new type for each length, which writes to 40 pages.
+    # Pass plain bytes: a ctypes buffer would make a new type for each length, which writes to 40 pages.
     if _libc.prctl(option, value if isinstance(value, bytes) else ctypes.c_ulong(value), 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
@@ -102,7 +102,7 @@ def set_process_title(title: str) -> None:
     """Set the command line that `ps` and `systemctl status` show, cut to the length of the original one."""
     begin, end = _own_arguments()
     if end > begin:
-        # The last byte stays 0: otherwise the kernel would go on reading in the environment.
+        # The last byte stays 0. Otherwise the kernel would go on and read the environment.
         room = end - begin
         ctypes.memmove(begin, title.encode()[: room - 1].ljust(room, b"\0"), room)
 
@@ -141,7 +141,7 @@ class SiblingClone:
             raise OSError(ctypes.get_errno(), "the kernel does not tell the address of the thread's ID")
         self._address = address
         self._flags = ctypes.c_ulong(_SIBLING)
-        # Looked up here: in each child it would cost 70 copied pages.
+        # Look this up here, since it would cost 70 copied pages in each child.
         self._syscall = _libc.syscall
 
     def arguments(self, cgroup: int) -> bytes:
@@ -156,9 +156,9 @@ class SiblingClone:
         """Fork. Return the PID (0 in the child, -1 on failure, see `error`), and True if the child started in
         the cgroup of `arguments`.
 
-        Starting there takes 0.2 ms; moving a single process costs 12 ms (a global grace period). It needs
-        clone3(), which a kernel may lack or a seccomp filter may forbid (RestrictNamespaces= does); then the
-        child has to move itself.
+        To start there takes 0.2 ms; to move a single process takes 12 ms (a global grace period). It needs
+        clone3(). A kernel may lack that, or a seccomp filter forbid it, as that of RestrictNamespaces= does;
+        then the child has to move itself.
         """
         if arguments is not None:
             pid = int(self._syscall(SYS_CLONE3, arguments, ctypes.c_size_t(len(arguments))))
@@ -288,8 +288,8 @@ def user_of(pid: int) -> int | None:
 
 
 def descends(pid: int, ancestor: int) -> bool:
-    """Return True if `ancestor`, a subreaper, is an ancestor of a process. Also True if that cannot be
-    determined.
+    """Return True if `ancestor`, which is a subreaper, is an ancestor of a process, or if that cannot be
+    found out.
     """
     for _ in range(_ATTEMPTS):
         at = pid
@@ -306,7 +306,8 @@ def descends(pid: int, ancestor: int) -> bool:
 def has_executed(pid: int) -> bool:
     """Return True if a process or zombie has executed a program since its fork; False if it is gone."""
     fields = stat_fields(pid)
-    # `flags` of proc(5): an exec clears PF_FORKNOEXEC when it can no longer fail. Nothing sets it again.
+    # PF_FORKNOEXEC in `flags` of proc(5): an exec clears it when it can no longer fail, and nothing sets it
+    # again.
     return fields is not None and not int(fields[6]) & PF_FORKNOEXEC
 
 
@@ -340,11 +341,11 @@ def environment_of(pid: int) -> bytes:
 
 
 def show_environment(text: bytes) -> None:
-    """Set what `environment_of` returns for this process and its later forks. Without an exec it would be the
-    environment of the zygote.
+    """Let `environment_of` return this text for this process and its later forks. Since there is no exec, it
+    would return the environment of the zygote.
 
-    The text overwrites the initial environment, which no code may use any more. If the initial environment is
-    shorter than the text, nothing changes.
+    The text overwrites the initial environment, which no code may use any more. If that is shorter than the
+    text, nothing changes.
     """
     start, size = _environment_area()
     if len(text) <= size:
@@ -366,8 +367,7 @@ def send_signal(pid: int, started: int, number: int) -> bool:
     except ProcessLookupError:
         return False
     try:
-        # The start time is read after the pidfd was opened: from now on the pidfd cannot mean another
-        # process.
+        # Read the start time after the pidfd has been opened: from then on the pidfd stands for one process.
         if start_time(pid) != started:
             return False
         signal.pidfd_send_signal(fd, number)
@@ -503,8 +503,9 @@ def is_delegated(directory: Path) -> bool:
     """Return True if this process may create cgroups in `directory`: systemd has delegated it, or it belongs
     to a user's own service.
 
-    systemd marks a delegated cgroup by an extended attribute. But the user manager of systemd 252 sets none,
-    even with Delegate=yes. There the owner decides: everything below user@UID.service is the user's.
+    systemd marks a delegated cgroup by an extended attribute. But the user manager of systemd 252 does not,
+    even with Delegate=yes. There the owner of the directory shows it: everything below user@UID.service
+    belongs to the user.
     """
     writable = all(os.access(path, os.W_OK) for path in (directory, directory / "cgroup.procs"))
     for name in ("user.delegate", "trusted.delegate"):
@@ -592,8 +593,8 @@ def enable_controller(directory: Path, name: str) -> None:
 
 def write_cgroup(directory: Path, file: str, text: str) -> None:
     """Write a text to a file of a cgroup. Raises OSError."""
-    # With O_NONBLOCK a lower memory limit does not wait until the kernel has reclaimed the memory (since
-    # Linux 6.16).
+    # With O_NONBLOCK the write of a lower memory limit does not wait until the kernel has reclaimed memory
+    # (since Linux 6.16).
     fd = os.open(directory / file, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())

@@ -46,8 +46,8 @@ def _write(fd: int, data: bytes) -> None:
 def read(fd: int, limit: int) -> bytes:
     """Return the content of a sealed memory file from an untrusted process. The descriptor stays open.
 
-    Raises ProtocolError for anything else: with a pipe the sender could block us, and an unsealed file could
-    change while we read it.
+    Raises ProtocolError for any other descriptor: the sender could block us with a pipe, and could change an
+    unsealed file while we read it.
     """
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)

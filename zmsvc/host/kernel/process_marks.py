@@ -46,7 +46,8 @@ def limit_of(pid: int) -> int | None:
     try:
         return resource.prlimit(pid, RLIMIT_LOCKS)[0]
     except PermissionError:
-        # The process of another user. Root without CAP_SYS_RESOURCE, as in a container, can read /proc.
+        # This is a process of another user. Root without CAP_SYS_RESOURCE, as in a container, can read the
+        # limit in /proc.
         return _read(pid) if os.geteuid() == 0 else None
     except OSError:
         return None

@@ -55,9 +55,9 @@ class SockDiag:
         """Return the user ID at the other end; None if the connection is no longer established, or no process
         has the other end open.
 
-        For an end that no process has open the kernel reports user 0 and inode 0. The kernel reads the user
-        before the inode, so with an inode other than 0 the user ID is right. Our own end is checked last:
-        while it is established, the other end is still the same connection.
+        If no process has an end open, the kernel reports user 0 and inode 0 for it. It reads the user before
+        the inode, so if the inode is not 0, the user ID is right. Our own end is checked last: while it is
+        established, the other end still belongs to the same connection.
         """
         try:
             ours, theirs = connection.getsockname()[:2], connection.getpeername()[:2]

@@ -1,8 +1,7 @@
 """Fill the holes in this process's heaps, so that its forks allocate from new pages instead of copying ours.
 
-A page with both our objects and free memory is copied as soon as a fork allocates there, and most allocations
-of a fork would fall into such holes. The filling is never freed. It costs this process up to 1 MB and saves
-each fork 0.3 to 0.4 MB.
+A page with objects of ours and free memory is copied as soon as a fork allocates there, and most allocations
+of a fork would be in such holes. The filling is never freed. docs/performance.md has the figures.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ import sys
 import sysconfig
 from collections.abc import Callable
 
-# From Include/internal/pycore_obmalloc.h, the same in 3.11 to 3.14 for 64 bits. With other sizes no complete
-# pool is ever recognized, so each class is filled up to MOST_POOLS.
+# From Include/internal/pycore_obmalloc.h, the same in 3.11 to 3.14 for 64 bits. If the sizes were others, no
+# complete pool would be recognized, and each class would be filled up to MOST_POOLS.
 _POOL = 16384
 _POOL_HEADER = 48
 _STEP, _LARGEST = 16, 512
 MOST_POOLS = 8
-"""The most pools of 16 KiB to allocate for one size. For 32 sizes this is 4 MiB. Measured were 0.8 MB in
+"""The limit of pools of 16 KiB to allocate for one size, which is 4 MiB for 32 sizes. 0.8 MB were measured in
 total, and 47 kB for one size.
 """
 
@@ -27,11 +26,11 @@ _HEAP_SIZES = (*range(24, 1100, 16), *(1 << n for n in range(10, 17)), *(3 << n 
 ones.
 """
 _HEAP_SHARE = 1.5
-"""The most bytes to request from malloc(), as a multiple of its holes. It is a bound in case the heap ends
-elsewhere: 0.9 was measured.
+"""The limit of bytes to request from malloc(), as a multiple of the bytes in its holes. It is needed only if
+the heap ends elsewhere; 0.9 was measured.
 """
 _HEAP_BLOCKS = 20_000
-"""The most calls of malloc(); 600 were measured."""
+"""The limit of calls of malloc(); 600 were measured."""
 
 _kept: list[object] = []
 

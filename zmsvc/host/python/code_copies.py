@@ -1,8 +1,8 @@
 """Copy the code that tasks run to one place, so that its caches, which each task writes to, lie on few pages.
 
-CPython caches what it learns about an instruction behind that instruction (PEP 659). Functions lie where
-their import put them, so a start wrote to 77 pages for the caches of 66 kB of code. The copies lie on 33
-pages. Together with the code around the fork, which the rehearsal does not run, a start writes to 58.
+CPython has a cache behind an instruction for what it learns about it (PEP 659). Functions lie where their
+import has put them, so a start wrote to 77 pages for the caches of 66 kB of code. The copies lie on 33 pages.
+With the code around the fork, which the rehearsal does not run, a start writes to 58 pages.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class RunDetector:
 
 
 def _copies(codes: dict[int, CodeType]) -> dict[int, CodeType]:
-    """Return a copy of each code object. The first call makes each code create, and keep, several objects
-    that would lie between the copies.
+    """Return a copy of each code object. The first call makes each code create and keep several objects,
+    which would otherwise lie between the copies.
     """
     return {key: code.replace() for key, code in codes.items()}
 

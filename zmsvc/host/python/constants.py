@@ -25,8 +25,8 @@ _IMMORTAL = _specialized.get("LOAD_CONST_IMMORTAL")
 def _widths() -> dict[int, int]:
     """Return the size in bytes of each instruction with its caches.
 
-    Instructions that a debugger or a JIT puts in place of others are left out: their sizes are those of the
-    replaced ones.
+    Instructions that a debugger or a JIT puts in place of others are left out, since they have the sizes of
+    those.
     """
     others = ("INSTRUMENTED_", "ENTER_EXECUTOR")
     plain = {
@@ -48,8 +48,8 @@ def counting(code: CodeType) -> Iterator[int]:
     if _MORTAL is None or _IMMORTAL is None:
         return
     text: bytes = code._co_code_adaptive  # type: ignore[attr-defined]
-    # Only code that has run can have such an instruction: one code object in twenty. The others need not be
-    # read instruction by instruction.
+    # Only code that has run can have such an instruction, which is one code object in twenty. The others need
+    # not be read.
     if _MORTAL not in text:
         return
     # The instructions follow the fields of a PyCodeObject.

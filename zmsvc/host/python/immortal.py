@@ -25,7 +25,9 @@ from typing import Any
 from zmsvc.host.python import constants
 
 _IN_FLIGHT = frozenset({types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType})
-"""Types of running code. It releases its objects and runs its `finally` blocks only when it is freed."""
+"""The types of running code. Such an object releases others and runs its `finally` blocks only when it is
+freed.
+"""
 _OF_CODE = (
     "co_consts",
     "co_names",
@@ -35,8 +37,8 @@ _OF_CODE = (
     "co_linetable",
     "co_exceptiontable",
 )
-"""Attributes of a code object that gc.get_referents() does not return. The names of variables are left out:
-reading them makes new tuples.
+"""The attributes of a code object that gc.get_referents() does not return, except the names of variables: to
+read those makes new tuples.
 """
 _IMMORTAL = 1 << 31
 """The bit of its count by which CPython recognizes an immortal object."""
@@ -116,7 +118,7 @@ def reachable() -> list[Any]:
     running code.
     """
     left = gc.get_objects()
-    # Created after the snapshot, so that it does not have them.
+    # These are created after the snapshot, so it does not have them.
     found: list[Any] = []
     seen: set[int] = set()
     while left:
@@ -150,8 +152,8 @@ def prove(chosen: ImmortalMark) -> None:
 
 
 def _prove_object(chosen: ImmortalMark) -> None:
-    # In a list: otherwise a reference from before the mark, which 3.14 counts down, could be dropped after
-    # the mark.
+    # Have the reference in a list: one from before the mark, which 3.14 counts down, could otherwise be
+    # dropped after the mark.
     box = [_Throwaway()]
     alive, word = weakref.ref(box[0]), _word(id(box[0]))
     before = word.value

@@ -1,4 +1,4 @@
-"""Wrap the internals of the Python interpreter: each shortcut that the language does not promise, with a
+"""Wrap internals of the Python interpreter that the language does not promise. Each is a shortcut with a
 fallback.
 
 A shortcut saves time or memory and changes nothing else. Each is tried before it is used, so a Python without

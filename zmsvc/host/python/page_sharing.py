@@ -12,8 +12,8 @@ from zmsvc.host.python.interpreter import Switch
 
 
 def share() -> None:
-    """Prepare the memory, once and right before the first fork: later allocations make new holes. This takes
-    0.1 to 0.2 s.
+    """Prepare the memory once, right before the first fork, because later allocations make new holes. This
+    takes 0.1 to 0.2 s.
 
     The collector is off afterwards; each fork switches it on again.
     """
@@ -24,7 +24,7 @@ def share() -> None:
             immortal.make_all()
         except immortal.Unproven as error:
             complain(f"zmsvcd: cannot make objects immortal: {error}; tasks will take more memory")
-        # A collection empties the free lists. The walk has filled them with objects that lie between the
+        # A collection empties the free lists, which the walk has filled with objects that lie between the
         # marked ones.
         gc.collect()
     if Switch.FILL not in interpreter.disabled():

@@ -1,8 +1,7 @@
-"""Log to journald by its native protocol, with fields, or as lines to stderr, to a file, or to the process
-that reads a task's pipe.
-
-Callers decide what is logged. A log call never raises, and nothing grows without bound: a long message is
-cut, a long line is split, and if journald does not read for a few seconds, the entry goes to stderr.
+"""Log with fields to journald, by its native protocol, or as lines to stderr, to a file, or to the process
+that reads the pipe of a task. Callers decide what is logged. A call of a logger never raises, and nothing
+grows without limit: a long message is cut, a long line is split, and if journald does not read for a few
+seconds, the entry goes to stderr.
 """
 
 from __future__ import annotations
@@ -66,8 +65,8 @@ _DIGITS = frozenset("01234567")
 _DEBUG = 7
 _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
-# Fields of the thread (or asyncio task) that logs, for tasks that share a process. A context variable has to
-# be global.
+# Fields of the thread, or asyncio task, that logs. Tasks that share a process need them. A context variable
+# has to be global.
 _here: ContextVar[Mapping[str, str]] = ContextVar("zmsvc.journal", default=MappingProxyType({}))
 
 
@@ -77,8 +76,8 @@ def scope(fields: Mapping[str, str]) -> None:
 
 
 class Sink(logging.Handler):
-    """A handler that writes records as lines. A record's attribute `journal` (a dict, set by `extra=`) adds
-    fields or overrides ours.
+    """A handler that writes records as lines. The attribute `journal` of a record (a dict, set by `extra=`)
+    adds fields or replaces ours.
     """
 
     def __init__(self) -> None:
@@ -147,8 +146,8 @@ class Sink(logging.Handler):
                 if self._file is None:
                     os.write(fd, shown)
                 else:
-                    # The file has everything. A supervisor that waited for the reader would be killed by its
-                    # watchdog.
+                    # The file has everything. If a supervisor waited for the reader, its watchdog would kill
+                    # it.
                     offer(fd, shown)
             except OSError:
                 continue  # an error of one target must not silence the others
@@ -302,7 +301,7 @@ def configure(
     if kind is Sink:
         fds, file, problem = _line_targets(target)
     root = logging.getLogger()
-    # Reusing a handler from before a fork is cheaper than adding one, which clears the cache of every logger.
+    # Use the handler from before the fork again: to add one would clear the cache of every logger.
     if [type(each) for each in root.handlers] != [kind]:
         for old in root.handlers[:]:
             root.removeHandler(old)
@@ -341,7 +340,7 @@ def _line_targets(target: str) -> tuple[list[int], LogFile | None, OSError | Non
 
 
 _SEEN_S = 1.0
-"""The most seconds that the start of a program waits for journald, which may hang."""
+"""Seconds that the start of a program waits for journald at most, which may hang."""
 _EMPTY = b"\n" * 1024
 
 
@@ -357,10 +356,10 @@ def _send_and_wait(sock: socket.socket, head: bytes) -> None:
     """Send the head of a stream and empty lines, and wait until journald has looked up the sender, which it
     does at the first line.
 
-    With the smallest send buffer a message of 1 kB makes a Unix socket unwritable until the peer has read all
-    of it. When journald has read the second message, it has processed the first one. To wait for the first
-    one is not enough: journald may be preempted after it has read a message and before it looks up the
-    sender, for longer than a short program lives.
+    With the smallest send buffer, a message of 1 kB fills a Unix socket until the peer has read all of it. So
+    when the socket is writable again, journald has read the message. When it has read the second message, it
+    has processed the first one. It is not enough to wait for the first one: journald may be preempted after
+    it has read a message and before it looks up the sender, for longer than a short program lives.
     """
     room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
@@ -390,10 +389,11 @@ def stream(identifier: str, target: str, *, seen: bool = False) -> int:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
                 sock.connect(STREAM)
                 sock.shutdown(socket.SHUT_RD)
-                # identifier, unit (the cgroup decides), priority, level prefix, forward to syslog, kmsg,
-                # console. journald drops the empty line after them, but reads the cgroup of this process now.
-                # Otherwise it does so at the first line, and the line of a process that has ended by then
-                # belongs to no unit (https://github.com/systemd/systemd/issues/2913).
+                # The lines are: identifier, unit (empty, since the cgroup decides), priority, level prefix,
+                # forward to syslog, kmsg, console. An empty line follows. journald drops it, but reads the
+                # cgroup of this process now. Without it, journald would do so at the first line, and the line
+                # of a process that has ended by then would belong to no unit
+                # (https://github.com/systemd/systemd/issues/2913).
                 head = f"{identifier}\n\n6\n1\n0\n0\n0\n".encode()
                 if seen:
                     _send_and_wait(sock, head)

@@ -1,9 +1,10 @@
 """Send and receive sd_notify datagrams: a process reports to its supervisor, and the supervisor reads the
 report. Other modules interpret it.
 
-The sender is sdnotify's notifier without its traps: sdnotify connects once, and is silent for ever after the
-socket was rebound; it writes latin-1; it swallows every error; it passes no descriptors. If the queue is full
-(the kernel's default is 10 datagrams), `notify` waits for the reader: a message may be late, but is not lost.
+The sender is the notifier of sdnotify without its traps. sdnotify connects once, and sends nothing any more
+after another process has bound the socket; it writes latin-1; it drops every error; it passes no descriptors.
+If the queue is full (10 datagrams by default), `notify` waits for the reader. So a message may be late, but
+is not lost.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _SO_PEEK_OFF = 42  # asm-generic/socket.h; Python has no name for it
 # Room for the credentials and a few descriptors. The kernel drops further descriptors without installing
 # them.
 _ANCILLARY = socket.CMSG_SPACE(struct.calcsize("3i")) + socket.CMSG_SPACE(8 * 4)
-# Errors that mean the connected socket is gone: another process has rebound the path, or will.
+# Errors that say that the socket at the other end is gone. Another process has bound the path, or will.
 _STALE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.ECONNRESET, errno.ENOENT, errno.EPIPE})
 
 _Ancillary = list[tuple[int, int, bytes]]
@@ -54,8 +55,9 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
     """A notifier of the supervisor or systemd. Threads may share it.
 
     `path` is a socket's path or an `@abstract` name, by default $NOTIFY_SOCKET; without one every call does
-    nothing. `task` adds `X_ZMSVC_TASK` to every datagram, for tasks that share a process. A missing receiver
-    is logged once and raises no exception, except in `update`: a task goes on without its reports.
+    nothing. `task` adds `X_ZMSVC_TASK` to every datagram, for tasks that share a process. If there is no
+    receiver, that is logged once, and only `update` raises an exception: a task goes on without its other
+    reports.
     """
 
     def __init__(self, path: str | None = None, task: str | None = None) -> None:
@@ -107,7 +109,7 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
         if fds:
             self.socket.sendmsg([data], _rights(fds))
         else:
-            # sdnotify encodes as latin-1, which restores exactly the bytes that were decoded as latin-1.
+            # sdnotify encodes as latin-1. This restores exactly the bytes that were decoded as latin-1.
             super().notify(data.decode("latin-1"))
 
     def ready(self) -> None:
@@ -137,9 +139,9 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
     def update(self, json_text: str, sequence: int) -> bool:
         """Send a result, a JSON object of at most UPDATE_LIMIT bytes. Return False if the queue is full.
 
-        `sequence` counts the results of one process from 1: by it a new supervisor recognizes results that
+        `sequence` numbers the results of one process from 1. By it a new supervisor recognizes results that
         its predecessor has handled. Raises ValueError with both numbers for more bytes, and OSError if the
-        result cannot be sent: a result is never lost silently.
+        result cannot be sent, so no result is lost without notice.
         """
         number = f"X_ZMSVC_SEQ={sequence}"
         size = len(json_text) if json_text.isascii() else len(json_text.encode())
@@ -189,7 +191,7 @@ def socket_address(path: str) -> str:
 class Datagram:
     """One datagram. `pid` and `uid` are from the kernel; the sender controls everything else.
 
-    `fds` are descriptors that the reader owns: only that of an update, which `update_of` closes.
+    `fds` has descriptors that belong to the reader: only that of an update, which `update_of` closes.
     """
 
     pid: int
@@ -273,10 +275,10 @@ def receive(
 ) -> Datagram | None:
     """Read one datagram from a socket of `bind`; None if none waits. With `peek` it stays in the queue.
 
-    The readable lines of an oversized or malformed datagram are kept. Unexpected descriptors are closed,
-    among them that of BARRIER=1, whose sender waits for exactly that. If the kernel could not install an
-    update's descriptor because too many are open, `spare` is given up and the datagram read again. The caller
-    can renew `spare` after it has read the update.
+    The readable lines of an oversized or malformed datagram are kept. Unexpected descriptors are closed. That
+    of BARRIER=1 is one of them: its sender waits for the close. If too many descriptors are open for that of
+    an update, `spare` is given up and the datagram is read again. The caller can renew `spare` when it has
+    read the update.
     """
     flags_in = socket.MSG_CMSG_CLOEXEC | (socket.MSG_PEEK if peek else 0)
     try:
@@ -310,7 +312,7 @@ def _datagram(sock: socket.socket, data: bytes, ancillary: _Ancillary, flags: in
         elif kind == socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     lines = _lines(data, cut=bool(flags & socket.MSG_TRUNC))
-    # Otherwise the next peek would return the rest of this datagram as a datagram of its own, and `discard`
+    # Without this the next peek would return the rest of this datagram as another datagram, and `discard`
     # would remove one too many.
     while peek and flags & socket.MSG_TRUNC:
         _, _, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, 0, socket.MSG_PEEK)

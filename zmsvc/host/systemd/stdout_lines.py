@@ -15,9 +15,9 @@ _LEVELS = (50, 50, 50, 40, 30, 20, 20, 10)  # of logging, by syslog's priorities
 
 
 class LineWriter(io.TextIOBase):
-    """A replacement of `sys.stdout` that passes lines directly to a log handler. Through the loggers, a
-    handler of the user that writes to stderr would recurse for ever. `<3>` at a line's start sets its
-    priority, as everywhere under systemd.
+    """A replacement of `sys.stdout` that passes lines directly to a log handler. If the lines went through
+    loggers, a handler of the user that writes to stderr would call itself for ever. `<3>` at a line's start
+    sets its priority, as everywhere under systemd.
 
     Each thread has its own incomplete line. It is kept until its line break or `close`; `flush` does not
     write it. Programs that a task starts inherit the descriptor `fd`, not this object.
