@@ -326,3 +326,24 @@ def test_a_task_that_only_the_context_calls_is_reached() -> None:
     assert any("no rule starts it" in text for text in warnings(lone))
     told = replace(lone, on_any_fail=(rule("on_any_fail start alert"),))
     assert not any("no rule starts it" in text for text in warnings(told))
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"memory_high": 2, "memory_max": 2}, "its <memory_high> is not below its <memory_max>"),
+        (
+            {"memory_restart": "50%", "memory_max": "49.9%"},
+            "its <memory_restart> is not below its <memory_max>",
+        ),
+        ({"memory_restart": 1, "memory_high": 1, "memory_max": 2}, ""),
+        ({"memory_restart": 5, "memory_high": 5}, ""),
+        ({"memory_restart": 1 << 40, "memory_max": "1%"}, ""),
+    ],
+)
+def test_a_limit_of_memory_that_another_one_makes_useless_is_a_warning(
+    limits: dict[str, int | str], told: str
+) -> None:
+    found = warned(task("a", **limits))
+    assert [each for each in found if told in each] == found
+    assert len(found) == (1 if told else 0)

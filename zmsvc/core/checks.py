@@ -15,7 +15,7 @@ from zmsvc.core.model import Action, BusAccess, Context, Rule, TaskService, Trig
 from zmsvc.core.monitoring import monitoring
 from zmsvc.core.service_options import OPTIONS, Restart, ServiceType
 from zmsvc.core.similar import similar_id
-from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, quote, reaches, seconds
+from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, part_of, quote, reaches, seconds
 
 _STARTING = (Action.START, Action.RESTART)
 _RESERVED_VARIABLES = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
@@ -333,6 +333,7 @@ def _setting_warnings(task: TaskService) -> Iterator[str]:
         yield f"its state type {quote(kind)} is none of {', '.join(_STATE_TYPES[1:])}: it waits for a rule"
     if task.service_type is ServiceType.COMMAND:
         yield from shell.warnings(task.configuration.get("command"))
+    yield from _memory_warnings(task)
     if task.service_type is ServiceType.COMMAND and task.limits.watchdog:
         yield "it is a Command with a watchdog: a program that does not say WATCHDOG=1 to sd_notify is killed"
     if task.service_type is ServiceType.THREAD and (
@@ -344,6 +345,21 @@ def _setting_warnings(task: TaskService) -> Iterator[str]:
         )
     if task.service_type is ServiceType.THREAD and task.stop_signal != "SIGTERM":
         yield "it is a Thread task, which no signal stops: its <stop_signal> has no effect"
+
+
+def _memory_warnings(task: TaskService) -> Iterator[str]:
+    """Yield the limits of memory that another one makes useless."""
+    if _reaches(task.memory_high, task.memory_max):
+        yield "its <memory_high> is not below its <memory_max>: it has no effect"
+    if _reaches(task.memory_restart, task.memory_max):
+        yield "its <memory_restart> is not below its <memory_max>: the kernel kills the task before"
+
+
+def _reaches(limit: int | str, most: int | str) -> bool:
+    """Return True if a limit is at least the other one, as far as that is known without the machine."""
+    if -1 in (limit, most) or isinstance(limit, int) is not isinstance(most, int):
+        return False
+    return part_of(limit, 10_000) >= part_of(most, 10_000)
 
 
 def variable_warnings(task: TaskService, names: Collection[str], origin: str) -> Iterator[str]:
