@@ -311,7 +311,6 @@ class ServiceOptions:
             operator has stopped all others.
             """,
         in_place=EVERY_TYPE,
-        protocol=5,
     )
     memory_restart: int | str = option(
         MEMORY,
