@@ -15,7 +15,7 @@ from zmsvc.ctl import terminal
 from zmsvc.ctl.verb_table import EPILOG, GLOBAL, VERBS, VerbEntry
 from zmsvc.host.python import libraries
 
-TYPE_CHECKING = False  # As in client.py: typing is not worth its import.
+TYPE_CHECKING = False  # As in client.py: an import of typing is too slow.
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
@@ -66,8 +66,8 @@ def _parser_before(verbs: Sequence[VerbEntry]) -> argparse.ArgumentParser:
 
 
 def _parser_after(verb: VerbEntry) -> argparse.ArgumentParser:
-    """Return the parser of the words after the verb. Parsers for all verbs would take longer than the
-    answer.
+    """Return the parser of the words after the verb. To make the parsers of all verbs would take longer than
+    the answer.
     """
     parser = _Parser(prog=f"{PROGRAM} {verb.name}", description=f"{verb.about[:1].upper()}{verb.about[1:]}.")
     for option in GLOBAL:
@@ -82,7 +82,7 @@ def _parser_after(verb: VerbEntry) -> argparse.ArgumentParser:
 
 
 def _function(verb: VerbEntry, name: str | None = None) -> Callable[..., Any]:
-    # Imported by name for start-up time: each verb needs its own module only.
+    # Imported by name for start-up time: a verb needs only its own module.
     module, _, function = verb.function.rpartition(".")
     found: Callable[..., Any] = getattr(importlib.import_module(f"zmsvc.ctl.{module}"), name or function)
     return found
@@ -186,5 +186,5 @@ def _failed(
 
 
 if __name__ == "__main__":
-    # A reader that has gone is noticed by EPIPE, not by a signal.
+    # If the reader has gone, EPIPE shows that, and not a signal.
     sys.exit(main())

@@ -1,4 +1,5 @@
-"""The client of a supervisor's control socket: one request line out, answer lines in.
+"""The client of the control socket of a supervisor: it sends a request as one line, and reads lines with
+answers.
 
 This module imports little, because most of the run time of zmsvcctl is import time.
 """
@@ -25,20 +26,20 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 MAX_DROPS = 5
-"""Dropped connections in a row before the client gives up. After each one it waits for the next supervisor,
-so a request that kills every supervisor that reads it would otherwise be repeated for ever.
+"""The number of dropped connections in a row before the client gives up. After each one it waits for the next
+supervisor. Without a limit, a request that kills each supervisor that reads it would be repeated for ever.
 """
 SERVED = 600.0
-"""Seconds of a connection after which its drop does not count: the keeper replaces a supervisor that hangs in
-less time, so the request did not kill this one. A wait may outlive many supervisors.
+"""Seconds. When a connection has lasted so long, its drop does not count: the keeper replaces a hung
+supervisor in less time, so the request has not killed this one. A wait may outlive many supervisors.
 """
 MAX_LINE = 16 << 20
 """Bytes of one answer; the status of 1,000 tasks has 0.5 MiB."""
 ANSWER_TIME = 10.0
-"""Seconds from the first byte of an answer to its last: a supervisor sends it in one piece."""
+"""Seconds from the first byte of an answer to its last one. A supervisor sends it in one piece."""
 GRACE = 0.5
-"""Seconds beyond --timeout: the supervisor has the same limit and can report unfinished tasks, so its limit
-comes first.
+"""Seconds that the client waits beyond --timeout. The supervisor has the limit as well and can report
+unfinished tasks, so its limit comes first.
 """
 _CHUNK = 256 << 10
 
@@ -86,9 +87,10 @@ class DropCount:
 class Client:
     """One context's supervisor.
 
-    `timeout` is the user's limit in seconds; when it has passed, the exit status is 124. `patience` is the
-    limit of this program if the user gave none; when it has passed, the supervisor counts as hung. Without
-    either the client waits for the supervisor's own limits. Both count from the client's creation.
+    `timeout` is the limit of the user in seconds; when it has passed, the exit status is 124. `patience` is
+    the limit of this program if the user gave none; when it has passed, the supervisor counts as hung.
+    Without both, the client waits as long as the limits of the supervisor allow. Both count from the creation
+    of the client.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class Client:
     ) -> None:
         self.name = places.name
         self.drops = 0
-        """How often the connection was dropped and the request sent again."""
+        """The number of times that the connection was dropped and the request sent again."""
         self.uid: int | None = None
         """The user of the listening process, from the kernel; None before the first connection."""
         self._path = str(paths.control_socket(places.name))
@@ -111,7 +113,7 @@ class Client:
         return {}
 
     def stream(self, verb: str, **request: Any) -> Iterator[Json]:
-        """Yield the data of each answer before the last one; of the last one if it is the only one.
+        """Yield the data of each answer but the last one. If there is only one answer, yield its data.
 
         Raises CtlError: 5 if no supervisor can be reached or its answer is malformed, 124 if the user's
         timeout has passed, or the code of the supervisor's refusal. A repeatable request is sent again if the
@@ -183,8 +185,8 @@ class Client:
         try:
             remaining = self.remaining()
             if remaining is not None:
-                # With a full backlog a non-blocking connect fails at once. So the socket blocks, bounded by
-                # SO_SNDTIMEO, which the kernel also applies to connect(2).
+                # If the backlog is full, a non-blocking connect fails at once. So the socket blocks, with the
+                # limit SO_SNDTIMEO, which the kernel also applies to connect(2).
                 limit = struct.pack("ll", int(remaining), int(remaining % 1 * 1e6))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             sock.connect(self._path)
@@ -286,7 +288,9 @@ class ControlConnection:
             return  # The supervisor may have sent an answer before it closed the connection.
 
     def read(self) -> bytes | None:
-        """Return the next line; None if the supervisor has closed the connection, also within a line."""
+        """Return the next line; None if the supervisor has closed the connection, even in the middle of a
+        line.
+        """
         searched, until = 0, time.monotonic() + ANSWER_TIME if self._buffer else None
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
@@ -310,8 +314,8 @@ class ControlConnection:
         return line
 
     def _left(self, until: float | None) -> float | None:
-        """Return the seconds to wait for more data: `until` is the limit of a line that has begun. None means
-        for ever. Raises CtlError if a limit has passed.
+        """Return the seconds to wait for more data, or None for ever. `until` is the limit of a line that has
+        begun. Raises CtlError if a limit has passed.
         """
         remaining = self._client.remaining()
         if until is None:

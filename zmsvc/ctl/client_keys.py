@@ -97,8 +97,8 @@ def _same(text: str, wanted: Endpoint) -> bool:
 
 
 def _ours(host: str) -> bool:
-    """Return True if this is an address of this machine: the kernel then chooses it as source, too. Sends
-    nothing.
+    """Return True if this is an address of this machine. For such a destination the kernel chooses the same
+    address as source. Sends nothing.
     """
     try:
         family, kind, protocol, _, name = socket.getaddrinfo(host.strip("[]"), 9, type=socket.SOCK_DGRAM)[0]

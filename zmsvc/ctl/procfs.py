@@ -1,4 +1,4 @@
-"""Memory and age of processes, read by zmsvcctl itself, to keep this work from the supervisor.
+"""Memory and age of processes. zmsvcctl itself reads them, so the supervisor does not have this work.
 
 host/kernel/linux.py reads /proc, too, but its ctypes costs start-up time.
 """
@@ -12,8 +12,8 @@ from zmsvc.core.amounts import size
 from zmsvc.host.kernel import process_memory
 
 EXACT = 64
-"""Up to this number of processes zmsvcctl reads the PSS, which takes the kernel 0.2 ms each; for more only
-the RSS, at 0.02 ms. Tasks are forks of one process and share most of their resident memory.
+"""For up to this number of processes zmsvcctl reads the PSS, which takes the kernel 0.2 ms each. For more it
+reads the RSS, which takes 0.02 ms. Tasks are forks of one process and share most of their resident memory.
 """
 
 

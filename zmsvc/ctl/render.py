@@ -255,7 +255,9 @@ def _line(task: TaskStatus, row: Sequence[str], widths: Sequence[int], style: St
 
 
 def _details(task: TaskStatus, log: Sequence[str] | None, style: Style) -> list[str]:
-    """Return the lines below a task: why it failed or waits for its next start, and the end of its log."""
+    """Return the lines below a task: the reason why it failed or waits for its next start, and the end of its
+    log.
+    """
     lines = []
     if task.status and (
         task.state == "failed"

@@ -124,7 +124,7 @@ def _knows(places: Places, transaction: str) -> bool:
     try:
         Client(places, patience=PATIENCE).ask("status", transaction=transaction)
     except CtlError:
-        # It refuses or does not answer. Another context may have the transaction; otherwise the same error
-        # appears again when this context is used.
+        # This context refuses or does not answer. Another one may have the transaction; if not, the same
+        # error comes again when this context is used.
         return False
     return True

@@ -1,6 +1,6 @@
 """The state file of a context that does not run: its history, and the last known state of its tasks.
 
-zmsvcctl reads a copy, because SQLite would write an index beside a file whose daemon was killed. The
+zmsvcctl reads a copy, because SQLite would write an index beside the file if the daemon was killed. The
 directory may belong to another user, so zmsvcctl follows no link in it. It repairs nothing.
 """
 
@@ -51,8 +51,8 @@ _TABLES = ("events", "meta", "tasks", "transactions")
 
 
 def exists(path: Path) -> bool:
-    """Return True if there is a state file, also if this user has no permission: reading it then reports the
-    reason.
+    """Return True if there is a state file, even if this user may not read it: the attempt to read it then
+    reports the reason.
     """
     try:
         os.stat(path)
@@ -142,7 +142,7 @@ def _copy_one(name: str, directory: int, to: Path) -> None:
         left = os.fstat(source.fileno()).st_size
         if left > MAX_SIZE:
             raise ValueError(f"it is larger than {MAX_SIZE >> 20} MiB")
-        # Not more, because its owner may let it grow meanwhile.
+        # Copy no more than that, because the owner of the file may let it grow meanwhile.
         while left and (data := source.read(min(left, 1 << 20))):
             target.write(data)
             left -= len(data)
@@ -157,18 +157,16 @@ def _bound(db: sqlite3.Connection) -> None:
 
 
 def _check(db: sqlite3.Connection) -> None:
-    """Refuse an unknown schema, and everything that is not a plain table: only the rows of plain tables cost
-    no more than their size.
-
-    A view may have infinitely many rows, a generated column may be any computation, and a virtual table
-    parses the contents of other tables.
+    """Refuse an unknown schema, and everything that is not a plain table. To read a plain table takes time in
+    proportion to its size. But a view may have endless rows, a generated column may be any computation, and a
+    virtual table parses the contents of other tables.
     """
     if (version := db.execute("PRAGMA user_version").fetchone()[0]) > SCHEMA:
         raise ValueError(f"it is of schema {version}, and this zmsvc knows {SCHEMA}")
     statements = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE name IN (?, ?, ?, ?)", _TABLES))
     for name in _TABLES:
-        # SQLite stores each statement with these first words, however it was typed; those of a virtual table
-        # or a view differ.
+        # SQLite stores each statement with these first words, even if it was typed in another way. Those of a
+        # virtual table or a view are others.
         if not str(statements.get(name)).startswith("CREATE TABLE "):
             raise ValueError(f"it has no table {name}")
         if any(hidden for *_, hidden in db.execute(f"PRAGMA table_xinfo({name})")):
@@ -245,8 +243,8 @@ def status(places: Places) -> Json:
 
 
 def _log(target: object, places: Places) -> str:
-    """Return the log of the last run. An earlier release did not save it: then it is the log file, if one
-    exists.
+    """Return the log of the last run. An earlier release has not saved it; then it is the log file, if there
+    is one.
     """
     in_file = target == "file" or (target != "journal" and os.path.exists(places.log_file))
     return str(places.log_file) if in_file else "journal"
@@ -279,8 +277,8 @@ def _task(context: Context | None, key: Key, task: Task, when: When, *, disabled
 
 
 def _time_converter(db: sqlite3.Connection, *, same_boot: bool) -> When:
-    """Return a function that converts monotonic times. Times of another boot have no meaning now: then it
-    returns the last end of the task from the history.
+    """Return a function that converts monotonic times. Times of another boot mean nothing now, so for those
+    it returns the time of the last end of the task in the history.
     """
     if same_boot:
         shift = time.time() - time.monotonic()

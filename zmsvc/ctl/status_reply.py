@@ -59,8 +59,8 @@ class TaskStatus:
         self.pid = _number(data.get("pid"))
         last = data.get("last")
         self.last = f"{_text(last.get('state'))} ({_text(last.get('sub'))})" if isinstance(last, dict) else ""
-        """Of a context that does not run, the state of the task in the state file, if the task cannot be in
-        it any more.
+        """If the context does not run, the state of the task in the state file, provided that the task cannot
+        be in that state any more.
         """
         self.since = _text(data.get("since"))
         self.restarts = _number(data.get("restarts")) or 0
@@ -186,7 +186,7 @@ def all_active(context: ContextStatus, *, transaction: bool, task: bool) -> bool
 
 
 def _at_rest(task: TaskStatus) -> bool:
-    """Return True if the task need not run: it has finished its work, or only a rule starts it (and another
-    rule may have stopped it since).
+    """Return True if the task need not run, because it has finished its work, or because only a rule starts
+    it (and another one may have stopped it since).
     """
     return task.state == "inactive" and (task.sub == "exited" or not task.entry or task.disabled)

@@ -1,6 +1,4 @@
-"""Output to the terminal: colors by systemctl's rules, UTF-8 or ASCII, the pager, closed pipes. The verbs are
-elsewhere.
-"""
+"""Output to the terminal: colors by the rules of systemctl, UTF-8 or ASCII, the pager, closed pipes."""
 
 from __future__ import annotations
 
@@ -65,8 +63,8 @@ def style() -> Style:
 
 
 def _wants_colors() -> bool:
-    """Return True if the output has colors: by SYSTEMD_COLORS first, as with systemctl; then by NO_COLOR,
-    TERM, and whether it is a terminal.
+    """Return True if the output has colors. As with systemctl, SYSTEMD_COLORS decides first, then NO_COLOR,
+    then TERM and the kind of the output, which has to be a terminal.
     """
     setting = os.environ.get("SYSTEMD_COLORS", "").lower()
     if setting in _YES or setting in _NO:
@@ -75,7 +73,7 @@ def _wants_colors() -> bool:
 
 
 def _has_utf8() -> bool:
-    """Return True if the locale is UTF-8. Python uses UTF-8 for the C locale too, which its flag shows; a
+    """Return True if the locale is UTF-8. Python uses UTF-8 for the C locale, too, and then has a flag set; a
     terminal does not.
     """
     setting = os.environ.get("SYSTEMD_UTF8", "").lower()
@@ -100,11 +98,11 @@ def columns() -> int:
 
 
 def prepare() -> None:
-    """Escape characters that the encoding of the output lacks. Without this they end a command in a
+    """Escape characters that the encoding of the output lacks. Without this a command would end in a
     traceback.
     """
     for stream in (sys.stdout, sys.stderr):
-        # The parent process may have closed them; a test may have replaced them.
+        # The parent process may have closed these streams, or a test may have replaced them.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
@@ -147,7 +145,7 @@ def _write(text: str, *, flush: bool) -> None:
 
 
 def err(text: str) -> None:
-    """Write to standard error. A failure is ignored: there is no place left to report it."""
+    """Write to standard error. A failure is ignored, since there is no other place to report it."""
     if sys.stderr is not None:
         try:
             sys.stderr.write(_shown(text))
@@ -166,8 +164,8 @@ def complain(text: str) -> None:
 
 
 def silence() -> None:
-    """Redirect standard output to /dev/null after its reader has gone, so that neither buffered text nor
-    Python's own flush at its end fails.
+    """Redirect standard output to /dev/null after its reader has gone. Otherwise buffered text, or the flush
+    of Python at its end, would fail.
     """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
@@ -214,8 +212,8 @@ def _through(command: list[str], text: str) -> bool:
         return False
     finally:
         os.close(reader)
-    # Ctrl-C is for the pager while it runs: there it stops a search. It must not end zmsvcctl, because then
-    # the shell and the pager would both read the terminal.
+    # While the pager runs, Ctrl-C is for the pager, where it stops a search. It must not end zmsvcctl,
+    # because then the shell and the pager would both read the terminal.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with os.fdopen(writer, "w", errors="backslashreplace") as pipe:

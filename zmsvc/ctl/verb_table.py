@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-TYPE_CHECKING = False  # As in client.py: typing is not worth its import.
+TYPE_CHECKING = False  # As in client.py: an import of typing is too slow.
 if TYPE_CHECKING:
     from typing import Any
 
@@ -71,8 +71,8 @@ class VerbEntry:
         self._without = {*(() if waits else ("--no-block",)), *(() if pages else ("--no-pager",))}
 
     def understands(self, option: Argument) -> bool:
-        """Return False for an option of every verb that means nothing to this one. It is accepted, and the
-        help does not show it.
+        """Return False for an option that every verb accepts and that means nothing to this one. The help of
+        the verb does not show it.
         """
         return not self._without.intersection(option.flags)
 

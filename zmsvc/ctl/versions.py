@@ -1,4 +1,4 @@
-"""A comparison of the releases that the processes of a context run with the installed release."""
+"""Compare the releases of the processes of a context with the installed release."""
 
 from __future__ import annotations
 

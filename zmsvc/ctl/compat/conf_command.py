@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if code:
                 return code
     except BrokenPipeError:
-        # The reader has gone. Python's flush at its end must not fail either.
+        # The reader has gone. The flush of Python at its end must not fail, either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except ConfigError as error:
         terminal.say_error("\n".join(error.faults))
@@ -251,7 +251,7 @@ def bodies(args: argparse.Namespace, context: Context | None) -> list[tuple[str,
     if topic == "process":
         return [("process", _process(args, context, task)) for task in _selected_tasks(args, context)]
     own = "" if topic == "state" else context.id if context else messages.LOADED[1]
-    # As in 1.0, if tasks of the file are sent, its ContextID is the service_id.
+    # As in zmicroservices 1.0, if tasks of the file are sent, its ContextID is the service_id.
     named = own if args.use_file and topic == "context" else args.service_id or own
     head = messages.header(
         transaction=args.transaction or "",
@@ -353,7 +353,7 @@ def _process(args: argparse.Namespace, context: Context | None, task: str) -> Bo
         else args.service_name,
         origin="",
     )
-    # An order has no `origin`: a supervisor writes its own into its reports, to recognize them.
+    # An order has no `origin`. Only a supervisor writes one into its reports, by which it recognizes them.
     del body["header"]["origin"]
     return body
 
@@ -362,8 +362,8 @@ def _tasks(args: argparse.Namespace, context: Context | None) -> list[str]:
     """Return the tasks of --task_id; an empty list means all tasks. The flag may be repeated, and one flag
     may name several tasks with commas between them.
 
-    The ContextID among the tasks means all tasks. An `exit` always concerns all tasks: in 1.0 it has
-    `--task_id=context001`.
+    The ContextID among the tasks means all tasks. `exit` is always for all tasks; in zmicroservices 1.0 it
+    has `--task_id=context001`.
     """
     ids = list(
         dict.fromkeys(task.strip() for text in args.task_id or () for task in text.split(",") if task.strip())
@@ -393,7 +393,7 @@ def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curv
     if sockets.send_once(endpoint, frame, timeout_s, curve, presence=messages.MISSED_ORDERS):
         return 0
     if topic == "control":
-        # As in 1.0: a report needs no subscriber.
+        # As in zmicroservices 1.0, a report needs no subscriber.
         terminal.say_error(f"conf_command.py: nobody is subscribed to [{topic}] at {endpoint}")
         return 0
     terminal.say_error(

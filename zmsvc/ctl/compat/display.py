@@ -130,7 +130,7 @@ class TopicSubscription:
             context, prefixes, socket_options.secured(endpoint, curve)
         )
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-        # With keys a refusal need not end this command, because the user can allow the key meanwhile.
+        # With keys, a refusal does not end this command, because the user can allow the key meanwhile.
         # `complain` then reports that the connection has ended.
         self._monitor = socket_monitor.open_monitor(
             self.socket, events if curve else events | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -144,8 +144,8 @@ class TopicSubscription:
         socket_options.connect(self.socket, self._endpoint)
 
     def complain(self) -> None:
-        """Check the events of the connection. A connection that was established once is restored
-        automatically. Raises RefusedError.
+        """Check the events of the connection. libzmq restores a connection that was established once. Raises
+        RefusedError.
         """
         for event, _ in socket_monitor.pending_events(self._monitor):
             if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:

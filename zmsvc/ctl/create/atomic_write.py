@@ -32,8 +32,8 @@ class Change:
 def write(changes: Sequence[Change]) -> None:
     """Carry out the changes; at most one of them replaces a file.
 
-    Raises Changed, or ZmsvcError if a file cannot be written; then no file has changed. A kill -9 leaves
-    complete files, and at worst hidden temporary ones, which the next run replaces.
+    Raises Changed, or ZmsvcError if a file cannot be written; then no file has changed. kill -9 leaves only
+    complete files, and perhaps hidden temporary ones, which the next run replaces.
     """
     with ExitStack() as undo:
         try:
@@ -81,7 +81,7 @@ def _make_directory(directory: Path, undo: ExitStack) -> None:
         except FileExistsError:
             continue
         except OSError:
-            if parent.is_dir():  # such as "/" on a read-only system
+            if parent.is_dir():  # for example "/" on a read-only system
                 continue
             raise
         undo.callback(_undo, parent.rmdir)
@@ -132,7 +132,7 @@ def _put_in_place(change: Change, draft: Path, undo: ExitStack) -> None:
     target = draft.with_name(draft.name.removeprefix(".").removesuffix(".zmsvc-new"))
     if change.before is None:
         try:
-            # Unlike rename, link never replaces a file.
+            # link never replaces a file, unlike rename.
             os.link(draft, target)
         except FileExistsError as error:
             raise Changed(f"cannot write {change.path}: another process has just made it") from error

@@ -65,8 +65,8 @@ _OF_COMMAND = {
 }
 
 _ATTEMPTS = 100
-"""Attempts to write. Whenever one fails, another `create` has succeeded, so this many may run at the same
-time.
+"""The number of attempts to write. When one fails, another `create` has succeeded, so this many may run at
+the same time.
 """
 
 

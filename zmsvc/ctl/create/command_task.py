@@ -1,5 +1,5 @@
-"""Renders the TaskService element of a Command, for `create --command` and for `import`. Nothing is written
-that has its default.
+"""Renders the TaskService element of a Command, for `create --command` and for `import`. Options that have
+their default are left out.
 """
 
 from __future__ import annotations

@@ -129,7 +129,9 @@ def _switch(text: str) -> str | None:
 
 CONTEXT_REQUIRED = ("service_path", "context_name")
 ENDPOINT_FIELDS = ("server_ip", "sub_port", "pub_port")
-"""All of them or none: without them the bus is at sockets in the context's runtime directory."""
+"""Fields of which all or none are given. Without them the bus is at sockets in the runtime directory of the
+context.
+"""
 CONTEXT_CHECKS: dict[str, Check] = {
     "context_name": _context_name,
     "context_id": _identity,

@@ -68,7 +68,7 @@ def merged(data: bytes, services: Sequence[Service], path: Path) -> bytes:
     """Return the file with the services' elements inserted before `</Context>`, and otherwise unchanged."""
     encoding = _encoding(data, path)
     newline = "\r\n" if b"\r\n" in data else "\n"
-    # Write a blank line before each service, as in a new file: the result is the same whether services are
+    # Write a blank line before each service, as in a new file. So the result is the same if services are
     # added together or one by one.
     text = "".join("\n" + templates.task_service_text(service) for service in services).replace("\n", newline)
     at = _end_tag(data, path)

@@ -48,7 +48,7 @@ _READ = (
     "max_retry", "respawn", "autostart", "singleton", "copy_env", "send_hup", "use",
 )  # fmt: skip
 _OF_CIRCUS = ("check_delay", "endpoint", "pubsub_endpoint", "pidfile", "include", "include_dir", "umask")
-"""Options of [circus] that are read, or that are about the way from circusctl to circusd."""
+"""Options of [circus] that are read, or that only say how circusctl reaches circusd."""
 _SECTIONS = {
     "socket": _SOCKETS,
     "plugin": "there are no plugins; zmsvcctl watch, or a rule of the task, tells of events",
@@ -185,7 +185,9 @@ class _Watcher:
             draft.limit_retries(retries, 1, self.section.at("max_retry"), f"max_retry={retries}")
 
     def _expanded(self, text: str, number: int, place: Place) -> str:
-        """Return a value with its $(circus...) replaced. What cannot be replaced stays, with a warning."""
+        """Return a value with its $(circus...) replaced. One that cannot be replaced stays, with a
+        warning.
+        """
 
         def value(match: re.Match[str]) -> str:
             name = next(group for group in match.groups() if group).lower()

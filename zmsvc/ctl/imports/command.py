@@ -34,7 +34,7 @@ _SECTIONS: tuple[tuple[str, Reader], ...] = (
 
 
 def run(args: argparse.Namespace) -> int:
-    """import: print the context, and what it does not say. Returns the exit status."""
+    """import: print the context, and warn of everything that it leaves out. Returns the exit status."""
     path, report = Path(args.file), Report()
     if args.name is not None and not CONTEXT_NAME.fullmatch(args.name):
         raise UsageError(f"cannot import as {args.name!r}: letters, digits and _ . : - are allowed in a name")

@@ -21,7 +21,7 @@ from zmsvc.host.config.service_options import read_options
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _MAX_COPIES = 1000
-"""The maximum number of tasks that one program becomes."""
+"""The limit of tasks for one program."""
 _VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 
 

@@ -1,4 +1,4 @@
-"""Files in the form of configparser, with the line of each value, which configparser does not tell."""
+"""Files in the form of configparser, with the line of each value, which configparser itself does not give."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from zmsvc.ctl.imports.report import Place, Report, UnreadableError
 
 LINE = re.compile(r"([A-Za-z0-9_-]+)\s*:\s*(\S.*)")
 _PLAIN = re.compile(r"""[A-Za-z0-9_./:=@%+,'" -]+""")
-"""A command without a character that means something to a shell, quotes excepted."""
+"""A command in which no character has a meaning for a shell, except quotes."""
 
 FIRST_PORT, NEXT_PORT = 5000, 100
 """The PORT that Foreman gives to the first process, and the distance to that of the next one."""

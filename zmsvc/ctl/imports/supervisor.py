@@ -209,7 +209,7 @@ class _Program:
 
     def _draft(self, names: Mapping[str, object]) -> TaskDraft:
         name = self._value("process_name", names) or self.name
-        # The command stays as it is where it cannot be expanded: a task has one.
+        # A command that cannot be expanded stays as it is, because a task needs one.
         command = " ".join((self._value("command", names) or self.section.text("command")).split("\n"))
         draft = TaskDraft(name=name, place=self.section.place, report=self.report, instance=self.name)
         draft.command = command

@@ -1,4 +1,6 @@
-"""Reads a service unit of systemd. What belongs to the whole context is for a drop-in of zmsvc@.service."""
+"""Reads a service unit of systemd. Options that belong to the whole context are for a drop-in of
+zmsvc@.service.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from zmsvc.host.log_file import stamp
 TAIL = 1 << 20
 """Bytes at the end of a log file that are searched for the last lines of a task."""
 LATE = 1000
-"""The most entries by which an entry may be late."""
+"""The number of entries by which an entry may be late."""
 FOLLOWED = 10
 """Entries that `-f` shows first, as journalctl and tail do."""
 
@@ -148,7 +148,7 @@ def _literal(name: str) -> str:
 
 
 def _sensitive(pattern: str) -> bool:
-    """Return True if the pattern has a capital letter: as in journalctl, others ignore case."""
+    """Return True if the pattern has a capital letter. As in journalctl, other patterns ignore case."""
     return any(char.isupper() for char in pattern)
 
 
@@ -264,7 +264,7 @@ def show(
     except PlaceError as error:
         raise CtlError(1, f"cannot read the log: {error}") from None
     except BrokenPipeError:
-        raise  # The reader of standard output has gone; the log is in order.
+        raise  # The reader of standard output has gone. The log itself has no fault.
     except OSError as error:
         raise CtlError(1, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     return 0

@@ -1,5 +1,5 @@
-"""The matches by which journalctl finds the entries of a context and its tasks, and no entry that another
-user wrote in their name.
+"""The matches by which journalctl finds the entries of a context and its tasks, but no entry that another
+user has written in their name.
 
 Any user may write any field into the journal, except fields that begin with an underscore, which journald
 takes from the kernel. So each match names the user of the entry, and the unit if the context runs in one.
@@ -33,8 +33,8 @@ class Writers:
 
 
 def writers(status: ContextStatus | None, places: Places, daemon: int | None) -> Writers:
-    """Return the writers. Of a running context, the kernel reports the UID of the supervisor, and the
-    supervisor the rest. Of another context, they come from its directories and its file.
+    """Return the writers. If the context runs, the kernel reports the UID of the supervisor, and the
+    supervisor the rest. Otherwise they come from the directories and the file of the context.
     """
     if status is not None:
         users = {task.id: task.user for each in status.transactions for task in each.tasks if task.user}
@@ -103,16 +103,16 @@ def matches(of: Writers, transaction: str | None, tasks: Sequence[str], cgroups:
         *unit,
     ]
     found = [[*fields, *(f"ZMSVC_TASK={task}" for task in tasks), f"_UID={of.daemon}"]]
-    # Entries that a task of another user writes itself; the supervisor's entries about it are in the group
-    # above.
+    # These are entries that a task of another user writes itself. The entries of the supervisor about it are
+    # in the group above.
     found += [
         [*fields, f"ZMSVC_TASK={task}", f"_UID={uid}"]
         for task, uid in of.tasks.items()
         if not tasks or task in tasks
     ]
     if not transaction and not tasks:
-        # All entries of the unit, since lines of its keeper and device on stderr have no field. Any user may
-        # have a user unit of this name.
+        # These are all entries of the unit, since lines of its keeper and device on stderr have no field. Any
+        # user may have a user unit of this name.
         found += [
             [f"_SYSTEMD_UNIT=zmsvc@{of.name}.service"],
             [f"_SYSTEMD_USER_UNIT=zmsvc@{of.name}.service", f"_UID={of.daemon}"],

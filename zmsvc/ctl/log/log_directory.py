@@ -49,7 +49,7 @@ class LogDirectory:
             lines = _Lines(file)
             while True:
                 newer = self._newer(lines.file)
-                # Read after this check, so that no line of a renamed file is missed.
+                # Read after this check. Otherwise a line of a renamed file could be missed.
                 yield from lines.more()
                 if newer is None:
                     inotify.wait()

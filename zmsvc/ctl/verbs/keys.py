@@ -1,8 +1,8 @@
 """The verb keys: makes and shows the CURVE keys of a context, and decides which clients may connect. All
 state is in the files.
 
-`join` makes the keys of a machine that only connects: its own pair, beside the public key of the context's
-device.
+`join` makes the keys of a machine that only connects: its own pair, together with the public key of the
+device of the context.
 
 Directories and public keys belong to the user who runs this verb. Secret files belong to the user of the
 context, and only that user can read them.
@@ -176,7 +176,7 @@ def _make(places: Places) -> None:
         curve_keys.text(own),
         curve_keys.PUBLIC_MODE,
     )
-    # Last, because this file marks the keys as complete.
+    # This file comes last, because it marks the keys as complete.
     _write_pair(places.keys, curve_keys.SERVER, owner)
     if listens(places):
         terminal.complain(
@@ -186,8 +186,8 @@ def _make(places: Places) -> None:
 
 
 def _join(places: Places, file: Path) -> None:
-    """Make the keys of a machine that only connects, from the device's public key. The machine's secret key
-    never leaves it.
+    """Make the keys of a machine that only connects, for the device with this public key. The secret key
+    never leaves the machine.
     """
     if file.name.endswith(curve_keys.SECRET):
         raise CtlError(
@@ -355,7 +355,7 @@ def _directory(path: Path) -> None:
 
 
 def _write(file: Path, content: str, mode: int, owner: Owner | None = None) -> None:
-    """Write a new file. Under its name it never has other content, mode or owner."""
+    """Write a new file. It gets its name when content, mode and owner are complete."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:

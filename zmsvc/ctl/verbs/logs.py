@@ -25,11 +25,13 @@ from zmsvc.ctl.status_reply import ContextStatus, TaskStatus
 from zmsvc.host.paths import Places
 
 PATIENCE = 5.0
-"""Seconds to wait for a supervisor, and in `status` for journalctl: a log can be read without a supervisor,
-and `status` can be shown without a log.
+"""Seconds to wait for a supervisor, and in `status` for journalctl, since `logs` works without a supervisor
+and `status` without a log.
 """
 MAX_READERS = 16
-"""Tasks whose log one `status` shows. For more, all journalctl processes together would take too long."""
+"""The number of tasks whose log one `status` shows. With more, the journalctl processes together would take
+too long.
+"""
 _RAW = ("cat", "export")
 """Formats of journalctl without escaping; the others are safe for a terminal."""
 
@@ -51,7 +53,7 @@ def logs(args: argparse.Namespace) -> int:
     except CtlError as error:
         if error.code == 124:
             raise
-        # The supervisor has forgotten the transaction, or does not answer; the log exists all the same.
+        # The supervisor has forgotten the transaction, or does not answer. There is a log nevertheless.
         terminal.complain(f"{error}; its log is searched all the same")
     known = status or past
     _warn_unknown(tasks, known)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 EXIT_PATIENCE = 90.0
 """Seconds for a daemon to end after it has stopped all its tasks, and for a supervisor to be replaced."""
 MAX_HANGUPS = 20
-"""Connections that may be accepted and closed in a row. After that the listener is not a daemon that is
-ending.
+"""The number of connections in a row that may be accepted and closed. If there are more, the listener is not
+a daemon that is ending.
 """
 
 
@@ -38,8 +38,8 @@ def order(args: argparse.Namespace) -> int:
         "timeout": args.timeout or None,
     }
     if args.verb == "start" and args.transaction is None:
-        # The ID is made here and not by the supervisor, so that the order can be repeated to the next
-        # supervisor if this one dies before it answers.
+        # The ID is made here and not in the supervisor. So the order can be repeated to the next supervisor
+        # if this one dies before it answers.
         request |= {"transaction": ids.transaction_id(), "new": True}
     try:
         data = client.ask(args.verb, **request)
@@ -195,8 +195,8 @@ def _print_ended(data: Json) -> None:
 
 
 def _ended_text(end: Json) -> str:
-    """Return the outcome of a process of a task beside its main one. How it ended is unknown if another
-    process has reaped it.
+    """Return the outcome of a process of a task beside its main one. The way in which it ended is unknown if
+    another process has reaped it.
     """
     asked, killed = end.get("asked"), end.get("killed") or not end.get("asked")
     done = [f"{asked} was sent to"] * bool(asked) + ["SIGKILL was sent to"] * bool(killed)
@@ -208,8 +208,8 @@ def _ended_text(end: Json) -> str:
 
 
 def _announce_second(args: argparse.Namespace, data: Json) -> None:
-    """Announce a second transaction, which is a second copy of every task: users expect that, as with
-    systemctl, nothing is started twice.
+    """Announce a second transaction, which is a second copy of every task. Users may expect that nothing is
+    started twice, as with systemctl.
     """
     beside, opened = data.get("beside"), data.get("transaction")
     if args.verb == "start" and isinstance(beside, list) and beside:
@@ -269,8 +269,8 @@ def _plan_reload(args: argparse.Namespace, client: Client) -> int:
 
 
 def _warn_still_failed(name: str, data: Json) -> None:
-    """Name tasks that are failed and whose definition has changed: after a correction of the file users
-    expect that they run.
+    """Name the failed tasks whose definition has changed. After a correction of the file, users expect that
+    these run.
     """
     for failed in objects(data.get("still_failed")):
         task = failed.get("task")
@@ -329,7 +329,7 @@ def leave(args: argparse.Namespace) -> int:
     try:
         client.ask("exit", block=not args.no_block, timeout=args.timeout or None)
     except DroppedError:
-        # The supervisor may have ended because of the order, or died in the middle of it. Only the end of the
+        # The supervisor may have ended because of the order, or have died during it. Only the end of the
         # daemon shows that the order was carried out.
         _wait_until_gone(client, sure=False)
     else:

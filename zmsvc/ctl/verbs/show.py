@@ -96,7 +96,7 @@ _NUMBERS = frozenset(
         "ExecMainStatus",
     }
 )
-"""Properties that are 0 where the answer has no value, as systemd's MainPID."""
+"""Properties that are 0 where the answer has no value, as MainPID of systemd is."""
 
 
 def show(args: argparse.Namespace) -> int:
@@ -136,8 +136,8 @@ def show(args: argparse.Namespace) -> int:
 
 
 def _main_process(task: Json) -> Json:
-    """Return systemd's result and status of the last main process. While a process runs, they say nothing of
-    the one before it.
+    """Return the result and the status of the last main process, in the words of systemd. While a process
+    runs, they are not those of the one before it.
     """
     end = task.get("exit")
     if not isinstance(end, dict) or task.get("pid") is not None:

@@ -41,7 +41,7 @@ _HEAD = (
     "CHILDREN",
     "RESTARTS",
 )
-# The escape sequences that begin a screen of its own, without a cursor and with long lines cut, and those
+# The escape sequences that begin an alternate screen, without a cursor and with long lines cut, and those
 # that end it.
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\n", "\x1b[J"

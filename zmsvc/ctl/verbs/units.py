@@ -20,7 +20,9 @@ from zmsvc.ctl.client import CtlError
 
 TEMPLATES = Path(__file__).parents[2] / "data" / "units"
 SYSTEM = Path("/usr/local/lib")
-"""Where `make install` puts them too; systemd prefers a unit here to a package's in /usr/lib."""
+"""The directory where `make install` puts them, too. systemd prefers a unit here to one of a package in
+/usr/lib.
+"""
 SYSCONFDIR = "/etc"
 _HIDDEN = ("/home", "/root", "/run/user")
 """The directories that ProtectHome= of the system's unit hides."""
@@ -60,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _bindir() -> Path:
-    """Return the directory of the running zmsvcctl, by the name under which it was called: the directory of a
-    link is preferred, because it survives upgrades.
+    """Return the directory of the running zmsvcctl, by the name under which it was called. If that is a link,
+    return the directory of the link, because it survives upgrades.
     """
     candidates = [Path(sys.argv[0]).absolute().parent, Path(sys.executable).parent]
     for directory in candidates:
