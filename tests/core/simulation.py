@@ -18,10 +18,11 @@ from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.expansion import expand
-from zmsvc.core.lifecycle import TABLE, TaskEvent
+from zmsvc.core.lifecycle import TABLE, SubState, TaskEvent
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
+from zmsvc.core.order import awaited_ends, awaited_starts, unmet
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
-from zmsvc.core.world import Task, World, task_from_row, task_to_row
+from zmsvc.core.world import Reason, Task, World, task_from_row, task_to_row
 
 BEGINNING = 1000.0
 PID = 1000
@@ -58,6 +59,8 @@ def task(
     notify: bool = False,
     nice: int | None = None,
     failure_action: str = "none",
+    after: tuple[str, ...] = (),
+    requires: tuple[str, ...] = (),
     **limits: float,
 ) -> TaskService:
     return TaskService(
@@ -69,6 +72,8 @@ def task(
         notify=notify,
         nice=nice,
         failure_action=FailureAction(failure_action),
+        after=after,
+        requires=requires,
         limits=Limits(**limits),  # type: ignore[arg-type]
     )
 
@@ -89,6 +94,7 @@ def checked_step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Eff
     check_alarms(world, after, effects)
     check_answers(world, after, effects, fact)
     check_walls(world, after, fact)
+    check_order(world, after, fact)
     return after, effects
 
 
@@ -200,6 +206,32 @@ def check_walls(before: World, after: World, fact: Fact) -> None:
         case _:
             key = before.launches.get(fact.launch)
             assert touched <= ({key[0]} if key else set())
+
+
+def check_order(before: World, after: World, fact: Fact) -> None:
+    """Check that no task waits for nothing, that no task starts before those that it comes after, and that
+    none is asked to stop before those that come after it.
+    """
+    for key, task in after.tasks.items():
+        if task.sub_state is SubState.START_AFTER:
+            assert after.transactions[key[0]].open
+            assert not after.stopping
+            assert awaited_starts(after, key), f"{key} waits for nothing"
+            assert unmet(after, key) is None, f"{key} waits in vain"
+        if task.sub_state is SubState.STOP_AFTER:
+            assert awaited_ends(after, key), f"{key} waits for nothing"
+        if key not in after.tasks or key not in before.tasks:
+            continue
+        if task.sub_state is SubState.LAUNCHING and task.launch != before.tasks[key].launch:
+            assert not awaited_starts(after, key), f"{key} starts too early"
+            assert unmet(after, key) is None, f"{key} starts without what it requires"
+        asked = task.sub_state is SubState.STOP_SIGTERM and task.stop_reason is Reason.REQUESTED
+        if asked and before.tasks[key].sub_state is not SubState.STOP_SIGTERM:
+            # A reload stops by the order of the old file, which is gone then.
+            late = isinstance(fact, ev.TaskLaunched | ev.ContextReloaded) or (
+                isinstance(fact, ev.Requested) and fact.now
+            )
+            assert late or not awaited_ends(after, key), f"{key} stops too early"
 
 
 def reread(task: Task) -> Task:

@@ -347,3 +347,34 @@ def test_a_limit_of_memory_that_another_one_makes_useless_is_a_warning(
     found = warned(task("a", **limits))
     assert [each for each in found if told in each] == found
     assert len(found) == (1 if told else 0)
+
+
+# Order.
+
+
+def test_a_ring_of_after_and_requires_is_a_fault_that_names_it() -> None:
+    tasks = [
+        task("a", after=("b", "x")),
+        task("b", requires=("c",)),
+        task("c", after=("a",)),
+        task("x"),
+        task("d", after=("a",)),
+        task("e", requires=("e",)),
+    ]
+    found = faults(tasks, {})
+    assert [(fault.text.split(": ", 1)[1].split(",")[0], fault.task, fault.option) for fault in found] == [
+        ("a after b after c after a", 0, "after"),
+        ("e after e", 5, "requires"),
+    ]
+
+
+def test_order_without_a_ring_has_no_fault_however_long() -> None:
+    names = [f"t{number}" for number in range(3000)]
+    tasks = [task(name, after=tuple(names[max(0, at - 2) : at])) for at, name in enumerate(names)]
+    assert faults(tasks[::-1], {}) == []
+
+
+def test_after_and_requires_of_an_unknown_task_are_faults() -> None:
+    (fault,) = faults([task("ts_1", requires=("ts_2",), after=()), task("ts_22")], {})
+    assert fault.text.startswith("<requires> names 'ts_2', expected the id of a task of this context")
+    assert (fault.task, fault.option, fault.word) == (0, "requires", "ts_2")

@@ -98,6 +98,27 @@ def goodbye(sim: Simulation) -> None:
     sim.ask("exit", transaction=None, request=1)
 
 
+def in_order(sim: Simulation) -> None:
+    """Starts and stops that wait for others, and a required task that fails before it can start."""
+    sim.ready("a")
+    sim.ready("b")
+    sim.ready("c")
+    sim.now += 30
+    sim.ask("restart", "a", request=1)
+    for _ in range(3):
+        sim.ready()
+    sim.ask("stop", request=2)
+    sim.ask("start", request=3)
+    sim.end("a", code=1)
+    sim.now += 30
+    sim.ask("start", "c", request=4)
+    sim.ready("a")
+    sim.ask("stop", "a", request=5)
+
+
+IN_ORDER = (task("c", requires=("b",)), task("b", after=("a",), requires=("a",)), task("a", entry=True))
+
+
 def give_up(sim: Simulation) -> None:
     """A failure starts an alert and stops a transaction; another one ends the daemon."""
     sim.ready()
@@ -143,6 +164,7 @@ STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
     "hard": (hard, HARD),
     "new file": (new_file, PAIR),
     "goodbye": (goodbye, PAIR),
+    "in order": (in_order, IN_ORDER),
     "give up": (give_up, GIVE_UP),
     "memory": (
         memory,

@@ -58,8 +58,10 @@ calm = limits.map(lambda drawn: {name: value for name, value in drawn.items() if
 def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
     """The tasks of a context file; a rule names only what is in it."""
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
+    ordered = draw(st.booleans())
     tasks = []
     for name in names:
+        before = [each for each in names if each < name] if ordered else []
         known = [each for each in draw(rules) if each.call in names]
         kind, notify = draw(st.sampled_from([("Process", False), ("Command", False), ("Command", True)]))
         more = draw(limits if watched else calm)
@@ -70,6 +72,8 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
             kind=kind,
             notify=notify,
             nice=draw(st.sampled_from([None, 5])),
+            after=tuple(draw(st.sets(st.sampled_from(before)))) if before else (),
+            requires=tuple(draw(st.sets(st.sampled_from(before)))) if before else (),
             failure_action=draw(st.sampled_from(["none", "none", "none", "none", "stop", "exit"])),
             **more,
         )

@@ -26,8 +26,8 @@ def test_every_act_and_cause_is_used() -> None:
     assert {cause for row in TABLE.values() for cause in row} == set(TaskEvent)
 
 
-def test_every_state_is_at_rest_live_or_in_back_off() -> None:
-    assert LIVE | RESTING | {SubState.BACK_OFF} == set(SubState)
+def test_every_state_is_at_rest_live_or_waits_for_its_start() -> None:
+    assert LIVE | RESTING | {SubState.BACK_OFF, SubState.START_AFTER} == set(SubState)
     assert not LIVE & RESTING
     assert {STATE_OF[sub] for sub in RESTING} == {State.INACTIVE, State.FAILED}
 
@@ -48,6 +48,7 @@ def test_a_state_at_rest_leaves_by_an_order_only() -> None:
             TaskEvent.DELAY,
             TaskEvent.LIMIT,
             TaskEvent.RESET,
+            TaskEvent.START_LATER,
         }
 
 

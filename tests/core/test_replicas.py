@@ -165,3 +165,15 @@ def test_the_element_of_a_replica_has_its_own_id_and_not_the_number_of_replicas(
     source = {"id": "w", "Task": {"service": {"replicas": "2", "nice": "1"}, "state": ""}}
     (one,) = expand([replace(several("w", 1), source=source)]).values()
     assert one.source == {"id": "w@1", "Task": {"service": {"nice": "1"}, "state": ""}}
+
+
+def test_a_task_comes_after_all_replicas_of_another_one() -> None:
+    after = replace(task("x"), after=("w",), requires=("w",))
+    made = expand([after, several("w", 2)])
+    assert made["x"].predecessors == ("w@1", "w@2")
+    sim = Simulation.of(after, several("w", 2))
+    sim.begin()
+    sim.ready("w@1")
+    assert sim.sub_state("x") == "start-after"
+    sim.ready("w@2")
+    assert sim.sub_state("x") == "start"

@@ -666,6 +666,23 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "<max_transactions>",
         "<max_transactions> '0' is out of range, expected a whole number from 1 to",
     ),
+    "ring of after": (
+        changed(("<Task>", "<Task><service>\n<nice>1</nice><after>\nts_100</after></service>")),
+        "<after>",
+        "ring of <after> and <requires>: ts_100 after ts_100, expected an order in which each",
+    ),
+    "unknown task in requires": (
+        changed(("<Task>", "<Task><service>\n<requires/><requires>nobody</requires></service>")).replace(
+            "<requires/>", ""
+        ),
+        "<requires>",
+        "<requires> names 'nobody', expected the id of a task of this context",
+    ),
+    "bad id in after": (
+        changed(("<Task>", "<Task><service><after>a b/c</after></service>")),
+        "<after>",
+        "'b/c' cannot be the id of a task, expected 1 to 64 of",
+    ),
     "on_any_fail of an unknown task": (
         changed(
             ("<ContextID>", "<on_any_fail><action>start</action><call>nobody</call></on_any_fail><ContextID>")
@@ -1115,6 +1132,8 @@ def test_the_schema_accepts_all_that_the_code_accepts(text: str) -> None:
 BEYOND = {
     "repeated id",
     "call of an unknown task",
+    "ring of after",
+    "unknown task in requires",
     "on_any_fail of an unknown task",
     "on_any_fail without a call",
     "action without call",

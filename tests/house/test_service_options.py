@@ -74,6 +74,7 @@ class More(ServiceOptions):
     )
     credential: str = option(kinds.OPTIONAL_FILE, "-/etc/key", summary="A file.")
     unset: str = option(kinds.VARIABLE, "LANG", summary="A variable.")
+    successor: str = option(kinds.TASK, "ts_1", summary="A task.")
     places: tuple[str, ...] = option(kinds.Several(value=kinds.PATH), (), summary="Places.")
     sizes: dict[str, int] = option(
         kinds.Fields(names=("low", "high"), value=kinds.SIZE), factory=dict, name="memory", summary="Fields."
@@ -104,6 +105,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "places": ("/srv/a b</places><places>\n/opt", ("/srv/a b", "/opt")),
     "credential": (" -/etc/a b", "-/etc/a b"),
     "unset": (" _A1", "_A1"),
+    "successor": ("\nts_1.A-b ", "ts_1.A-b"),
     "sizes": ("<high>1K</high>", {"high": 1024}),
     "labels": ("<A.B>x</A.B>", {"A.B": "x"}),
 }
@@ -130,6 +132,7 @@ BAD = {
     "places": "/srv</places><places>opt",
     "credential": "~/key",
     "unset": "A-B",
+    "successor": "a/b",
     "sizes": "<high>much</high>",
     "labels": "<A-B/>",
 }

@@ -39,6 +39,9 @@ class Fault:
     element: str = ""
     task: int | None = None
     rule: int | None = None
+    option: str = ""
+    """The option of the task that has the fault, and the word in it."""
+    word: str = ""
     other: int | None = None
     """The index of another task that the fault is about. Its place is shown, too."""
 
@@ -73,7 +76,7 @@ def faults(
     """Return every fault between elements. `binds` maps the names of elements to their endpoints, as far as
     those could be read; `any_fail` has the rules of the context.
     """
-    return [*_repeated(tasks), *_calls(tasks, any_fail), *_binds(binds)]
+    return [*_repeated(tasks), *_calls(tasks, any_fail), *_order(tasks), *_binds(binds)]
 
 
 def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
@@ -99,6 +102,47 @@ def _calls(tasks: Sequence[TaskService], any_fail: Sequence[Rule]) -> Iterator[F
                 expected = f"expected the id of a task of this context{similar_id(rule.call, known)}"
                 text = f"{rule.trigger} calls {quote(rule.call)}, {expected}"
                 yield Fault(text=text, task=index, rule=number)
+
+
+def _order(tasks: Sequence[TaskService]) -> Iterator[Fault]:
+    """Yield the tasks in `<after>` and `<requires>` that do not exist, and the rings."""
+    known = {task.id for task in tasks}
+    for index, task in enumerate(tasks):
+        for option, names in (("after", task.after), ("requires", task.requires)):
+            for name in dict.fromkeys(names):
+                if name not in known:
+                    text = (
+                        f"<{option}> names {quote(name)}, expected the id of a task of this context"
+                        f"{similar_id(name, known)}"
+                    )
+                    yield Fault(text=text, task=index, option=option, word=name)
+    for ring in _rings({task.id: [name for name in task.predecessors if name in known] for task in tasks}):
+        index = next(number for number, task in enumerate(tasks) if task.id == ring[0])
+        option = "after" if ring[1] in tasks[index].after else "requires"
+        words = " after ".join(ring)
+        text = f"ring of <after> and <requires>: {words}, expected an order in which each task can start"
+        yield Fault(text=text, task=index, option=option, word=ring[1])
+
+
+def _rings(before: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
+    """Yield rings, each as IDs from a task to itself; no task is in two of them. `before` has the tasks that
+    come before a task.
+    """
+    left = {task: set(names) for task, names in before.items()}
+    while left:
+        free = [task for task, names in left.items() if not names & left.keys()]
+        if free:
+            for task in free:
+                del left[task]
+            continue
+        # Each task that is left has one that is left before it, so the way back comes to a ring.
+        path = [next(iter(left))]
+        while path.count(path[-1]) == 1:
+            path.append(next(name for name in before[path[-1]] if name in left))
+        ring = path[path.index(path[-1]) :]
+        yield ring
+        for task in ring[1:]:
+            del left[task]
 
 
 def _binds(binds: Mapping[str, Endpoint]) -> Iterator[Fault]:

@@ -45,6 +45,10 @@ class Draft:
         self.launches: Mapping[int, Key] = world.launches
         self.pending: tuple[PendingRequest, ...] = world.pending
         self.effects: list[Effect] = []
+        self.unsettled: dict[Key, None] = {}
+        """The tasks that have changed since core.order_waits looked for tasks that wait for them."""
+        self.wants_required: list[Key] = []
+        """The tasks whose required tasks are to be started."""
         self.failed: dict[Key, Failure] = {}
         """The tasks that have failed in this step, in order. core.failures decides what follows."""
         self.new_supervisor = False
@@ -91,7 +95,7 @@ class Draft:
                 task = replace(task, since=self.now)
         if not self._touched:
             self.tasks = dict(self.tasks)
-        self._touched[key] = None
+        self._touched[key] = self.unsettled[key] = None
         assert isinstance(self.tasks, dict)
         self.tasks[key] = task
         return task
@@ -120,6 +124,20 @@ class Draft:
             task = self.tasks.get(key)
             if task is not None and task.resting and key not in asked:
                 self.remove(key)
+
+    def settle_all(self) -> None:
+        """Look at each task again, because its definition may be another one."""
+        self.unsettled |= dict.fromkeys(self.tasks)
+
+    def entered(self, sub_state: SubState) -> list[Key]:
+        """Return the tasks that have come into this sub-state in this step."""
+        return [
+            key
+            for key in self._touched
+            if (task := self.tasks.get(key)) is not None
+            and task.sub_state is sub_state
+            and ((old := self.before.tasks.get(key)) is None or old.sub_state is not sub_state)
+        ]
 
     def mark_changed(self, transaction: str) -> None:
         """Publish the state of this transaction at the end of the step."""

@@ -10,7 +10,16 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from zmsvc.core import events as ev
-from zmsvc.core import failures, memory_limit, pending_requests, reload, requests, resume, updates
+from zmsvc.core import (
+    failures,
+    memory_limit,
+    order_waits,
+    pending_requests,
+    reload,
+    requests,
+    resume,
+    updates,
+)
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.core.events import Effect, Fact, Key
@@ -25,9 +34,17 @@ def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...
     """Return the consequences of `fact` at `now` (monotonic seconds)."""
     draft = Draft(world, now)
     _dispatch(draft, fact)
-    failures.settle(draft)
+    _settle(draft)
     pending_requests.answer(draft)
     return draft.finish()
+
+
+def _settle(draft: Draft) -> None:
+    """Let the consequences of the fact have theirs, until nothing more follows."""
+    while draft.failed or draft.unsettled:
+        order_waits.settle(draft)
+        failures.settle(draft)
+    order_waits.record(draft)
 
 
 def _dispatch(draft: Draft, fact: Fact) -> None:
@@ -131,7 +148,7 @@ def _main_process(draft: Draft, key: Key, fact: ev.MainNamed | ev.MainChanged) -
     if task.pid is None or task.pid == fact.pid:
         return
     if isinstance(fact, ev.MainNamed):
-        if task.sub_state in (SubState.START, SubState.RUNNING):
+        if task.sub_state in (SubState.START, SubState.RUNNING, SubState.STOP_AFTER):
             draft.emit(ev.SetMain(launch=fact.launch, pid=fact.pid, start_time=fact.start_time))
         return
     draft.record(key, "main-process", pid=fact.pid, before=task.pid, launch=fact.launch)

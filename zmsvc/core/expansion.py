@@ -13,8 +13,9 @@ from zmsvc.core.replicas import MARK
 def expand(written: Iterable[TaskService]) -> dict[str, TaskService]:
     """Return the tasks of a context by ID, in the order of the file.
 
-    A rule that calls a task with replicas calls all of them. But if it calls the task whose rule it is, it
-    calls only the replica that it fires for: the others have not failed.
+    A rule that calls a task with replicas calls all of them, and a task that comes after it comes after all
+    of them. But if a rule calls the task whose rule it is, it calls only the replica that it fires for: the
+    others have not failed.
     """
     tasks = {task.id: task for task in written}
     replicas = {
@@ -25,7 +26,7 @@ def expand(written: Iterable[TaskService]) -> dict[str, TaskService]:
     if not replicas:
         return tasks
     found: dict[str, TaskService] = {}
-    for name, task in tasks.items():
+    for name, task in ((each.id, _after_each(each, replicas)) for each in tasks.values()):
         rules = tuple(each for rule in task.rules for each in _rules(rule, name, replicas))
         if name in replicas:
             found |= {own: _replica(task, own, rules) for own in replicas[name]}
@@ -38,6 +39,17 @@ def _rules(rule: Rule, own: str, replicas: Mapping[str, tuple[str, ...]]) -> Ite
     if rule.call == own or rule.call not in replicas:
         return (rule,)
     return (replace(rule, call=call) for call in replicas[rule.call])
+
+
+def _after_each(task: TaskService, replicas: Mapping[str, tuple[str, ...]]) -> TaskService:
+    """Return a task that comes after each replica of the tasks that it names."""
+    if not replicas.keys() & {*task.predecessors}:
+        return task
+    after, requires = (
+        tuple(each for name in names for each in replicas.get(name, (name,)))
+        for names in (task.after, task.requires)
+    )
+    return replace(task, after=after, requires=requires)
 
 
 def _replica(task: TaskService, own: str, rules: tuple[Rule, ...]) -> TaskService:

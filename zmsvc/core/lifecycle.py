@@ -29,6 +29,8 @@ class SubState(StrEnum):
     """Not started yet in this transaction. A rule or an order can start it."""
     BACK_OFF = "back-off"
     """Waits for the end of its restart delay."""
+    START_AFTER = "start-after"
+    """Waits until the tasks in its `<after>` and `<requires>` are ready. This sub-state has no deadline."""
     LAUNCHING = "launching"
     """The keeper has the order to fork the task. This sub-state has no deadline: the limit for READY=1 runs
     from the fork.
@@ -36,6 +38,10 @@ class SubState(StrEnum):
     START = "start"
     """The process exists and has not sent READY=1."""
     RUNNING = "running"
+    STOP_AFTER = "stop-after"
+    """Runs and is to be stopped, but waits for the end of the tasks that have it in their `<after>` or
+    `<requires>` and are being stopped, too. This sub-state has no deadline: each of them has one.
+    """
     STOP_SIGTERM = "stop-sigterm"
     STOP_SIGKILL = "stop-sigkill"
     FINAL_SIGTERM = "final-sigterm"
@@ -52,9 +58,11 @@ class SubState(StrEnum):
 STATE_OF = {
     SubState.WAITING: State.INACTIVE,
     SubState.BACK_OFF: State.ACTIVATING,
+    SubState.START_AFTER: State.ACTIVATING,
     SubState.LAUNCHING: State.ACTIVATING,
     SubState.START: State.ACTIVATING,
     SubState.RUNNING: State.ACTIVE,
+    SubState.STOP_AFTER: State.DEACTIVATING,
     SubState.STOP_SIGTERM: State.DEACTIVATING,
     SubState.STOP_SIGKILL: State.DEACTIVATING,
     SubState.FINAL_SIGTERM: State.DEACTIVATING,
@@ -66,11 +74,14 @@ STATE_OF = {
 
 RESTING = frozenset({SubState.WAITING, SubState.EXITED, SubState.STOPPED, SubState.FAILED})
 """The task does not run and will not start by itself."""
+START_PENDING = frozenset({SubState.BACK_OFF, SubState.START_AFTER, SubState.LAUNCHING})
+"""The task is to be started and has no process yet."""
 LIVE = frozenset(
     {
         SubState.LAUNCHING,
         SubState.START,
         SubState.RUNNING,
+        SubState.STOP_AFTER,
         SubState.STOP_SIGTERM,
         SubState.STOP_SIGKILL,
         SubState.FINAL_SIGTERM,
@@ -90,6 +101,16 @@ class TaskEvent(StrEnum):
     """A rule starts the task again, but after a delay."""
     LIMIT = "limit"
     """A rule starts the task more often than its start limit allows."""
+    START_LATER = "start-later"
+    """A start that waits for other tasks."""
+    STOP_LATER = "stop-later"
+    """A stop that waits for other tasks."""
+    RESTART_LATER = "restart-later"
+    """As `STOP_LATER`, and the task is started again."""
+    PROCEED = "proceed"
+    """There is nothing left to wait for."""
+    DEPENDENCY = "dependency"
+    """A required task has failed to start."""
     RESET = "reset"
     """The operator resets the failures of the task."""
     LAUNCHED = "launched"
@@ -112,10 +133,14 @@ class Act(Enum):
 
     LAUNCH = auto()
     BACK_OFF_AND_LAUNCH = auto()
+    AWAIT_START = auto()
+    DEPENDENCY_FAILED = auto()
     START_LIMIT_HIT = auto()
     RESET_FAILED = auto()
     PROCESS_STARTED = auto()
     BE_READY = auto()
+    AWAIT_STOP = auto()
+    NOTE_PROCESS = auto()
     TERMINATE = auto()
     START_TIMED_OUT = auto()
     WATCHDOG_MISSED = auto()
@@ -125,7 +150,7 @@ class Act(Enum):
     KILL_OTHERS = auto()
     RESTART_AFTER_STOP = auto()
     CANCEL_RESTART = auto()
-    CANCEL_BACK_OFF = auto()
+    CANCEL_START = auto()
     FINISH = auto()
     REPORT_SURVIVOR = auto()
 
@@ -145,6 +170,13 @@ _START: Row = {
     TaskEvent.RESTART: Transition(SubState.LAUNCHING, Act.LAUNCH),
     TaskEvent.DELAY: Transition(SubState.BACK_OFF, Act.BACK_OFF_AND_LAUNCH),
     TaskEvent.LIMIT: Transition(SubState.FAILED, Act.START_LIMIT_HIT),
+    TaskEvent.START_LATER: Transition(SubState.START_AFTER, Act.AWAIT_START),
+}
+_STOP: Row = {
+    TaskEvent.STOP: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
+    TaskEvent.RESTART: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
+    TaskEvent.STOP_LATER: Transition(SubState.STOP_AFTER, Act.AWAIT_STOP),
+    TaskEvent.RESTART_LATER: Transition(SubState.STOP_AFTER, Act.AWAIT_STOP),
 }
 _SETTLED: Row = {
     TaskEvent.ENDED_WELL: Transition(SubState.EXITED, Act.FINISH),
@@ -175,29 +207,41 @@ TABLE: dict[SubState, Row] = {
         TaskEvent.START: Transition(SubState.LAUNCHING, Act.LAUNCH),
         TaskEvent.RESTART: Transition(SubState.LAUNCHING, Act.LAUNCH),
         TaskEvent.DEADLINE: Transition(SubState.LAUNCHING, Act.LAUNCH),
-        TaskEvent.STOP: Transition(SubState.STOPPED, Act.CANCEL_BACK_OFF),
+        TaskEvent.START_LATER: Transition(SubState.START_AFTER, Act.AWAIT_START),
+        TaskEvent.STOP: Transition(SubState.STOPPED, Act.CANCEL_START),
         TaskEvent.RESET: Transition(SubState.BACK_OFF, Act.RESET_FAILED),
+    },
+    SubState.START_AFTER: {
+        TaskEvent.START: Transition(SubState.START_AFTER, Act.AWAIT_START),
+        TaskEvent.RESTART: Transition(SubState.START_AFTER, Act.AWAIT_START),
+        TaskEvent.PROCEED: Transition(SubState.LAUNCHING, Act.LAUNCH),
+        TaskEvent.DEPENDENCY: Transition(SubState.WAITING, Act.DEPENDENCY_FAILED),
+        TaskEvent.STOP: Transition(SubState.STOPPED, Act.CANCEL_START),
     },
     SubState.LAUNCHING: {
         TaskEvent.LAUNCHED: Transition(SubState.START, Act.PROCESS_STARTED),
         TaskEvent.LAUNCH_FAILED: Transition(SubState.FAILED, Act.FINISH),
-        TaskEvent.STOP: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
-        TaskEvent.RESTART: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
+        **_STOP,
         **_END,
     },
     SubState.START: {
         TaskEvent.READY: Transition(SubState.RUNNING, Act.BE_READY),
         TaskEvent.DEADLINE: Transition(SubState.STOP_SIGTERM, Act.START_TIMED_OUT),
         TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
-        TaskEvent.STOP: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
-        TaskEvent.RESTART: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
+        **_STOP,
         **_END,
     },
     SubState.RUNNING: {
         TaskEvent.DEADLINE: Transition(SubState.STOP_SIGTERM, Act.WATCHDOG_MISSED),
         TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
-        TaskEvent.STOP: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
-        TaskEvent.RESTART: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
+        **_STOP,
+        **_END,
+    },
+    SubState.STOP_AFTER: {
+        TaskEvent.LAUNCHED: Transition(SubState.STOP_AFTER, Act.NOTE_PROCESS),
+        TaskEvent.LAUNCH_FAILED: Transition(SubState.STOPPED, Act.FINISH),
+        TaskEvent.PROCEED: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
+        **_asked_while_stopping(SubState.STOP_AFTER),
         **_END,
     },
     SubState.STOP_SIGTERM: {

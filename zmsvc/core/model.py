@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -95,6 +95,11 @@ class TaskService(ServiceOptions):
     """The `<configuration>` of the task: strings, lists and dicts of them."""
     source: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def predecessors(self) -> tuple[str, ...]:
+        """The tasks for which a start of this one waits."""
+        return tuple(dict.fromkeys((*self.after, *self.requires)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
@@ -169,6 +174,15 @@ class Context:
     """The files of its directory, as they were read."""
     written: Mapping[str, TaskService] = field(default_factory=dict)
     """The tasks as the file has them, those with replicas once. Empty if there was no file."""
+    successors: Mapping[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
+    """The tasks that start after a task and stop before it, by its ID. A task without any is left out."""
+    requirers: Mapping[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
+    """The tasks that require a task, by its ID."""
+
+    def __post_init__(self) -> None:
+        tasks = self.tasks.values()
+        object.__setattr__(self, "successors", _inverted((task.id, task.predecessors) for task in tasks))
+        object.__setattr__(self, "requirers", _inverted((task.id, task.requires) for task in tasks))
 
     def element_of_bind(self, name: str) -> str:
         """Return the element of the file that names the bind `name`, FrontBind or BackendBind. If the file
@@ -192,3 +206,12 @@ class Context:
         if name not in self.written:
             return ()
         return tuple(task for task in self.tasks if replicas.base(task) == name)
+
+
+def _inverted(named: Iterable[tuple[str, Iterable[str]]]) -> dict[str, tuple[str, ...]]:
+    """Return the tasks that name a task, by its ID."""
+    found: dict[str, dict[str, None]] = {}
+    for task, others in named:
+        for other in others:
+            found.setdefault(other, {})[task] = None
+    return {task: tuple(others) for task, others in found.items()}

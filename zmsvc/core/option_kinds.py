@@ -13,6 +13,7 @@ from typing import Any
 from zmsvc.core.owners import owner
 from zmsvc.core.values import (
     PRIORITIES,
+    TASK_ID,
     WHITE,
     amount,
     boolean,
@@ -248,6 +249,17 @@ def _variable(text: str) -> str:
 
 
 VARIABLE = Value(words="the name of a variable", schema=_token("[A-Za-z_][A-Za-z0-9_]*"), read=_variable)
+
+
+def _task(text: str) -> str:
+    word = text.strip(WHITE)
+    if not TASK_ID.fullmatch(word):
+        raise ValueError(f"{quote(text)} cannot be the id of a task, expected 1 to 64 of A-Z a-z 0-9 _ . -")
+    return word
+
+
+TASK = Value(words="the id of a task", schema=_token(r"[A-Za-z0-9_.\-]{1,64}"), read=_task)
+"""A task of the same file. core.checks finds out whether there is one."""
 
 
 def _mode(text: str) -> int:

@@ -96,6 +96,11 @@ def _outcome(draft: Draft, key: Key, waiter: PendingRequest) -> str:
     return f"{key[1]}: {_ended(task)}{f' by {by}' if by else ''}"
 
 
+def delay_starts(draft: Draft, key: Key, why: str) -> None:
+    """Let the requests fail that wait for the start of this task, which takes longer than they wait."""
+    _resolve(draft, key, lambda _: f"{key[1]}: {why}", stops=False)
+
+
 def stopped(draft: Draft, key: Key, by: str) -> None:
     """Note who has stopped a task, for the requests that wait for its start."""
     draft.pending = tuple(
@@ -169,6 +174,8 @@ def resolve(draft: Draft, key: Key, failure: str) -> None:
 
 
 def _ended(task: Task) -> str:
+    if task.sub_state is SubState.WAITING and task.status:
+        return task.status
     if task.sub_state is SubState.STOPPED:
         return "stopped meanwhile"
     end = task.exit

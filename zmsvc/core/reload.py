@@ -86,6 +86,7 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
     for name in names:
         _change(draft, name, difference)
     draft.context = new
+    draft.settle_all()
     _remember(draft, old)
     _disable_as_others(draft, difference.added)
     for name in names:

@@ -13,7 +13,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.cause import NO_CAUSE, Cause
 from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import Key, Requested
-from zmsvc.core.lifecycle import State, SubState, TaskEvent
+from zmsvc.core.lifecycle import START_PENDING, State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.pending_requests import named, stopped, wait
 from zmsvc.core.service_options import ServiceType
@@ -74,7 +74,7 @@ def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
 
 def _cause(order: Requested, task: Task) -> Cause:
     """Return the cause of an ordered start. It has the sources of rules that had asked for a start before."""
-    pending = task.restart_pending or task.sub_state in (SubState.BACK_OFF, SubState.LAUNCHING)
+    pending = task.restart_pending or task.sub_state in START_PENDING
     return replace(task.cause if pending else NO_CAUSE, by=order.origin.by, uid=order.origin.uid)
 
 
@@ -225,13 +225,17 @@ def stop(draft: Draft, order: Requested) -> None:
     _known(draft, order)
     names = _addressed_transactions(draft, order)
     keys = [key for name in names for key in _targets(draft, name, order)]
+    meant = frozenset(keys)
+    if order.tasks:
+        keys = _with_requirers(draft, keys)
     wait(draft, order, tuple(names), keys, [key for key in keys if draft.tasks[key].live])
     for name in names:
         _record(draft, name, order)
         if not order.tasks:
             close(draft, name, named(order.origin))
     for key in keys if order.tasks else ():
-        draft.change(key, stopped_by_operator=True, rules_suppressed=not order.triggers)
+        held = key in meant or draft.tasks[key].stopped_by_operator
+        draft.change(key, stopped_by_operator=held, rules_suppressed=not order.triggers)
         stopped(draft, key, named(order.origin))
         apply(draft, key, TaskEvent.STOP)
 
@@ -242,6 +246,20 @@ def _targets(draft: Draft, name: str, order: Requested) -> list[Key]:
             # The context file got the task after this transaction was stopped.
             raise _RefusedError(4, f"no such task in transaction {name}", task)
     return [(name, task) for task in order.tasks] if order.tasks else draft.keys_of(name)
+
+
+def _with_requirers(draft: Draft, keys: list[Key]) -> list[Key]:
+    """Return the tasks and, as with Requires= of systemd, those that run and require one of them."""
+    found = dict.fromkeys(keys)
+    todo = list(keys)
+    while todo:
+        name, task_id = todo.pop()
+        for each in draft.context.requirers.get(task_id, ()):
+            key = (name, each)
+            if key not in found and key in draft.tasks and not draft.tasks[key].resting:
+                found[key] = None
+                todo.append(key)
+    return list(found)
 
 
 def close(draft: Draft, name: str, by: str) -> None:
@@ -271,7 +289,9 @@ def restart(draft: Draft, order: Requested) -> None:
     keys = [
         key
         for name in names
-        for key in (_targets(draft, name, order) if order.tasks else _restarted(draft, name))
+        for key in (
+            _with_requirers(draft, _targets(draft, name, order)) if order.tasks else _restarted(draft, name)
+        )
     ]
     wait(draft, order, tuple(names), keys, keys)
     for name in names:
@@ -309,6 +329,7 @@ def leave(draft: Draft, order: Requested) -> None:
     elif order.now:
         draft.record(("", ""), "requested", verb="kill", by=order.origin.by, uid=order.origin.uid)
         for key in keys:
+            apply(draft, key, TaskEvent.PROCEED)
             if draft.tasks[key].sub_state in (SubState.STOP_SIGTERM, SubState.FINAL_SIGTERM):
                 # The operator has given the order again, with `now`: no task has the rest of its stop
                 # timeout.
@@ -368,7 +389,13 @@ def _set_disabled(draft: Draft, order: Requested, disabled: frozenset[str]) -> N
         draft.emit(ev.Reply(request=order.request, ok=True, data={"tasks": shown}))
 
 
-_SIGNALED = (SubState.START, SubState.RUNNING, SubState.STOP_SIGTERM, SubState.STOP_SIGKILL)
+_SIGNALED = (
+    SubState.START,
+    SubState.RUNNING,
+    SubState.STOP_AFTER,
+    SubState.STOP_SIGTERM,
+    SubState.STOP_SIGKILL,
+)
 """The sub-states in which a task has a main process that the keeper has reported."""
 
 

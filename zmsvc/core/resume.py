@@ -24,6 +24,7 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
     """
     draft.new_supervisor = True
     draft.keeper_signals_others = fact.keeper_signals_others
+    draft.settle_all()
     _refuse_strangers(draft, fact)
     if draft.keeper_id == fact.keeper_id:
         _adopt(draft, fact)
@@ -113,7 +114,7 @@ def _wait_for_entries(draft: Draft) -> None:
 
 
 def _starting(task: Task) -> bool:
-    return task.state is State.ACTIVATING and task.live
+    return task.sub_state is SubState.START_AFTER or (task.state is State.ACTIVATING and task.live)
 
 
 def _start_waits(draft: Draft, names: tuple[str, ...], keys: list[Key]) -> None:

@@ -26,6 +26,7 @@ from zmsvc.core.option_kinds import (
     PATH,
     SIGNAL,
     SIZE,
+    TASK,
     TASKS,
     TIME_LIMIT,
     TIME_SPAN,
@@ -524,6 +525,61 @@ class ServiceOptions:
             A task that misses its watchdog, that the kernel kills when memory runs out, that cannot be
             launched, or that ends before it is ready has failed all the same.
             An exception ends a task in Python with status 1.
+            """,
+        in_place=EVERY_TYPE,
+    )
+    after: tuple[str, ...] = option(
+        Several(value=TASK, separated=True),
+        (),
+        summary="Tasks of the same transaction after which this one starts and before which it stops.",
+        manual="""
+            As After= in
+            .Xr systemd.unit 5 :
+            if one of these tasks is being started, or is to be started again after a failure, the start of
+            this task waits until it is ready.
+            A task that is not being started is not waited for, and one that fails for good or is stopped is
+            not waited for any longer.
+            A stop goes the other way round: if this task and one of these are being stopped, the other one is
+            asked to end when this one has ended.
+            So the stop of a transaction takes the sum of the stop timeouts along a chain at most; give
+            TimeoutStopSec= of the unit as much.
+            Meanwhile
+            .Xr zmsvcctl 1
+            .Li status
+            shows
+            .Li start-after
+            or
+            .Li stop-after
+            and the tasks that are waited for.
+            The order holds for orders, rules, restarts, reloads, and starts of the context.
+            .Li start_timeout
+            counts from the fork, as always.
+            A ring is a fault of the file.
+            """,
+        in_place=EVERY_TYPE,
+    )
+    requires: tuple[str, ...] = option(
+        Several(value=TASK, separated=True),
+        (),
+        summary="Tasks of the same transaction without which this one does not start.",
+        manual="""
+            As Requires= and After= in
+            .Xr systemd.unit 5
+            together: a start of this task, by whatever, starts these tasks as well, and waits until each of
+            them is ready.
+            If one fails to start and no rule starts it again, this task is not started; its status says so,
+            it has not failed, and none of its rules fires.
+            A rule starts no task that an operator has stopped, so this task is not started then either.
+            A required task that has ended well since the transaction was started has done its work: it is
+            not started again.
+            .Pp
+            An order that stops or restarts a required task does the same to this one.
+            A required task that fails or ends by itself later, or that a rule stops or restarts, does not
+            affect this one, which runs on; a rule of the required task such as
+            .Li <on_fail>
+            with the action restart and this task in
+            .Li <call>
+            restarts it, too.
             """,
         in_place=EVERY_TYPE,
     )

@@ -16,7 +16,7 @@ from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start
 from zmsvc.core.cause import MAX_SOURCES, Cause, Source, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
-from zmsvc.core.lifecycle import TABLE, Act, SubState, TaskEvent
+from zmsvc.core.lifecycle import START_PENDING, TABLE, Act, SubState, TaskEvent
 from zmsvc.core.model import Action, Rule, TaskService, Trigger
 from zmsvc.core.pending_requests import complete_starts, complete_stops, resolve, restarted, stopped
 from zmsvc.core.restart import fires_for
@@ -24,6 +24,7 @@ from zmsvc.core.service_options import KillMode, ServiceType
 from zmsvc.core.world import Exit, Reason, Task, status_at
 
 _AFTER_AN_END = (Trigger.ON_EXIT, Trigger.ON_FAIL, Trigger.ON_ANY_FAIL)
+_LATER = {TaskEvent.STOP: TaskEvent.STOP_LATER, TaskEvent.RESTART: TaskEvent.RESTART_LATER}
 KILL_TIMEOUT = 10.0
 """Seconds after SIGKILL before a process that is still there is reported as a survivor."""
 
@@ -33,6 +34,7 @@ def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
     it.
     """
     task = draft.tasks[key]
+    event = _in_order(draft, key, event)
     transition = TABLE[task.sub_state].get(event)
     if transition is None:
         return False
@@ -41,6 +43,21 @@ def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
     draft.put(key, replace(task, sub_state=transition.to, **changes))
     _ACTS[transition.act](draft, key, event)
     return True
+
+
+def _in_order(draft: Draft, key: Key, event: TaskEvent) -> TaskEvent:
+    """Return the event that takes the place of a start or a stop of a task that has an order with others. At
+    the end of the step core.order_waits finds whether it has to wait.
+    """
+    transition = TABLE[draft.tasks[key].sub_state].get(event)
+    if transition is None or event is TaskEvent.PROCEED:
+        return event
+    if transition.act is Act.LAUNCH:
+        service = draft.service(key)
+        return TaskEvent.START_LATER if service is not None and service.predecessors else event
+    if transition.act is Act.TERMINATE and draft.context.successors.get(key[1]):
+        return _LATER.get(event, event)
+    return event
 
 
 def _after(draft: Draft, seconds: float) -> float | None:
@@ -114,6 +131,16 @@ def back_off_and_launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.record(key, "back-off", delay=delay, failures=task.failures, quick_starts=task.quick_starts)
 
 
+def await_start(draft: Draft, key: Key, _event: TaskEvent) -> None:
+    draft.change(key, status="")
+    draft.wants_required.append(key)
+
+
+def dependency_failed(draft: Draft, key: Key, _event: TaskEvent) -> None:
+    draft.record(key, "dependency", message=draft.tasks[key].status)
+    complete_starts(draft, key)
+
+
 def start_limit_hit(draft: Draft, key: Key, _event: TaskEvent) -> None:
     """Report the start limit once. The starts go on counting, since otherwise the next firing would begin a
     new burst.
@@ -137,6 +164,20 @@ def reset_failed(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 # --- stopping
+
+
+def await_stop(draft: Draft, key: Key, event: TaskEvent) -> None:
+    task = draft.tasks[key]
+    draft.change(
+        key,
+        stop_reason=task.stop_reason or Reason.REQUESTED,
+        restart_pending=event is TaskEvent.RESTART_LATER,
+    )
+
+
+def note_process(draft: Draft, key: Key, _event: TaskEvent) -> None:
+    """Keep the PID alone: the task was ordered to stop before it was forked, and waits for other tasks."""
+    draft.mark_changed(key[0])
 
 
 def terminate(draft: Draft, key: Key, event: TaskEvent) -> None:
@@ -257,7 +298,7 @@ def _kill_survivor_again(draft: Draft, key: Key, event: TaskEvent) -> None:
         kill_others(draft, key, event)
 
 
-def cancel_back_off(draft: Draft, key: Key, _event: TaskEvent) -> None:
+def cancel_start(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.change(key, status="")
     draft.record(key, "stopped", reason=Reason.REQUESTED.value)
     complete_starts(draft, key)
@@ -340,7 +381,7 @@ def _start_again(draft: Draft, key: Key) -> None:
     """
     cause = draft.tasks[key].cause
     if cause.by_rule:
-        _start_by_rule(draft, key, cause, failing=False)
+        start_for_rule(draft, key, cause, failing=False)
     else:
         apply(draft, key, TaskEvent.START)
 
@@ -409,8 +450,8 @@ def _fire_one(draft: Draft, key: Key, source: Task, rule: Rule) -> None:
         return
     cause = _cause(key[1], source, task, rule)
     if task.resting:
-        _start_by_rule(draft, target, cause, failing=target == key and rule.trigger is Trigger.ON_FAIL)
-    elif task.sub_state is SubState.BACK_OFF or (
+        start_for_rule(draft, target, cause, failing=target == key and rule.trigger is Trigger.ON_FAIL)
+    elif task.sub_state in (SubState.BACK_OFF, SubState.START_AFTER) or (
         task.sub_state is SubState.LAUNCHING and not _runs(draft, task)
     ):
         # A start is already pending, and one start answers all firings. A rule cannot shorten its delay.
@@ -460,7 +501,7 @@ def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refus
 
 
 def _cause(source_id: str, source: Task, task: Task, rule: Rule) -> Cause:
-    pending = task.restart_pending or task.sub_state in (SubState.LAUNCHING, SubState.BACK_OFF)
+    pending = task.restart_pending or task.sub_state in START_PENDING
     return by_rule(task.cause, _source(source_id, source, rule), source.cause.depth + 1, join=pending)
 
 
@@ -478,7 +519,7 @@ def _source(task_id: str, source: Task, rule: Rule) -> Source:
     )
 
 
-def _start_by_rule(draft: Draft, key: Key, cause: Cause, *, failing: bool) -> None:
+def start_for_rule(draft: Draft, key: Key, cause: Cause, *, failing: bool) -> None:
     task, limits, now = draft.tasks[key], draft.limits(key), draft.now
     starts = recent_starts(task, limits, now)
     if over_limit(starts, limits):
@@ -508,7 +549,11 @@ _ACTS: dict[Act, Callable[[Draft, Key, TaskEvent], None]] = {
     Act.KILL_OTHERS: kill_others,
     Act.RESTART_AFTER_STOP: restart_after_stop,
     Act.CANCEL_RESTART: cancel_restart,
-    Act.CANCEL_BACK_OFF: cancel_back_off,
+    Act.CANCEL_START: cancel_start,
+    Act.AWAIT_START: await_start,
+    Act.DEPENDENCY_FAILED: dependency_failed,
+    Act.AWAIT_STOP: await_stop,
+    Act.NOTE_PROCESS: note_process,
     Act.FINISH: finish,
     Act.REPORT_SURVIVOR: report_survivor,
 }

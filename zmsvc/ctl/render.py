@@ -254,6 +254,10 @@ def _line(task: TaskStatus, row: Sequence[str], widths: Sequence[int], style: St
     ).rstrip()
 
 
+_WAITING = ("back-off", "start-after", "stop-after", "waiting")
+"""The sub-states whose status text says what the task waits for, or why it was not started."""
+
+
 def _details(task: TaskStatus, log: Sequence[str] | None, style: Style) -> list[str]:
     """Return the lines below a task: the reason why it failed or waits for its next start, and the end of its
     log.
@@ -261,7 +265,7 @@ def _details(task: TaskStatus, log: Sequence[str] | None, style: Style) -> list[
     lines = []
     if task.status and (
         task.state == "failed"
-        or task.sub == "back-off"
+        or task.sub in _WAITING
         or (task.sub == "exited" and task.left)
         or log is not None
     ):

@@ -14,6 +14,7 @@ from zmsvc.core import messages
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import STATE_OF, State, SubState
 from zmsvc.core.model import TaskService
+from zmsvc.core.order import wait_text
 from zmsvc.core.replicas import is_named
 from zmsvc.core.world import Task, World, is_starting, service_of, status_at, task_as_json, transaction_state
 from zmsvc.supervisor.launch_spec import cgroup_name, shared
@@ -98,7 +99,7 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
     in_cgroup = cgroup and not (service and shared(service))
     return {
         **task_as_json(key[1], task, service, as_wall_clock, disabled=key[1] in world.disabled),
-        "status": status_at(task, time.monotonic()),
+        "status": wait_text(world, key) or status_at(task, time.monotonic()),
         "cgroup": f"{cgroup}/{cgroup_name(key)}" if in_cgroup else None,
     }
 

@@ -314,7 +314,15 @@ def _check_across(
         if fault.task is not None:
             read = reads[fault.task]
             element = read.element if fault.rule is None else read.rules[fault.rule]
+            if fault.option:
+                element = _option_element(read, fault.option, fault.word)
         elif fault.rule is not None:
             element = any_fail[fault.rule][1]
         other = "" if fault.other is None else f" (see {whole.place(reads[fault.other].element)})"
         notes.fault(root if element is None else element, f"{fault.text}{other}")
+
+
+def _option_element(read: ParsedService, option: str, word: str) -> etree._Element:
+    """Return the element of an option that has this word; options may be repeated."""
+    found = read.element.findall(f"Task/service/{option}")
+    return next((each for each in found if word in text_of(each).split()), read.element)

@@ -1,0 +1,114 @@
+"""The waits of tasks for each other, decided at the end of a step, when all that the step changes is known: a
+start goes on when the tasks before it are ready, a stop when the tasks after it have ended. A task that
+requires another one starts it.
+"""
+
+from __future__ import annotations
+
+from zmsvc.core.draft import Draft
+from zmsvc.core.events import Key
+from zmsvc.core.lifecycle import State, SubState, TaskEvent
+from zmsvc.core.order import awaited_ends, awaited_starts, is_fulfilled, unmet
+from zmsvc.core.pending_requests import delay_starts
+from zmsvc.core.transitions import apply, start_for_rule
+from zmsvc.core.world import Task
+
+
+def settle(draft: Draft) -> None:
+    """Let each task go on that waits for nothing any longer."""
+    if not (draft.context.successors or draft.before.context.successors):
+        draft.unsettled.clear()
+    while draft.unsettled or draft.wants_required:
+        # These first: otherwise a task would not be started, because what it requires is not started yet.
+        while draft.wants_required:
+            _start_required(draft, draft.wants_required.pop())
+        changed, draft.unsettled = draft.unsettled, {}
+        for key in changed:
+            if key in draft.tasks and draft.tasks[key].sub_state is SubState.BACK_OFF:
+                _delay_starts(draft, key)
+            for each in (key, *_neighbors(draft, key)):
+                _settle_one(draft, each)
+
+
+def record(draft: Draft) -> None:
+    """Record the tasks that have begun to wait in this step."""
+    if draft.context.successors:
+        for key in draft.entered(SubState.START_AFTER):
+            draft.record(key, "start-after", waits_for=awaited_starts(draft, key))
+        for key in draft.entered(SubState.STOP_AFTER):
+            draft.record(key, "stop-after", waits_for=awaited_ends(draft, key))
+
+
+def _neighbors(draft: Draft, key: Key) -> list[Key]:
+    """Return the tasks that may wait for this one."""
+    service = draft.service(key)
+    names = (*draft.context.successors.get(key[1], ()), *(service.predecessors if service else ()))
+    return [(key[0], name) for name in names]
+
+
+def _settle_one(draft: Draft, key: Key) -> None:
+    task = draft.tasks.get(key)
+    if task is None:
+        return
+    if task.sub_state is SubState.START_AFTER:
+        if (missing := unmet(draft, key)) is not None:
+            why = _why_unmet(draft.tasks[key[0], missing])
+            status = f"not started: it requires {missing}, which {why}"
+            apply(draft, key, TaskEvent.DEPENDENCY, status=status)
+        elif not awaited_starts(draft, key):
+            apply(draft, key, TaskEvent.PROCEED)
+    elif task.sub_state is SubState.STOP_AFTER and not awaited_ends(draft, key):
+        apply(draft, key, TaskEvent.PROCEED)
+
+
+def _why_unmet(task: Task) -> str:
+    if task.stopped_by_operator:
+        return "an operator has stopped"
+    if task.sub_state is SubState.FAILED:
+        return f"has failed ({task.exit.reason.value})" if task.exit else "has failed"
+    return "does not run"
+
+
+def _start_required(draft: Draft, key: Key) -> None:
+    """Start the required tasks of a task that is being started, for the same cause."""
+    task, service = draft.tasks[key], draft.service(key)
+    if task.sub_state is not SubState.START_AFTER or service is None:
+        return
+    ordered = task.cause.by in ("operator", "bus")
+    for name in service.requires:
+        target = (key[0], name)
+        required = draft.tasks.get(target)
+        if required is None or is_fulfilled(draft, key[0], required):
+            continue
+        if required.stopped_by_operator and not ordered:
+            continue
+        if required.state is State.DEACTIVATING:
+            apply(draft, target, TaskEvent.START, cause=task.cause, stopped_by_operator=False)
+        elif required.resting and task.cause.by_rule:
+            start_for_rule(draft, target, task.cause, failing=False)
+        elif required.resting or (ordered and required.sub_state is SubState.BACK_OFF):
+            apply(
+                draft,
+                target,
+                TaskEvent.START,
+                cause=task.cause,
+                stopped_by_operator=False,
+                quick_starts=0,
+                failures=0,
+            )
+
+
+def _delay_starts(draft: Draft, key: Key) -> None:
+    """Answer the clients that wait for the starts of tasks behind this one, which has failed and is started
+    again later: as for the task itself, the first failure is the outcome. The tasks themselves go on waiting.
+    """
+    reached, found = {key}, [key]
+    while found:
+        here = found.pop()
+        for name in draft.context.successors.get(here[1], ()):
+            behind = (key[0], name)
+            task = draft.tasks.get(behind)
+            if behind not in reached and task is not None and task.sub_state is SubState.START_AFTER:
+                reached.add(behind)
+                found.append(behind)
+                delay_starts(draft, behind, f"waits for {key[1]}, which starts again later")
