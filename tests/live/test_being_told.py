@@ -149,4 +149,4 @@ def test_a_task_that_has_failed_for_good_is_marked_so_in_the_history(context: Co
     context.task_is("job", "failed")
     marks = {row["task"]: row["detail"].get("for_good") for row in events(context, "failed")}
     assert marks == {"again": None, "job": True}
-    assert "for_good=True" in context.ctl("events", "job").stdout
+    assert "for_good=yes" in context.ctl("events", "job").stdout
