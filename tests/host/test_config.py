@@ -879,8 +879,9 @@ def test_elements_that_zmicroservices_ignored_are_warned_about_with_their_line(c
     text = changed(change)
     context = parse(text)
     number = 1 + text[: text.index(change[1])].count("\n")
-    assert context.passed_over == ((number, f"unknown {words}"),)
-    assert f"line {number}: unknown {words}" in checks.warnings(context)
+    told = f"unknown {words}" if case == "element of Context" else f"ts_100: unknown {words}"
+    assert context.passed_over == ((number, told),)
+    assert f"line {number}: {told}" in checks.warnings(context)
     assert context.tasks.keys() == parse(MANUAL).tasks.keys()
     assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
 
@@ -1446,7 +1447,8 @@ def test_white_space_around_a_value_is_kept_on_request_and_never_dropped_silentl
     assert dict(task.environment) == {"A": "x", "B": KEY.strip(), "C": KEY, "D": "y", "E": "e"}
     assert task.configuration["command"] == {"arg": ["echo", "both", "  kept  ", "not", "layout"]}
     lost = [warning.partition(" is read ")[0] for _, warning in context.passed_over]
-    assert lost == ["the variable 'A'", "the variable 'B'", "the variable 'E'", "an <arg>"]
+    kinds = ("the variable 'A'", "the variable 'B'", "the variable 'E'", "an <arg>")
+    assert lost == [f"ts_100: {kind}" for kind in kinds]
     assert all('xml:space="preserve" keeps it' in warning for _, warning in context.passed_over)
 
 

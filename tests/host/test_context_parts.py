@@ -129,7 +129,7 @@ def test_warnings_name_their_own_file(file: Path) -> None:
     part = add(file, "b.xml", context(task("b1", "sleep 5 &amp;&amp; true"), monitor))
     loaded = reader.load(file)
     assert any(
-        line.startswith(f"{part}:3: unknown attribute mood") for line in checks.logged_warnings(loaded)
+        line.startswith(f"{part}:3: m: unknown attribute mood") for line in checks.logged_warnings(loaded)
     )
     (exposed,) = exposed_binds.refused_to_monitors(loaded)
     assert (exposed.file, exposed.line) == (str(part), 3)

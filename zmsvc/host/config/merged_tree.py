@@ -63,7 +63,7 @@ class MergedTree:
 
     def lined(self, notes: Sequence[Note]) -> Sequence[tuple[tuple[int, str], ...]]:
         """Return the notes of each file with their lines, in the order of the files."""
-        placed = sorted((*self._lines[element], words) for element, words in notes)
+        placed = sorted((*self._lines[element], _with_task(element, words)) for element, words in notes)
         return [
             tuple((line, words) for at, line, words in placed if at == index)
             for index in range(len(self.files))
@@ -71,7 +71,7 @@ class MergedTree:
 
 
 def _with_task(element: etree._Element, words: str) -> str:
-    """Return a fault with the ID of the task in which its element is, if the task has an ID."""
+    """Return a note with the ID of the task in which its element is, if the task has an ID."""
     task = next((each for each in (element, *element.iterancestors()) if each.tag == "TaskService"), None)
     given = "" if task is None else str(task.get("id", "")).strip(WHITE)
     return f"{given}: {words}" if TASK_ID.fullmatch(given) and quote(given) not in words else words
