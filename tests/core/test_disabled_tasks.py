@@ -139,3 +139,11 @@ def test_the_start_of_the_context_does_not_wait_for_a_disabled_task() -> None:
     sim.another_keeper(transaction="T2")
     assert sim.world.transactions["T2"] == Transaction(id="T2", opened=sim.now)
     assert isinstance(sim.effects[-1], ev.Ready) or len(sim.told(ev.Ready)) == 2
+
+
+def test_a_task_that_requires_a_disabled_one_starts_it() -> None:
+    sim = Simulation.of(task("a", requires=("b",)), task("b"))
+    sim.begin(transaction=None, autostart=False)
+    sim.ask("disable", "b", transaction=None)
+    sim.ask("start")
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("start-after", "start")

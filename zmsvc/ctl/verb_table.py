@@ -759,9 +759,10 @@ file is not of the type *on_start* cannot be enabled.""",
         group=ORDERS,
         manual="""\
 Let tasks no longer start with any transaction of the context: not with its start or restart, and not when a
-reload adds them. A task that runs goes on. Rules and orders that name the task may start it, unlike one that
-a **stop** holds. This lasts until **enable**, also after **exit** and after a reboot; **status** shows it. A
-whole context is enabled at boot by **systemctl enable zmsvc@NAME**.""",
+reload adds them. A task that runs goes on. A rule, an order that names the task, and the start of a task
+that requires it start it; a rule starts no task that a **stop** holds. This lasts until **enable**, also
+after **exit** and after a reboot; **status** shows it. A whole context is enabled at boot by **systemctl
+enable zmsvc@NAME**.""",
     ),
     VerbEntry(
         "reexec",
