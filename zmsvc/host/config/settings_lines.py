@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lxml import etree
 
+from zmsvc.core import replicas
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import ContextPart
 from zmsvc.core.settings import Place
@@ -29,15 +30,15 @@ class SettingLines:
         }
 
     def has(self, task: str, configuration: Mapping[str, object] | None = None) -> bool:
-        """Return True if the file has this task, with this configuration."""
-        element = self._configurations.get(task)
+        """Return True if the file has this task or replica, with this configuration."""
+        element = self._configurations.get(replicas.base(task))
         if element is None:
             return False
         return configuration is None or to_json(element, keep=kept(element)) == configuration
 
     def prefix(self, task: str, place: Place) -> str:
         """Return `FILE:LINE: ` of an element. The line of an attribute is that of its element."""
-        here = self._configurations[task]
+        here = self._configurations[replicas.base(task)]
         for tag, number in place:
             children = here.findall(tag)
             if not children:
