@@ -1,6 +1,4 @@
-"""Fixtures of every test: a deadline of its own, and the ways to wait of `waiting`, by import or as the
-fixture `wait_for`.
-"""
+"""Fixtures of all tests: a deadline for each test, and `wait_for` of `waiting` as a fixture."""
 
 from __future__ import annotations
 
@@ -16,8 +14,8 @@ import waiting
 BOOT = Path(__file__).parent / "boot"
 
 DEADLINE = 60
-"""Seconds for one test; `@pytest.mark.deadline(SECONDS)` gives another. A test that hangs is then a
-failure with a traceback.
+"""Seconds for one test; `@pytest.mark.deadline(SECONDS)` sets another limit. A test that hangs fails with a
+traceback.
 """
 
 
@@ -25,18 +23,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", f"deadline(seconds): the test fails when it takes longer; {DEADLINE} without this mark"
     )
-    # pytest-xdist's own marker; the tests run without xdist as well.
+    # This marker belongs to pytest-xdist. The tests also run without it.
     config.addinivalue_line(
         "markers", "xdist_group(name): the tests of one group run in one process, one after the other"
     )
-    # A shell that is not interactive has its background jobs ignore SIGINT, and so would every process that a
-    # test starts.
+    # Background jobs of a shell that is not interactive ignore SIGINT. Every process that a test starts would
+    # do so, too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All boot tests share one machine."""
+    """Run all boot tests in one process, because they share a machine."""
     for item in items:
         if BOOT in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("boot"))

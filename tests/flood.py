@@ -1,8 +1,6 @@
-"""PROGRAM of another user: a peer of the device that makes it hold as much as it can. It speaks ZMTP by hand
-and knows nothing of zmsvc.
-
-Arguments: the way, the endpoint, seconds, connections. It prints `go` when it begins, and how often its
-connections were ended.
+"""PROGRAM of another user: a peer that makes the device take as much memory as it can. It writes ZMTP itself
+and does not use zmsvc. Arguments: the kind of flood, the endpoint, seconds, connections. It prints `go` when
+it begins, and at the end how often its connections were closed.
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ class Flood:
         return made
 
     def repeat(self, kind: bytes | None, words: Callable[[], bytes]) -> None:
-        """Send without end on each connection in turn, and connect again where one was ended."""
+        """Send without end on each connection in turn, and connect again when one was closed."""
         wires: list[socket.socket | None] = [None] * self.count
         rest = [b""] * self.count
         while time.monotonic() < self.until:
@@ -95,7 +93,7 @@ class Flood:
         self.repeat(b"SUB", lambda: frame(b"\x01" + self.prefix().ljust(1 << 20, b"x")))
 
     def many(self) -> None:
-        """Short subscriptions, each another one."""
+        """Short subscriptions, all different."""
         self.repeat(b"SUB", lambda: b"".join(frame(b"\x01" + self.prefix()) for _ in range(1000)))
 
     def churn(self) -> None:
@@ -123,7 +121,7 @@ class Flood:
         self.repeat(b"PUB", lambda: frame(b"context @@@ {" + b" " * (8 << 20)))
 
     def silent(self) -> None:
-        """Connections without a word."""
+        """Connections that send nothing."""
         self.hold(None)
 
     def deaf(self) -> None:
@@ -137,12 +135,12 @@ class Flood:
                 with contextlib.suppress(OSError):
                     wires.append(self.connect(kind))
                     wires[-1].sendall(words)
-                # 200 a second; what is tried here is how many are held.
+                # 200 in a second. This tries how many of them stay open.
                 time.sleep(0.005)
             if kind is None:
                 found, _, _ = select.select(wires, [], [], 0.1)
             else:
-                # It never reads, so only a hang-up tells that the connection was ended.
+                # It never reads, so only POLLHUP shows that the connection was closed.
                 poll = select.poll()
                 for wire in wires:
                     poll.register(wire, select.POLLRDHUP)

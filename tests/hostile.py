@@ -1,9 +1,7 @@
-"""PROGRAM of a user who may not connect: speaks ZMTP by hand at a port, in every way that could get a message
-past the handshake.
-
-Arguments: port, kind of socket to play (PUB or SUB), connections, and seconds between two of them. It prints
-what it was sent beyond handshakes, and how many of its connections got a READY, which is the word that lets
-one in. It knows nothing of zmsvc.
+"""PROGRAM of a user who may not connect. It writes ZMTP itself to a port, in every way that could get a
+message past the handshake, and does not use zmsvc. Arguments: port, type of socket to imitate (PUB or SUB),
+connections, and seconds between two of them. It prints what it received after handshakes, and how many of its
+connections got READY, which admits a peer.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import time
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
 OLD_GREETINGS = (b"\xff" + bytes(8) + b"\x7f\x01\x01\x00", b"\x01\x00")
-"""Of ZMTP 2.0 and 1.0, which know no handshake that could be held up."""
+"""The greetings of ZMTP 2.0 and 1.0, which have no handshake that the device could delay."""
 
 
 def ready(kind: bytes) -> bytes:
@@ -60,27 +58,27 @@ class Attack:
                 self.got += more
 
     def patient(self, wire: socket.socket) -> None:
-        """As libzmq does it."""
+        """Do the handshake as libzmq does."""
         wire.sendall(GREETING + ready(self.kind))
         self.hear(wire)
         wire.sendall(self.words)
         self.listen(wire)
 
     def at_once(self, wire: socket.socket) -> None:
-        """All of it before an answer, and away."""
+        """Send everything before an answer comes, and disconnect."""
         wire.sendall(GREETING + ready(self.kind) + self.words)
         if random.random() < 0.5:
             self.listen(wire)
 
     def torn(self, wire: socket.socket) -> None:
-        """The first half of a message waits at the other side for the end of the handshake."""
+        """Send the first half of a message before the end of the handshake."""
         wire.sendall(GREETING + ready(self.kind) + self.words[:1])
         self.hear(wire)
         wire.sendall(self.words[1:])
         self.listen(wire)
 
     def reset(self, wire: socket.socket) -> None:
-        """The connection is gone before anybody can look at it."""
+        """Reset the connection before the device can look at it."""
         wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         wire.sendall(GREETING + ready(self.kind) + self.words)
 

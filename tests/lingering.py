@@ -1,4 +1,4 @@
-"""Text of programs that attack: a descriptor whose close blocks the process that closes it."""
+"""The text of programs that attack with a descriptor whose close blocks the process that closes it."""
 
 LINGERING = '''
 import array, os, signal, socket, struct, sys, threading, time

@@ -1,4 +1,4 @@
-"""The context file of the manual of zmicroservices 1.0, as it stands there: an EchoAction and a Monitor."""
+"""The context file in the manual of zmicroservices 1.0, unchanged: an EchoAction and a Monitor."""
 
 from __future__ import annotations
 

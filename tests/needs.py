@@ -1,5 +1,5 @@
-"""Requirements of a test. A test without them is skipped. Under CI that is a failure: there green means that
-all tests ran.
+"""Requirements of a test. A test without them is skipped. Under CI a skip is a failure, so that green means
+that all tests ran.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import pytest
 
 
 def need_tool(there: object, reason: str) -> None:
-    """Like `need`, for a tool of developers: a run with the distribution's libraries alone
-    (LIBRARIES=system) need not have it.
+    """The same as `need` for a tool of developers, which may be missing with LIBRARIES=system, where only the
+    distribution's libraries are used.
     """
     if not there and os.environ.get("LIBRARIES") == "system":
         pytest.skip(reason)
@@ -19,7 +19,7 @@ def need_tool(there: object, reason: str) -> None:
 
 
 def need(there: object, reason: str) -> None:
-    """Goes on when `there` is true."""
+    """Skip the test unless `there` is true."""
     if there:
         return
     if os.environ.get("CI"):

@@ -1,4 +1,4 @@
-"""Other users of this machine, by numbers that no user of it has, and programs that run as them."""
+"""Run programs as other users of this machine, with user IDs that belong to no account."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ _FIRST = 1_000_000
 
 
 def others(count: int) -> list[int]:
-    """So many uids that belong to this test process alone; skips where no program can run as another user."""
+    """Return user IDs that only this test process uses. Skip the test if no program can run as another
+    user.
+    """
     need(os.geteuid() == 0, "only root can be another user")
     need(shutil.which("setpriv"), "setpriv is not installed")
     found = [_FIRST + 10 * (os.getpid() % 100_000) + number for number in range(count)]
@@ -29,7 +31,9 @@ def others(count: int) -> list[int]:
 
 
 def command(uid: int, *groups: int) -> list[str]:
-    """Return the words that run the rest of a command line as this user, in its own group and these."""
+    """Return the beginning of a command line that runs the rest of it as this user, in the group of the same
+    number and in `groups`.
+    """
     more = ["--groups", ",".join(map(str, groups))] if groups else ["--clear-groups"]
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", *more]
 
@@ -37,7 +41,7 @@ def command(uid: int, *groups: int) -> list[str]:
 def run(
     uid: int, *words: str, groups: tuple[int, ...] = (), **settings: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program as this user, to its end."""
+    """Run a program as this user, and wait for its end."""
     return subprocess.run(
         [*command(uid, *groups), *words], cwd="/", capture_output=True, text=True, timeout=60, **settings
     )
@@ -46,11 +50,11 @@ def run(
 def python(
     uid: int, code: str, *words: str, groups: tuple[int, ...] = (), **settings: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run a piece of Python as this user, to its end."""
+    """Run Python code as this user, and wait for its end."""
     return run(uid, sys.executable, "-P", "-c", code, *words, groups=groups, **settings)
 
 
 def give(path: Path, uid: int) -> None:
-    """Let a directory with everything in it belong to this user."""
+    """Give a directory and everything in it to this user."""
     for each in (path, *path.rglob("*")):
         os.chown(each, uid, uid, follow_symlinks=False)

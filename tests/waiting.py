@@ -1,4 +1,4 @@
-"""Waiting for facts with a deadline, so that no test sleeps. Tests import it; it knows nothing of zmsvc."""
+"""Wait for facts with a deadline, so that no test sleeps. This module does not use zmsvc."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _NEXT_LOOK = 0.01
 def wait_for(fact: Callable[[], Answer], deadline: float = PATIENCE) -> Answer:
     """Call `fact` until it returns something true, and return that. An AssertionError means: not yet.
 
-    This is for facts without an event in the kernel that one could wait for; the end of a process and a line
-    in a pipe have one.
+    Use this for facts that no event of the kernel announces. The end of a process and a line in a pipe have
+    such an event.
     """
     until = time.monotonic() + deadline
     while True:
@@ -53,7 +53,7 @@ def wait_for_end(pid: int, deadline: float = PATIENCE) -> None:
 
 
 def stop_process(pid: int) -> None:
-    """Send SIGSTOP and wait until each thread has stopped: one that runs on another CPU goes on for a
+    """Send SIGSTOP and wait until each thread has stopped, because one that runs on another CPU goes on for a
     moment.
     """
 
@@ -68,9 +68,8 @@ def stop_process(pid: int) -> None:
 
 
 def wait_for_line(stream: IO[bytes], part: str, deadline: float = PATIENCE) -> str:
-    """The first line of an unbuffered pipe that contains `part`; all lines before it are consumed.
-
-    It takes byte by byte, so that nothing is lost in a buffer that the next call does not see.
+    """Return the first line of an unbuffered pipe that contains `part`, and drop all lines before it. This
+    reads byte by byte, so that no data is left in a buffer that the next call does not have.
     """
     until = time.monotonic() + deadline
     seen, line = b"", b""

@@ -1,5 +1,5 @@
-"""The effort of Hypothesis. Under CI its examples are always the same, so that a red run there is red
-everywhere.
+"""The settings of Hypothesis. Under CI its examples are always the same, so that a test that fails there
+fails everywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ settings.register_profile(
     max_examples=50,
     deadline=None,
     derandomize="CI" in os.environ,
-    # The simulated machine is built inside the examples, and a filtered draw costs nothing.
+    # The simulated machine is made inside the examples, and an example that is filtered out costs nothing.
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 settings.load_profile("core")

@@ -1,8 +1,8 @@
 """A whole context on a simulated kernel: the real keeper and the real supervisor, with simulated tasks,
 zygote, device and clients.
 
-`run` draws from the seed who does something next; `settle` lets all of them do what they have to, without any
-further fault.
+`run` draws from the seed which process goes on next. `settle` lets all of them finish their work, without
+further faults.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from zmsvc.supervisor.session import Session
 
 BOOT = "boot"
 START_S = 0.1
-"""Seconds until a supervisor that was executed does something."""
+"""Seconds from the execution of a supervisor until it does something."""
 ZYGOTE_S = 0.2
 
 
 @dataclass(eq=False)
 class Order:
-    """An order of a client, which gives it to each supervisor in turn until one answers."""
+    """An order of a client, who sends it to one supervisor after the other until one answers."""
 
     verb: Verb
     tasks: tuple[str, ...]
@@ -68,7 +68,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._kernel.now
 
     def due(self) -> float | None:
-        """When it has something to do; None when it has not."""
+        """Return the time at which it has something to do; None if it has not."""
         if self._ready or selectors.DefaultSelector.select(self._selector, 0):  # type: ignore[attr-defined]
             return self._kernel.now
         waiting = [handle.when() for handle in self._scheduled if not handle.cancelled()]  # type: ignore[attr-defined]
@@ -82,11 +82,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             asyncio_events._set_running_loop(None)
 
     def _write_to_self(self) -> None:
-        """Nothing runs in another thread."""
+        """Do nothing: no other thread runs."""
 
 
 class OldKeeper(Children):
-    """Messages of a supervisor as a keeper of this protocol takes them, and the other way round."""
+    """The messages of a supervisor under a keeper of an earlier protocol."""
 
     spoken = 2
 
@@ -102,7 +102,7 @@ def _unintroduced(greet: Callable[[], sv.Hello], children: Children) -> sv.Hello
 
 
 class Speaker:
-    """The supervisor's line to systemd."""
+    """The notifications of the supervisor to systemd."""
 
     def __init__(self, kernel: Kernel, pid: int) -> None:
         self._say = partial(kernel.say, "keeper", pid)
@@ -207,7 +207,7 @@ class SupervisorProcess:
             self.end(status=1)
 
     def end(self, **how: int) -> None:
-        """It ends, and an error of its own is the test's."""
+        """End the process. An error of the supervisor is an error of the test."""
         failed = (
             self.main is not None
             and self.main.done()
@@ -220,7 +220,7 @@ class SupervisorProcess:
             self.main.result()
 
     def _gone(self) -> None:
-        """Nothing of it is done any more."""
+        """Drop everything that the process would still do."""
         if self.aio is not None:
             for task in asyncio.all_tasks(self.aio):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -267,7 +267,7 @@ class SupervisorProcess:
         await self.loop.ask(ev.ContextReloaded(context=self.house.context, request=self.loop.next_request()))
 
     def reexec(self) -> None:
-        """As the order `reexec` does."""
+        """Do the same as the order `reexec`."""
         if self.loop is not None and self.aio is not None and not self.loop.over.is_set():
             self.house.kernel.counts["reexec"] += 1
             self.loop.children.tell(sv.Reexec())
@@ -275,7 +275,7 @@ class SupervisorProcess:
 
 
 class Zygote:
-    """Forks tasks, or dies in between."""
+    """Forks tasks, and sometimes dies meanwhile."""
 
     def __init__(self, house: FakeContext, process: Process, arguments: list[str]) -> None:
         self.house, self.process = house, process
@@ -318,7 +318,7 @@ class Zygote:
             return
         marks = frozenset({self.house.places.context_mark, b"ZMSVC_LAUNCH=%d" % spec.launch})
         task = kernel.fork(kernel.keeper, spec.service_type, marks)
-        # It waits at the gate of its own.
+        # The task waits at its own gate.
         assert fds.gate is not None
         task.fds = [fds.gate, *(fd for fd in fds.given().values() if fd != fds.gate)]
         Task(self.house, task, spec, fds.exec_gate, fds.shared_line)
@@ -395,7 +395,7 @@ class Task:
         self.house.kernel.say("tasks", self.process.pid, *lines)
 
     def _obey(self) -> bool:
-        """Of a shared process: start and stop members."""
+        """Start and stop members, if this is a shared process."""
         kernel = self.house.kernel
         assert self.line is not None
         with socket.socket(fileno=os.dup(self.line)) as line:
@@ -428,7 +428,7 @@ class Task:
 
 
 class FakeContext:
-    """Everything of one context."""
+    """All processes of one context."""
 
     def __init__(self, seed: int, folder: Path, context: Context) -> None:
         self.places = paths.Places(
@@ -449,9 +449,9 @@ class FakeContext:
         self.tasks: dict[int, Task] = {}
         self.orders: list[Order] = []
         self.protocols = (2,)
-        """Each supervisor and each keeper speaks one of them, chosen at random."""
+        """Each supervisor and each keeper speaks one of these, chosen at random."""
         self.held_back = 0
-        """So many times others go before the keeper."""
+        """The number of times that others go before the keeper."""
         self.forked: Counter[tuple[int, int]] = Counter()
         self.keepers = 0
         self._start_keeper()
@@ -461,7 +461,7 @@ class FakeContext:
     def _start_keeper(self) -> None:
         self.keepers += 1
         port = KeeperPort(self.kernel)
-        # As zmsvcd does before anything else.
+        # zmsvcd does this before anything else.
         port.kill_each(SupervisorPort(self.kernel).belonging((), self.places.context_mark))
         self.listeners = Listeners(self.places)
         self.keeper = Keeper(self.places, self.listeners, [], None, None, port)
@@ -472,7 +472,7 @@ class FakeContext:
         self.kernel.faults = faults
 
     def observe(self, keeper: Keeper) -> None:
-        """Count what is seen inside alone."""
+        """Count events that can only be seen inside the keeper."""
         dispatcher, counts = keeper._dispatcher, self.kernel.counts
         ready = dispatcher._ready
 
@@ -537,7 +537,7 @@ class FakeContext:
         )
 
     def begins(self, launch: int, task: str, process: Process) -> None:
-        """A task begins to do something: now it counts."""
+        """Note that a task begins its work: from now on it counts."""
         self.forked[self.keepers, launch] += 1
         assert self.forked[self.keepers, launch] == 1, f"launch {launch} runs twice"
         others = [
@@ -593,7 +593,7 @@ class FakeContext:
             if process.act():
                 return True
         if not choices:
-            # No other process could go on before it.
+            # No other process could go on before this one.
             self.held_back = 0
             return keeper
         choices[0]()
@@ -617,7 +617,7 @@ class FakeContext:
         return True
 
     def run_for(self, seconds: float) -> None:
-        """Do all that is done in this time."""
+        """Run everything that happens in this time."""
         until = self.kernel.now + seconds
         for _ in range(200_000):
             while self.one():

@@ -1,8 +1,8 @@
 """A simulated kernel for the real keeper and the real supervisor: processes, their ends, and a clock that
 stands still.
 
-Lines, pipes and datagrams are the kernel's own, and never block. Which process runs next, in which order a
-selector tells what is ready, and what fails, is drawn from one seed, so a seed repeats a run.
+Channels, pipes and datagrams are real, and never block. One seed decides which process runs next, in which
+order a selector returns events, and which calls fail. So a seed repeats a run.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Any
 from zmsvc.host.systemd import notify
 
 FIRST_PID = 5_000_000
-"""Above what a kernel gives: no process of the machine is ever meant."""
+"""Higher than any PID of a real kernel, so that no real process is hit."""
 SENDER = "X_SIM_PID"
 
 
 class Crash(SystemExit):
-    """The process that runs is killed, here and now. An event loop lets this one pass."""
+    """The running process is killed at this point. An event loop does not catch this exception."""
 
 
 @dataclass(slots=True)
 class End:
-    """As os.waitid tells."""
+    """The end of a child, as os.waitid returns it."""
 
     si_pid: int
     si_code: int
@@ -41,7 +41,7 @@ class End:
 
 @dataclass(eq=False)
 class Process:
-    """A process. `act` does the next of what it does by itself, and returns whether there was anything."""
+    """A process. `act` takes the next step of the process, and returns False if there was none."""
 
     pid: int
     parent: int
@@ -50,7 +50,7 @@ class Process:
     session: int
     marks: frozenset[bytes] = frozenset()
     deaf: bool = False
-    """It ignores whatever asks it to end."""
+    """True if the process ignores stop signals."""
     executed: bool = False
     stopped: bool = False
     end: End | None = None
@@ -60,7 +60,7 @@ class Process:
     signals: list[int] = field(default_factory=list)
     dies_with_parent: bool = True
     gone: Callable[[], None] = lambda: None
-    """Called when it has ended."""
+    """Called when the process has ended."""
 
     @property
     def alive(self) -> bool:
@@ -68,7 +68,7 @@ class Process:
 
 
 class Shuffled(selectors.DefaultSelector):
-    """Tells at once what is ready, in an order of the seed's."""
+    """Returns at once the events that are ready, in an order that the seed decides."""
 
     def __init__(self, kernel: Kernel, *, faulty: bool) -> None:
         super().__init__()
@@ -93,11 +93,11 @@ class Kernel:
         self.now = 1000.0
         self.processes: dict[int, Process] = {}
         self.counts: Counter[str] = Counter()
-        """How often each point was reached."""
+        """The number of times that each point was reached."""
         self.faults = 0.0
-        """How likely a call fails."""
+        """The probability that a call fails."""
         self.crashes = 0.0
-        """How likely the keeper dies in a call."""
+        """The probability that the keeper dies in a call."""
         self.keeper = self.fork(0, "keeper").pid
         self.execute: dict[str, Callable[[Process, Mapping[str, str], list[str]], None]] = {}
         """Functions that play a process, by the module that it executes."""
@@ -106,7 +106,7 @@ class Kernel:
         self._paths = {"tasks": str(notify_path), "keeper": str(keeper_path)}
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.lines: list[socket.socket] = []
-        """Both ends of each. An end is lost where its owner died in the call that made it."""
+        """Both ends of each channel. The owner of an end may have died in the call that made it."""
 
     def close(self) -> None:
         self._sender.close()
@@ -176,7 +176,9 @@ class Kernel:
             process.parent = 0
 
     def keeper_dies(self) -> None:
-        """With it those who asked for that; the others belong to the next one."""
+        """Let the keeper die, and with it the processes that asked for that. The others become children of
+        the next one.
+        """
         old = self.processes[self.keeper]
         self.keeper = self.fork(0, "keeper").pid
         self.exit(old, number=signal.SIGKILL)
@@ -222,7 +224,7 @@ class Kernel:
     # --- what they say
 
     def say(self, whom: str, pid: int, *lines: str) -> None:
-        """Send a notification; where the queue is full it is sent later."""
+        """Send a notification. If the queue is full, send it later."""
         text = "\n".join([*lines, f"{SENDER}={pid}"]).encode()
         try:
             self._sender.sendto(text, self._paths[whom])
@@ -267,7 +269,7 @@ class KeeperPort:
         self._kernel.may_fail("spawn", errno.EAGAIN, errno.ENOMEM)
         process = self._kernel.fork(self._kernel.keeper, module.rpartition(".")[2])
         process.executed = True
-        # The descriptors keep their numbers there, in a table of its own.
+        # In the new process, which has its own table, the descriptors have the same numbers.
         copies = {fd: os.dup(fd) for fd in fds}
         process.fds = list(copies.values())
         here = {
@@ -399,7 +401,7 @@ class KeeperPort:
 
 
 class SupervisorPort:
-    """`zmsvc.supervisor.machine.KeeperMachine` on such a kernel."""
+    """The machine of the supervisor (`zmsvc.supervisor.machine.Outside`) on the simulated kernel."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -411,14 +413,16 @@ class SupervisorPort:
         return self._kernel.sender(notify.receive(sock, peek=peek, spare=spare))
 
     def launch_of(self, pid: int, context_mark: bytes) -> int | None:
-        """No task of these tests names another main process."""
+        """Return None: no task of these tests names another main process."""
         return None
 
     def start_time(self, pid: int) -> int | None:
         return self._keeper.start_time(pid)
 
     def wait(self, sock: socket.socket, milliseconds: int) -> bool:
-        """Return True if there is something to read: no other process runs meanwhile."""
+        """Return True if there is something to read. This does not wait, because no other process runs
+        meanwhile.
+        """
         with selectors.DefaultSelector() as selector:
             selector.register(sock, selectors.EVENT_READ)
             return bool(selector.select(0))

@@ -1,8 +1,7 @@
-"""A simulated machine around the real `step`: keeper, processes, clock and state file, without any of them.
-
-It does what the supervisor's loop does: facts are taken in turns, what follows is saved, and only then
-carried out. Every step is checked against what must hold in every world (`checked_step`), so each test that
-uses it tests all of that as well.
+"""A machine around the real `step`, of which everything is simulated: keeper, processes, clock and state
+file. It works as the loop of the supervisor does: it takes facts in turns, saves the world, and then carries
+out the effects. `checked_step` checks each step against everything that must hold in every world, so each
+test that uses the simulation tests that as well.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from zmsvc.core.world import Reason, Task, World, task_from_row, task_to_row
 
 BEGINNING = 1000.0
 PID = 1000
-"""Added to a launch ID to make a PID of it."""
+"""The PID of a process is its launch ID plus this number."""
 
 
 def rule(trigger: str, action: str, call: str) -> Rule:
@@ -82,7 +81,7 @@ def task(
 
 
 def checked_step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...]]:
-    """One step that keeps every promise that can be seen from a single step."""
+    """Return the result of one step. Check every promise that one step alone can break."""
     before = (dict(world.tasks), dict(world.launches), dict(world.transactions), world.pending)
     after, effects = step(world, fact, now)
     assert step(world, fact, now) == (after, effects), "the same arguments give the same answer"
@@ -131,7 +130,7 @@ def asked_for(world: World, key: Key) -> bool:
 
 
 def check_launches(before: World, after: World, effects: Iterable[Effect], fact: Fact) -> None:
-    """Each launch is ordered once and forgotten once; orders name what there is."""
+    """Check that each launch is ordered once and forgotten once, and that orders name launches that exist."""
     launched = Counter(e.launch for e in effects if isinstance(e, ev.Launch))
     forgotten = Counter(e.launch for e in effects if isinstance(e, ev.Forget))
     new, over = after.launches.keys() - before.launches.keys(), before.launches.keys() - after.launches.keys()
@@ -169,8 +168,8 @@ def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None
 
 
 def check_answers(before: World, after: World, effects: Iterable[Effect], fact: Fact) -> None:
-    """Check that each request is answered once: requests that no longer wait, and those answered at once. The
-    start of a context that ends because of a failure has no answer but that end.
+    """Check that each request is answered once, those that no longer wait and those that are answered at
+    once. If a failure ends the context during its start, that start has no answer.
     """
     answered = Counter(
         0 if isinstance(e, ev.Ready) else e.request for e in effects if isinstance(e, ev.Reply | ev.Ready)
@@ -235,7 +234,7 @@ def check_order(before: World, after: World, fact: Fact) -> None:
 
 
 def reread(task: Task) -> Task:
-    """The task as the state file gives it back."""
+    """Return the task as it is after a save and a load."""
     again = task_from_row(json.loads(json.dumps(task_to_row(task))), task.sub_state.value)
     assert again == task
     return again
@@ -256,7 +255,7 @@ class Process:
     launch: int
     key: Key
     left: int = 0
-    """How many others it leaves behind when it ends."""
+    """The number of other processes that it leaves behind when it ends."""
     signals: list[str] = field(default_factory=list)
     executed: bool = False
 
@@ -269,13 +268,15 @@ class Keeper:
     alive: dict[int, Process] = field(default_factory=dict)
     ends: dict[int, ev.TaskExited] = field(default_factory=dict)
     rest: dict[int, int] = field(default_factory=dict)
-    """How many processes are still there after their main process, by launch."""
+    """The number of processes that are left after their main process, by launch."""
     killed: dict[int, tuple[ev.Leftover, ...]] = field(default_factory=dict)
-    """Ends of launches; repeated to a supervisor that orders the leftovers to be killed again."""
+    """The reports that a launch has ended. They are repeated to a supervisor that orders again to kill the
+    leftovers.
+    """
     forked: list[tuple[int, Key]] = field(default_factory=list)
     out: deque[Fact] = field(default_factory=deque)
     broken: bool = False
-    """It cannot fork."""
+    """True if it cannot fork."""
 
     def launch(self, launch: int, key: Key) -> None:
         held = self.alive.get(launch)
@@ -303,7 +304,7 @@ class Keeper:
         self.out.append(self.ends[launch])
 
     def terminate_others(self, launch: int, name: str) -> None:
-        """They do as they are asked."""
+        """Let the other processes of a launch end."""
         if launch not in self.ends:
             return
         asked = self.killed.get(launch, ()) + tuple(
@@ -328,38 +329,38 @@ class Keeper:
 
 @dataclass
 class Simulation:
-    """One context, the processes that live in it, and everything that was ordered. Time stands still
-    unless it is moved.
-    """
+    """One context with its processes and all orders. Time stands still unless a test moves it."""
 
     world: World
     now: float = BEGINNING
     keeper: Keeper = field(default_factory=Keeper)
     obedient: bool = True
-    """Processes end at SIGTERM, with status 0."""
+    """True if processes end at SIGTERM, with status 0."""
     stuck: set[int] | None = None
-    """Launches that are to die as soon as the kernel lets go of them; None: processes die of SIGKILL at
+    """The launches that have SIGKILL and are stuck in the kernel; None if processes die of SIGKILL at
     once.
     """
     effects: list[Effect] = field(default_factory=list)
-    """All that was decided, carried out or not."""
+    """All effects that were decided, carried out or not."""
     saved: World | None = None
     records: list[ev.Record] = field(default_factory=list)
     """The history in the state file."""
     facts: deque[Fact] = field(default_factory=deque)
     alarms: dict[Key, float] = field(default_factory=dict)
     die_at: tuple[int, int | None] | None = None
-    """The supervisor dies in this turn from now: before it has saved (None), or when it has carried out so
-    many of its orders.
+    """The turn in which the supervisor dies, and the number of effects that it has performed by then. None:
+    it dies before it saves.
     """
     turns: int = 0
     performed: list[int] = field(default_factory=list)
-    """How many orders each turn gave."""
+    """The number of effects of each turn."""
     crashes: int = 0
     checked: bool = True
-    """Every step is checked; the many retellings of one story go without, since the first one had it."""
+    """True if every step is checked. Only the first telling of a story is; the many repetitions are not."""
     disk_full: bool = False
-    """The state file cannot be written: the supervisor goes on from memory, and acknowledges nothing."""
+    """True if the state file cannot be written. The supervisor then goes on from memory and acknowledges
+    nothing.
+    """
     unforgotten: list[ev.Forget] = field(default_factory=list)
 
     @classmethod
@@ -391,7 +392,7 @@ class Simulation:
         return {"children": children, "exits": frozenset(self.keeper.ends)}
 
     def happen(self, *facts: Fact) -> list[Effect]:
-        """These facts, and all that follows from them now."""
+        """Take these facts and everything that follows from them now. Return the effects."""
         mark = len(self.effects)
         self.facts.extend(facts)
         while self.facts or self.keeper.out:
@@ -410,8 +411,8 @@ class Simulation:
         self.performed.append(len(effects))
         fate = self.die_at if self.die_at and self.die_at[0] == self.turns else None
         if fate is not None and fate[1] is None:
-            # Nothing of this turn has happened. The keeper tells again; a task's words are still queued; a
-            # client asks again.
+            # Nothing of this turn has happened. The keeper repeats its reports, notifications of tasks are
+            # still queued, and clients ask again.
             self.crash(
                 [
                     fact
@@ -437,7 +438,7 @@ class Simulation:
         }
 
     def decide(self, fact: Fact) -> list[Effect]:
-        """One step, and nothing saved or carried out."""
+        """Take one step. Nothing is saved or performed."""
         self.world, effects = (checked_step if self.checked else step)(self.world, fact, self.now)
         self.effects += effects
         return list(effects)
@@ -451,8 +452,8 @@ class Simulation:
         self.records += [effect for effect in effects if isinstance(effect, ev.Record)]
 
     def crash(self, still: Iterable[Fact] = ()) -> None:
-        """The supervisor dies; the next one has only the state file and the keeper. `still` is what waits
-        in queues of others.
+        """Let the supervisor die. The next one has only the state file and the keeper. `still` has facts that
+        wait in other queues.
         """
         self.crashes += 1
         self.die_at = None
@@ -467,7 +468,7 @@ class Simulation:
         self.facts.extend([started, *launched, *still, *ends])
 
     def restore(self) -> None:
-        """Everything in memory is gone."""
+        """Lose everything in memory."""
         saved = self.saved or World(context=self.world.context)
         tasks = {key: reread(each) for key, each in saved.tasks.items()}
         self.facts.clear()
@@ -487,7 +488,7 @@ class Simulation:
         )
 
     def another_keeper(self, epoch: str = "keeper-2", **more: Any) -> list[Effect]:
-        """The keeper died, and all that it held with it; the daemon is started again."""
+        """Let the keeper die, with all processes, and start the daemon again."""
         self.restore()
         self.keeper = Keeper(keeper_id=epoch)
         return self.begin(**{"transaction": None, **more})
@@ -524,7 +525,7 @@ class Simulation:
                 pass
 
     def let_die(self) -> None:
-        """Nothing is stuck in the kernel any longer."""
+        """Let processes that are stuck in the kernel die."""
         stuck, self.stuck = self.stuck or set(), None
         for launch in stuck:
             self.keeper.kill(launch)
@@ -542,7 +543,7 @@ class Simulation:
     def end(
         self, launch: int | str, *, code: int | None = None, signal: str | None = None, left: int = 0
     ) -> list[Effect]:
-        """The process of a launch, or of a task of T1, ends."""
+        """Let the process of a launch, or of a task of T1, end."""
         number = self.launch_of(launch) if isinstance(launch, str) else launch
         self.alive[number].left = left
         self.keeper.end(number, code=code, signal=signal)
@@ -557,7 +558,7 @@ class Simulation:
         return ev.TaskExited(launch=launch, code=code)
 
     def ready(self, *names: str) -> None:
-        """Every process that has been started, or those of these tasks, say that they are ready."""
+        """Let every process, or those of the named tasks, send READY=1."""
         self.happen(
             *(
                 ev.TaskReady(launch=each.launch)
@@ -567,7 +568,7 @@ class Simulation:
         )
 
     def execute(self, name: str) -> list[Effect]:
-        """The program of a Command has taken the launcher's place."""
+        """Let the launcher of a Command execute the program."""
         launch = self.launch_of(name)
         self.alive[launch].executed = True
         return self.happen(ev.TaskExecuted(launch=launch))
@@ -578,7 +579,7 @@ class Simulation:
         return self.happen(ev.TaskUpdated(launch=launch, items=items, sequence=sequence))
 
     def ring(self) -> bool:
-        """Move on to the earliest alarm, and let it ring. False when there is none."""
+        """Move the clock to the earliest alarm, and let it ring. Return False if there is none."""
         if not self.alarms:
             return False
         at, key = min((at, key) for key, at in self.alarms.items())
@@ -588,7 +589,7 @@ class Simulation:
         return True
 
     def rest(self, limit: int = 500) -> None:
-        """Let every alarm ring, until nothing is to come by itself."""
+        """Let every alarm ring, until none is set."""
         for _ in range(limit):
             if not self.ring():
                 return
@@ -611,7 +612,7 @@ class Simulation:
         return self.task(name, transaction).launch
 
     def launched(self, name: str, transaction: str = "T1") -> int:
-        """How many processes of a task there have been."""
+        """Return the number of processes that a task has had."""
         return sum(key == (transaction, name) for _, key in self.keeper.forked)
 
     def ask(
@@ -636,8 +637,8 @@ class Simulation:
         )
 
     def outcome(self) -> dict[str, Any]:
-        """Everything that must not depend on whether a supervisor died on the way; what is asked to stop
-        gets its time again.
+        """Return everything that must be the same if a supervisor dies during a story. A stop timeout that
+        begins again does not count.
         """
         assert not self.facts
         assert not self.keeper.out
@@ -658,5 +659,5 @@ class Simulation:
         return [reply for reply in self.told(ev.Reply) if request in (None, reply.request)]
 
     def said(self, name: str) -> list[str]:
-        """The words on the wire about a task, in order."""
+        """Return the actions that were published about a task, in order."""
         return [effect.action for effect in self.told(ev.PublishControl) if effect.key == ("T1", name)]

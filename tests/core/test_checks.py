@@ -1,4 +1,4 @@
-"""core/checks: faults and warnings that one element by itself cannot show."""
+"""core/checks: faults and warnings about several elements together."""
 
 from __future__ import annotations
 

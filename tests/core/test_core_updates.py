@@ -1,4 +1,4 @@
-"""core/updates: how often a task may report, how deeply nested, and with which result."""
+"""core/updates: the limits of rate and nesting of updates, and their result."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A disabled task does not start with its transaction. Rules and orders may start it, and nothing but `enable`
-ends this.
+"""A disabled task does not start with its transaction. Rules and orders may start it. Only `enable` ends
+this.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decisions of `step` about orders, limits and ends, promise by promise, on a simulated machine."""
+"""Decisions of `step` about orders, limits and ends, on a simulated machine."""
 
 from __future__ import annotations
 
@@ -307,8 +307,8 @@ def test_messages_of_unknown_or_unforked_launches_change_nothing() -> None:
 
 
 def test_restart_of_a_stopped_transaction_starts_it() -> None:
-    """As with systemctl. What the operator had stopped singly in its earlier run is forgotten, as with a
-    start.
+    """This is as with systemctl. As with a start, tasks that the operator had stopped singly in the earlier
+    run are no longer held.
     """
     sim = Simulation.of(task("a"), task("b"), task("c", entry=False))
     sim.begin()
@@ -348,7 +348,7 @@ def test_every_exit_has_its_reason(how: dict[str, Any], ready: bool, reason: str
     assert (last.items["exit_code"], last.items["signal"]) == (how.get("code"), how.get("signal"))
     assert "message" not in last.items, "it had said nothing"
     assert all("ended" not in record.detail for record in sim.records), "it had left nothing behind"
-    # A second time it is nobody's end.
+    # The second time the end belongs to no launch.
     before = sim.world
     assert sim.happen(ev.TaskExited(launch=1, **how)) == [ev.Forget(launch=1)]
     assert sim.world == before
@@ -392,7 +392,7 @@ def test_an_end_that_the_file_declares_a_success_is_clean(
 def test_a_command_that_a_signal_ends_has_left_nothing_in_the_background(
     how: dict[str, Any], blamed: bool
 ) -> None:
-    """A shell that is killed had its child in the foreground; one that exits had not."""
+    """If a shell is killed, its child was in the foreground. If it exits, the child was not."""
     command = replace(task("a"), service_type=ServiceType.COMMAND, success_exit_status=("SIGKILL",))
     sim = Simulation.of(command)
     sim.begin()
@@ -775,7 +775,7 @@ def test_the_restart_count_is_starts_by_a_rule_after_a_failure() -> None:
 
 
 def test_a_start_that_a_rule_ends_before_it_was_ready_is_answered() -> None:
-    """The rule may fire for ever; systemd answers the first one who waits, too."""
+    """The rule may fire for ever. systemd also answers the first client who waits."""
     sim = Simulation.of(task("up", rule("on_update", "restart", "run")), task("run"))
     sim.begin()
     sim.ready("up")
@@ -792,7 +792,9 @@ def test_a_start_that_a_rule_ends_before_it_was_ready_is_answered() -> None:
 
 
 def test_a_rule_that_keeps_ending_an_operators_start_is_slowed_and_the_start_is_answered() -> None:
-    """The start that a rule ends is over: the next one is the rule's, however the first had come about."""
+    """A start that a rule ends is over. The rule is the cause of the next one, whatever the cause of the
+    first one was.
+    """
     sim = Simulation.of(task("up", rule("on_update", "restart", "run")), task("run", entry=False))
     sim.begin()
     sim.ready("up")
@@ -810,8 +812,8 @@ def test_a_rule_that_keeps_ending_an_operators_start_is_slowed_and_the_start_is_
 
 
 def test_a_start_overtaken_by_a_restart_names_the_requester_of_the_restart() -> None:
-    """An operator may restart a task faster than its setup takes, for ever; the one who waited before is
-    not kept.
+    """An operator may go on restarting a task in less time than its setup takes. The client who waits for the
+    first start must get an answer.
     """
     sim = Simulation.of(task("a", entry=False, stop_timeout=9.0))
     sim.begin()
@@ -1164,7 +1166,7 @@ def test_a_repeated_update_does_not_change_the_context_info() -> None:
 
 
 def test_a_too_deeply_nested_update_is_dropped() -> None:
-    """A task's words must not be the end of the supervisor that has to write them into the state file."""
+    """A supervisor must not end because it cannot write an update into the state file."""
     for kind in (lambda inner: [inner], lambda inner: {"x": inner}):
         sim = Simulation.of(task("a"))
         sim.checked = False
@@ -1418,7 +1420,7 @@ def test_the_oldest_stopped_transactions_beyond_the_limit_are_forgotten() -> Non
     sim.begin()
     for number in range(MAX_CLOSED + 5):
         sim.now += 1
-        # By name the oldest would be the last ones.
+        # In the order of names the oldest ones would come last.
         name = f"X{999 - number}"
         sim.ask("start", transaction=name)
         sim.ask("stop", transaction=name)
@@ -1448,8 +1450,8 @@ def test_context_info_is_published_for_changed_transactions_only() -> None:
 
 
 def calls_of(count: int) -> int:
-    """How many Python functions are called for the life of so many tasks: a measure of work that no
-    other load disturbs.
+    """Return the number of Python calls for the life of `count` tasks: a measure of work that does not depend
+    on the load of the machine.
     """
     sim = Simulation.of(
         *(task(f"t{number}", rule("on_fail", "restart", f"t{number}")) for number in range(count))

@@ -64,7 +64,7 @@ PAIR = (
 
 
 def hard(sim: Simulation) -> None:
-    """Processes that do not listen, leave others behind, are not ready in time and hang."""
+    """Let processes ignore signals, leave others behind, be late for READY=1, and hang."""
     sim.ready("a", "b")
     sim.obedient = False
     sim.ask("stop", "a", request=1)

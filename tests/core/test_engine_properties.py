@@ -1,8 +1,6 @@
-"""Invariants for any events in any order: nothing raises, no task runs twice, every stop ends, no crash loses
-or repeats anything.
-
-What every single step must keep is in `simulation.checked_step`, and is checked in every step of every
-example here.
+"""Invariants for any facts in any order: nothing raises, no task runs twice, every stop ends, no crash loses
+or repeats anything. `simulation.checked_step` checks the invariants of a single step, in every step of every
+example.
 """
 
 from __future__ import annotations
@@ -56,7 +54,7 @@ calm = limits.map(lambda drawn: {name: value for name, value in drawn.items() if
 
 @st.composite
 def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
-    """The tasks of a context file; a rule names only what is in it."""
+    """Draw the tasks of a context file, whose rules name only tasks of the file."""
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
     ordered = draw(st.booleans())
     tasks = []
@@ -144,7 +142,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(launch=st.integers(0, 30), which=st.integers(0, 6), sequence=st.integers(0, 3))
     def anybody_says_anything(self, launch: int, which: int, sequence: int) -> None:
-        """Also about launches that are over or never were, and before the process is there."""
+        """Notifications may also be about launches that are over or never were, and may come before the
+        process is known.
+        """
         self.sim.happen(words(launch, which, sequence))
 
     @rule(launch=st.integers(0, 30), which=st.integers(0, 3))
@@ -161,7 +161,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(NAMES), transaction=st.sampled_from([*TRANSACTIONS, "NOBODY"]))
     def late_timer(self, name: str, transaction: str) -> None:
-        """One that belonged to a state of before changes nothing."""
+        """An alarm that belonged to an earlier state changes nothing."""
         key = (transaction, name)
         due = self.sim.world.tasks[key].deadline if key in self.sim.world.tasks else None
         if due is None or due > self.sim.now:
@@ -171,7 +171,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=st.floats(0, 30))
     def wait(self, seconds: float) -> None:
-        """A busy machine: time goes by, and alarms ring late."""
+        """Time passes, so that alarms ring late, as on a busy machine."""
         self.sim.now += seconds
 
     @rule(times=st.integers(1, 4))
@@ -205,8 +205,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(turns=st.integers(1, 2), performed=st.none() | st.integers(0, 12))
     def supervisor_will_die(self, turns: int, performed: int | None) -> None:
-        """In the turn after next or the one after that: before it has saved, or after it has carried out
-        some of its orders.
+        """The supervisor dies in one of the next turns, before it has saved or after it has performed some
+        effects.
         """
         self.sim.die_at = (self.sim.turns + turns, performed)
 
@@ -216,8 +216,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(full=st.booleans())
     def disk(self, full: bool) -> None:
-        """A full disk, with processes that can be killed: one that cannot may run beside its successor
-        when all of that comes together.
+        """The disk becomes full or writable. This happens only while processes can be killed: on a full disk,
+        one that cannot be killed may run beside its successor after a crash.
         """
         if self.sim.stuck is None:
             self.sim.disk_full = full
@@ -231,7 +231,7 @@ class Machine(RuleBasedStateMachine):
                 assert self.sim.world.launches.get(process.launch) == process.key, "an unknown process"
 
     def teardown(self) -> None:
-        """Stop everything: it must come to rest, and everybody has his answer."""
+        """Stop everything. All tasks must come to rest, and every request must be answered."""
         if not hasattr(self, "sim"):
             return
         sim = self.sim
@@ -270,6 +270,6 @@ def words(launch: int, which: int, sequence: int) -> ev.Fact:
 
 
 Machine.TestCase.settings = settings(settings(), max_examples=60, stateful_step_count=40)
-# Hypothesis takes more than the usual time to make a failing example small. Cut short it tells of
-# inconsistent data, not of the failure.
+# Hypothesis needs more time than usual to make a failing example small. If that is interrupted, it reports
+# inconsistent data in place of the failure.
 TestEngine = pytest.mark.deadline(300)(Machine.TestCase)

@@ -1,4 +1,6 @@
-"""core/failures: who is told of a failure, and what follows when nothing starts the task again."""
+"""core/failures: the rules of the context about failures, and the consequences if nothing starts the task
+again.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that leave the foreground are recognized by their words, and so are the options that keep them
+"""core/foreground: commands that leave the foreground are recognized, and so are options that keep them
 there.
 """
 

@@ -47,7 +47,9 @@ REACHED = (
     "start_time fails",
     "said fails",
 )
-"""Each of these is answered in some way; a run in which one never happened has not shown it."""
+"""Faults that keeper and supervisor handle. Each of them has to happen in a run, because otherwise the run
+has not tested it.
+"""
 
 TASKS = (
     task("a", rule("on_fail", "restart", "a"), stop_timeout=1.0),
@@ -62,7 +64,9 @@ TASKS = (
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """In memory: each supervisor that dies closes a state file, which a disk would have to be asked about."""
+    """Return a directory in memory, because each supervisor that dies closes a state file, which is slow on a
+    disk.
+    """
     with tempfile.TemporaryDirectory(
         prefix="zmsvc-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     ) as made:
@@ -75,8 +79,8 @@ def seeds() -> list[int]:
 
 @pytest.fixture
 def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeContext]]:
-    """Households whose supervisors may die before each of their side effects: at the hook that is there
-    for this.
+    """Contexts whose supervisors may die before each of their side effects, at the hook for fault
+    injection.
     """
     houses: list[FakeContext] = []
 
@@ -153,7 +157,7 @@ def disturb(house: FakeContext) -> None:
     elif what == 10 and house.supervisors:
         kernel.kill(house.supervisors[-1].process.pid, kernel.random.choice([signal.SIGKILL, signal.SIGSTOP]))
     elif what in (11, 12):
-        # All that comes meanwhile is there when it looks again, as for a keeper that was stopped or forks.
+        # The keeper finds everything that came meanwhile at once, as after it was stopped or while it forks.
         house.held_back = 200
         shared = [each for each in mains if each.members]
         if shared:
@@ -165,7 +169,9 @@ def disturb(house: FakeContext) -> None:
 
 
 def check(house: FakeContext) -> None:
-    """Everything is at rest: what the supervisor believes is so, and everybody has been answered."""
+    """Check that everything is at rest, that the world of the supervisor is true, and that every request was
+    answered.
+    """
     assert not [order for order in house.orders if order.answered is None], "an order was never answered"
     (supervisor,) = house.supervisors
     assert supervisor.loop is not None
@@ -203,12 +209,12 @@ def play(house: FakeContext, *, protocols: tuple[int, ...]) -> None:
     for _ in range(40):
         disturb(house)
         house.run_for(kernel.random.choice([0.0, 0.0, 0.01, 0.2, 1.0]))
-    # From here on nothing fails, and everything has to settle.
+    # From here on nothing fails, and everything has to come to rest.
     kernel.faults = kernel.crashes = 0.0
     house.run_for(200.0)
 
 
-# A keeper that is killed leaves its sockets to the kernel, which is the collector here.
+# When a keeper is killed, the kernel closes its sockets. Here the garbage collector does.
 @pytest.mark.deadline(180)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_keeper_survives_any_fault_and_every_task_settles(

@@ -94,7 +94,7 @@ def test_a_late_timer_changes_nothing() -> None:
     sim.ready()
     sim.now += 1.0
     before = sim.world
-    # That of the start, whose time is over, in a state that has another one.
+    # This is the alarm of the start, which is over, in a state with another deadline.
     sim.decide(ev.DeadlinePassed(key=("T1", "a")))
     sim.decide(ev.DeadlinePassed(key=("T1", "nobody")))
     assert sim.world == before

@@ -1,4 +1,4 @@
-"""Lines of the log file: each round-trips, and no text can forge another entry."""
+"""core/logline: each line can be read again, and no text can pass for another entry."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Messages: each one round-trips, its keys are in the promised order, and no frame raises anything but
-MessageError.
+"""core/messages: each message can be read again, its keys are in the promised order, and a bad frame raises
+only ProtocolError.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_text_is_encoded_as_utf8() -> None:
 
 
 def harmless(frame: bytes) -> None:
-    """It is read, or it is refused with a word; nothing else comes of it."""
+    """Check that a frame is read, or refused with a reason."""
     why = "cannot read"
     try:
         order(*decode(frame))
@@ -296,7 +296,9 @@ def test_items_cannot_overwrite_the_promised_fields(items: dict[str, Any], succe
 
 
 def infos(pictures: dict[str, Any], *changed: str) -> list[dict[str, Any]]:
-    """The bodies of a round of `context_info` of these transactions, with each `data` as one map."""
+    """Return the bodies of a round of `context_info` of these transactions, with each `data` as one
+    mapping.
+    """
     heads = [
         header(transaction=name, service_id="c", action="update", service_name="context") for name in changed
     ]

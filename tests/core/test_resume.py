@@ -16,7 +16,7 @@ from zmsvc.core.world import Reason, World
 
 
 def crash(sim: Simulation) -> list[ev.Effect]:
-    """The supervisor is gone, and the next one is there."""
+    """Let the supervisor die and the next one start. Return the effects."""
     mark = len(sim.effects)
     sim.crash()
     sim.happen()
@@ -158,8 +158,8 @@ def test_a_kill_that_may_be_lost_is_ordered_again() -> None:
 
 
 def test_the_end_of_what_was_left_behind_is_not_lost() -> None:
-    """The keeper tells that nothing is left only once; its exit, which it tells again, must not be taken
-    for that.
+    """The keeper reports only once that no process is left. It repeats the exit, which must not be taken for
+    that report.
     """
     sim = Simulation.of(task("a"))
     sim.begin()
@@ -285,7 +285,7 @@ def test_a_back_off_continues_with_the_next_supervisor() -> None:
 
 
 def test_tasks_added_to_or_removed_from_the_file_meanwhile_are_applied() -> None:
-    """A supervisor may die between a reload and the note of which file it was."""
+    """A supervisor may die after a reload and before it has saved which file that was."""
     sim = Simulation.of(task("a"), task("b"))
     sim.begin()
     sim.ready()
@@ -463,7 +463,9 @@ def test_a_stopped_transaction_on_the_command_line_is_opened_again() -> None:
 
 
 def test_monotonic_times_of_another_boot_delay_nothing() -> None:
-    """Monotonic clocks start again at zero with each boot: a launch of the last one lies days ahead."""
+    """With each boot the monotonic clock begins at zero again, so a launch before the reboot may be days
+    ahead.
+    """
     sim = Simulation.of(task("a"), task("b", rule("on_exit", "start", "b"), entry=False, start_limit_burst=1))
     sim.now = 1_000_000.0
     sim.begin()

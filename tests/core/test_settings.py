@@ -1,4 +1,6 @@
-"""The conversion of a configuration to typed values: each fault has its place, and all are found at once."""
+"""core/settings: the conversion of a configuration to typed values finds all faults at once, each with its
+place.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""core/shell: syntax that only a shell understands is warned about, and arguments that are meant for the
-program are not.
+"""core/shell: there is a warning about syntax that only a shell understands, and none about arguments for the
+program.
 """
 
 from __future__ import annotations

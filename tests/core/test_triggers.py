@@ -1,5 +1,5 @@
-"""Rules: when they fire, the causes that the started task gets, and the brakes that keep rings and crash
-loops from spinning.
+"""Rules: when they fire, the causes of the launches, and the delays that slow rings of rules and crash loops
+down.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ACTIONS = ["start", "stop", "restart"]
 
 
 def fire(sim: Simulation, trigger: str) -> None:
-    """Make it happen to task a, which is not started yet."""
+    """Make this trigger happen to task a, which has not been started yet."""
     sim.ask("start", "a")
     sim.ready()
     match trigger:
@@ -76,7 +76,7 @@ def test_a_trigger_fires_only_its_own_rules(trigger: str) -> None:
     sim = Simulation.of(task("a", *others, entry=False), task("b", entry=False))
     sim.begin()
     fire(sim, trigger)
-    # To fail, to exit and to update, it had to start first.
+    # The task had to start before it could fail, exit or send an update.
     assert (sim.launched("b") == 0) == (trigger == "on_start")
 
 
@@ -162,7 +162,7 @@ def test_the_operators_stop_beats_every_rule() -> None:
 
 
 def test_a_flood_of_firings_is_recorded_sparsely_and_counted() -> None:
-    """A thousand updates a second must not wash the history out of the state file."""
+    """The rows of a thousand updates a second must not replace the rest of the history."""
     sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b", entry=False))
     sim.begin()
     sim.ready()
@@ -179,7 +179,7 @@ def test_a_flood_of_firings_is_recorded_sparsely_and_counted() -> None:
 
 @pytest.mark.parametrize("by_rule", [True, False])
 def test_a_result_reported_during_a_stop_does_not_restart_the_task(by_rule: bool) -> None:
-    """Its update may come while it stops, and a stop by a rule counts like one by an operator."""
+    """The update of a task may come while it stops. A stop by a rule counts like one by an operator."""
     sim = Simulation.of(
         task("a", rule("on_update", "stop", "b")),
         task("b", rule("on_update", "restart", "b"), rule("on_update", "start", "c")),
@@ -340,7 +340,7 @@ def test_all_rules_that_fire_before_a_launch_are_its_causes(action: str) -> None
 
 
 def test_a_start_by_rule_during_the_fork_changes_nothing() -> None:
-    """The running launch cannot get further causes: each launch knows all causes of its start."""
+    """No cause can be added to a launch that runs, because a launch gets all its causes at its start."""
     sim = Simulation.of(
         *(task(name, rule("on_fail", "start", "b")) for name in ("x", "y")), task("b", entry=False)
     )
@@ -543,7 +543,7 @@ def test_a_ring_of_rules_is_slowed_down_to_the_maximum_delay(name: str) -> None:
             sim.end(launch, code=1 if "by failure" in name or ("by turns" in name and ends % 2) else 0)
         sim.ring()
     gone = sim.now - BEGINNING
-    # A lap takes the capped delay at least, once the doubling has reached it: 0.1, 0.2, ... 6.4, 8, 8, ...
+    # A lap takes at least the delay, which doubles up to its limit: 0.1, 0.2, ... 6.4, 8, 8, ...
     laps = len(sim.keeper.forked) / len(sim.world.tasks)
     assert gone > 50, "it turned"
     assert laps < 12 + gone / 8.0 * 1.01
@@ -661,7 +661,7 @@ def test_an_operator_may_start_a_task_at_its_start_limit() -> None:
 
 
 def test_the_start_limit_is_reported_once_however_often_rules_fire() -> None:
-    """Giving up must not forget the starts: the next update would begin a new burst."""
+    """If the starts were forgotten when the limit is hit, the next update would begin a new burst."""
     sim = Simulation.of(
         task("a", rule("on_update", "restart", "b")),
         task("b", entry=False, start_limit_burst=2, start_limit_interval=100.0),
@@ -678,7 +678,7 @@ def test_the_start_limit_is_reported_once_however_often_rules_fire() -> None:
     refused = [record for record in sim.records if record.event == "rule-refused"]
     fired = [record for record in sim.records if record.event == "rule"]
     assert {record.detail["why"] for record in refused} == {"start limit"}
-    # The last of those that fired had ended the task for a start that then was over the limit.
+    # The last firing had ended the task for a start that was then over the limit.
     assert (len(fired), len(refused)) == (3, 17), (
         "each that fires is written down once, and says what came of it"
     )

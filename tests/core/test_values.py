@@ -1,6 +1,4 @@
-"""core/values: endpoints and amounts; time spans are tested where they are promised, in
-tests/host/test_config.py.
-"""
+"""core/values: endpoints and amounts. The tests of time spans are in tests/host/test_config.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The world and its rows: the state file gives back the world that was written."""
+"""core/world: a world that was saved is the same when it is loaded."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_a_transaction_is_not_active_while_a_task_that_was_never_ready_is_ended(
 
 
 def test_since_is_the_time_of_the_last_state_change() -> None:
-    """As with systemctl: a sub-state that follows another one in the same state begins no new age."""
+    """As with systemctl, the time stays the same if the sub-state changes and the state does not."""
     sim = Simulation.of(task("a", stop_timeout=5.0))
     sim.begin()
     begun = sim.task("a").since

@@ -1,8 +1,8 @@
 """Random operations on a real context, and what must hold of it at each quiet moment. One seed gives the same
 operations in the same order.
 
-The promises are compared with witnesses that know nothing of each other: what `status` says, the processes
-that the kernel has, and the history in the state file.
+Independent witnesses are compared: the answer of `status`, the processes of the kernel, and the history in
+the state file.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from zmsvc.host.kernel import linux, process_marks
 QUICK = "<stop_timeout>400ms</stop_timeout><restart_delay>20ms</restart_delay><restart_max_delay>100ms</restart_max_delay>"
 TX = "CHAOS"
 ANSWER = 10.0
-"""Seconds in which every order is answered: stop_timeout is 0.4 s, and a start takes as long as the
-machine needs.
+"""Seconds in which every order must be answered. stop_timeout is 0.4 s; the time of a start depends on the
+machine.
 """
 SETTLED = 30.0
-"""Seconds in which everything comes to rest after the last operation."""
+"""Seconds in which everything must come to rest after the last operation."""
 MOST = {"keeper": 64, "supervisor": 48, "device": 96}
-"""Descriptors of a process at a quiet moment: twice what it needs. One that is lost at each operation is
-seen within a minute.
+"""The limit of descriptors of a process at a quiet moment, which is twice what it needs. If each operation
+loses one, this shows it within a minute.
 """
 ROOM = "32m"
-"""Of the disk for the state. The history of a minute has 2 MB."""
+"""The size of the disk for the state. The history of a minute has 2 MB."""
 OPERATIONS = (3, 8)
-"""Operations between two quiet moments, at least and at most."""
+"""The least and the greatest number of operations between two quiet moments."""
 LIVE = ("launching", "start", "running", "stop-sigterm", "stop-sigkill", "final-sigterm", "final-sigkill")
 ENDS = ("failed", "stopped", "lost")
 TOLD = ("started", "stopped", "failed")
@@ -51,7 +51,7 @@ TOLD = ("started", "stopped", "failed")
 IMPATIENT = 0.05
 """Seconds that a hasty client waits for an answer."""
 IMPATIENT_ENDS = 5.0
-"""Seconds after which its process has ended at the latest: on a busy machine Python alone needs one."""
+"""Seconds in which its process must end. On a busy machine the start of Python alone takes one."""
 
 PYTHON = """
 import os, signal, subprocess, time
@@ -92,13 +92,13 @@ SHELL = {
     "leaves": "(setsid env -i sleep 1000 &) ; exit 0",
     "fails": "exit 3",
 }
-"""Commands. The daemon has left its session and its environment."""
+"""The Commands. The program of one is a daemon that has left its session and its environment."""
 RESTARTED = ("loop", "sleeps", "thread_1", "thread_2", "parent", "daemon")
 """Tasks that a rule starts again when they fail."""
 
 
 def populate(context: Context, left_out: str = "") -> None:
-    """Write services and tasks; `left_out` is a task that the file does not have this time."""
+    """Write services and the context file, in which the task `left_out` is missing."""
     context.clear_tasks()
     for name in ("Loop", "Hung", "Once", "Parent"):
         context.service(name, PYTHON + SERVICE.format(name=name))
@@ -142,10 +142,10 @@ NAMES = ("loop", "hung", "once", "parent", "thread_1", "thread_2", "thread_hung"
 
 
 class Chaos:
-    """One run. `did` is what was done until now."""
+    """One run. `did` has the operations until now."""
 
     def __init__(self, context: Context, seed: int, state: Disk | None = None) -> None:
-        """With a disk of its own for the state, that is full now and then."""
+        """With `state`, the state file is on a disk of its own, which is full now and then."""
         self.context, self.seed, self._state = context, seed, state
         self.chance = random.Random(seed)
         self.did: list[str] = []
@@ -161,7 +161,9 @@ class Chaos:
         self._seen = 0
         """The last row of the history that was compared with the bus."""
         self._whole = True
-        """Neither keeper, supervisor nor device has died since then, so the bus has every message."""
+        """True if neither keeper nor supervisor nor device has died since then, so that the bus has had every
+        message.
+        """
         self._operations: list[tuple[int, Callable[[], None]]] = [
             (8, self._order),
             (5, self._kill_task),
@@ -178,7 +180,7 @@ class Chaos:
         ]
 
     def run(self, seconds: float) -> None:
-        """Operate for so long. Raises AssertionError with the seed and the operations."""
+        """Operate for this time. Raises AssertionError with the seed and the operations."""
         try:
             populate(self.context)
             self._start()
@@ -238,7 +240,8 @@ class Chaos:
                 answer = self.context.ask(**request)
                 break
             except (OSError, AssertionError):
-                # Its supervisor died over it, or the keeper did: the order is given again, as zmsvcctl does.
+                # The supervisor or the keeper died before it answered. Give the order again, as zmsvcctl
+                # does.
                 if time.monotonic() - began > ANSWER:
                     self._faults.append(f"no answer to {request} within {ANSWER:g} s")
                     return
@@ -249,7 +252,7 @@ class Chaos:
             self._faults.append(f"{request} was answered {answer}")
 
     def _main_process(self) -> tuple[str, int] | None:
-        """One of the tasks that run, drawn in any case, and its PID if it has one."""
+        """Return a random task and its PID, or None if it has none. The draw takes place in any case."""
         name = self.chance.choice(NAMES)
         with contextlib.suppress(OSError, AssertionError, KeyError):
             pid = self.context.tasks(TX)[name]["pid"]
@@ -257,7 +260,7 @@ class Chaos:
         return None
 
     def _signal(self, pid: int, number: int) -> None:
-        # Only a child of the keeper: a PID that was read a moment ago may be another process's.
+        # Signal only a child of the keeper: another process may have a PID that was read a moment ago.
         assert self.context.daemon is not None
         fields = linux.stat_fields(pid)
         if fields is not None and int(fields[1]) == self.context.daemon.pid:
@@ -316,7 +319,7 @@ class Chaos:
             self.context.ask(verb="reexec")
 
     def _kill_keeper(self) -> None:
-        """Kill it, or it and the supervisor at once."""
+        """Kill the keeper, or keeper and supervisor at once."""
         fate = self.chance.choice(("", "", "keeper", "keeper and supervisor"))
         if not fate:
             return
@@ -340,7 +343,9 @@ class Chaos:
             )
 
     def _fill_disk(self) -> None:
-        """The supervisor goes on while it cannot save, and saves its decisions when there is room again."""
+        """Fill the disk for a while. The supervisor goes on without it, and saves its decisions when there is
+        room again.
+        """
         if self._state is None:
             return
         self._say("the disk is full")
@@ -367,7 +372,7 @@ class Chaos:
         self._say("quiet")
 
     def _thaw(self) -> None:
-        """A process that was stopped by hand goes on: nothing is due that would end it."""
+        """Let a process go on that was stopped with SIGSTOP, since no timeout would end it."""
         for pid in self._processes():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGCONT)
@@ -453,7 +458,9 @@ class Chaos:
             )
 
     def _launches(self, rows: list[Row], still_open: dict[int, str]) -> None:
-        """Each process of the context is of a launch that has not ended; all threads have one process."""
+        """Check that each process of the context belongs to a launch that has not ended, and that all threads
+        have one process.
+        """
         threads = {
             row.detail["launch"] for row in rows if row.event == "launching" and row.task.startswith("thread")
         }
@@ -466,7 +473,7 @@ class Chaos:
         )
 
     def _processes(self) -> dict[int, int]:
-        """Every living process that has the mark of the context, and its launch."""
+        """Return every living process with the mark of the context, and its launch."""
         first = process_marks.limit_value(self._mark, 0)
         found = {}
         for pid in process_marks.belonging((), self._mark):

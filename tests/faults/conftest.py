@@ -1,12 +1,12 @@
-"""The fixtures of the live tests serve here, too."""
+"""Use the fixtures of the live tests."""
 
 from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
 
-# Two modules of the name conftest cannot be imported by name; pytest finds fixtures in whatever names a
-# conftest has.
+# There are two modules with the name conftest, so this one is loaded by its path. pytest finds fixtures among
+# the names of a conftest.
 _spec = importlib.util.spec_from_file_location(
     "live_fixtures", Path(__file__).parent.parent / "live" / "conftest.py"
 )

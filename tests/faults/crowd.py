@@ -1,8 +1,6 @@
-"""A context under load, and what must hold of it whatever was killed: updates, rings of rules, threads, a
-program, and talk on the bus.
-
-Each task writes down its own launch and cause when it begins. That is compared with the durable history: the
-two witnesses know nothing of each other.
+"""A context under load, and the checks that must hold whatever was killed. The load is updates, rings of
+rules, threads, a program, and messages on the bus. Each task writes its launch and its cause to a file when
+it begins. These files are compared with the history in the state file, as two independent witnesses.
 """
 
 from __future__ import annotations
@@ -62,17 +60,17 @@ class Service{name}(TaskService):
 
 QUICK = "<restart_delay>20ms</restart_delay><restart_max_delay>200ms</restart_max_delay>"
 STEADY = ("steady_1", "steady_2", "pulse", "program")
-"""Tasks that end only when they are hit, each in a process of its own."""
+"""Tasks that end only if the test kills them, each in its own process."""
 SHARED = ("thread_1", "thread_2")
-"""The same, in one process."""
+"""Tasks of the same kind that share a process."""
 TX = "KILLS"
 MAX_SOURCES = 64
-"""The most causes that one launch gets."""
+"""The number of causes that one launch can have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One row of the durable history."""
+    """One row of the history in the state file."""
 
     seq: int
     task: str
@@ -107,7 +105,7 @@ def populate(context: Context) -> None:
 
 
 def history(context: Context, after: int = 0) -> list[Row]:
-    """The rows that are in the state file now and were written after this one."""
+    """Return the rows of the state file after row `after`."""
     db = sqlite3.connect(f"file:{context.home}/state/{context.name}/state.db?mode=ro", uri=True)
     try:
         rows = db.execute(
@@ -127,8 +125,8 @@ def born(context: Context) -> list[dict[str, Any]]:
 
 
 def living(keeper: int) -> dict[tuple[int, int], str]:
-    """The keeper's children that are not dead, by PID and start time (a long run uses PIDs again), and
-    their commands.
+    """Return the commands of the children of the keeper that are not zombies, by PID and start time: in a
+    long run PIDs are used again.
     """
     found = {}
     for word in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
@@ -143,30 +141,30 @@ def living(keeper: int) -> dict[tuple[int, int], str]:
 
 
 class Crowd:
-    """The running context, and whom we have hit so far."""
+    """The running context, and the processes that the test has killed so far."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self.hits: Counter[tuple[str, int]] = Counter()
-        """The tasks that were in a process when we killed it, with its PID, which a long run uses again."""
-        self.rows: list[Row] = []
-        """The history as far as it was followed: the state file keeps no more than the last part of a long
-        one.
+        """The number of times that each task was in a killed process with this PID. In a long run PIDs are
+        used again.
         """
+        self.rows: list[Row] = []
+        """The history as far as it was read. The state file has only the last part of a long one."""
 
     def follow(self) -> None:
-        """Take in what has been written to the history."""
+        """Read the new rows of the history."""
         self.rows += history(self.context, self.rows[-1].seq if self.rows else 0)
         assert len(self.rows) == self.rows[-1].seq, "rows of the history are missing"
 
     def pids(self) -> dict[str, int]:
-        """The processes of those that end only when they are hit."""
+        """Return the PIDs of the tasks that end only if the test kills them."""
         tasks = self.context.tasks()
         return {name: tasks[name]["pid"] for name in (*STEADY, *SHARED)}
 
     def kill(self, *victims: str) -> None:
-        """Kill these at one moment, also `supervisor`, `device`, `zygote`; come back when they are there
-        again, and the others still.
+        """Kill these tasks or workers (`supervisor`, `device`, `zygote`) at one moment. Return when they have
+        been replaced, and check that the others are the same.
         """
         before, status = self.settled()
         marked = {
@@ -175,7 +173,7 @@ class Crowd:
             if name in ("supervisor", "device")
         }
         if "zygote" in victims:
-            # The last one may have been hit a moment ago: the next launch starts another.
+            # The zygote may have been killed a moment ago. The next launch starts another one.
             marked.add(wait_for(self.context.zygote))
         for name in victims:
             if name in before:
@@ -203,7 +201,7 @@ class Crowd:
         self.follow()
 
     def settled(self, gone: set[int] = frozenset()) -> tuple[dict[str, int], dict[str, Any]]:  # type: ignore[assignment]
-        """Wait until all that should run does, in other processes than these; their PIDs, and the whole
+        """Wait until every task that should run does, in other processes than these. Return the PIDs and the
         status.
         """
 
@@ -235,10 +233,10 @@ class Crowd:
         assert list(alive.values()).count("sleep") <= 1, alive
 
     def check_history(self, *, stopped: bool = False) -> None:
-        """The whole of the durable history, against itself and against what the tasks wrote down. A
-        context that stops fires nothing.
+        """Check that the history agrees with itself and with the files of the tasks. A context that stops
+        fires no rules.
         """
-        # In this order: a task that has begun is in the history.
+        # Read in this order, because the history has every task that has begun.
         notes = born(self.context)
         self.follow()
         self._once(self.rows, notes)
@@ -252,7 +250,7 @@ class Crowd:
             assert not [launch for launch, number in count.items() if number > 1], (
                 f"{event} twice: {count.most_common(3)}"
             )
-        # A start that was waiting for its time and is given up has no launch.
+        # A start that is given up while it waits for its time has no launch.
         ends = Counter(
             row.detail["launch"]
             for row in rows
@@ -307,9 +305,7 @@ class Crowd:
             self._told(task, told, [row for row in rows if row.task == task])
 
     def _told(self, task: str, notes: dict[int, list[Any]], rows: list[Row]) -> None:
-        """Check that each firing is a cause of one launch, and all of them in order: a launch knows all of
-        its causes.
-        """
+        """Check that each firing is a cause of exactly one launch, in the order of the history."""
         for launch, fired in launches(rows):
             if launch in notes:
                 told = [firing(row) for row in fired][-MAX_SOURCES:]
@@ -319,12 +315,12 @@ class Crowd:
 
 
 def firing(row: Row) -> list[Any]:
-    """A firing as the task that it starts writes it down."""
+    """Return a firing in the form in which the started task writes it."""
     return [row.detail["source"], row.detail["rule"].partition(":")[0], row.detail["launch"]]
 
 
 def launches(rows: list[Row]) -> Iterator[tuple[int, list[Row]]]:
-    """Each launch of one task that has begun, with the firings until it was there."""
+    """Yield each launch of one task that has begun, with the firings before it."""
     fired: list[Row] = []
     launch = 0
     for row in rows:

@@ -1,5 +1,5 @@
-"""A disk of its own for a test: small, so that it is soon full, and used by no other process, so that it can
-be made read-only.
+"""A disk for one test. It is small, so that it is soon full, and no other process uses it, so that it can be
+made read-only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from needs import need
 
 
 class Disk:
-    """A mounted one. It is full while the file `fill` is there."""
+    """A mounted disk. It is full while the file `fill` exists."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -29,13 +29,15 @@ class Disk:
         fill.unlink()
 
     def remount(self, option: str) -> None:
-        """`ro` is refused while a process has a file open for writing."""
+        """Mount the disk again with this option. The kernel refuses `ro` while a process has a file open for
+        writing.
+        """
         subprocess.run(["mount", "-o", f"remount,{option}", self.path], check=True)
 
 
 @contextlib.contextmanager
 def disk(path: Path, size: str = "2m") -> Iterator[Disk]:
-    """Mounts one of this size at this directory, which is made."""
+    """Create this directory, and mount a disk of this size there."""
     need(os.geteuid() == 0, "only root can mount a disk")
     path.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)

@@ -1,5 +1,5 @@
-"""Control groups for tests: one that is delegated as systemd would do it, and others that limit memory or
-the number of processes.
+"""Control groups for tests: one that is delegated as by systemd, and others that limit memory or the number
+of processes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def _made(base: Path) -> Iterator[Path]:
 
 
 def _removed(directory: Path) -> bool:
-    """The kernel takes a moment to see that a group is empty; what is still in it goes back to the root."""
+    """Remove a group; return False if it is not empty yet, for which the kernel takes a moment. Processes in
+    it are moved to the root.
+    """
     for word in (directory / "cgroup.procs").read_text().split():
         with contextlib.suppress(OSError):
             os.kill(int(word), 9)
@@ -44,7 +46,7 @@ def _removed(directory: Path) -> bool:
 
 @contextlib.contextmanager
 def delegated() -> Iterator[list[str]]:
-    """The wrapper that runs a daemon in a group which is its own to divide."""
+    """Yield the command that runs a daemon in a delegated group."""
     need(os.geteuid() == 0, "only root can delegate a control group")
     base = _mounted("cgroup2")
     need(base, "there is no cgroup v2 hierarchy")
@@ -60,7 +62,7 @@ def delegated() -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def little_memory(mebibytes: int) -> Iterator[list[str]]:
-    """The wrapper that runs a daemon in a group which has so much memory for all of it, and no swap."""
+    """Yield the command that runs a daemon in a group with a limit of memory, and without swap."""
     need(os.geteuid() == 0, "only root can limit memory")
     base, unified = _with_controller("memory")
     with _made(base) as directory:
@@ -72,7 +74,7 @@ def little_memory(mebibytes: int) -> Iterator[list[str]]:
 
 
 def _with_controller(name: str) -> tuple[Path, bool]:
-    """The hierarchy whose groups have this controller, and whether it is the unified one."""
+    """Return the hierarchy whose groups have this controller, and True if it is the unified one."""
     unified = _mounted("cgroup2")
     has = unified is not None and name in (unified / "cgroup.controllers").read_text().split()
     base = unified if has else _mounted("cgroup", name)
@@ -99,7 +101,7 @@ class Limited:
 
 @contextlib.contextmanager
 def at_most(number: int, pid: int) -> Iterator[Limited]:
-    """This process can have so many processes and threads, itself among them."""
+    """Limit the number of processes and threads of a process and its children, this process included."""
     need(os.geteuid() == 0, "only root can make a control group")
     base, has = _with_controller("pids")
     groups = (line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines())

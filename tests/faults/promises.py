@@ -1,8 +1,6 @@
-"""`make promises`: lets each fault of docs/promises.md happen again and again, and prints its table with the
-times measured here.
-
-A time is that from the fault to the fact, as an outsider sees it: over the control socket, on the bus, or in
-/proc.
+"""`make promises`: cause each fault of docs/promises.md several times, and print the table with the times
+that were measured. A time is that from the fault to the fact, seen from outside: over the control socket, on
+the bus, or in /proc.
 """
 
 from __future__ import annotations
@@ -25,9 +23,7 @@ from waiting import wait_for, wait_for_end
 
 RUNS = 11
 SETTLED = 1.2
-"""Seconds of running after which neither a rule nor the keeper takes a start for a quick one, which they
-would delay.
-"""
+"""Seconds after which neither rules nor the keeper delay the next start as a quick one."""
 TALK = (
     "interval = 0.005\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('talk', {'header': {}, "
     "'n': self.n})"
@@ -71,20 +67,20 @@ class Bench:
 
 
 def age(pid: int) -> float:
-    """Seconds for which a process has been there."""
+    """Return the age of a process in seconds."""
     started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
     return float(Path("/proc/uptime").read_text().split()[0]) - started / os.sysconf("SC_CLK_TCK")
 
 
 def task_killed(bench: Bench) -> float:
-    """Until `failed` is on the bus."""
+    """Measure the time until `failed` is on the bus."""
     bench.context.ask(verb="start", transaction="T", tasks=["still"])
     return _from_kill_to(bench, "failed", "still")
 
 
 def task_restarted(bench: Bench) -> float:
-    """Until `started` of its own rule is on the bus. It was started by order and has run for a while, so
-    no delay is due.
+    """Measure the time until the task has been started by its own rule and `started` is on the bus. It has
+    run for a while, so there is no delay.
     """
     for verb in ("stop", "start"):
         bench.context.ask(verb=verb, transaction="T", tasks=["again"])
@@ -104,7 +100,7 @@ def _from_kill_to(bench: Bench, word: str, task: str) -> float:
 
 
 def supervisor_killed(bench: Bench) -> float:
-    """Until the next one answers `status` with all tasks."""
+    """Measure the time until the next supervisor answers `status` with all tasks."""
     bench.pid("again")
     pid = int(bench.context.status()["pid"])
     wait_for(lambda: age(pid) > SETTLED)
@@ -116,8 +112,8 @@ def supervisor_killed(bench: Bench) -> float:
 
 
 def supervisor_hung(bench: Bench) -> float:
-    """Until the next one answers, with a watchdog of 2 s (1 s between two signs of life, then SIGABRT,
-    then SIGKILL).
+    """Measure the time until the next supervisor answers. The watchdog has 2 s: WATCHDOG=1 comes every
+    second, and its lack is followed by SIGABRT, then SIGKILL.
     """
     pid = int(bench.context.status()["pid"])
     began = time.monotonic()
@@ -138,8 +134,8 @@ def reexec_under_load(bench: Bench) -> float:
 
 
 def _longest_order(bench: Bench, replace: Callable[[int], object]) -> float:
-    """Three clients restart tasks without a pause; a fourth one gives orders that change nothing, one after
-    the other.
+    """Let three clients restart tasks without a pause. Return the longest time of the orders of a fourth
+    client, which change nothing.
     """
     context, over, took = bench.context, threading.Event(), [0.0]
 
@@ -198,8 +194,8 @@ def device_killed(bench: Bench) -> float:
 
 
 def device_hung(bench: Bench) -> float:
-    """Until a subscriber has a message of a task again. The supervisor starts a task, and does not hear
-    that it says so.
+    """Measure the time until a subscriber gets a message of a task again. The supervisor starts a task, and
+    does not receive its own message about that.
     """
     ear = bench.ear(b"talk @@@ ")
     ear.next()
@@ -220,7 +216,7 @@ def device_hung(bench: Bench) -> float:
 
 
 def keeper_killed(bench: Bench) -> float:
-    """Until no process of the context is left."""
+    """Measure the time until no process of the context is left."""
     context = bench.context
     assert context.daemon is not None
     keeper = context.daemon.pid
@@ -239,7 +235,7 @@ def keeper_killed(bench: Bench) -> float:
 
 
 def task_stopped_dead(bench: Bench) -> float:
-    """Until the answer to an order to stop it; of that 0.2 s are its stop_timeout."""
+    """Measure the time until an order to stop the task is answered. stop_timeout is 0.2 s of it."""
     bench.context.ask(verb="start", transaction="T", tasks=["still"])
     pid = bench.pid("still")
     os.kill(pid, signal.SIGSTOP)
@@ -251,7 +247,7 @@ def task_stopped_dead(bench: Bench) -> float:
 
 
 def left_behind(bench: Bench) -> float:
-    """Until the answer to an order to stop its task, with the proof."""
+    """Measure the time until an order to stop its task is answered, and check the answer."""
     bench.context.ask(verb="start", transaction="T", tasks=["leaves"])
     bench.pid("leaves")
     began = time.monotonic()
@@ -262,7 +258,7 @@ def left_behind(bench: Bench) -> float:
 
 
 def stopped_in_order(bench: Bench) -> float:
-    """Until the daemon with its 10 tasks has ended with 0."""
+    """Measure the time until the daemon with its 10 tasks has ended with status 0."""
     began = time.monotonic()
     assert bench.context.stop() == 0
     spent = time.monotonic() - began
@@ -272,7 +268,9 @@ def stopped_in_order(bench: Bench) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """A row of the table. Both texts stand in docs/promises.md, word by word; a test of the house looks."""
+    """A row of the table. docs/promises.md has both texts, word by word; a test in tests/house compares
+    them.
+    """
 
     fault: str
     happens: str

@@ -20,22 +20,22 @@ from context import Context
 from crowd import QUICK, SHARED, STEADY, TX, Crowd, populate
 
 WARM_UP = 0.2
-"""This share of the time, at most a minute, comes before the first look: caches fill, the allocator finds
-its size.
+"""The share of the time before the first measurement, which is at most a minute: caches fill, and the
+allocator finds its size.
 """
 MORE_FILES = 4
-"""Descriptors that a process may have more at the end: a fork or a client that is under way at that
+"""The number of descriptors that a process may have more at the end, for a fork or a client at that
 moment.
 """
 MORE_MEMORY = 6.0
-"""MiB of PSS that it may have more: fragmentation. A leak of 250 bytes for each update is more than that
+"""MiB of PSS that a process may have more, by fragmentation. A leak of 250 bytes for each update exceeds this
 in ten minutes.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """The resources of one process at one moment, and those that it has used."""
+    """The resources that one process has at one moment, and those that it has used."""
 
     pid: int
     files: int
@@ -66,7 +66,9 @@ def all_of(context: Context) -> dict[str, Look]:
 
 
 def work(crowd: Crowd, chance: random.Random, until: float) -> int:
-    """Kill tasks, start and stop another by order, look at everything, until it is time; how many times."""
+    """Until this time, kill tasks, start and stop another one by order, and check everything. Return the
+    number of rounds.
+    """
     rounds = 0
     while time.monotonic() < until:
         crowd.kill(chance.choice((*STEADY, SHARED[0])))
@@ -86,7 +88,7 @@ def counts(crowd: Crowd) -> str:
 
 
 def report(before: dict[str, Look], after: dict[str, Look], seconds: float) -> list[str]:
-    """Print both looks; what grew too much."""
+    """Print both measurements. Return the resources that have grown too much."""
     print(f"{'':12}{'descriptors':>16}{'PSS, MiB':>20}{'CPU, % of one':>16}")
     faults = []
     for name, old in before.items():

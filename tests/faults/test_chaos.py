@@ -1,6 +1,4 @@
-"""Random orders, kills and reloads: whatever comes in whatever order, status, kernel and history agree at
-each quiet moment.
-"""
+"""Random orders, kills and reloads in any order: at each quiet moment status, kernel and history agree."""
 
 from __future__ import annotations
 
@@ -16,8 +14,9 @@ from disks import disk
 SECONDS = 4.0
 """`make chaos` takes longer."""
 FAILED_BEFORE = (2, 1689109807)
-"""Seeds of runs that failed. 2: a device of a killed keeper listened for a moment more where the next one was
-to listen. 1689109807: a thread that was started again on a full disk was never ready."""
+"""Seeds of runs that failed. 2: the device of a killed keeper still listened where the next one was to
+listen. 1689109807: a thread that was started again on a full disk never became ready.
+"""
 
 
 @pytest.mark.deadline(SECONDS + 4 * SETTLED)

@@ -1,5 +1,5 @@
-"""The wall clock is set by an hour while everything is under way: nothing comes earlier or later, and ages
-stay what they are.
+"""The wall clock is set by an hour while a context runs: nothing happens earlier or later, and ages stay the
+same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HOUR = 3600
 
 
 class Clock:
-    """The wall clock of a daemon and of its command line."""
+    """The wall clock that a daemon and zmsvcctl see."""
 
     def __init__(self, context: Context) -> None:
         self._file = context.home / "clock"
@@ -33,7 +33,7 @@ class Clock:
         self._jump = seconds
 
     def age(self, at: str) -> float:
-        """Seconds from a time of `status` until now, by the clock as it is set."""
+        """Return the seconds from a time in `status` until now, by this clock."""
         return time.time() + self._jump - datetime.fromisoformat(at).timestamp()
 
 

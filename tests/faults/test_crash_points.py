@@ -1,8 +1,6 @@
 """The supervisor dies before each of its side effects in turn: nothing is launched twice, no firing is lost,
-ends are true.
-
-What has happened is told by the history in the state file, and by the tasks themselves, which write down
-their launch when they begin.
+and the reported ends are true. The witnesses are the history in the state file and the tasks themselves,
+which write their launch to a file when they begin.
 """
 
 from __future__ import annotations
@@ -20,7 +18,7 @@ from crowd import QUICK, history
 from waiting import stop_process, wait_for, wait_for_end
 
 MOST = 80
-"""More side effects than any of these trips has."""
+"""A number that is higher than that of the side effects of each trip."""
 
 BORN = """
 def setup(self):
@@ -46,7 +44,7 @@ def setup(self):
 
 
 class Crash:
-    """Arms the hook, and tells where the supervisor died."""
+    """The hook for fault injection, and the place where the supervisor died."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -56,7 +54,7 @@ class Crash:
         self._file.write_text(str(point))
 
     def died(self) -> str:
-        """Where it died; empty when the trip had fewer side effects than that."""
+        """Return the place where the supervisor died; empty if the trip had fewer side effects."""
         text = self._file.read_text()
         self._file.write_text("")
         return text.removeprefix("died before ") if text.startswith("died") else ""
@@ -78,13 +76,12 @@ def crash(context: Context, home: Path) -> Crash:
 
 
 def held(context: Context) -> dict[str, dict[str, Any]]:
-    """Return the tasks by id. The children of the keeper are exactly their processes and its own: no task
-    has two, and none is unknown.
+    """Return the tasks by ID. Check that the children of the keeper are exactly the processes of tasks and
+    the workers: no task has two, and none is unknown.
     """
 
     def compared() -> dict[str, dict[str, Any]]:
-        # A process of the keeper's own may be replaced between the questions, so that the answers may differ
-        # at first.
+        # A worker may be replaced between the questions, so the answers may differ at first.
         children = context.children()
         status = context.status()
         tasks = {task["id"]: task for task in status["transactions"][0]["tasks"]}
@@ -115,19 +112,17 @@ def once(context: Context) -> None:
 def every_point(
     context: Context, crash: Crash, names: str, trip: Callable[[], Any], again: Callable[[], Any]
 ) -> None:
-    """Take the trip again and again: the supervisor dies before the first of its side effects, and then
-    one later each time.
-
-    What comes together in one turn is not the same each time, so counting may pass a side effect by: before
-    those of these names that it has not met, the supervisor dies in the end.
+    """Take the trip again and again. The supervisor dies before the first of its side effects, and then one
+    later each time. Turns differ from one run to the next, so this count may miss a side effect. So in the
+    end the supervisor dies before each of the named ones that were missed.
     """
     steady = context.tasks()["steady"]["pid"]
 
     def die(point: int | str) -> str:
         crash.arm(point)
         trip()
-        # It answers after its turn: whatever follows the answer of the trip itself has been done by then, or
-        # was died of.
+        # This answer comes after a turn. By then everything that follows the answer of the trip has been
+        # done, or the supervisor has died.
         context.status()
         place = crash.died()
         tasks = held(context)
@@ -149,7 +144,7 @@ def every_point(
 
 
 def start(context: Context, task: str) -> None:
-    """As an operator does it: the command outlives the supervisor that it asked."""
+    """Start a task as an operator does: the command outlives the supervisor that it asked."""
     context.ctl("start", "--transaction", "T", "--task", task)
     context.task_is(task, "running")
 
@@ -160,12 +155,14 @@ def stop(context: Context, task: str) -> None:
 
 
 def back(context: Context, verb: str, task: str) -> None:
-    """The same without a command, to be where a trip begins."""
+    """Give the same order without a command, to return to the beginning of a trip."""
     assert context.ask(verb=verb, transaction="T", tasks=[task])["ok"]
 
 
 def kill(context: Context, task: str) -> None:
-    """End it without an order, so that a rule may start it again: what the operator stops no rule starts."""
+    """End a task without an order, so that a rule may start it again: no rule starts a task that the operator
+    has stopped.
+    """
     os.kill(context.tasks()[task]["pid"], signal.SIGKILL)
     context.task_is(task, "failed")
 
@@ -178,7 +175,7 @@ def test_a_start_survives_a_crash_at_every_point(context: Context, crash: Crash)
 
 @pytest.mark.deadline(240)
 def test_a_stop_survives_a_crash_at_every_point(context: Context, crash: Crash, home: Path) -> None:
-    """The task leaves a child behind, which is asked to end, and killed after it."""
+    """The task leaves a child behind, which gets a stop signal and is killed later."""
 
     def trip() -> None:
         pid, child = context.tasks()["parent"]["pid"], int((home / "child").read_text())
@@ -189,21 +186,21 @@ def test_a_stop_survives_a_crash_at_every_point(context: Context, crash: Crash, 
         assert (end["code"], end["signal"], end["reason"]) == (0, None, "requested")
 
     start(context, "parent")
-    # The unit's status is sent in portions, so there may be none about a task that was started and stopped in
-    # between.
+    # The status of the unit is not sent after each change, so there may be none about a task that was started
+    # and stopped in between.
     names = "save, Signal, KillAll, WakeAt, PublishControl, Forget, acknowledge end"
     every_point(context, crash, names, trip, lambda: back(context, "start", "parent"))
 
 
 def test_a_crash_before_the_status_of_the_unit_is_repaired(context: Context, crash: Crash) -> None:
-    """The status is sent in portions, after the turn that it belongs to. It has no fixed point in a trip, but
-    comes after each trip that lasts.
+    """The status is not sent after each change, and comes after the turn. It has no fixed place in a trip,
+    but comes after each trip that lasts.
     """
     steady, supervisor = context.tasks()["steady"]["pid"], context.status()["pid"]
     crash.arm("say status")
     start(context, "heir")
     wait_for_end(supervisor)
-    context.status()  # of the next one
+    context.status()  # of the next supervisor
     assert crash.died() == "say status"
     tasks = held(context)
     assert (tasks["steady"]["pid"], tasks["heir"]["sub"]) == (steady, "running")
@@ -211,9 +208,7 @@ def test_a_crash_before_the_status_of_the_unit_is_repaired(context: Context, cra
 
 
 class Firings:
-    """`brittle` fails with 42, and its rule starts `heir`: once for each of its ends, with the cause that
-    is true.
-    """
+    """`brittle` fails with 42, and its rule starts `heir`, once for each end and with the right cause."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -262,7 +257,7 @@ def test_a_firing_survives_a_crash_at_every_point(context: Context, crash: Crash
 
 @pytest.mark.deadline(300)
 def test_an_adoption_survives_a_crash_at_every_point(context: Context, crash: Crash) -> None:
-    """The one that takes over dies, too, before each of its own side effects; a task has failed while
+    """The supervisor that takes over dies, too, before each of its own side effects. A task has failed while
     there was no supervisor.
     """
     firings = Firings(context)

@@ -1,5 +1,5 @@
-"""Those who ask and hang up: the order is carried out, and nothing is kept for them; those who are still
-there have their places.
+"""Clients that ask and hang up: their order is carried out, and they take no resources any more. Other
+clients keep their connections.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from waiting import PATIENCE, wait_for
 
 @pytest.fixture
 def slow(context: Context) -> Context:
-    """A context with a task that is ready when the file `go` is there."""
+    """A context with a task that is ready when the file `go` exists."""
     until = f"while not os.path.exists('{context.home}/go') and not self.wait(0.01):"
     context.looped("Slow", f"def setup(self):\n    import os\n    {until}\n        pass")
     context.looped("Echo")
@@ -51,7 +51,7 @@ def test_nothing_is_kept_for_clients_that_have_hung_up(slow: Context, request_: 
     slow.task_is("slow", "start")
     before = files(slow)
     clients = [send(slow, **request_) for _ in range(100)]
-    # Earlier clients may not have been closed yet when it was counted.
+    # The connections of earlier clients may still have been open when this was counted.
     wait_for(lambda: files(slow) >= before + 90)
     for client in clients:
         client.close()

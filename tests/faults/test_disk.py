@@ -1,5 +1,5 @@
-"""The disk of the state file is full or read-only, and the supervisor dies: the next one comes up, manages
-from memory, and saves later.
+"""The disk of the state file is full or read-only, and the supervisor dies: the next one starts, works from
+memory, and saves later.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from disks import Disk, disk
 from waiting import stop_process, wait_for, wait_for_end
 
 BIG = "def setup(self):\n    self.update(text='x' * 20_000)"
-"""Each start of it writes more text than fits between the pages of a file."""
+"""Each start of this task writes more text than fits into free space of the file."""
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def state(home: Path) -> Iterator[Disk]:
 
 @pytest.fixture
 def managed(context: Context, state: Disk) -> Context:
-    """Its log is not on that disk."""
+    """A context whose log is not on that disk."""
     context.looped("Echo")
     context.looped("Big", BIG)
     context.task("steady", "Echo")
@@ -41,7 +41,7 @@ def no_file_is_damaged(context: Context) -> None:
 
 
 def ends_rules_and_orders_work(context: Context) -> None:
-    """Ends are known, rules fire, orders are carried out."""
+    """Check that ends are noticed, rules fire, and orders are carried out."""
     frail = context.tasks()["frail"]["pid"]
     os.kill(frail, signal.SIGKILL)
     assert context.task_is("frail", "failed")["exit"]["signal"] == "SIGKILL"
@@ -52,7 +52,7 @@ def ends_rules_and_orders_work(context: Context) -> None:
 
 
 def saved_again(context: Context) -> None:
-    """Decisions made meanwhile survive the next crash."""
+    """Check that decisions that were made meanwhile survive the next crash."""
     wait_for(lambda: not context.status()["unsaved"])
     heir = context.tasks()["heir"]
     context.kill_supervisor()
@@ -64,8 +64,8 @@ def saved_again(context: Context) -> None:
 def test_a_thread_that_starts_again_on_a_full_disk_is_known_to_be_ready(
     context: Context, state: Disk
 ) -> None:
-    """It has the process and the tag of the launch that ended, which is not acknowledged while its end
-    cannot be saved.
+    """The new launch has the process and the member ID of the launch that ended, which is not acknowledged
+    while its end cannot be saved.
     """
     context.looped("Echo")
     for name in ("member", "other"):

@@ -24,10 +24,8 @@ def setup(self):
 
 
 def test_notifications_of_orphans_do_not_delay_the_supervisor(context: Context, home: Path) -> None:
-    """Each is a child of the keeper, as a task would be whose launch the supervisor does not know yet.
-
-    The watchdog of the supervisor finds one that waits for each of them: they would take longer than that
-    together.
+    """Each of them is a child of the keeper, as a task is whose launch the supervisor does not know yet. If
+    the supervisor waited for each, all together would take longer than its watchdog allows.
     """
     context.looped("Parent", ORPHANS.format(many=MANY))
     context.looped("Echo")

@@ -1,4 +1,4 @@
-"""A task forks without end, as far as its limit lets it: it is stopped with all of it, and the others go
+"""A task forks without end, up to its limit. It is stopped with all its processes, and the other tasks go
 on.
 """
 

@@ -28,7 +28,7 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def state(context: Context) -> contextlib.closing[sqlite3.Connection]:
-    """The state file, open until the end of a `with` block."""
+    """Return the open state file, for a `with` block."""
     return contextlib.closing(
         sqlite3.connect(context.home / "state" / context.name / "state.db", isolation_level=None)
     )
@@ -74,7 +74,7 @@ def test_an_unrelated_process_with_the_pid_of_a_task_is_left_alone(
 
 
 def test_launches_of_another_boot_are_ignored(context: Context) -> None:
-    """Not even if by some miracle it had the same name: times and numbers of another boot mean nothing."""
+    """This holds even if the keeper had the same ID: times and numbers of another boot mean nothing."""
     context.looped("Echo")
     context.task(
         "ts_1", "Echo", rules={"on_fail": ("restart", "ts_1")}, service="<restart_delay>1h</restart_delay>"

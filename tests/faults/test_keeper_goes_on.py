@@ -1,5 +1,5 @@
-"""The keeper survives events that arrive at the same moment, and never blocks: not on a process that is
-stopped or killed, and not on its own standard error.
+"""The keeper survives events that arrive at the same moment. It never blocks on a process that is stopped or
+killed, nor on its own standard error.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def is_in_state(pid: int, letter: str) -> bool:
 
 
 def is_dead(pid: int) -> bool:
-    """Tell whether a process has ended and waits to be reaped. Its descriptors are open until its last
+    """Return True if a process has ended and waits to be reaped. Its descriptors are open until its last
     thread has ended.
     """
     return is_in_state(pid, "Z") and len(os.listdir(f"/proc/{pid}/task")) == 1
@@ -45,7 +45,7 @@ def keeper_of(context: Context) -> int:
 
 
 def test_a_thread_task_that_is_started_while_its_shared_process_dies(context: Context) -> None:
-    """The order comes with the end of the line to the process that it replaces: two events of one moment."""
+    """The order and the end of the channel to the old process come at the same moment."""
     context.looped("Echo")
     for name in ("t1", "t2"):
         context.task(name, "Echo", kind="Thread")
@@ -160,7 +160,7 @@ def test_orders_are_answered_while_the_supervisor_is_replaced_under_load(context
 
 
 def test_a_closed_or_full_stderr_neither_ends_nor_holds_the_daemon(context: Context) -> None:
-    """As when the journal is stopped: no process reads the keeper's warnings."""
+    """No process reads the warnings of the keeper, as when journald is stopped."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with open(writer, "wb", buffering=0) as full:

@@ -1,5 +1,5 @@
-"""Random kills of the context's processes under load: whatever dies when, nothing else does, and nothing
-is lost or done twice.
+"""Random kills of processes of a context under load: no other process dies, and nothing is lost or done
+twice.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from crowd import SHARED, STEADY, TX, Crowd, populate
 KILLS = int(os.environ.get("ZMSVC_KILLS", "25"))
 """`make kills` has 100 of them."""
 SEED = int(os.environ.get("ZMSVC_SEED") or random.randrange(2**32))
-"""The same seed gives the same victims in the same order; what runs beside them is never quite the same."""
+"""The same seed gives the same victims in the same order, although the load beside them differs."""
 
 VICTIMS = ("supervisor", "supervisor", "device", "zygote", *STEADY, SHARED[0])
 
@@ -42,7 +42,7 @@ def test_random_kills_under_load(context: Context, home: Path) -> None:
 
 
 def left(home: Path) -> list[int]:
-    """Processes with something of this context in their command line or environment."""
+    """Return the processes with a path of this context in their command line or environment."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

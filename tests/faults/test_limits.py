@@ -1,5 +1,5 @@
-"""No descriptor or process is to be had: for keeper, supervisor and shared processes. What cannot be done
-says why, the rest lives.
+"""Keeper, supervisor and shared processes get no more descriptors or processes. A refused order has the
+reason, and everything else goes on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from waiting import wait_for, wait_for_end
 
 @pytest.fixture
 def few(context: Context) -> Context:
-    """A context with a steady task and several that wait to be started."""
+    """A context with a task that runs and several that wait to be started."""
     context.looped("Echo", "interval = 0.05\ndef step(self):\n    self.update(alive=True)")
     context.looped(
         "Big",
@@ -39,8 +39,8 @@ def few(context: Context) -> Context:
 
 @contextlib.contextmanager
 def no_more_files(pid: int, spare: int = 0) -> Iterator[None]:
-    """This process can open so many files more, and no others: the limit is one of their numbers, and the
-    lowest that is free is given.
+    """Let this process open only `spare` more files. The limit is about the number of a descriptor, and the
+    kernel gives the lowest free one.
     """
     used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
     limit = [number for number in range(len(used) + spare + 1) if number not in used][spare]
@@ -59,7 +59,7 @@ def cpu(pid: int) -> float:
 
 
 def refused(context: Context, task: str) -> str:
-    """Order a start that cannot be; the reason that is given."""
+    """Order a start that cannot succeed. Return the reason in the answer."""
     answer = context.ask(verb="start", transaction="T", tasks=[task])
     assert not answer["ok"], answer
     told = context.task_is(task, "failed")
@@ -69,8 +69,8 @@ def refused(context: Context, task: str) -> str:
 
 
 def test_a_keeper_without_descriptors_reports_it_and_can_still_stop_and_kill(context: Context) -> None:
-    """Each transaction with threads takes one descriptor of the keeper for good. The last few are kept for
-    what must always work.
+    """Each transaction with threads takes a descriptor of the keeper for its whole life. The last few are
+    reserved for operations that must always work.
     """
     context.looped("Echo")
     context.task("thread", "Echo", kind="Thread")
@@ -109,7 +109,7 @@ def test_a_keeper_without_descriptors_reports_it_and_can_still_stop_and_kill(con
 
 
 def alive(context: Context) -> set[int]:
-    """All processes that the supervisor knows of."""
+    """Return all processes that the supervisor knows."""
     status = context.status()
     tasks = {task["pid"] for each in status["transactions"] for task in each["tasks"] if task["pid"]}
     return tasks | {status["pid"], status["device_pid"], context.zygote(), context.output()}
@@ -144,7 +144,9 @@ def ask(client: socket.socket, **request: object) -> dict[str, object]:
 
 
 def test_a_supervisor_without_descriptors_hears_large_updates(few: Context) -> None:
-    """An update of 200 kB comes as a descriptor. One is kept for that, and another time for the next."""
+    """An update of 200 kB comes as a descriptor. The supervisor has one in reserve for that, and reserves it
+    again for the next.
+    """
     status = few.status()
     ear = Ear(few.subscribe_endpoint, few.publish_endpoint, b"control @@@ ")
     with contextlib.ExitStack() as stack:

@@ -26,7 +26,7 @@ def step(self):
 
 @pytest.fixture
 def hungry(context: Context, home: Path) -> Iterator[Context]:
-    """A context that has 300 MiB, with a task that wants 1 GiB when the file `eat` is there."""
+    """A context that has 300 MiB, with a task that takes 1 GiB when the file `eat` exists."""
     context.looped("Hog", HOG.format(home=home))
     context.looped("Echo")
     context.task("hog", "Hog", rules={"on_fail": ("start", "heir")})

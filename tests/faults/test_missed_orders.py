@@ -58,7 +58,7 @@ def stranger(context: Context) -> Iterator[Stranger]:
 
 
 def without_supervisor(context: Context, stranger: Stranger) -> None:
-    """Kill it under a keeper that cannot start the next one yet."""
+    """Kill the supervisor while the keeper cannot start the next one yet."""
     assert context.daemon is not None
     supervisor = context.status()["pid"]
     stop_process(context.daemon.pid)

@@ -1,5 +1,5 @@
-"""A process of the daemon's own user can move itself into another control group of the unit. It ends with
-its task all the same.
+"""A process of the daemon's own user can move itself into another control group of the unit. It ends with its
+task nevertheless.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ while True:
 
 @pytest.fixture
 def grouped(context: Context) -> Iterator[Context]:
-    """The context with a control group of its own."""
+    """A context with its own control group."""
     with delegated() as wrapper:
         context.wrapper = wrapper
         yield context
@@ -43,7 +43,9 @@ def grouped(context: Context) -> Iterator[Context]:
 
 
 def strays(context: Context, group: str, *, wiped: bool) -> Path:
-    """A service whose child moves itself; where that writes its PID."""
+    """Add a service whose child moves itself into `group`. Return the file to which the child writes its
+    PID.
+    """
     file = context.home / "stray"
     code = STRAY.format(wiped=wiped, base=context.wrapper[-1], group=group, file=file)
     environment = "{}" if wiped else "None"
@@ -134,7 +136,7 @@ def test_a_task_of_another_user_cannot_delay_the_end_of_others_with_their_marks(
 def test_a_process_outside_of_the_context_cannot_delay_the_end_of_a_task_with_its_marks(
     context: Context,
 ) -> None:
-    """Without control groups the processes of a launch are looked for among all of the machine."""
+    """Without control groups, the keeper searches all processes of the machine for those of a launch."""
     stranger = others(1)[0]
     (context.home / "Services").mkdir()
     context.task(
@@ -144,7 +146,7 @@ def test_a_process_outside_of_the_context_cannot_delay_the_end_of_a_task_with_it
         config="<command>sleep 1000</command>",
         service="<stop_timeout>2s</stop_timeout>",
     )
-    # All of the machine is looked through only while there are orphans.
+    # The keeper searches all processes of the machine only while there are orphans.
     orphan = "(setsid sleep 1000 &amp;); exec sleep 1000"
     context.task(
         "keeps",
@@ -176,7 +178,7 @@ def test_a_process_outside_of_the_context_cannot_delay_the_end_of_a_task_with_it
 
 
 def test_background_processes_of_a_running_task_survive_the_end_of_another(grouped: Context) -> None:
-    """An orphan in its own control group, with its marks or without: env -i, and a limit of its own."""
+    """An orphan in its own control group, with marks or without them (env -i and another limit)."""
     (grouped.home / "Services").mkdir()
     file = grouped.home / "background"
     daemon = f"(env -i setsid bash -c 'ulimit -S -x 9; echo $$ &gt; {file}; exec sleep 1000' &amp;)"

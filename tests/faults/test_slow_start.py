@@ -13,7 +13,7 @@ from waiting import wait_for
 
 
 def supervisor_of(keeper: int) -> int:
-    """The child that is a supervisor, before it can say so itself; 0 when there is none."""
+    """Return the child of the keeper that will be the supervisor, before it answers; 0 if there is none."""
     for word in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
         # A child of the keeper may end meanwhile.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):

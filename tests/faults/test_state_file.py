@@ -79,15 +79,15 @@ def test_a_truncated_file_is_set_aside(context: Context) -> None:
 
 
 def test_a_state_file_damaged_under_a_running_context_leaves_no_unknown_process(context: Context) -> None:
-    """No process knows any more what its tasks were for. They are ended, never left running beside others of
-    the same name.
+    """Nothing says any more to which tasks the processes belong. They are ended, since otherwise they would
+    run beside others of the same task.
     """
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", "T")
     running = context.tasks()["ts_1"]["pid"]
     supervisor = context.status()["pid"]
-    # The write-ahead log has every page that was changed: only with both damaged is anything lost.
+    # The write-ahead log has every changed page, so something is lost only if both files are damaged.
     for path in (state_file(context), state_file(context) + "-wal"):
         with open(path, "r+b") as file:
             file.write(b"this is not a database" * 100)
@@ -122,7 +122,9 @@ def test_the_shell_reads_it_while_the_daemon_runs(context: Context) -> None:
 
 
 def test_messages_of_tasks_are_processed_on_a_full_disk(context: Context) -> None:
-    """Notifications do not wait for the disk: a watchdog that cannot be fed would kill healthy tasks."""
+    """Notifications do not wait for the disk. If tasks could not feed their watchdogs, healthy ones would be
+    killed.
+    """
     context.looped(
         "Echo", "interval = 0.01\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)"
     )

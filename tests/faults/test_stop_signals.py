@@ -1,5 +1,5 @@
-"""A stop asks first: every process of a task gets its stop signal and the time to end, with control groups
-and without them.
+"""A stop gives every process of a task its stop signal and time to end, with control groups and without
+them.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ WRAPPERS = {
 
 
 def shell(context: Context, script: str, service: str = "", **other: Any) -> Path:
-    """A Command ts_1 that runs this script, in which {program} is one that saves; the file with that
-    program's PID.
+    """Add a Command ts_1 that runs this script, in which {program} is a program that saves data. Return the
+    file with the PID of that program.
     """
     (context.home / "Services").mkdir(exist_ok=True)
     program, file = context.home / "program.py", context.home / "pid"

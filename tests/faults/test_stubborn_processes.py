@@ -1,5 +1,5 @@
-"""Tasks that do not run on (SIGSTOP), and what tasks leave behind that does not want to end, with control
-groups and without them.
+"""Tasks that are stopped (SIGSTOP), and processes that tasks leave behind and that ignore signals, with
+control groups and without them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ CHILDREN = {
 
 
 def leaves(context: Context, child: str) -> Path:
-    """A service `Parent` that leaves such a child behind; where that writes its PID."""
+    """Add a service `Parent` that leaves such a child behind. Return the file to which the child writes its
+    PID.
+    """
     file = context.home / "child"
     code = child.format(deaf=DEAF.format(file=file))
     context.looped(
@@ -139,7 +141,7 @@ def setup(self):
     while not (os.path.exists("{file}") and open("{file}").read().endswith("\\n")):
         self.wait(0.005)
 """
-"""It executes nothing, so its environment is in the memory that it has from the daemon."""
+"""This program executes nothing, so its environment is in memory that it has from the daemon."""
 
 
 def test_forked_children_are_killed_with_their_task(either: Context) -> None:
@@ -182,8 +184,8 @@ def test_forked_children_are_found_by_the_next_keeper(context: Context) -> None:
 
 
 def test_a_daemon_with_a_wiped_environment_is_found(either: Context) -> None:
-    """Double-forked, in its own session, with an empty environment: a control group tells whose it is, or
-    a limit that it inherited.
+    """The process is double-forked, in its own session, and has an empty environment. Its control group, or a
+    limit that it has inherited, shows its task.
     """
     file = leaves(
         either, "subprocess.Popen(['sh', '-c', 'env -i setsid sh -c \"$0\" & exit', {deaf!r}]).wait()"

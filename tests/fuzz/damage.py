@@ -1,6 +1,4 @@
-"""Damage: mutations of valid examples, of bytes, of XML trees and of JSON values. It knows nothing of
-zmsvc.
-"""
+"""Mutations of valid examples: of bytes, of XML trees and of JSON values. This module does not use zmsvc."""
 
 from __future__ import annotations
 
@@ -60,7 +58,7 @@ ODD_VALUES = st.recursive(
 
 @st.composite
 def bytes_of(draw: st.DrawFn, examples: list[bytes]) -> bytes:
-    """An example with some stretches of it replaced."""
+    """Draw an example with some parts replaced."""
     data = bytearray(draw(st.sampled_from(examples)))
     for _ in range(draw(st.integers(1, 5))):
         start = draw(st.integers(0, len(data)))
@@ -71,8 +69,8 @@ def bytes_of(draw: st.DrawFn, examples: list[bytes]) -> bytes:
 
 @st.composite
 def trees_of(draw: st.DrawFn, examples: list[bytes]) -> bytes:
-    """An example whose elements were left out, doubled, moved, renamed or filled otherwise: still XML, and
-    often still a good file.
+    """Draw an example whose elements are left out, doubled, moved, renamed or have other contents. It is
+    still XML, and often still a good file.
     """
     root = etree.fromstring(
         draw(st.sampled_from(examples)), etree.XMLParser(remove_comments=True, remove_pis=True)
@@ -110,7 +108,7 @@ def trees_of(draw: st.DrawFn, examples: list[bytes]) -> bytes:
 
 @st.composite
 def values_of(draw: st.DrawFn, examples: list[Any]) -> Any:
-    """An example of JSON with some of its values or keys changed, left out or added."""
+    """Draw an example of JSON with some values or keys changed, left out or added."""
     value = copy.deepcopy(draw(st.sampled_from(examples)))
     for _ in range(draw(st.integers(0, 4))):
         places = [

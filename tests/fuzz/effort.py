@@ -1,5 +1,5 @@
-"""How long the fuzzers look: a bounded while under `make test`, always for the same examples under CI;
-longer by `make fuzz`.
+"""The effort of the fuzzers: a limited time under `make test`, always the same examples under CI, and more
+under `make fuzz`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ DEADLINE = 60 + 60 * TIMES
 
 
 def effort(examples: int) -> settings:
-    """The settings of one fuzzer that takes a few seconds for so many examples."""
+    """Return the settings of a fuzzer that takes a few seconds for this number of examples."""
     return settings(
         max_examples=examples * TIMES,
         deadline=None,

@@ -1,5 +1,5 @@
-"""Files from anyone: context files and MetaServiceConf files. Whatever is in them, a fault is told as one;
-what is accepted can be used.
+"""Context files and MetaServiceConf files of any content: each fault is reported as one, and an accepted file
+can be used.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ METAS = [file.read_bytes() for file in sorted(EXAMPLES.glob("Services-*.xml"))]
 
 
 def told_of(file: str, error: ConfigError) -> None:
-    """Check that every fault has its place: in the file, or in a flag."""
+    """Check that every fault has a place in the file or in a flag."""
     assert error.faults
     assert all(fault.startswith((file, "--")) for fault in error.faults), error.faults
 
 
 def use(text: bytes) -> None:
-    """Read a context file. What is accepted is checked, drawn, told as JSON and started in a world of its
-    own.
+    """Read a context file. If it is accepted, check it, draw it, write it as JSON, and start it in a
+    world.
     """
     try:
         context = reader.parse(text, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
@@ -160,7 +160,9 @@ def test_damaged_files_of_other_managers_become_contexts_that_load_or_are_refuse
 
 
 def use_made(outcome: command.Outcome) -> None:
-    """The context file that it would write. That its services are not there yet is its only fault."""
+    """Check the context file that `create` would write. Its only fault is that its services do not exist
+    yet.
+    """
     try:
         reader.parse(outcome.data, path=str(outcome.path), name="Fuzz")
     except ConfigError as error:

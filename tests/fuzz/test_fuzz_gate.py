@@ -1,5 +1,5 @@
-"""Garbage of a user who may not connect, at the loopback tcp endpoints of a context: nothing of it
-arrives, and members come in.
+"""A user who may not connect sends garbage to the loopback tcp endpoints of a context: nothing of it arrives,
+and permitted users can connect.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from zmsvc.core.errors import ProtocolError
 TX = "FUZZ"
 TASKS = {"steady", "still", "target", "babbler", "other"}
 SHORT = 0.2
-"""Seconds after which a client hangs up whose wait may take for ever."""
+"""Seconds after which a client hangs up if its wait may take for ever."""
 BABBLER = """
 import array, os, socket
 from zmsvc.task import SingleTask, TaskService
@@ -54,7 +54,7 @@ class ServiceBabbler(TaskService):
 
 @pytest.fixture
 def fuzzed(context: Context) -> Iterator[Context]:
-    """A context with a task that reports all the time; afterwards all of it is as it was."""
+    """A context with a task that sends updates all the time. Afterwards everything must be as before."""
     context.looped(
         "Echo", "interval = 0.05\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)"
     )
@@ -62,7 +62,7 @@ def fuzzed(context: Context) -> Iterator[Context]:
     context.service("Babbler", BABBLER.format(home=context.home))
     context.task("steady", "Echo", service="<watchdog>10s</watchdog>")
     context.task("still", "Still", entry=False)
-    # For signals, which may end it, and stop it until it is killed.
+    # This task is for signals, which may end it, or stop it until it is killed.
     context.task(
         "target",
         "Still",
@@ -103,8 +103,8 @@ def fuzzed(context: Context) -> Iterator[Context]:
 
 
 def frames(home: Path) -> st.SearchStrategy[bytes]:
-    """Orders of the old protocol, damaged, some with a configuration of a stranger's; none that is meant
-    for this transaction.
+    """Draw damaged orders of the old protocol, some with the configuration of another context, and none for
+    this transaction.
     """
     foreign = {
         "id": "still",
@@ -170,7 +170,7 @@ def harmless(frame: bytes) -> bool:
         order = messages.order(topic, body)
     except ProtocolError:
         return True
-    # Without a transaction all that are open are meant, ours as well.
+    # An order without a transaction is for all that are open, ours as well.
     return order.action == "start" or bool(order.transaction)
 
 
@@ -236,7 +236,9 @@ def lines() -> st.SearchStrategy[bytes]:
 
 
 def allowed(line: bytes) -> bool:
-    """Not what may rightly end or change our steady task, nor what has no answer of one line."""
+    """Return False for a request that may rightly end or change our steady task, and for one without an
+    answer of one line.
+    """
     try:
         request = json.loads(line)
     except (ValueError, RecursionError):
