@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,28 @@ def service(location: Path, text: str) -> Path:
         "class ServiceWork(TaskService):\n    task_class = Work\n"
     )
     return location
+
+
+HOSTILE = {
+    "many bases": "class A0(LoopedTask): pass\n"
+    + "\n".join(f"class A{n}(A{n - 1}, A{n - 1}): pass" for n in range(1, 30))
+    + "\nclass Work(A29): pass\nclass ServiceWork(TaskService):\n    task_class = Work\n",
+    "a long union": "from dataclasses import dataclass\n@dataclass\nclass Settings:\n    n: int"
+    + " | int" * 2000,
+    "a long name": "Settings = a" + ".a" * 2000,
+    "many fields": "from dataclasses import dataclass\n@dataclass\nclass Settings:\n"
+    + "\n".join(f"    n{n}: Settings" for n in range(20_000)),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_code_is_unknown_and_costs_little_time(tmp_path: Path, text: str) -> None:
+    service(tmp_path, text)
+    if "ServiceWork" in text:
+        (tmp_path / "Work" / "ServiceWork.py").write_text(text)
+    began = time.process_time()
+    assert settings_source.settings_of(tmp_path, "Work") is None
+    assert time.process_time() - began < 5
 
 
 UNKNOWN = {

@@ -19,6 +19,8 @@ from zmsvc.core.settings import Choice, Leaf, Many, Maybe, Member, Raw, Record, 
 
 _MAX_MODULE = 1 << 20
 """Bytes. A larger module is data."""
+_MAX_STEPS = 10_000
+"""The number of names to look up. Hostile code can make it grow exponentially."""
 _MAX_DEPTH = 20
 """The number of names in a chain in which each stands for the next one. A longer chain is a circle."""
 
@@ -58,7 +60,13 @@ def settings_of(location: Path, instance: str) -> Record | None:
     """Return the shape of the settings of a service in this directory; None if it has no settings class, or
     one that this cannot read.
     """
-    reader = _Reader(location)
+    try:
+        return _settings_of(_Reader(location), instance)
+    except RecursionError:
+        return None  # no person writes such code
+
+
+def _settings_of(reader: _Reader, instance: str) -> Record | None:
     service = reader.find(f"{instance}.Service{instance}.Service{instance}")
     if service is None:
         return None
@@ -77,6 +85,8 @@ class _Reader:
     records: dict[ast.ClassDef, Shape] = field(default_factory=dict)
     """The shapes of classes. In a class that contains itself, that field is unknown."""
     depth: int = 0
+    steps: int = 0
+    """The number of names that were looked up."""
 
     def find(self, full: str) -> _Named | None:
         """Return the definition of a full name in a module of the directory."""
@@ -88,6 +98,9 @@ class _Reader:
         """Follow a name to the class or the expression that it stands for. None if it is not in the
         directory.
         """
+        self.steps += 1
+        if self.steps > _MAX_STEPS:
+            raise RecursionError
         if isinstance(node, ast.ClassDef) or not isinstance(node, ast.Name | ast.Attribute):
             return _Named(module, node)
         if self.depth > _MAX_DEPTH:
