@@ -29,7 +29,7 @@ priority=10
 command=/usr/sbin/cron -f
 """,
         ["db", "sshd", "cron"],
-        [4, 9, 10, 11, 16],
+        [4, 10, 11],
     ),
     "output to the container's log": (
         """\
@@ -278,6 +278,6 @@ priority = 2
 use = circus.plugins.statsd.StatsdEmitter
 """,
         ["office"],
-        [10, 12],
+        [12],
     ),
 }

@@ -113,6 +113,25 @@ def test_what_supervisor_says_is_said(home: Path, capsys: Capture, monkeypatch: 
     assert (api.command, api.rlimits) == (("/srv/api/run",), {"nofile": 512})
 
 
+def test_priorities_become_the_order_of_starts_and_stops(home: Path, capsys: Capture) -> None:
+    text = (
+        "[program:late]\ncommand=a\n[program:by-hand]\ncommand=a\npriority=2\nautostart=false\n"
+        "[program:early]\ncommand=a\npriority=1\nnumprocs=2\nprocess_name=e%(process_num)d\n"
+        "[group:first]\nprograms=grouped\npriority=0\n[program:grouped]\ncommand=a\npriority=5\n"
+    )
+    done = Import(capsys, home / "s.conf", text)
+    assert {task.id: task.after for task in done.tasks} == {
+        "grouped": (),
+        "e0": ("grouped",),
+        "e1": ("grouped",),
+        "by-hand": ("e0", "e1"),
+        "late": ("e0", "e1", "by-hand"),
+    }
+    text = "[watcher:b]\ncmd=b\n[watcher:a]\ncmd=a\npriority=5\n"
+    second, last = Import(capsys, home / "c.ini", text).tasks
+    assert (second.id, last.id, last.after) == ("a", "b", ("a",))
+
+
 def test_a_value_of_the_environment_of_the_import_is_announced(
     home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,7 +29,7 @@ _OF_WATCHER = {
     "warmup_delay": "the processes start at once",
     "on_demand": f"{_SOCKETS}, and starts with its transaction",
     "use_sockets": _SOCKETS,
-    "priority": "tasks start in the order of the priorities, none waits for another, and all stop at once",
+    "priority": "",
     "max_age": "no task is restarted for its age; a systemd timer can run zmsvcctl restart TASK_ID",
     "max_age_variance": "no task is restarted for its age",
     "check_flapping": "<start_limit_burst> in <service> ends restarts that follow each other",
@@ -62,18 +62,16 @@ def read(path: Path, report: Report) -> list[TaskDraft]:
     for key, value in circus.values.items():
         if key not in _OF_CIRCUS and value.text.strip().lower() not in ("0", "false", ""):
             report.warn(value.place, f"{key}: zmsvc has no such setting")
-    found: list[tuple[int, TaskDraft]] = []
+    drafts: list[TaskDraft] = []
     for section in sections.values():
         kind, _, name = section.name.partition(":")
         if kind == "watcher":
-            watcher = _Watcher(section, name, sections, report)
-            # Circus starts the highest priority first.
-            found += [(-watcher.number("priority", 0), draft) for draft in watcher.drafts(circus)]
+            drafts += _Watcher(section, name, sections, report).drafts(circus)
         elif kind in _SECTIONS:
             report.warn(section.place, f"[{section.name}]: {_SECTIONS[kind]}")
         elif kind not in ("circus", "env"):
             report.warn(section.place, f"[{section.name}]: the section is unknown, and left out")
-    return [draft for _, draft in sorted(found, key=lambda each: each[0])]
+    return drafts
 
 
 def _with_included(path: Path, report: Report) -> dict[str, Section]:
@@ -129,6 +127,8 @@ class _Watcher:
                 place=self.section.place, report=self.report, instance=self.name,
             )  # fmt: skip
             draft.command = self._command(number)
+            # Circus starts the highest priority first.
+            draft.rank = (-self.number("priority", 0),)
             draft.entry = self._is("autostart", default=True)
             draft.restart = "always" if self._is("respawn", default=True) else "no"
             if "umask" in circus.values:

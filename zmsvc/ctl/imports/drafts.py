@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lxml import etree
 
@@ -37,6 +37,8 @@ class TaskDraft:
     description: str = ""
     notify: bool = False
     entry: bool = True
+    rank: tuple[int, ...] = ()
+    """Tasks of a lower rank start before this one, and stop after it."""
     restart: str = "on-failure"
     options: dict[str, list[str]] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
@@ -111,9 +113,12 @@ def copies(count: int, place: Place, said: str, report: Report) -> int:
 
 
 def finished(drafts: Iterable[TaskDraft], restart: str | None) -> list[CommandTask]:
-    """Return the tasks with ids of their own. `restart` overrides what the file says."""
+    """Return the tasks in the order of their ranks, with ids of their own. `restart` overrides what the file
+    says.
+    """
     tasks: dict[str, CommandTask] = {}
-    for draft in drafts:
+    ranks: dict[tuple[int, ...], list[str]] = {}
+    for draft in sorted(drafts, key=lambda each: each.rank):
         if why := _impossible(draft.command):
             draft.report.warn(draft.place, f"the task {quote(draft.name)} is left out: its command {why}")
             continue
@@ -130,7 +135,20 @@ def finished(drafts: Iterable[TaskDraft], restart: str | None) -> list[CommandTa
             environment=draft.environment,
             limits=draft.limits,
         )
+        ranks.setdefault(draft.rank, []).append(task)
+    _put_in_order(tasks, list(ranks.values()))
     return list(tasks.values())
+
+
+def _put_in_order(tasks: dict[str, CommandTask], ranks: Sequence[Sequence[str]]) -> None:
+    """Let the tasks of each rank start after those of the rank before it."""
+    before: list[str] = []
+    for rank in ranks:
+        for task in rank if before else ():
+            tasks[task] = replace(tasks[task], options=[*tasks[task].options, ("after", " ".join(before))])
+        # Nothing waits for a task that an order alone starts, so the ranks before it count as well.
+        alone = not any(tasks[task].entry_action for task in rank)
+        before = [*(before if alone else ()), *rank]
 
 
 def _impossible(command: str | Sequence[str]) -> str | None:

@@ -27,7 +27,6 @@ _ROTATION = "the journal, or logrotate for the file of zmsvc, limits the log"
 _EVENTS = "zmsvcctl watch, or a rule of the task, tells of events"
 _OF_PROGRAM = {
     "startsecs": "a Command is active as soon as its program runs; with <notify> when it says so",
-    "priority": "tasks start in the order of the priorities, none waits for another, and all stop at once",
     "serverurl": "a program finds its context by ZMSVC_CONTEXT in its environment",
     "stdout_capture_maxbytes": _EVENTS,
     "stderr_capture_maxbytes": _EVENTS,
@@ -85,12 +84,11 @@ def read(path: Path, report: Report) -> list[TaskDraft]:
     daemon = sections.get("supervisord") or Section("supervisord", Place(str(path), 1))
     _say_unsaid(daemon, _OF_DAEMON, _OF_DAEMON_READ, "of [supervisord]", report)
     groups = _groups(sections.values())
-    found: list[tuple[int, TaskDraft]] = []
+    drafts: list[TaskDraft] = []
     for section in sections.values():
         kind, _, name = section.name.partition(":")
         if kind == "program":
-            reader = _Program(section, name, groups.get(name, name), daemon, report)
-            found += [(reader.priority, draft) for draft in reader.drafts()]
+            drafts += _Program(section, name, groups.get(name), daemon, report).drafts()
         elif kind in _SECTIONS:
             report.warn(section.place, f"[{section.name}]: {_SECTIONS[kind]}")
         elif kind == "unix_http_server":
@@ -104,7 +102,7 @@ def read(path: Path, report: Report) -> list[TaskDraft]:
             )  # fmt: skip
         elif kind not in (*_OWN_SOCKET, "supervisord", "include"):
             report.warn(section.place, f"[{section.name}]: the section is unknown, and left out")
-    return [draft for _, draft in sorted(found, key=lambda each: each[0])]
+    return drafts
 
 
 def _with_included(path: Path, report: Report) -> dict[str, Section]:
@@ -133,10 +131,10 @@ def _sections(path: Path) -> dict[str, Section]:
     return sections
 
 
-def _groups(sections: Iterable[Section]) -> Mapping[str, str]:
+def _groups(sections: Iterable[Section]) -> Mapping[str, Section]:
     """Return the group of each program that is in one."""
     return {
-        program.strip(): section.name.partition(":")[2]
+        program.strip(): section
         for section in sections
         if section.name.startswith("group:")
         for program in section.text("programs").split(",")
@@ -185,10 +183,14 @@ def _expand(text: str, names: Mapping[str, object], place: Place, report: Report
 class _Program:
     """A reader of one [program:x]."""
 
-    def __init__(self, section: Section, name: str, group: str, daemon: Section, report: Report) -> None:
+    def __init__(
+        self, section: Section, name: str, group: Section | None, daemon: Section, report: Report
+    ) -> None:
         self.section, self.name, self.group, self.daemon, self.report = section, name, group, daemon, report
         _say_unsaid(section, _OF_PROGRAM, (*_READ, "priority"), "of a program", report)
-        self.priority = self._number("priority", 999)
+        own = self._number("priority", 999)
+        # The groups are ordered first. A program without one is a group of its own.
+        self.rank = (own if group is None else self._number("priority", 999, group), own)
 
     def drafts(self) -> Iterator[TaskDraft]:
         """Yield a task for each process."""
@@ -200,7 +202,7 @@ class _Program:
         for number in range(start, start + count):
             names = {
                 "program_name": self.name,
-                "group_name": self.group,
+                "group_name": self.group.name.partition(":")[2] if self.group else self.name,
                 "process_num": number,
                 "numprocs": count,
                 "host_node_name": socket.gethostname(),
@@ -212,7 +214,7 @@ class _Program:
         # A command that cannot be expanded stays as it is, because a task needs one.
         command = " ".join((self._value("command", names) or self.section.text("command")).split("\n"))
         draft = TaskDraft(name=name, place=self.section.place, report=self.report, instance=self.name)
-        draft.command = command
+        draft.command, draft.rank = command, self.rank
         draft.entry = self._text("autostart", "true") in _TRUE
         self._restart(draft)
         self._stop(draft)
@@ -228,12 +230,13 @@ class _Program:
     def _text(self, key: str, default: str) -> str:
         return self.section.text(key, default).strip().lower()
 
-    def _number(self, key: str, default: int) -> int:
-        text = self.section.text(key, str(default)).strip()
+    def _number(self, key: str, default: int, section: Section | None = None) -> int:
+        section = section or self.section
+        text = section.text(key, str(default)).strip()
         try:
             return int(text)
         except ValueError:
-            self.report.warn(self.section.at(key), f"{key}={text}: not a number, so {default} counts")
+            self.report.warn(section.at(key), f"{key}={text}: not a number, so {default} counts")
             return default
 
     def _value(self, key: str, names: Mapping[str, object]) -> str:
