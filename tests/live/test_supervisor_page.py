@@ -43,7 +43,7 @@ def test_each_verb_and_option_that_the_page_names_exists() -> None:
     of_others = {"--now", "--detach"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", table)) <= flags | of_create | of_others
     elements = set(re.findall(r"<([a-z_]+)[ >]", PAGE[PAGE.index("## Options") :]))
-    of_context = {"command", "state", "notify", "on_fail", "nofile"}
+    of_context = {"command", "state", "notify", "on_fail", "nofile", "on_any_fail"}
     assert elements - of_context <= {option.name for option in OPTIONS}
 
 

@@ -24,7 +24,7 @@ _WHOLE_VARIABLE = re.compile(r"%\(ENV_(\w+)\)s")
 
 _LOG = "zmsvc keeps the output of all tasks in one log, see zmsvcctl logs"
 _ROTATION = "the journal, or logrotate for the file of zmsvc, limits the log"
-_EVENTS = "zmsvcctl watch, or a rule of the task, tells of events"
+_EVENTS = "zmsvcctl watch, a rule of the task, or <on_any_fail> tells of events"
 _OF_PROGRAM = {
     "startsecs": "a Command is active as soon as its program runs; with <notify> when it says so",
     "serverurl": "a program finds its context by ZMSVC_CONTEXT in its environment",
