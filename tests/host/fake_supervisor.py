@@ -1,5 +1,5 @@
-"""A fake supervisor that answers as a test wants: a real Unix socket, the real protocol, and no processes
-behind it.
+"""A fake supervisor that gives the answers of a test: a real Unix socket and the real protocol, without
+processes.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Json = dict[str, Any]
 
 
 class HangUp:
-    """Instead of an answer: the connection is closed."""
+    """Close the connection instead of an answer."""
 
 
 class Silence:
-    """Instead of an answer: nothing, until the client hangs up."""
+    """Send no answer, until the client hangs up."""
 
 
 Say = Json | bytes | HangUp | Silence
-"""An answer, raw bytes, or what is done instead of one."""
+"""An answer, raw bytes, or an action instead of one."""
 Reply = Say | list[Say] | Callable[[Json], "Reply"]
 
 
@@ -44,7 +44,7 @@ def more(**data: Any) -> Json:
 
 
 def task(task_id: str = "ts_100", state: str = "active", sub: str = "running", **other: Any) -> Json:
-    """A task as `status` tells of it."""
+    """Return a task as `status` shows it."""
     told = {
         "id": task_id,
         "name": "echo",
@@ -77,7 +77,7 @@ def transaction(name: str = "TX", state: str = "active", tasks: list[Json] | Non
 
 
 def status(*transactions: Json, **other: Any) -> Json:
-    """The answer to `status`."""
+    """Return the answer to `status`."""
     told = {
         "name": "Echo",
         "id": "context001",
@@ -121,7 +121,7 @@ class Supervisor:
         self._thread.start()
 
     def replies(self, **replies: Any) -> None:
-        """Each value is one reply for ever, or a tuple of those to come."""
+        """Set the replies to verbs. A value is one reply for ever, or a tuple of replies in their order."""
         for verb, reply in replies.items():
             self._replies[verb.replace("_", "-")] = list(reply) if isinstance(reply, tuple) else [reply]
 
@@ -133,7 +133,7 @@ class Supervisor:
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self.path.unlink(missing_ok=True)
-        # First its end: a connection that it has just accepted is hung up as well.
+        # Wait for the end of the thread first, so that a connection that it has just accepted is closed, too.
         self._thread.join()
         for conn in list(self._open):
             _hang_up(conn)
@@ -177,7 +177,7 @@ def _hang_up(conn: socket.socket) -> None:
     try:
         conn.shutdown(socket.SHUT_RDWR)
     except OSError:
-        pass  # The client was faster.
+        pass  # The client has closed it before.
 
 
 class House:
@@ -209,7 +209,7 @@ class House:
         return path
 
     def program(self, name: str, script: str) -> Path:
-        """A shell script in a directory that goes into PATH."""
+        """Write a shell script. Return its directory, for PATH."""
         directory = self.root / "bin"
         directory.mkdir(exist_ok=True)
         path = directory / name
@@ -227,8 +227,8 @@ class House:
 
 @contextmanager
 def house(root: Path) -> Iterator[House]:
-    """A House whose environment is this process's, and nothing else of the environment that zmsvcctl looks
-    at.
+    """Yield a House, whose directories are in the environment of this process. Other variables that zmsvcctl
+    reads are removed.
     """
     made = House(root)
     ours = ("ZMSVC_", "SYSTEMD_", "NO_COLOR", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "PAGER", "LESS")
@@ -237,7 +237,7 @@ def house(root: Path) -> Iterator[House]:
         if name.startswith(ours):
             del os.environ[name]
     os.environ.update(made.environment)
-    # In any locale of the user who runs the tests.
+    # This makes the tests independent of the locale.
     os.environ["SYSTEMD_UTF8"] = "1"
     try:
         yield made

@@ -1,5 +1,5 @@
-"""Tasks as the keeper starts them: forked, in a session of their own, with a real notify socket that the
-test reads.
+"""Tasks as the keeper starts them: forked, in their own sessions, with a real notify socket that the test
+reads.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NO_DESCRIPTORS = Descriptors()
 
 
 def launch_spec(**changes: Any) -> LaunchSpec:
-    """Return the launch of a task of no service in particular."""
+    """Return the launch of a task, with these changes."""
     told: dict[str, Any] = {
         "launch": 17,
         "context": "Echo",
@@ -72,7 +72,7 @@ def launch_spec(**changes: Any) -> LaunchSpec:
 
 
 class Forks(ZygoteClient):
-    """A client with a selector of its own, which forks one task at a time."""
+    """A client with its own selector, which forks one task at a time."""
 
     def __init__(self, *, cgroups: bool) -> None:
         self.machine = Machine()
@@ -105,7 +105,7 @@ class Forks(ZygoteClient):
 
 
 def zygote_client(*, cgroups: bool = False) -> Forks:
-    """Return a client that looks after its zygote only while it forks."""
+    """Return a client that handles events of its zygote only while it forks."""
     return Forks(cgroups=cgroups)
 
 
@@ -120,7 +120,7 @@ class Task:
         os.kill(self.pid, number)
 
     def end(self) -> int:
-        """Wait for its end: the exit status, or minus the signal."""
+        """Wait for the end of the task. Return the exit status, or minus the signal."""
         if self.reaped is None:
             self.reaped = reap(self.pid)
         return self.reaped
@@ -149,18 +149,18 @@ class Nest:
     # --- services
 
     def service(self, name: str, code: str, location: str = "Services") -> None:
-        """A service whose one module is this."""
+        """Add a service with this module."""
         folder = self.home / location / name
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "__init__.py").touch()
         (folder / f"Service{name}.py").write_text(textwrap.dedent(code))
 
     def looped(self, body: str, name: str = "Work") -> None:
-        """A service whose LoopedTask has these methods."""
+        """Add a service whose LoopedTask has these methods."""
         self.service(name, LOOPED.format(name=name, body=textwrap.indent(textwrap.dedent(body), "    ")))
 
     def single(self, body: str, name: str = "Work") -> None:
-        """A service whose SingleTask has these methods."""
+        """Add a service whose SingleTask has these methods."""
         self.service(name, SINGLE.format(name=name, body=textwrap.indent(textwrap.dedent(body), "    ")))
 
     # --- tasks
@@ -182,7 +182,7 @@ class Nest:
             status = 99
             try:
                 os.setsid()
-                warnings.simplefilter("ignore")  # pytest's strictness is not for the services
+                warnings.simplefilter("ignore")  # the filters for warnings of pytest do not apply to services
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
                     signal.signal(number, signal.SIG_DFL)
@@ -196,7 +196,7 @@ class Nest:
     # --- what they say
 
     def next(self, deadline: float = waiting.PATIENCE) -> notify.Datagram:
-        """The next datagram."""
+        """Return the next datagram."""
         assert select.select([self.notify], [], [], deadline)[0], (
             f"nothing was said within {deadline:g} s; the log:\n{self.logged()}"
         )
@@ -205,7 +205,7 @@ class Nest:
         return datagram
 
     def until(self, word: str) -> dict[str, str]:
-        """The next datagram that has a line with this key; those before it are dropped."""
+        """Return the next datagram that has a line with this key, and drop those before it."""
         until = time.monotonic() + waiting.PATIENCE
         while word not in (said := dict((datagram := self.next()).lines)):
             assert time.monotonic() < until
@@ -213,7 +213,7 @@ class Nest:
         return said if update is None else {**said, "X_ZMSVC_UPDATE": update}
 
     def rest(self) -> list[str]:
-        """The first line of each datagram that is there now."""
+        """Return the first line of each datagram that waits now."""
         found = []
         while (datagram := notify.receive(self.notify)) is not None:
             found.append("=".join(datagram.lines[0]))
@@ -239,13 +239,13 @@ def reap(pid: int) -> int:
 
 
 def environment_of(pid: int) -> Mapping[str, str]:
-    """The environment with which a program was executed."""
+    """Return the environment with which a program was executed."""
     pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     return dict(pair.split("=", 1) for pair in pairs if pair)
 
 
 def update(nest: Nest) -> dict[str, Any]:
-    """The items of the next update."""
+    """Return the items of the next update."""
     items = json.loads(nest.until("X_ZMSVC_SEQ")["X_ZMSVC_UPDATE"])
     assert isinstance(items, dict)
     return items

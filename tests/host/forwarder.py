@@ -1,5 +1,5 @@
-"""A real device for tests, on listening sockets that the test keeps as the keeper does, with a notify
-socket that the test reads.
+"""A real device for tests. As the keeper does, the test has its listening sockets and reads its
+notifications.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Forwarder:
         self.environment = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify")}
 
     def start(self, *arguments: str) -> Forwarder:
-        """Start the process; it is ready when this returns."""
+        """Start the process, and wait until it is ready."""
         self.launch(*arguments)
         self.wait_notification("READY=1")
         return self
@@ -76,7 +76,7 @@ class Forwarder:
         return self.process.pid
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; the exit status."""
+        """Send a signal, wait for the end, and return the exit status."""
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(waiting.PATIENCE)
@@ -85,7 +85,7 @@ class Forwarder:
         return self.notified.recv(4096).decode()
 
     def wait_notification(self, part: str) -> str:
-        """The next notification that contains `part`."""
+        """Return the next notification that contains `part`."""
         until = time.monotonic() + waiting.PATIENCE
         while part not in (text := self.next_notification()):
             assert time.monotonic() < until
@@ -125,6 +125,6 @@ class Forwarder:
 
 
 def received(socket: sockets.Socket, deadline: float = waiting.PATIENCE) -> Any:
-    """The next message; fails when none comes in time."""
+    """Return the next message. Fail if none comes in time."""
     assert socket.poll(round(deadline * 1000)), f"no message within {deadline:g} s"
     return socket.recv()

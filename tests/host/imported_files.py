@@ -1,5 +1,5 @@
-"""Files of other managers of programs, as people write them: shapes seen in public, with other names. Each has the
-ids of the tasks that an import makes of it, and the lines of its warnings.
+"""Files of other managers of programs, as people write them. With each file are the IDs of the tasks that an
+import makes of it, and the lines of its warnings.
 """
 
 from __future__ import annotations

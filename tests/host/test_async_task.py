@@ -20,7 +20,7 @@ ASYNC = (
 
 
 def work(nest: Nest, body: str, more: str = "") -> None:
-    """A service whose AsyncTask has these methods."""
+    """Add a service whose AsyncTask has these methods."""
     code = textwrap.indent(textwrap.dedent(body), "    ")
     nest.service(
         "Work", ASYNC.format(name="Work", body=code) + textwrap.indent(textwrap.dedent(more), "    ")

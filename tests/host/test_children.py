@@ -68,7 +68,7 @@ class Both:
         seqpacket.send(self.keeper, sv.REPORTS.encode(report))
 
     def order(self) -> sv.Order | None:
-        """The next order that the keeper gets."""
+        """Return the next order that the keeper gets."""
         return seqpacket.receive_message(self.keeper, sv.ORDERS)
 
     def report(self, text: str, count: int) -> None:
@@ -76,7 +76,7 @@ class Both:
             self.task.update(text, number)
 
     def turn(self, *, all_said: bool = False) -> list[int | str]:
-        """The facts of one turn: the numbers of updates, and the names of others."""
+        """Return the facts of one turn: the numbers of updates, and the names of other facts."""
         facts = self.children.facts(all_said=all_said)
         self.children.discard_peeked()
         return [fact.sequence if isinstance(fact, ev.TaskUpdated) else type(fact).__name__ for fact in facts]

@@ -25,7 +25,7 @@ TX = "6FDAHH3WPRVV7FGZCRIN"
 
 
 def asked(*arguments: str) -> list[tuple[str, dict[str, Any]]]:
-    """The messages that conf_command.py would send, as they come out of the wire."""
+    """Return the messages that conf_command.py would send, in the form in which they arrive."""
     args = conf_command.parser().parse_args(arguments)
     context = reader.load(args.context_file) if args.context_file else None
     conf_command.check(args, context)
@@ -35,7 +35,7 @@ def asked(*arguments: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def order(*arguments: str) -> messages.Order:
-    """The only order that conf_command.py would give, as a supervisor understands it."""
+    """Return the only order that conf_command.py would give, as a supervisor reads it."""
     ((topic, body),) = asked(*arguments)
     return messages.order(topic, body)
 
@@ -96,7 +96,7 @@ def test_use_file_sends_all_tasks_of_the_file_under_its_own_context_id(which: li
 
 
 def test_the_id_of_the_context_means_all_its_tasks() -> None:
-    """1.0 exits by `--use_file --task_id=context001 --action=exit`."""
+    """zmicroservices 1.0 exits by `--use_file --task_id=context001 --action=exit`."""
     flags = ("--use_file", FILE, f"--transaction={TX}", "--task_id=context001")
     assert order(*CONTEXT, *flags, "--action=start").tasks == ("ts_100", "ts_101", "ts_102", "ts_103")
     assert order(*CONTEXT, *flags, "--action=exit").tasks == ()

@@ -935,7 +935,7 @@ def test_line_numbers_are_right_beyond_libxml2s_limit() -> None:
     assert faults(text)[0].startswith(f"F.xml:{number(text, 'ts_9')}: ")
 
 
-# Files that are not XML, or have elements of others.
+# Files that are not XML, or have elements of other formats.
 
 
 @pytest.mark.parametrize(
@@ -1403,7 +1403,7 @@ def test_a_user_that_this_machine_does_not_know_is_a_warning_about_that_task(
 def test_a_program_is_searched_on_the_path_of_its_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task has its own PATH, and its working directory is /, wherever `check` is typed."""
+    """A task has its own PATH, and its working directory is /, whatever those of `check` are."""
     program = tmp_path / "run.sh"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)

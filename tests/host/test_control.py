@@ -1,5 +1,5 @@
-"""The control socket's server alone, with clients that attack it: none of them holds up another, or the
-loop.
+"""The server of the control socket alone, with clients that attack it: none of them delays another one, or
+the loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from zmsvc.supervisor import control
 from zmsvc.supervisor.control import MAX_LINE, Control, success
 
 LINGER = 3.0
-"""Seconds for which the kernel holds a thread that closes the attacker's descriptor."""
+"""Seconds for which the kernel blocks a thread that closes the descriptor of the attacker."""
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -61,12 +61,14 @@ async def serving(
 
 
 def clients() -> list[threading.Thread]:
-    """The threads that serve a client."""
+    """Return the threads that serve a client."""
     return [thread for thread in threading.enumerate() if thread.name == "control client"]
 
 
 def lingering() -> tuple[socket.socket, socket.socket]:
-    """A TCP connection to ourselves whose last close waits: it has data that the other end does not take."""
+    """Return a TCP connection to ourselves whose last close waits, because it has data that the other end
+    does not take.
+    """
     with socket.create_server(("127.0.0.1", 0)) as server:
         ours = socket.create_connection(server.getsockname())
         other, _ = server.accept()
@@ -101,8 +103,8 @@ async def asked(path: Path, request: bytes = b'{"verb":"status"}\n') -> dict[str
 def test_a_descriptor_whose_close_hangs_blocks_one_connection_only(
     tmp_path: Path, spoken: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a kernel that cannot refuse descriptors. In the loop's thread the supervisor would be dead for
-    an hour.
+    """The kernel does not refuse descriptors here. In the thread of the loop, the close would block the
+    supervisor for an hour.
     """
     monkeypatch.setattr(linux, "refuse_descriptors", lambda sock: False)
 
@@ -120,14 +122,14 @@ def test_a_descriptor_whose_close_hangs_blocks_one_connection_only(
                 assert clients()
 
     run(attack())
-    # The thread that is held lets go when the kernel does.
+    # The blocked thread goes on when the kernel lets it.
     wait_for(lambda: not clients())
 
 
 def test_a_client_without_a_free_thread_waits_and_blocks_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To hang up on it at once closed its descriptor in the loop's thread."""
+    """To hang up at once would close the descriptor in the thread of the loop."""
     monkeypatch.setattr(linux, "refuse_descriptors", lambda sock: False)
     made, failures = control.ClientConnection, ["can't start new thread"]
 
@@ -185,8 +187,8 @@ def test_pending_requests_share_one_size_limit(tmp_path: Path) -> None:
             request = b'{"verb":"status"}' + b" " * 1000 + b"\n"
 
             def flood() -> bool:
-                """Tell whether the server hung up on a client that asks and asks, or said that it is too
-                much.
+                """Return True if the server has hung up on a client that sends requests without end, or has
+                said that there are too many.
                 """
                 with connect(path) as client, client.makefile("rb") as answers:
                     try:
@@ -237,7 +239,7 @@ def test_two_requests_on_one_connection_are_answered_in_turn(tmp_path: Path) -> 
     ],
 )
 def test_a_name_that_is_no_unicode_text_is_refused(tmp_path: Path, more: dict[str, Any], why: str) -> None:
-    """No file, database or log can take it."""
+    """No file, database or log could contain it."""
 
     async def test() -> None:
         async with serving(tmp_path / "s") as path:
@@ -250,8 +252,8 @@ def test_a_name_that_is_no_unicode_text_is_refused(tmp_path: Path, more: dict[st
 
 
 def test_a_client_accepted_during_shutdown_is_disconnected(tmp_path: Path) -> None:
-    """As at reexec: its task is canceled before its first turn. Nothing of that is an error, and the
-    client goes to the next one.
+    """This happens at reexec: the task of the client is canceled before its first turn. There is no error,
+    and the client connects to the next supervisor.
     """
 
     async def test() -> None:
@@ -278,7 +280,9 @@ def test_a_client_accepted_during_shutdown_is_disconnected(tmp_path: Path) -> No
 def test_the_order_of_a_client_that_hangs_up_at_once_begins_and_is_not_waited_for(
     tmp_path: Path, read_first: bool
 ) -> None:
-    """asyncio runs nothing of a task that is canceled before its first step, so the order was lost."""
+    """asyncio runs no code of a task that is canceled before its first step. The order must not be lost by
+    that.
+    """
     begun: list[str] = []
 
     async def attack() -> None:
@@ -288,7 +292,7 @@ def test_the_order_of_a_client_that_hangs_up_at_once_begins_and_is_not_waited_fo
             for _ in range(3):
                 await asyncio.sleep(0)
             assert clients(), "it is accepted"
-            # The loop has no turn until the thread of the connection has passed all of it on.
+            # The loop does not run before the thread of the connection has passed everything on.
             pending = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
             client.sendall(b'{"verb":"start"}\n')
             if read_first:

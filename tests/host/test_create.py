@@ -61,7 +61,7 @@ def create(values: dict[str, str], home: Path | str, status: int = 0) -> None:
 
 
 def files(home: Path) -> dict[str, bytes]:
-    """Everything under a directory; a directory has no bytes."""
+    """Return the contents of all files under a directory; a directory has none."""
     return {
         str(path.relative_to(home)): b"" if path.is_dir() else path.read_bytes()
         for path in sorted(home.rglob("*"))
@@ -74,12 +74,12 @@ def context_file(home: Path, name: str = "EchoAction") -> Path:
 
 @pytest.fixture
 def faults(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[str]]:
-    """The lines on stderr since the last call."""
+    """Return a function that returns the lines on stderr since its last call."""
     return lambda: capsys.readouterr().err.splitlines()
 
 
 def meta(home: Path, *services: str, extra: str = "") -> Path:
-    """A MetaServiceConf whose Service elements have these contents, each on a line of its own."""
+    """Write a MetaServiceConf whose Service elements have these contents, each on its own line."""
     file = home / "Services-Meta.xml"
     body = "\n".join(f"<Service>{service}</Service>" for service in services)
     file.write_text(
@@ -142,7 +142,7 @@ def test_the_script_runs_from_a_checkout_anywhere(tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "scripts/create_service.py"), *flags(TUTORIAL, "here")]
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "created   here/Conf/Context-EchoAction.xml"
-    # A relative service path is made absolute where it must still be right later.
+    # A relative service path is written as an absolute one where it has to be right later.
     assert reader.load(context_file(tmp_path / "here")).tasks["ts_100"].location == str(
         tmp_path / "here" / "Services"
     )
@@ -368,7 +368,7 @@ def test_without_address_and_ports_the_context_file_names_no_endpoints(tmp_path:
     assert reader.load(file).endpoints.subscribe_endpoint.startswith("ipc://")
     before = file.read_bytes()
     create(given, tmp_path)
-    # To ask for the ports of a file that has none is a fault; to name none is to take what is there.
+    # To name ports for a file that has none is a fault. To name none means to take those of the file.
     create(TUTORIAL, tmp_path, 2)
     assert file.read_bytes() == before
 
@@ -587,7 +587,7 @@ def test_all_faults_of_a_metafile_come_in_one_pass(tmp_path: Path, faults: Calla
 
 def test_a_metafile_adds_to_an_existing_context(tmp_path: Path, faults: Callable[[], list[str]]) -> None:
     assert command.main([f"--xml_file={meta(tmp_path, service('Stand', 'ts_100'))}"]) == 0
-    # The rule calls a task of the file that is there.
+    # The rule calls a task of the existing file.
     file = meta(tmp_path, service("Walk", "ts_101", STATE.format("on_exit", "start", "ts_100")))
     assert command.main([f"--xml_file={file}"]) == 0
     assert list(reader.load(context_file(tmp_path, "Meta")).tasks) == ["ts_100", "ts_101"]
@@ -656,7 +656,7 @@ def test_a_kill_leaves_nothing_half_written(tmp_path: Path, count: int) -> None:
     for name, data in files(tmp_path / "killed").items():
         assert data in (before.get(name), whole.get(name)) or Path(name).name.startswith("."), name
     create(SECOND, tmp_path / "killed")
-    # A temporary name may be left of a file that was in its place already.
+    # A temporary file may be left whose target was complete already.
     assert {
         name: data for name, data in files(tmp_path / "killed").items() if not Path(name).name.startswith(".")
     } == whole

@@ -558,7 +558,7 @@ def test_a_daemon_that_ends_during_a_request_is_status_5(home: House, capsys: Ca
 
 def test_exit_waits_until_the_daemon_has_ended(home: House) -> None:
     there = home.supervisor(exit=yes())
-    # A second connection is the one that waits for the end; as soon as it is there the daemon leaves.
+    # The second connection waits for the end. As soon as it exists, the daemon leaves.
     real, waiting = client.Client.open, threading.Event()
 
     def opened(self: client.Client) -> client.Connection:
@@ -698,7 +698,7 @@ def test_a_reply_beyond_the_size_limit_is_status_5(
 def test_a_reply_that_never_completes_is_status_5_in_time(
     home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also of an order, which waits for its answer as long as that takes."""
+    """This also applies to an order, whose answer may take any time."""
     monkeypatch.setattr(client, "ANSWER_TIME", 0.2)
     home.supervisor(stop=[b'{"ok": ', fake.Silence])
     assert main(["stop"]) == 5
@@ -747,7 +747,7 @@ def test_a_refusal_without_a_message_is_a_sentence(home: House, capsys: Capture)
 
 
 def test_status_imports_little(home: House) -> None:
-    """Every import is paid by every `status`; these would double its time."""
+    """Every `status` takes the time of every import. These would double it."""
     home.supervisor()
     code = (
         "import sys; from zmsvc.ctl.__main__ import main; code = main(['status']); print(*sys.modules, "
@@ -782,7 +782,7 @@ def test_status_imports_little(home: House) -> None:
 
 
 def _with_packages(home: House) -> dict[str, str]:
-    """With what `-S` takes off the path: the libraries that zmsvcctl looks for."""
+    """Return an environment with the libraries of zmsvcctl on the path, which `-S` leaves out."""
     packages = [path for path in sys.path if path.endswith("-packages")]
     return {
         **home.environment,

@@ -27,7 +27,7 @@ def flags(*options: Argument) -> set[str]:
 
 
 def plain(text: str) -> str:
-    """The manual without its markup."""
+    """Return the manual without its markup."""
     text = re.sub(r"\\f[A-Z]", "", text).replace("\\-", "-").replace("\\(aq", "'")
     return re.sub(r"^\.(?:B|I|BR|RI|IR|SS|SH) ", "", text, flags=re.M)
 

@@ -39,7 +39,7 @@ def home(tmp_path: Path) -> Iterator[House]:
 
 
 def process(*words: str, **settings: Any) -> subprocess.Popen[bytes]:
-    """zmsvcctl as a process whose output is read as it comes."""
+    """Start zmsvcctl as a process. Its output can be read as it comes."""
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "zmsvc.ctl", *words],
         stdout=subprocess.PIPE,
@@ -131,7 +131,7 @@ esac"""
 
 @pytest.fixture
 def journalctl(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A journalctl that prints its arguments, a line each."""
+    """Put a journalctl into PATH that prints its arguments, each on a line."""
     monkeypatch.setenv("PATH", f"{home.program('journalctl', JOURNALCTL)}:{os.environ['PATH']}")
 
 
@@ -345,7 +345,7 @@ def test_events_beyond_the_timeout_are_status_124(
 
 @pytest.fixture
 def bus(home: House) -> Iterator[zmq.Socket[bytes]]:
-    """An XPUB, as the device's subscriber side is for a watcher; `heard` waits for its subscription."""
+    """Yield an XPUB in the place of the device's side for subscribers. `heard` waits for a subscription."""
     with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as xpub:
         xpub.linger = 0
         xpub.rcvtimeo = 10_000
@@ -450,7 +450,7 @@ def test_send_puts_the_header_first(courier: Courier, capsys: Capture) -> None:
 
 @pytest.mark.parametrize("words", [["-"], []])
 def test_send_reads_standard_input(words: list[str], home: House) -> None:
-    # No device takes it, but it gets as far as that.
+    # There is no device to take the message, but the command tries to send it.
     home.supervisor(status=status(backend=f"ipc://{home.root}/b"))
     command = [sys.executable, "-P", "-m", "zmsvc.ctl", "--timeout", "0.2", "send", "talk", *words]
     done = subprocess.run(command, input='{"a": 1}', capture_output=True, text=True)

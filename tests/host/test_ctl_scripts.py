@@ -227,9 +227,9 @@ def test_show_names_a_similar_property_for_an_unknown_one(home: House, capsys: C
 
 
 def test_show_has_each_field_of_a_task_that_has_one_value() -> None:
-    """A field that `status` gets later must not be missing in `show`."""
+    """`show` must have each field that is added to `status`."""
     composed = {"exit", "cause", "ended"}
-    composed |= {"disabled"}  # That is in UnitFileState.
+    composed |= {"disabled"}  # UnitFileState has this one.
     assert {*task(), "user"} - composed <= set(show.OF_TASK.values())
     assert {*status()["data"]} - {"transactions", "dropped", "since"} <= set(show.OF_CONTEXT.values())
 

@@ -1,6 +1,4 @@
-"""Output of zmsvcctl for a fake supervisor: status with its exit status, colors and pager; list; and their
-parts.
-"""
+"""Output of zmsvcctl with a fake supervisor: `status` with its exit status, colors and pager; `list`."""
 
 from __future__ import annotations
 
@@ -235,7 +233,7 @@ def test_status_is_a_tree(home: House, capsys: Capture, monkeypatch: pytest.Monk
             first, transaction("B", "inactive"), dropped={"updates": 2, "messages_in": 0}, restarts=2
         )
     )
-    # The cross is not written here because linters take it for an x.
+    # The cross is written as an escape, because linters take it for an x.
     lines = shown(capsys, code=3).replace("\N{MULTIPLICATION SIGN}", "X").splitlines()
     assert lines[0] == "● Echo - context001"
     assert lines[1:] == [
@@ -438,7 +436,7 @@ def on_terminal(home: House, environment: dict[str, str], *words: str) -> str:
             try:
                 told += os.read(reader, 4096)
             except OSError:
-                break  # That is how the end of a terminal reads.
+                break  # This is the error of a read at the end of a terminal.
     os.close(reader)
     assert process.returncode == 0
     return told.decode().replace("\r\n", "\n")
@@ -469,7 +467,7 @@ def test_list_shows_known_and_running(home: House, capsys: Capture) -> None:
 
 
 def test_list_shows_also_what_has_run_and_has_no_file_there(home: House, capsys: Capture) -> None:
-    """Its file lies elsewhere, or is gone; `status` and `events` read its state file."""
+    """The file of the context is elsewhere or removed. `status` and `events` read its state file."""
     for name in ("Past", "no context"):
         (home.state / name).mkdir(parents=True)
         (home.state / name / "state.db").touch()

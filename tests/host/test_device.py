@@ -23,7 +23,7 @@ from zmsvc.core.errors import ZmsvcError
 from zmsvc.host.bus import sockets
 
 RATE = 1000
-"""Messages a second in the tests of restarts."""
+"""Messages per second in the tests of restarts."""
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_the_device_reports_ready_and_exits_with_0(device: Forwarder) -> None:
 
 @pytest.mark.parametrize("way", ["many", "churn"])
 def test_the_device_becomes_ready_in_a_flood_of_subscriptions(device: Forwarder, way: str) -> None:
-    """As after a restart that the flood itself has brought about."""
+    """This is as after a restart that the flood itself has caused."""
     flood = [
         sys.executable,
         "-P",
@@ -108,7 +108,7 @@ def test_a_burst_loses_nothing(device: Forwarder) -> None:
 
 
 class Traffic:
-    """A publisher at a steady rate and one subscriber, each in a thread of its own."""
+    """A publisher with a steady rate and a subscriber, each in its own thread."""
 
     def __init__(self, device: Forwarder) -> None:
         self.seen: list[int] = []
@@ -127,8 +127,8 @@ class Traffic:
         while not self._enough.is_set():
             assert publisher.send(b"n @@@ %d" % (self._last + 1))
             self._last += 1
-            # A thread that had no turn for a while does not send all at once what was due: then the rate
-            # would not be steady.
+            # A thread that did not run for a while does not send all messages that were due at once, because
+            # then the rate would not be steady.
             due = max(due + 1 / RATE, time.monotonic())
             self._enough.wait(max(0, due - time.monotonic()))
         publisher.send(b"n @@@ end")
@@ -138,12 +138,12 @@ class Traffic:
             self.seen.append(int(frame.rpartition(b" ")[2]))
 
     def wait(self, count: int) -> None:
-        """Until this many messages more have come."""
+        """Wait until this many more messages have come."""
         goal = len(self.seen) + count
         wait_for(lambda: len(self.seen) >= goal)
 
     def lost(self) -> list[int]:
-        """Stop publishing, receive the rest; what never came."""
+        """Stop publishing, receive the rest, and return the messages that never came."""
         self._enough.set()
         for thread in self._threads:
             thread.join()
@@ -155,8 +155,8 @@ class Traffic:
     ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -9)], ids=["SIGTERM", "SIGKILL"]
 )
 def test_a_restart_loses_next_to_nothing(device: Forwarder, number: signal.Signals, status: int) -> None:
-    """One that was told to end passes on what it has. What one that was killed had, is lost: a single
-    piece of the flow, and no more.
+    """A device that is told to end forwards the messages that it has. Those of a killed device are lost: one
+    part of the flow and no more.
     """
     device.start()
     traffic = Traffic(device)
@@ -180,8 +180,8 @@ with sockets.context() as context, sockets.subscriber(context, sys.argv[1], [b"x
 
 @pytest.fixture
 def sleeper(device: Forwarder) -> Iterator[Callable[[sockets.Publisher], int]]:
-    """Starts a subscriber in a process of its own, which is stopped (SIGSTOP) after its first message;
-    gives its PID.
+    """Yield a function that starts a subscriber in a process of its own, stops it (SIGSTOP) after its first
+    message, and returns its PID.
     """
     started: list[subprocess.Popen[bytes]] = []
 
@@ -262,8 +262,8 @@ def test_an_idle_device_makes_no_system_calls(device: Forwarder, tmp_path: Path)
     device.subscriber(b"x @@@ ")
     device.connected_publisher(b"x @@@ ")
     trace = tmp_path / "trace"
-    # With -f it sees every thread: ours, the proxy's and libzmq's own. Each shows the call that it waits in
-    # once, when strace attaches.
+    # With -f strace sees every thread: ours, that of the proxy and those of libzmq. When strace attaches,
+    # each thread shows once the call in which it waits.
     done = subprocess.run(
         ["timeout", "--signal=INT", "1", str(strace), "-f", "-qq", "-p", str(device.pid), "-o", str(trace)],
         capture_output=True,
@@ -276,7 +276,7 @@ def test_an_idle_device_makes_no_system_calls(device: Forwarder, tmp_path: Path)
 
 
 def keys(folder: Path, name: str, server: Path | None = None) -> sockets.Curve:
-    """A fresh pair of keys in files, as `zmq.auth` makes them."""
+    """Make a pair of keys in files, as `zmq.auth` does."""
     from zmq.auth import create_certificates  # imported here because only tests with CURVE pay its time
 
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,6 @@
-"""Directories and files that count as ours: owners, modes and links, on the whole way down from the root."""
+"""Directories and files that are accepted as ours: owners, modes and links, on the whole path from the
+root.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keeper's dispatcher on real descriptors: late events, and calls that fail."""
+"""The dispatcher of the keeper on real descriptors: late events, and callbacks that fail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Clock(Machine):
 
 @pytest.fixture
 def pipes() -> Iterator[list[tuple[int, int]]]:
-    """Two pipes that can be read."""
+    """Yield two readable pipes."""
     made = [os.pipe() for _ in range(2)]
     for _, writer in made:
         os.write(writer, b"x")
@@ -34,7 +34,7 @@ def pipes() -> Iterator[list[tuple[int, int]]]:
             try:
                 os.close(fd)
             except OSError:
-                continue  # The test has done so.
+                continue  # The test has closed it already.
 
 
 def test_an_event_of_a_removed_registration_is_dropped(pipes: list[tuple[int, int]]) -> None:

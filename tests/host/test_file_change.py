@@ -28,7 +28,7 @@ def home(tmp_path: Path) -> Iterator[House]:
 
 
 def found(home: House, file: Path, digest: str | None = None) -> bool | None:
-    """Return what `status` says of this file if the supervisor has read TEXT from it."""
+    """Return True if `status` says that this file has changed since the supervisor read TEXT from it."""
     known = context_files.digest(TEXT, ()) if digest is None else digest
     answer = status(transaction(), file=str(file), file_digest=known)
     return needs_reload(ContextStatus(answer["data"]), paths.places("Echo"))

@@ -1,4 +1,4 @@
-"""Fresh transaction IDs."""
+"""New transaction IDs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def test_an_id_is_20_random_capitals_and_digits() -> None:
 
 def test_every_character_is_equally_likely() -> None:
     text = "".join(ids.transaction_id() for _ in range(2000))
-    # 40,000 letters of 36: 1,111 each with a deviation of 33; six of those are never met, a bias of byte % 36
-    # (14 %) always.
+    # Each of the 36 letters comes 1,111 times in 40,000, with a standard deviation of 33. A fair choice never
+    # deviates by six of these; byte % 36 (14 % bias) always does.
     assert all(abs(text.count(letter) - len(text) / 36) < 200 for letter in ids.LETTERS)
 
 

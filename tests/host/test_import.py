@@ -1,5 +1,5 @@
-"""`zmsvcctl import`: the files of other managers become contexts that load, and each thing that is not said has a
-line.
+"""`zmsvcctl import`: the files of other managers become contexts that load, and there is a warning about each
+part that is left out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Import:
 
     @property
     def warnings(self) -> dict[int, str]:
-        """The warnings by their lines. Each is about the file."""
+        """Return the warnings by the lines of the file."""
         found = {}
         for line in self.err.splitlines():
             match = re.fullmatch(rf"{re.escape(str(self.file))}:(\d+): warning: (.+)", line)

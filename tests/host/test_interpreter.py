@@ -1,5 +1,5 @@
-"""Shortcuts through the insides of the interpreter: each is only a shortcut, so a task starts and ends as
-well without it.
+"""Shortcuts through internals of the interpreter: a task starts and ends in the same way without each of
+them.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def disable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
 
 @pytest.fixture(autouse=True)
 def no_subreaper() -> Iterator[None]:
-    """Processes that a later test leaves to init must not become zombies of this process, which some tests
-    here make a subreaper.
+    """Some tests here make this process a subreaper. Undo that, since otherwise orphans of a later test would
+    become zombies of this process.
     """
     yield
     linux._prctl(linux.PR_SET_CHILD_SUBREAPER, 0)

@@ -1,6 +1,4 @@
-"""Logging: entries as journald receives them, lines as a file has them, and no error that reaches the code
-that logs.
-"""
+"""Logging: the entries that journald receives, the lines in a file, and no error in the code that logs."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4} (.*)")
 
 
 class Journald:
-    """Both sockets of a journald that understands what is promised in
-    https://systemd.io/JOURNAL_NATIVE_PROTOCOL.
-    """
+    """Both sockets of a journald that reads https://systemd.io/JOURNAL_NATIVE_PROTOCOL."""
 
     def __init__(self, folder: Path) -> None:
         self.datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -100,7 +96,7 @@ def configure(target: object, level: int = logging.INFO) -> journal.Sink:
 
 
 def heads_off(text: str) -> list[str]:
-    """The lines of a log without their times."""
+    """Return the lines of a log without their times."""
     return [found[1] if (found := LINE.fullmatch(line)) else line for line in text.splitlines()]
 
 
@@ -150,7 +146,7 @@ def test_the_fields_of_a_record_override_the_defaults(journald: Journald) -> Non
         b"ts_101",
     )
     assert entry["A_B"] == b"1"
-    assert entry["PID"] == b"0"  # a name with _ first would be refused, and the whole entry with it
+    assert entry["PID"] == b"0"  # journald would refuse an entry with a field whose name begins with _
     assert "NONE" not in entry
     assert entry["ZMSVC_TRANSACTION"] == b"TX"
 
@@ -311,7 +307,7 @@ def test_a_stream_to_journald_begins_with_its_header(journald: Journald) -> None
 
 
 def test_a_stream_is_returned_after_journald_has_read_its_header(journald: Journald) -> None:
-    """It reads twice: one that reads again is done with what it had read before."""
+    """journald reads twice. When it reads again, it has processed what it read before."""
     given: list[int] = []
     waiting = threading.Thread(target=lambda: given.append(journal.stream("Echo", "journal", seen=True)))
     waiting.start()
@@ -360,7 +356,7 @@ def test_a_stream_falls_back_to_stderr(
 
 
 class Kept(logging.Handler):
-    """Keeps what it is given, as (text, level, PRIORITY)."""
+    """A handler that keeps its records as (text, level, PRIORITY)."""
 
     def __init__(self) -> None:
         super().__init__()

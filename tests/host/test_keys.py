@@ -67,7 +67,7 @@ def complaint(capsys: Capture) -> str:
 
 
 def elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Another machine: it has neither the context's file nor anything else of it."""
+    """Make this another machine, which has no file of the context."""
     other = home / "elsewhere"
     other.mkdir()
     for name in ("CONFIG", "RUNTIME", "STATE"):
@@ -327,8 +327,8 @@ OWN_PLACE = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2])"
 
 @pytest.fixture
 def shared(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory that other users can get to, with the keys of a client in it as those of the context and
-    as `laptop`.
+    """A directory that other users can reach, with keys of a client as those of the context and as
+    `laptop`.
     """
     run("make")
     run("make", "laptop")
@@ -342,8 +342,8 @@ def shared(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def looks_for_keys(directory: Path) -> list[str]:
-    """Return the complaint about the keys of a client, in a given directory and by the name of the context;
-    empty where they are accepted.
+    """Return the complaints about the keys of a client, in a given directory and by the name of the context.
+    A complaint is empty if the keys are accepted.
     """
     said = []
     for given in (str(directory), None):

@@ -34,7 +34,7 @@ def test_each_option_that_a_launch_carries_names_the_first_protocol_that_has_it(
         ("Process", {"stop_signal": "SIGQUIT", "umask": 0o77}, ["umask", "stop_signal"]),
         ("Process", {"log_level": 7, "fresh": True}, ["log_level", "fresh"]),
         ("Thread", {"memory_max": 1 << 30, "cpu_weight": 0}, ["memory_max", "cpu_weight"]),
-        # The supervisor measures.
+        # The supervisor applies this option.
         ("Command", {"memory_restart": 1 << 30}, []),
         # The supervisor sends this signal.
         ("Command", {"stop_signal": "SIGQUIT"}, []),

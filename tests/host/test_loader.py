@@ -1,5 +1,5 @@
-"""A service's code comes from Python's cache if the cache belongs to this source, and from the source in any
-doubt.
+"""The code of a service comes from the cache of Python if the cache belongs to this source, and otherwise
+from the source.
 """
 
 import importlib.util
@@ -40,7 +40,7 @@ class Place:
         self.source.write_text(_SERVICE.format(said=said))
 
     def said(self, *options: str, code: str = _LOAD) -> str:
-        """By the class that a new process loads."""
+        """Return the text of the class that a new process loads."""
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         command = [sys.executable, *options, "-c", code, str(self._directory)]
         return subprocess.run(

@@ -1,5 +1,5 @@
-"""The gate of a device without keys: the users who may connect over loopback, no messages from anyone else,
-and the reason that each is told.
+"""The gate of a device without keys: which users may connect over loopback, that no message of others comes
+through, and the reason that those get.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from zmsvc.host.kernel.sockdiag import SockDiag
 
 HOSTILE = str(Path(__file__).parents[1] / "hostile.py")
 RATE = 100
-"""Hostile connections a second of each attacker, at which an allowed client must come in within 5 s."""
+"""Hostile connections per second of each attacker. Meanwhile a permitted client must connect within 5 s."""
 
 FRIEND = """
 import sys, time, zmq
@@ -61,7 +61,7 @@ def device(tmp_path: Path) -> Iterator[Forwarder]:
 
 @pytest.fixture
 def members(tmp_path: Path) -> Callable[..., Path]:
-    """Writes the file as the supervisor does."""
+    """Return a function that writes the members file as the supervisor does."""
 
     def write(*users: int | str, access: str = "members") -> Path:
         fresh = tmp_path / "members.new"
@@ -134,8 +134,8 @@ def test_without_a_members_file_only_the_own_user_connects(device: Forwarder, tm
 
 
 class Ears:
-    """Takes, in a thread, what subscribers are given and what the device tells its keeper, who reads that
-    all the time as well.
+    """Receives, in a thread, the messages for subscribers and the notifications for the keeper, since a
+    keeper reads those all the time.
     """
 
     def __init__(self, device: Forwarder) -> None:
@@ -203,7 +203,7 @@ def test_no_hostile_message_passes_among_many_mixed_connections(
 
 
 def test_without_the_gate_the_same_attack_comes_through(device: Forwarder) -> None:
-    """So the test above can fail."""
+    """This shows that the test above can fail."""
     device.start()
     with Ears(device) as ears:
         device.connected_publisher(b"")
@@ -224,7 +224,7 @@ for each in held:
 def test_an_idle_connection_of_another_user_does_not_stay(
     device: Forwarder, members: Callable[..., Path]
 ) -> None:
-    """Neither does it hold up an allowed client meanwhile."""
+    """Meanwhile a permitted client is not delayed, either."""
     stranger = others.others(1)[0]
     device.start("--members", str(members()))
     with subprocess.Popen(
@@ -273,7 +273,7 @@ def test_the_kernel_knows_the_user_at_the_other_end() -> None:
                     assert kernel.peer(accepted) == stranger
                     client.send_signal(signal.SIGKILL)
                     client.wait()
-                    # The kernel reports uid 0 for a closed socket, which must not be taken for root's.
+                    # The kernel reports uid 0 for a closed socket, which must not be taken for root.
                     assert kernel.peer(accepted) is None
             with socket.create_connection(address) as own:
                 accepted, _ = listening.accept()

@@ -27,7 +27,7 @@ FLOOD = str(Path(__file__).parents[1] / "flood.py")
 
 @pytest.fixture
 def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Publisher]]:
-    """A publisher, and what tells it a subscription or the end of one."""
+    """Yield a publisher, and a function that sends it a subscription or the end of one."""
     listener = sockets.listen(f"ipc://{tmp_path}/bus")
     with listener, sockets.context() as context, socket_options.device_xsub(context, hwm=1) as xsub:
         xsub.sndhwm = 200_000
@@ -35,7 +35,7 @@ def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Publ
         with sockets.publisher(context, address(listener)) as pub_socket:
             publisher = sockets.Publisher(pub_socket)
             xsub.send(b"\x01first")
-            # It takes a look at the XSUB socket until that knows the publisher.
+            # Poll the XSUB socket until it knows the publisher.
             wait_for(lambda: xsub.poll(0) or publisher.has_subscriber(b"first"))
             yield xsub.send, publisher
             pub_socket.linger = 0
@@ -87,8 +87,8 @@ def test_beyond_its_bound_a_publisher_assumes_subscribers(
 def test_a_subscribers_other_messages_do_not_end_subscriptions(
     told: tuple[Callable[[bytes], None], sockets.Publisher],
 ) -> None:
-    """libzmq passes each message of a subscriber on to all publishers. Our publishers took it for the end
-    of another subscription.
+    """libzmq passes each message of a subscriber on to all publishers. It must not be taken for the end of
+    another subscription.
     """
     tell, publisher = told
     for word in (b"", b"\x02first", b"xfirst"):
@@ -170,7 +170,7 @@ def test_a_subscriber_that_does_not_read_is_disconnected_and_the_publisher_is_no
             device.notified.setblocking(False)
 
             def cut() -> bool:
-                # Half a megabyte a look, at a hundred looks a second.
+                # This is half a megabyte per check, with a hundred checks per second.
                 publisher.send(b"x @@@ ".ljust(512 << 10, b"x"))
                 try:
                     return "slow_subscribers" in device.next_notification()

@@ -1,4 +1,4 @@
-"""The sockets of a Monitor in its own thread: the bound of one turn, and that the next turn does the rest."""
+"""The sockets of a Monitor in its own thread: one turn is limited, and the next turn does the rest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from zmsvc.task.monitor import BATCH, MonitorEndpoint, StateClient
 
 MANY = 3
 ASKERS = 10
-"""Each asks less than what may wait for it."""
+"""Each of these sends fewer requests than its queue can have."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def waits(monitor: MonitorEndpoint, seconds: float = 0) -> bool:
 
 
 def turns(monitor: MonitorEndpoint, wanted: Callable[[], object]) -> int:
-    """Take turns until this is true; the number of them."""
+    """Take turns until this is true. Return their number."""
     count = 0
 
     def turn() -> object:
@@ -105,8 +105,8 @@ print(len(held) - len(select.select(held, [], [], 0)[0]), flush=True)
 def test_silent_connections_of_a_user_who_may_not_connect_take_a_bounded_number_of_descriptors(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gate gives each connection a second in which its peer can be told the reason; a flood does not wait
-    for that.
+    """The gate gives each connection a second, in which the peer gets the reason. A flood does not wait for
+    that.
     """
     monkeypatch.setattr(loopback_gate, "_GRACE_S", 3600.0)
     words = [
@@ -179,7 +179,7 @@ def test_a_question_to_the_supervisor_ends_in_the_middle_of_other_messages(
 
 
 def unread(sock: socket.socket) -> int:
-    """Bytes that the other side has not taken from the kernel."""
+    """Return the bytes that the other side has not read."""
     waiting = array.array("i", [0])
     fcntl.ioctl(sock, termios.TIOCOUTQ, waiting)
     return waiting[0]

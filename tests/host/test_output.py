@@ -24,7 +24,7 @@ from zmsvc.protocol import output as protocol
 
 
 class Running:
-    """The process, and a test in the place of the keeper."""
+    """The output process. The test takes the place of the keeper."""
 
     def __init__(self, log: str, stderr: int = subprocess.DEVNULL) -> None:
         self.line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -39,7 +39,7 @@ class Running:
         its.close()
 
     def pipe(self, number: int, task: str = "ts") -> int:
-        """Hand over a new pipe; its end for a task."""
+        """Send a new pipe. Return the end for a task."""
         read, write = os.pipe2(os.O_CLOEXEC)
         about = protocol.TakePipe(pipe=number, identifier="Echo", pid=7, transaction="TX", task=task)
         seqpacket.send(self.line, protocol.ORDERS.encode(about), {"read": read})
@@ -90,7 +90,7 @@ def test_a_thousand_tasks_have_their_lines_and_no_pipe_is_left(
         write = running.pipe(number, f"t{number}")
         os.write(write, b"from %d\n" % number)
         os.close(write)
-    # It goes on while the keeper takes no reports.
+    # The process goes on while the keeper reads no reports.
     assert {running.report() for _ in range(1000)} == {protocol.Ended(pipe=number) for number in range(1000)}
     found = re.findall(r"TX/t(\d+) INFO: from (\d+)\n", (tmp_path / "log").read_text())
     assert sorted(int(task) for task, number in found if task == number) == list(range(1000))
@@ -133,7 +133,7 @@ def test_an_idle_output_process_does_not_wake_up(run: Callable[..., Running], tm
         ]
 
     def sleeps() -> list[str]:
-        """The counts when they have stood still for a moment; it is alive."""
+        """Return the counts of context switches when they no longer change, while the process is alive."""
         before = switches()
         with pytest.raises(subprocess.TimeoutExpired):
             running.process.wait(0.3)

@@ -1,5 +1,5 @@
-"""Memory that tasks share with the zygote: nothing in it is counted or fragmented, and a task's own objects
-behave as everywhere.
+"""Memory that tasks share with the zygote: references to objects in it are not counted, its holes are filled,
+and the own objects of a task behave as in any process.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def run_task(forks: Forks, nest: Nest) -> dict[str, Any]:
 
 
 def python(code: str, **environment: str) -> str:
-    """Run a program in a Python of its own, where everything may be made immortal. Returns what it prints."""
+    """Run a program in another Python, where everything may be made immortal. Return its output."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         env=os.environ | environment,
@@ -122,8 +122,8 @@ def test_the_zygote_does_not_grow_with_each_fork(forks: Forks, nest: Nest) -> No
 def test_the_zygote_keeps_the_same_descriptors(
     forks: Forks, nest: Nest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two sockets to the keeper, the gate, and its three streams: what is immortal has been closed by
-    name.
+    """These are two sockets to the keeper, the gate, and three streams. Immortal objects must have been
+    closed explicitly.
     """
     nest.looped("""
         def setup(self):
@@ -208,7 +208,7 @@ def test_no_operation_changes_the_count_of_an_immortal_object() -> None:
 
 @immortals
 def test_code_that_has_run_before_does_not_count_its_constants_up() -> None:
-    """2**30 times would end in a constant that is freed while it is used."""
+    """After 2**30 times the constant would be freed while it is in use."""
     told = python("""
         import ctypes, gc
         from zmsvc.host.python import constants, immortal
@@ -297,8 +297,8 @@ EVERYDAY = """
 
 @immortals
 def test_everyday_work_counts_no_immortal_object_up_or_down() -> None:
-    """A count that moves with each use would leave the range of immortal ones some day. What runs at the
-    moment may move once.
+    """A count that changes with each use would leave the range of immortal ones some day. Code that runs at
+    the moment may change a count once.
     """
     assert python(EVERYDAY) == "True 0"
 
@@ -414,7 +414,7 @@ print(sum(id(each) >> 12 in holes for each in new))
 
 
 def test_a_fill_is_bounded() -> None:
-    """Holes of 100 MB in the middle of the heap are not filled up."""
+    """100 MB of holes in the middle of the heap are not filled."""
     told = json.loads(
         python("""
             import json, os
@@ -443,7 +443,7 @@ def test_without_pymalloc_its_pools_are_left_out() -> None:
 
 
 def test_without_mallinfo2_the_heap_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with musl, and glibc before 2.33."""
+    """musl and glibc before 2.33 have none."""
     monkeypatch.setattr("ctypes.PyDLL", lambda _name: object())
     assert allocators.fill()[1] == 0
 

@@ -1,4 +1,4 @@
-"""The keeper's process table with control groups that are plain directories, and forks that are numbers."""
+"""The process table of the keeper, with plain directories as control groups, and numbers as forks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def end(pid: int) -> Any:
 def test_a_late_acknowledgment_keeps_the_cgroup_of_the_next_launch(
     table: ProcessTable, tmp_path: Path
 ) -> None:
-    """A restart is ordered before the end of what it replaces is acknowledged, and the new process may not
+    """The restart is ordered before the end of the old launch is acknowledged, and the new process may not
     have moved yet.
     """
     for launch in (1, 2):

@@ -1,5 +1,5 @@
-"""The messages between the processes: each travels and comes back, one of another release is read as far
-as it can be.
+"""The messages between the processes: each can be read again, and one of another release is read as far as
+possible.
 """
 
 from __future__ import annotations
@@ -137,13 +137,13 @@ def test_a_launch_reaches_the_task_as_it_was_sent(spec: LaunchSpec, numbers: tup
 
 
 def test_the_fork_order_contains_no_launch_data() -> None:
-    """The zygote reads it, and is then the memory that every later task begins with."""
+    """The zygote reads the order, and every later task begins with the memory of the zygote."""
     packet, _ = forking.order(Descriptors(cgroup=5), 6)
     assert packet == b"cgroup spec"
 
 
 def test_the_cgroup_is_the_first_descriptor_of_a_launch() -> None:
-    """The zygote gives it to the kernel before the task looks into the launch."""
+    """The zygote passes it to the kernel before the task reads the launch."""
     _, given = forking.order(Descriptors(cgroup=5, exec_gate=6, shared_line=7, curve_server=8), 9)
     assert next(iter(given)) == "cgroup"
 
@@ -165,7 +165,7 @@ def test_an_answer_of_the_zygote_comes_back_as_it_was_sent(answer: forking.Answe
 
 
 def test_the_reports_of_a_keeper_of_1_0_are_read() -> None:
-    """As zmsvc 1.0 sent them: no protocol number, and `op` also in what a hello lists."""
+    """zmsvc 1.0 sent no protocol number, and an `op` in each entry of a hello, too."""
     child = {"op": "launched", "launch": 3, "pid": 30, "start_time": 300, "executed": True, "tag": ""}
     end = {
         "op": "exited",
@@ -197,7 +197,7 @@ def test_an_exit_from_a_keeper_without_oom_reports_is_not_an_oom_kill() -> None:
 
 
 def test_a_launch_has_the_fields_that_a_keeper_of_1_0_reads() -> None:
-    """Its template takes each of these from the order without asking whether it is there."""
+    """The keeper of 1.0 reads each of these from the order without a default."""
     looked_for = {
         "op",
         "launch",

@@ -1,5 +1,5 @@
-"""A requirement that is missing is named in one line with the way out, with status 2 and before anything
-is started.
+"""A missing requirement is named in one line with the way out, and the status is 2, before anything is
+started.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ OLD_PYTHON = (
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A place for all that a daemon would write. It has a context that could be started."""
+    """Directories for all files of a daemon, with a context that could be started."""
     shutil.copy(ROOT / "etc/zmsvc/Context-EchoAction.xml", tmp_path)
     return tmp_path
 
 
 def refused(home: Path, command: list[str], path: str = "") -> str:
-    """Run a program that has to refuse; its one line."""
+    """Run a program that has to refuse. Return its one line."""
     places = {f"ZMSVC_{kind}_DIR": str(home / kind.lower()) for kind in ("RUNTIME", "STATE")}
     path = os.pathsep.join(filter(None, [path, str(ROOT)]))
     environment = os.environ | places | {"ZMSVC_CONFIG_DIR": str(home), "PYTHONPATH": path}
@@ -85,7 +85,7 @@ def test_a_library_below_its_lowest_version_is_named(
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_library_that_is_missing_is_named(home: Path, name: str) -> None:
-    """Without the site module there are only the modules of Python itself."""
+    """Without the site module, only the modules of Python itself can be imported."""
     line = refused(home, program(name, "-S"))
     assert line.startswith(
         f"{name}: cannot run: pyzmq is not installed for {sys.executable} (apt-get install python3-zmq, or "
@@ -136,7 +136,7 @@ def test_an_older_python_is_named_by_the_old_commands_too(home: Path, script: st
 
 
 def test_an_older_python_can_parse_the_first_imported_modules() -> None:
-    """A SyntaxError would be all that its user sees. The other scripts run in .venv, by make."""
+    """Otherwise the user would only see a SyntaxError. The other scripts run in .venv, by make."""
     for file in ROOT / "zmsvc/__init__.py", *(ROOT / "scripts" / name for name in OLD_COMMANDS):
         ast.parse(file.read_text(), feature_version=(3, 8))
 

@@ -19,7 +19,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 def test_messages_sent_before_a_close_are_received_although_the_peer_left_some_unread(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    """The kernel then tells of the reset before it gives what waits."""
+    """The kernel then reports the reset before it delivers the packets that wait."""
     ours, its = pair
     with ours:
         seqpacket.send(its, {"n": 1})

@@ -1,5 +1,5 @@
-"""Typed settings: what a service's classes make of a configuration when its task starts, and what their
-source says without running them.
+"""Typed settings: the classes of a service read a configuration when a task starts, and `check` reads the
+source of the classes without running it.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ def test_a_single_message_is_not_sent_when_its_recipient_has_left(device: Forwar
     meant = device.subscriber(b"here.42")
     publisher = device.connected_publisher(b"x @@@ ", b"here.42")
     with ThreadPoolExecutor() as pool:
-        # It has no subscriber yet, so it is still there when its recipient leaves.
+        # The message has no subscriber yet, so it is still there when its recipient leaves.
         sent = pool.submit(sockets.send_once, device.publish_endpoint, b"y @@@ ", 1.0, presence=b"here.")
         meant.close(0)
         wait_for(lambda: not publisher.has_subscriber(b"here.42"))
@@ -271,7 +271,7 @@ def test_a_single_message_without_a_device_fails(device: Forwarder) -> None:
 
 
 def test_a_single_message_to_a_hung_device_fails(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The device hangs after it sent its subscriptions, so the message goes out and is never read."""
+    """The device hangs after it has sent its subscriptions, so the message is sent and never read."""
     device.subscriber(b"x @@@ ")
     device.connected_publisher(b"x @@@ ")
     stop_then_send(device, monkeypatch, signal.SIGSTOP)
@@ -288,7 +288,7 @@ def test_a_single_message_to_a_dying_device_fails(device: Forwarder, monkeypatch
 
 
 def when_written(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Have something happen after the next message was written, before anything is made of its connection."""
+    """Call `act` after the next message has been written and before its connection is checked."""
     plain = confirmed_send._Connection._close
 
     def close(connection: confirmed_send._Connection, linger_ms: int) -> None:
@@ -308,7 +308,7 @@ def test_a_single_message_that_ends_the_device_has_arrived(monkeypatch: pytest.M
     with ThreadPoolExecutor() as pool:
 
         def read_and_close() -> bytes:
-            # Before the sender's socket is closed, it would see the end of the connection as a loss.
+            # Before its socket is closed, the sender would take the end of the connection for a loss.
             device.poll()
             written.wait(PATIENCE)
             frame = device.recv()
@@ -343,7 +343,7 @@ def test_a_single_message_that_a_dying_device_had_not_read_may_be_lost(
 
 
 def stop_then_send(device: Forwarder, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
-    """Have the next publisher's `send` meet a device that was just stopped or killed."""
+    """Stop or kill the device right before the next publisher sends."""
     plain = zmq.Socket.send
 
     def send(self: sockets.Socket, *args: object, **more: object) -> object:

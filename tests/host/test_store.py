@@ -1,4 +1,4 @@
-"""The state file by itself: the next supervisor reads what one has written, and the history is bounded."""
+"""The state file alone: a supervisor reads what its predecessor has written, and the history is limited."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def saved_text(kept: Store, keeper: str = "keeper") -> bytes | None:
 
 
 def test_the_text_of_a_reload_is_saved_with_the_world_that_it_made(tmp_path: Path) -> None:
-    """Else a crash in between would have the next supervisor run the old file over the new file's tasks."""
+    """Otherwise, after a crash in between, the next supervisor would run the tasks of the new file with the
+    old file.
+    """
     kept = Store(tmp_path / "state.db")
     world = kept.load(CONTEXT, "boot")
     kept.save(replace(world, keeper_id="keeper"), (), at=0.0)
@@ -152,7 +154,7 @@ def test_an_earlier_release_can_write_the_state_file(tmp_path: Path) -> None:
     )
     kept.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
-        # As 1.0 writes a row.
+        # zmsvc 1.0 writes a row in this form.
         db.execute("INSERT OR REPLACE INTO transactions VALUES (?, ?, ?)", ("B", 0, 1.0))
         db.commit()
     again = Store(tmp_path / "state.db")

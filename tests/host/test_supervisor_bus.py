@@ -30,7 +30,7 @@ class Supervisor:
 
 
 def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it_is(tmp_path: Path) -> None:
-    """The sender takes in the subscriptions that the device tells, and libzmq announces them once only."""
+    """The send reads subscriptions of the device, and libzmq announces them only once."""
     endpoints = Endpoints(
         subscribe_endpoint="ipc://unused",
         publish_endpoint="ipc://unused",
@@ -47,7 +47,7 @@ def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it
         attached = asyncio.create_task(bus.attach(PATIENCE))
         for _ in range(10):
             await asyncio.sleep(0)
-        # From here on this loop has no turn, so that only `control` takes in the subscriptions.
+        # From here on this loop does not run, so only `control` reads the subscriptions.
         device.start()
         for _ in range(50):
             bus.control(refused)

@@ -34,7 +34,7 @@ def refused(request: dict[str, Any], *, protocol: int = 4) -> tuple[int, str]:
     [
         # It would signal the main process alone, and the operator would not know.
         ({"signal": "HUP", "all": True}, "--all"),
-        # That of 1.0 would end.
+        # The keeper of 1.0 would end.
         ({"signal": "RTMIN+3"}, "SIGRTMIN+3"),
         ({"signal": str(signal.SIGRTMIN + 3)}, "SIGRTMIN+3"),
     ],

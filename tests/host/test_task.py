@@ -42,7 +42,7 @@ def nest() -> Iterator[Nest]:
 
 @pytest.fixture
 def gate(nest: Nest) -> Path:
-    """A pipe with a name: a service that reads it blocks until the test calls `release`."""
+    """Make a FIFO. A service that reads it blocks until the test calls `release`."""
     path = nest.home / "gate"
     os.mkfifo(path, 0o666)
     return path
@@ -215,8 +215,8 @@ def test_a_task_may_run_as_another_user(nest: Nest) -> None:
 def test_the_user_is_looked_up_at_each_start(
     nest: Nest, monkeypatch: pytest.MonkeyPatch, user: str, by_hand: bool, kept: set[str]
 ) -> None:
-    """A supervisor whose user database did not answer says no number: that made the task of another user
-    inherit as one of the daemon's.
+    """A supervisor whose user database does not answer sends no number. The task of another user must not
+    inherit like one of the daemon's user then.
     """
     need(os.geteuid() == 0, "only root can change to another user")
     for name in ("PASSWORD", "CREDENTIALS_DIRECTORY"):
@@ -547,10 +547,10 @@ def test_steps_are_at_a_fixed_rate_without_drift_and_without_bursts(nest: Nest) 
                 self.update(times=self.times)
     """)
     nest.fork(configuration={"interval": "0.1"})
-    # No step comes before its time, but on a busy machine any may come after it.
+    # No step comes early, but on a busy machine any may come late.
     before, *times = update(nest)["times"]
     assert times[3] - before >= 0.299
-    # After the late one the rate starts again; missed steps are not made up for.
+    # After the late step the rate starts again, and missed steps are left out.
     assert times[7] - times[3] >= 0.3 + 0.299
 
 
@@ -963,7 +963,7 @@ def test_without_a_device_a_task_starts_and_says_so(nest: Nest) -> None:
 
 
 def command(nest: Nest, *argv: str, **changes: Any) -> tuple[Any, int]:
-    """A forked Command, and the pipe that reports whether it could be executed."""
+    """Fork a Command. Return it with the pipe that reports a failed exec."""
     reader, writer = os.pipe()
     task = nest.fork(Descriptors(exec_gate=writer), service_type="Command", command=argv, **changes)
     os.close(writer)
@@ -989,7 +989,7 @@ def test_a_command_takes_the_process_over(nest: Nest) -> None:
         str(nest.home / "n"),
     )
     assert os.getsid(task.pid) == task.pid
-    # The loader of the program's libraries has them open for a moment.
+    # While the program loads its libraries, they are open for a moment.
     waiting.wait_for(lambda: sorted(os.listdir(f"/proc/{task.pid}/fd")) == ["0", "1", "2"])
     task.signal(signal.SIGTERM)
     assert task.end() == -signal.SIGTERM
@@ -1009,8 +1009,8 @@ def test_a_command_that_cannot_be_executed_says_why(nest: Nest) -> None:
 
 
 def shared(nest: Nest, *instances: str) -> tuple[Task, socket.socket]:
-    """A process with a member ts_0, ts_1, ... of each of these, whose launches are 0, 1, ...; and the
-    keeper's end of its line.
+    """Start a process with a member ts_0, ts_1, ... for each of these instances, with the launches 0, 1, ...
+    Return it with the keeper's end of the channel.
     """
     line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     line.settimeout(waiting.PATIENCE)
@@ -1023,7 +1023,7 @@ def shared(nest: Nest, *instances: str) -> tuple[Task, socket.socket]:
 
 
 def ended(line: socket.socket) -> tuple[int, int]:
-    """Launch and status of the next member that ends."""
+    """Return the launch and the status of the next member that ends."""
     got = seqpacket.receive_message(line, sharing.REPORTS)
     assert got is not None
     return got.launch, got.status

@@ -18,7 +18,7 @@ from zmsvc.task.sdk import Task, _TaskAttributes
 
 
 class Sensor(LoopedTask):
-    """As a user writes it: its own __init__ knows nothing of ours."""
+    """A class as users write it, whose __init__ does not call that of zmsvc."""
 
     interval = 10.0
 

@@ -1,4 +1,4 @@
-"""The keeper's client of the zygote: a fork's result, and that a zygote that dies or hangs loses no launch."""
+"""The client of the zygote: the result of a fork, and that no launch is lost when a zygote dies or hangs."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_zygote_that_was_killed_is_replaced_by_the_next_launch(forks: Forks, n
 
 
 def test_a_launch_outlives_several_zygotes(forks: Forks, nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of the first ones is killed as soon as it is there, before it can answer."""
+    """Each of the first zygotes is killed as soon as it exists, before it can answer."""
     dead = [forks.pid]
     start = forks.start
 
@@ -136,8 +136,8 @@ def test_a_fork_that_is_refused_says_why(nest: Nest) -> None:
 def test_a_zygote_that_cannot_start_is_not_retried_at_each_launch(
     nest: Nest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its modules are gone, as in the middle of an upgrade: 5 tries, then every launch fails at once for a
-    second.
+    """The modules of the zygote are missing, as during an upgrade. After 5 tries every launch fails at once,
+    for a second.
     """
     package = tmp_path / "broken" / "zmsvc"
     package.mkdir(parents=True)
@@ -182,14 +182,14 @@ def test_a_zygote_refuses_a_keeper_of_a_protocol_that_it_does_not_speak() -> Non
 
 
 def test_a_rehearsal_leaves_nothing_behind() -> None:
-    """In a process of its own, for that is what it is meant for."""
+    """This runs in a process of its own, as the rehearsal of a zygote does."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            warmup.rehearse()  # the first one lets go of what it finds
+            warmup.rehearse()  # the first collection frees objects from before
             gc.collect()
-            # A thread that was joined is seen in /proc for a moment longer.
+            # A thread that was joined is in /proc for a moment longer.
             waiting.wait_for(lambda: len(os.listdir("/proc/self/task")) == 1)
             before = _about_this_process()
             warmup.rehearse()

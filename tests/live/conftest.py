@@ -18,7 +18,7 @@ from needs import need
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A short path: a Unix socket's may have 107 bytes."""
+    """Yield a directory with a short path: that of a Unix socket may have 107 bytes."""
     made = Path(tempfile.mkdtemp(prefix="zm"))
     yield made
     shutil.rmtree(made, ignore_errors=True)
@@ -44,8 +44,8 @@ def by_hand(context: Context) -> Iterator[Context]:
 
 @pytest.fixture
 def ear(context: Context) -> Iterator[Callable[..., Ear]]:
-    """Make subscribers at the frontend of the context, which runs; call it before what is to be
-    heard.
+    """Yield a function that makes subscribers on the bus of a running context. Call it before the messages
+    are published.
     """
     made: list[Ear] = []
 
@@ -60,7 +60,7 @@ def ear(context: Context) -> Iterator[Callable[..., Ear]]:
 
 @pytest.fixture(params=["sessions", "groups"])
 def either(request: pytest.FixtureRequest, context: Context) -> Iterator[Context]:
-    """The context without and with a control group of its own."""
+    """The context, once without and once with a control group of its own."""
     if request.param == "sessions":
         yield context
         return

@@ -1,5 +1,5 @@
-"""A real context for a test: files in a temporary directory, the real daemon, the real command line, a
-stranger's ear on the bus.
+"""A real context for a test: files in a temporary directory, the real daemon, the real command line, and an
+independent subscriber.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Context:
     # --- files
 
     def looped(self, name: str, body: str = "") -> None:
-        """A looped service whose task class has this body; a `step` that does nothing is added when it has
-        none.
+        """Add a service whose LoopedTask has this body. If the body has no `step`, one that does nothing is
+        added.
         """
         body = textwrap.dedent(body)
         if "def step" not in body:
@@ -82,7 +82,7 @@ class Context:
     ) -> None:
         """Add a TaskService element that another program wrote.
 
-        `entry` may be the type of its state itself.
+        `entry` may be the text of the type of its state.
         """
         triggers = "".join(
             f"<{trigger}><action>{action}</action><call>{call}</call></{trigger}>"
@@ -155,7 +155,7 @@ class Context:
             self.wait_for_notification("READY=1")
 
     def wait_for_notification(self, word: str) -> str:
-        """The first datagram to `systemd` that has a line which begins so."""
+        """Return the first datagram to systemd with a line that begins with `word`."""
         assert self._ready is not None
         while True:
             try:
@@ -168,11 +168,11 @@ class Context:
                 return text
 
     def _processes(self) -> str:
-        """Return the load of the machine, and each process of the daemon with its state, CPU time and the
-        kernel's function it waits in.
+        """Return the load of the machine, and each process of the daemon with its state, its CPU time and the
+        function of the kernel in which it waits.
         """
         assert self.daemon is not None
-        # Not by the session: its number is 0 where its leader is outside of this PID namespace.
+        # Do not use the session: its number is 0 if its leader is outside of this PID namespace.
         family = psutil.Process(self.daemon.pid)
         pids = ",".join(str(each.pid) for each in (family, *family.children(recursive=True)))
         ps = ["ps", "-L", "-o", "pid,lwp,stat,etimes,cputimes,wchan:20,args", "-p", pids]
@@ -180,7 +180,7 @@ class Context:
         return f"load {Path('/proc/loadavg').read_text()}{listed}"
 
     def wait(self) -> int:
-        """The daemon's exit status."""
+        """Wait for the end of the daemon, and return its exit status."""
         assert self.daemon is not None
         return self.daemon.wait(PATIENCE)
 
@@ -203,7 +203,7 @@ class Context:
                 self.daemon.wait()
 
     def children(self) -> dict[int, str]:
-        """The keeper's children that have not been reaped, and what `ps` calls them."""
+        """Return the children of the keeper that have not been reaped, with their names in `ps`."""
         assert self.daemon is not None
         found = {}
         for word in Path(f"/proc/{self.daemon.pid}/task/{self.daemon.pid}/children").read_text().split():
@@ -212,13 +212,13 @@ class Context:
         return found
 
     def zygote(self) -> int:
-        """The process out of which tasks are forked."""
+        """Return the PID of the zygote."""
         found = [pid for pid, name in self.children().items() if name == "zmsvc-zygote"]
         assert len(found) == 1, found
         return found[0]
 
     def output(self) -> int:
-        """The process that reads what tasks print."""
+        """Return the PID of the output process."""
         found = [pid for pid, name in self.children().items() if name == "zmsvc-output"]
         assert len(found) == 1, found
         return found[0]
@@ -226,7 +226,7 @@ class Context:
     # --- the command line
 
     def detach(self, *arguments: str, **environment: str) -> str:
-        """Start zmsvcd as a person does: no service manager is there. Return what it says on stderr."""
+        """Start zmsvcd as a person does, without a service manager. Return its output on stderr."""
         self.write()
         words = arguments or ("--transaction", "T")
         done = subprocess.run(
@@ -265,15 +265,13 @@ class Context:
         self.ctl("send", "state", json.dumps({"header": head}))
 
     def status(self, **extra: Any) -> dict[str, Any]:
-        """The answer of the supervisor to `status`, straight from its socket."""
+        """Return the answer of the supervisor to `status`, from its socket."""
         answer = self.ask_again(verb="status", **extra)
         assert answer["ok"], answer
         return answer["data"]
 
     def ask_again(self, **request: Any) -> dict[str, Any]:
-        """Ask again over a crash of the supervisor: clients that were connected to it are disconnected and
-        ask the next one.
-        """
+        """Ask, and ask again if the supervisor crashes: its clients are disconnected and ask the next one."""
         until = time.monotonic() + PATIENCE
         while True:
             try:
@@ -292,7 +290,7 @@ class Context:
         return json.loads(line)
 
     def tasks(self, transaction: str | None = None) -> dict[str, dict[str, Any]]:
-        """The tasks of a transaction (of the only one, when it is not named) by id."""
+        """Return the tasks of a transaction by ID; those of the only one if none is named."""
         found = self.status()["transactions"]
         for each in found:
             if each["id"] == transaction or (transaction is None and len(found) == 1):
@@ -317,7 +315,7 @@ class Context:
         return wait_for(fact)
 
     def kill_supervisor(self) -> int:
-        """kill -9; gives its PID when it is gone."""
+        """Kill the supervisor with SIGKILL, and return its PID when it has ended."""
         pid = int(self.status()["pid"])
         os.kill(pid, signal.SIGKILL)
         wait_for_end(pid)
@@ -325,9 +323,7 @@ class Context:
 
 
 class Ear:
-    """An independent subscriber: everything on the bus, as a stranger sees it, from the moment it was
-    made.
-    """
+    """An independent subscriber, which gets everything on the bus from its creation on."""
 
     def __init__(self, endpoint: str, publish_endpoint: str, *prefixes: bytes) -> None:
         self._context = zmq.Context()
@@ -341,8 +337,8 @@ class Ear:
         self.heard: list[tuple[str, dict[str, Any]]] = []
 
     def _wait_until_known(self, publish_endpoint: str, mark: bytes, prefixes: tuple[bytes, ...]) -> None:
-        """A subscription has arrived when the device passes it on to a publisher: to ours, and to the
-        supervisor's, too.
+        """Wait until our subscriptions have arrived: the device has then passed them on to our publisher and
+        to that of the supervisor.
         """
         with self._context.socket(zmq.XPUB) as publisher:
             publisher.connect(publish_endpoint)
@@ -354,7 +350,7 @@ class Ear:
                 self._hear_the_supervisor(publisher)
 
     def _hear_the_supervisor(self, publisher: zmq.Socket[bytes]) -> None:
-        """Wait until it refuses an order for an unknown task, and says so on the bus."""
+        """Wait until the supervisor has refused an order for an unknown task on the bus."""
         for attempt in range(10):
             name = f"probe.{attempt}"
             head = {
@@ -365,8 +361,8 @@ class Ear:
             }
             body = {"header": head, "content": {"configuration": {"TaskService": {"id": name}}}}
             publisher.send(b"context @@@ " + json.dumps(body).encode())
-            # Other messages may come without end, and an order is lost that comes before a new supervisor
-            # hears any.
+            # Other messages may come without end, and an order that comes before a new supervisor has
+            # subscribed is lost.
             until = time.monotonic() + 2.0
             while self._socket.poll(max(0.0, until - time.monotonic()) * 1000):
                 if name.encode() in self._socket.recv().partition(b'"content"')[0]:
@@ -376,7 +372,7 @@ class Ear:
     def until(
         self, wanted: Callable[[str, dict[str, Any]], bool], deadline: float = PATIENCE
     ) -> dict[str, Any]:
-        """The first message, of those not looked at yet, that is wanted."""
+        """Return the first new message that is wanted."""
 
         def fact() -> list[dict[str, Any]]:
             while True:
@@ -396,7 +392,7 @@ class Ear:
         return self.heard[-1]
 
     def control(self, action: str, task: str, transaction: str | None = None) -> dict[str, Any]:
-        """The next `control` message of this action about this task."""
+        """Return the next `control` message with this action about this task."""
 
         def wanted(topic: str, body: dict[str, Any]) -> bool:
             head = body.get("header", {})

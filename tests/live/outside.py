@@ -1,5 +1,5 @@
-"""An address of this machine that is not loopback, in a network of the test's own, and clients there that
-know ZeroMQ but not zmsvc.
+"""An address of this machine that is not loopback, in a network namespace of the test, and clients there that
+use ZeroMQ without zmsvc.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ Pair = tuple[bytes, bytes]
 
 @contextmanager
 def own_network() -> Iterator[None]:
-    """Put this thread, and each process, socket and thread that it starts from here on, into a network of its
-    own; needs root.
+    """Put this thread into a network namespace of its own, with all processes, sockets and threads that it
+    starts from here on. Needs root.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -33,7 +33,7 @@ def own_network() -> Iterator[None]:
             raise OSError(ctypes.get_errno(), "cannot unshare the network")
         try:
             subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-            # The address decides whether it is loopback, not the device that has it.
+            # An address is loopback by its number, and not by the network device that has it.
             subprocess.run(["ip", "address", "add", f"{ADDRESS}/32", "dev", "lo"], check=True)
             yield
         finally:
@@ -43,7 +43,7 @@ def own_network() -> Iterator[None]:
 
 
 class Client:
-    """A socket with these keys, or none. It sees by itself whether the other side lets it in."""
+    """A socket with these keys, or without keys. It finds out itself if the other side admits it."""
 
     def __init__(self, kind: int, endpoint: str, *, server: bytes = b"", pair: Pair | None = None) -> None:
         self._context = zmq.Context()
@@ -79,12 +79,12 @@ class Client:
 
 
 def public(file: Path) -> bytes:
-    """The public key of a file, as pyzmq reads it."""
+    """Return the public key of a file, read by pyzmq."""
     return zmq.auth.load_certificate(file)[0]
 
 
 def pair(directory: Path) -> Pair:
-    """The client pair of a directory of keys, as pyzmq reads it."""
+    """Return the client pair of a directory of keys, read by pyzmq."""
     key, secret = zmq.auth.load_certificate(directory / "client.key_secret")
     assert secret is not None
     return key, secret

@@ -1,5 +1,5 @@
-"""Other releases of zmsvc, and a place where one is installed after the other, as a package manager does
-it under running processes.
+"""Other releases of zmsvc, and a directory in which one is installed after the other, as a package manager
+does while processes run.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ PROTOCOL_3 = "b68ab39"
 
 
 def extracted(commit: str, into: Path) -> Path:
-    """The package as it was at a commit; gives the directory that is to be in PYTHONPATH."""
+    """Extract the package of a commit. Return the directory for PYTHONPATH."""
     git = subprocess.run(
         ["git", "-C", str(ROOT), "archive", commit, "zmsvc"], capture_output=True, check=False
     )
     need(git.returncode == 0, f"the history of this checkout has no commit {commit} (git fetch --unshallow)")
     directory = into / commit
     directory.mkdir()
-    # tar, because tarfile has filters only since Python 3.11.4, and newer ones want one.
+    # Use tar, because tarfile has filters only since Python 3.11.4, and newer versions require one.
     subprocess.run(["tar", "-x", "-C", str(directory)], input=git.stdout, check=True)
     return directory
 
 
 def edited(into: Path, name: str, file: str, pattern: str, replacement: str) -> Path:
-    """Today's package with one change in a file."""
+    """Copy the package of this tree, with one change in a file. Return the directory for PYTHONPATH."""
     directory = into / name
     shutil.copytree(ROOT / "zmsvc", directory / "zmsvc", ignore=shutil.ignore_patterns("__pycache__"))
     path = directory / "zmsvc" / file
@@ -53,7 +53,9 @@ class Installed:
         self.path.symlink_to(release)
 
     def replace(self, release: Path) -> None:
-        """From here on every new process finds this release; those that run keep what they have imported."""
+        """Install this release: new processes import it, and those that run keep the modules that they have
+        imported.
+        """
         new = self.path.with_name("installed.new")
         new.symlink_to(release)
         os.rename(new, self.path)

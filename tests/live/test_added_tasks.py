@@ -14,7 +14,7 @@ TX = "5HGAHZ3WPZUI71PACRPP"
 
 
 def part(context: Context, name: str, *tasks: str, command: str = "sleep 1000") -> Path:
-    """Write a file of the directory with Commands of these ids."""
+    """Write a file of the directory, with Commands that have these IDs."""
     directory = context.file.with_suffix(".d")
     directory.mkdir(exist_ok=True)
     file = directory / f"{name}.xml"
@@ -78,7 +78,7 @@ def test_a_reload_with_a_bad_file_of_the_directory_changes_nothing(running: Cont
 def test_a_supervisor_that_takes_over_keeps_the_tasks_of_the_directory_as_they_were(
     running: Context, how: str
 ) -> None:
-    """A crash is not a reload: the files count as the predecessor has read them."""
+    """A crash is not a reload: the files that the predecessor has read are in effect."""
     before = pids(running)
     (running.file.with_suffix(".d") / "a.xml").unlink()
     part(running, "b", "b_1")

@@ -1,4 +1,4 @@
-"""Being told of a failure: by a rule that starts a Command, by `<on_any_fail>`, and by the end of the daemon
+"""Reports of a failure: by a rule that starts a Command, by `<on_any_fail>`, and by the end of the daemon
 that `failure_action` orders. A crash of the supervisor loses nothing and repeats nothing.
 """
 
@@ -26,7 +26,7 @@ def command(context: Context, name: str, script: str, **more: object) -> None:
 
 
 def alert(context: Context) -> Path:
-    """Add a task that writes down why it was started, one line for each start; return its file."""
+    """Add a task that writes the cause of each start as a line of a file. Return the file."""
     told = context.home / "told"
     script = (
         f"echo $ZMSVC_CAUSE_TRIGGER $ZMSVC_CAUSE_TASK $ZMSVC_CAUSE_EXIT_REASON "

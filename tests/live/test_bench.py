@@ -1,4 +1,4 @@
-"""The benchmark works: a few tasks, one round, of zmsvc and of the floor. No test judges the figures."""
+"""The benchmark works with a few tasks and one round. No test judges its figures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OF_EVERYBODY = {
 
 
 def bench(module: str, *arguments: str, home: Path) -> str:
-    """Run it; returns what it prints."""
+    """Run a benchmark. Return its output."""
     path = os.pathsep.join(str(ROOT / part) for part in (".", "tests", "tests/live", "tests/boot"))
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(
@@ -73,8 +73,8 @@ def test_bench_pages_names_the_pages_that_a_task_has_written_to(tmp_path: Path) 
     need(os.geteuid() == 0, "only root may read the memory of another process everywhere")
     pages = {}
     for without in ("", "immortal,fill"):
-        # All names, for the order of those that were written to equally often differs between versions of
-        # Python and of the libraries.
+        # Print all names: the order of names with equal counts depends on the versions of Python and of the
+        # libraries.
         told = bench("bench.pages", "--tasks=3", "--names=10000", f"--without={without}", home=tmp_path)
         found = re.search(r"one of 3 tasks: (\d+) pages of its own, PSS [\d.]+ MB, \d+ page faults", told)
         assert found, told

@@ -29,7 +29,7 @@ NAMES = (
 
 @pytest.fixture
 def loopback(context: Context) -> Context:
-    """A context as old files have it: tcp on loopback, no keys."""
+    """A context as in old files: tcp on loopback, without keys."""
     sub, pub = free_ports()
     context.subscribe_endpoint, context.publish_endpoint = f"tcp://127.0.0.1:{sub}", f"tcp://127.0.0.1:{pub}"
     context.looped("Echo", "interval = 0.05\ndef step(self):\n    self.publish('beacon', {})")
@@ -38,7 +38,7 @@ def loopback(context: Context) -> Context:
 
 
 def script(context: Context, uid: int, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """An old command as another user, who has a copy of nothing."""
+    """Run an old command as another user, who has no copy of any file."""
     return run(uid, sys.executable, "-P", str(SCRIPTS / name), *arguments, env=context.environment)
 
 
@@ -74,7 +74,7 @@ def test_an_order_of_another_user_does_not_arrive_and_its_sender_is_told_who_may
             and "so far)" in loopback.log.read_text()
         )
     )
-    # The same from the daemon's user works as ever.
+    # The same command of the daemon's user works as before.
     done = subprocess.run(
         [sys.executable, "-P", str(SCRIPTS / "conf_command.py"), f"--endpoint={loopback.publish_endpoint}", *EXIT],
         env=loopback.environment, capture_output=True, text=True, timeout=60,
@@ -84,8 +84,8 @@ def test_an_order_of_another_user_does_not_arrive_and_its_sender_is_told_who_may
 
 
 def test_zmsvcctl_of_a_user_who_may_not_connect_ends_with_5(loopback: Context) -> None:
-    """Its process has the daemon's group, so it reaches the control socket; the user database does not
-    know it as a member.
+    """Its process has the group of the daemon, so it can use the control socket. But in the user database it
+    is not a member of that group.
     """
     stranger = others(1)[0]
     loopback.task("ts_1", "Echo")
@@ -269,7 +269,9 @@ def test_clients_reconnect_after_a_crash_of_supervisor_and_device(loopback: Cont
 
 
 def test_the_bus_does_not_know_every_order_of_the_control_socket(loopback: Context) -> None:
-    """`reset-failed` came in because the bus took the vocabulary of the core."""
+    """The bus has a list of orders of its own: with the verbs of the core, `reset-failed` would be
+    accepted.
+    """
     loopback.looped("Fails", "def setup(self):\n    raise RuntimeError('no')")
     loopback.task(
         "ts_1",
@@ -436,7 +438,7 @@ def test_tasks_that_run_as_root_beside_a_task_with_a_user_are_warned_about(loopb
 
 
 def test_commands_of_a_user_with_another_user_s_home_end_without_a_traceback(loopback: Context) -> None:
-    """As after `su` without `-`, which leaves HOME=/root."""
+    """`su` without `-` leaves HOME=/root."""
     stranger = others(1)[0]
     loopback.task("ts_1", "Echo")
     loopback.start("--transaction", TX)

@@ -23,7 +23,7 @@ TX = "5HGAHZ3WPZUI71PACRPP"
 
 
 def pair(context: Context) -> None:
-    """One that starts the other when it ends, and itself again when it fails."""
+    """Add a task that starts another one when it ends, and itself when it fails."""
     context.looped("Echo")
     context.task("ts_1", "Echo", rules={"on_exit": ("start", "ts_2"), "on_fail": ("restart", "ts_1")})
     context.task("ts_2", "Echo", entry=False)
@@ -149,7 +149,7 @@ def test_events_show_the_uid_that_the_kernel_reports(context: Context) -> None:
         "import os, socket, sys\ns = socket.socket(socket.AF_UNIX)\nos.setgroups([]); os.setuid(65534)\n"
         "s.connect(sys.argv[1]); s.sendall(sys.argv[2].encode() + b'\\n'); print(s.makefile().readline())"
     )
-    # A member of the group may give orders, and is identified by their uid, whatever the request contains.
+    # A member of the group may give orders. The kernel says who it is, whatever the request contains.
     for place in (context.home, context.runtime, context.runtime / context.name):
         os.chmod(place, 0o755)
     os.chmod(path, 0o666)
@@ -183,7 +183,7 @@ def test_events_f_follows(context: Context, home: Path) -> None:
             context.ctl("stop", "--task", "ts_1")
             wait_for_line(following.stdout, "verb=stop")
             assert "reason=requested" in wait_for_line(following.stdout, " stopped ")
-            # Also from the next supervisor, once.
+            # The next supervisor sends it, too, and only once.
             context.kill_supervisor()
             wait_for(lambda: context.status()["pid"])
             context.ctl("stop", "--task", "ts_2")

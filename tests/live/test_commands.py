@@ -1,5 +1,5 @@
-"""serviceType Command: any program is a task service; it is started when it is executed, or when it sends
-READY itself.
+"""serviceType Command: any program is a task service. It is ready when it has been executed, or when it sends
+READY=1 itself.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def test_a_success_exit_status_is_a_clean_end_whose_rules_are_those_of_on_exit(
         assert ended["exit"]["reason"] == ("exited" if good else "exit-code")
         context.task_is(f"{task}_{'exit' if good else 'fail'}", "running")
         assert context.tasks()[f"{task}_{'fail' if good else 'exit'}"]["sub"] == "waiting"
-    # The supervisor applies the option: a reload changes it for the end of a process that runs already.
+    # The supervisor applies the option, so a reload changes it for the end of a process that runs already.
     context.clear_tasks()
     context.task("late", "Sleep", kind="Command", config="<command>sleep 3600</command>")
     context.write()

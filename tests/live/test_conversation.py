@@ -1,5 +1,5 @@
-"""The old protocol, spoken by another client over ZMQ: orders of `context` and `process`, reports of
-`control`, requests of `state`.
+"""The old protocol with another ZMQ client: orders on `context` and `process`, reports on `control`, requests
+on `state`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TX = "5HGAHZ3WPZUI71PACRPP"
 
 
 class Stranger:
-    """Publishes whatever he likes."""
+    """A client that may publish anything."""
 
     def __init__(self, publish_endpoint: str) -> None:
         self._context = zmq.Context()
@@ -65,7 +65,7 @@ def stranger(context: Context) -> Iterator[Callable[[], Stranger]]:
 
 
 def three(context: Context) -> None:
-    """One that runs on, one that ends by itself and starts the third by its rule."""
+    """Add a task that goes on, and one that ends by itself and starts a third one by its rule."""
     context.looped("Echo")
     context.service(
         "Short",
@@ -275,8 +275,8 @@ def test_context_info_comes_under_the_header_of_each_transaction_that_changed_an
     context.task("ts_2", "Echo", entry=False)
     context.start("--transaction", "A")
     context.ctl("start", "--transaction", "B")
-    # One listens to A alone, by the prefix that the device filters. One order changes A and B in the same
-    # moment, and not C.
+    # One client subscribes to A alone, by the prefix that the device filters. One order changes A and B at
+    # the same moment, and not C.
     of_a, of_all = ear(b'control @@@ {"header":{"service_transaction":"A"'), ear(b"control @@@ ")
     context.ctl("start", "--transaction", "C", "--task", "ts_2")
     of_all.until(lambda _topic, body: told(body, 1).get("C") == "active")
@@ -346,7 +346,7 @@ def test_a_flood_of_large_orders_leaves_the_supervisor_responsive(
     )
     for _ in range(30):
         speaker.say(large)
-    # Each takes some 30 ms: were they read in one go, this would have to wait for all of them.
+    # Each takes some 30 ms. If all were read at once, this would have to wait for them.
     wait_for(lambda: context.status()["dropped"]["messages_in"] > 0)
     assert context.status()["dropped"]["messages_in"] < 30
     assert context.status()["pid"] == before["pid"]

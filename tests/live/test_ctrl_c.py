@@ -15,7 +15,7 @@ DEAF = "<command>sh -c 'trap \"\" TERM INT; while :; do sleep 1000; done'</comma
 
 
 def stubborn(context: Context) -> int:
-    """The PID of a task that ignores what asks it to end, and has an hour for it."""
+    """Return the PID of a task that ignores the stop signal and has a stop timeout of an hour."""
     context.looped("Parent", "def setup(self):\n    pass\n")
     context.task("deaf", "Deaf", kind="Command", config=DEAF, service="<stop_timeout>1h</stop_timeout>")
     context.task("tame", "Parent")
@@ -24,8 +24,8 @@ def stubborn(context: Context) -> int:
 
 
 def press_until_gone(daemon: subprocess.Popen[bytes], pid: int) -> None:
-    """One within a quarter of a second of the first is the same press. An interpreter that ends already
-    would end by a further one.
+    """Press Ctrl-C until the daemon has ended. A second one within a quarter of a second counts as the same.
+    Stop when the interpreter ends, which a further one would kill.
     """
 
     def gone() -> bool:
@@ -50,7 +50,7 @@ def test_a_second_ctrl_c_kills_what_has_not_ended(context: Context) -> None:
 
 
 def test_a_sigint_passed_on_by_a_wrapper_counts_once(context: Context) -> None:
-    """npm and others send on what the terminal has sent to all processes already."""
+    """npm and others forward a signal that the terminal has sent to all processes already."""
     pid = stubborn(context)
     assert context.daemon is not None
     context.daemon.send_signal(signal.SIGINT)

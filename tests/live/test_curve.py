@@ -1,5 +1,5 @@
-"""Beyond loopback only clients with an allowed key receive and publish anything; the context's own processes
-find their keys.
+"""Beyond loopback only clients with an allowed key can receive and publish. Processes of the context find
+their keys by themselves.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _network() -> Iterator[None]:
 
 @pytest.fixture
 def context(context: Context) -> Context:
-    """One that wants to be reached from elsewhere; its task publishes all the time."""
+    """A context with endpoints beyond loopback, whose task publishes all the time."""
     context.subscribe_endpoint, context.publish_endpoint = f"tcp://{ADDRESS}:5556", f"tcp://{ADDRESS}:5557"
     context.looped("Beacon", BEACON)
     context.task("ts_100", "Beacon")
@@ -53,7 +53,7 @@ def context(context: Context) -> Context:
 
 @pytest.fixture
 def guarded(context: Context) -> Context:
-    """The same with keys, running."""
+    """The same context with keys, which runs."""
     context.write()
     context.ctl("keys", "make")
     context.start("--transaction", TX)
@@ -84,7 +84,7 @@ def server_key(context: Context) -> bytes:
 def admitted(
     context: Context, client: Callable[..., Client], kind: int = zmq.SUB, endpoint: str = ""
 ) -> Client:
-    """A client with the context's own key."""
+    """Return a client with the own key of the context."""
     made = client(
         kind, endpoint or context.subscribe_endpoint, server=server_key(context), pair=pair(keys_of(context))
     )
@@ -246,7 +246,7 @@ def order_to_start(transaction: str) -> bytes:
 
 @pytest.mark.parametrize("port", [5556, 5557])
 def test_a_hand_written_handshake_is_disconnected(guarded: Context, port: int) -> None:
-    """Greeting, READY and an order with no security at all, in one go and without waiting for an answer."""
+    """The client sends greeting, READY and an order without security at once, and waits for no answer."""
     frame = order_to_start("EVIL")
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
     ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB"
@@ -264,8 +264,8 @@ def test_a_hand_written_handshake_is_disconnected(guarded: Context, port: int) -
 
 
 def test_a_machine_with_a_client_pair_alone_hears_and_orders(guarded: Context) -> None:
-    """Two directories are two machines: this one has the device's public key and a pair that it has made
-    itself, no file of the context.
+    """Two directories stand for two machines. This one has the public key of the device and its own pair, and
+    no file of the context.
     """
     other = guarded.home / "elsewhere"
     other.mkdir()
@@ -483,10 +483,8 @@ def test_only_the_device_has_the_secret_of_the_device_in_its_memory(guarded: Con
 
 
 def memory(pid: int) -> Iterator[bytes]:
-    """All that a process could have written, one mapping at a time.
-
-    A guard page below a thread's stack, as glibc 2.42 makes them, lies inside of a mapping and cannot be
-    read.
+    """Yield all writable memory of a process, one mapping at a time. A guard page below the stack of a
+    thread, as in glibc 2.42, is inside of a mapping and cannot be read.
     """
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():

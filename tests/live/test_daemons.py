@@ -1,5 +1,5 @@
-"""A program that puts itself into the background is found, ended and named: also one that has left its
-session and its environment.
+"""A program that puts itself into the background is found, ended and named, even if it has left its session
+and its environment.
 """
 
 from __future__ import annotations
@@ -31,14 +31,12 @@ os.write(writer, b"x")
 while True:
     signal.pause()
 """
-"""A classic daemon with a session of its own. It is run by `env -i`, for many write over their
-environment.
-"""
+"""A classic daemon with its own session. `env -i` runs it, because many overwrite their environment."""
 
 
 def daemon(context: Context, parent: str, task: str = "ts_1", **other: Any) -> Path:
-    """A Command whose program daemonizes; then its parent does this. The file that the daemon writes its
-    PID to.
+    """Add a Command whose program daemonizes; its parent then runs `parent`. Return the file with the PID of
+    the daemon.
     """
     (context.home / "Services").mkdir(exist_ok=True)
     program, file = context.home / f"{task}.py", context.home / f"{task}.pid"
@@ -93,7 +91,7 @@ def test_a_daemon_of_a_killed_keeper_is_ended_before_the_next_one_starts_anythin
     context.start()
     context.task_is("ts_1", "running")
     first = pid_in(file)
-    # Together with the supervisor, which would see to it at once.
+    # Kill the supervisor, too, since it would handle this at once.
     supervisor = int(context.status()["pid"])
     assert context.daemon is not None
     stop_process(supervisor)

@@ -1,6 +1,4 @@
-"""`make demo` without its installation: it ends well, also when two run at the same time, and leaves
-nothing.
-"""
+"""`make demo` without its installation: it succeeds, even if two run at the same time, and leaves nothing."""
 
 from __future__ import annotations
 

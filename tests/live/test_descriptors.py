@@ -19,9 +19,9 @@ from lingering import LINGERING
 from needs import need
 
 ATTACKER = "daemon"
-"""A user that every Debian has; one of the tasks runs as it."""
+"""A user that exists on every Debian. One of the tasks runs as this user."""
 LINGER = 60
-"""Seconds for which the kernel blocks the process that closes the attacker's descriptor."""
+"""Seconds for which the kernel blocks the process that closes the descriptor of the attacker."""
 
 Attack = Callable[..., None]
 
@@ -45,7 +45,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def mixed(context: Context) -> Context:
-    """A task of root's, and one of another user."""
+    """A context with a task of root and one of another user."""
     need(os.geteuid() == 0, "only root can run tasks of several users")
     context.home.chmod(0o755)
     context.looped(
@@ -59,8 +59,9 @@ def mixed(context: Context) -> Context:
 
 @pytest.fixture
 def attack() -> Iterator[Attack]:
-    """Send one descriptor as the attacker, who stays there, when `first` has been done. The attacker is at
-    the socket by then, since the tasks may fill the socket's queue soon after it."""
+    """Yield a function that sends a descriptor as the attacker, who goes on running, when `first` has been
+    called. The attacker has connected by then, since tasks may fill the queue of the socket soon after that.
+    """
     running: list[subprocess.Popen[str]] = []
 
     def begin(path: Path, first: Callable[[], None] = lambda: None) -> None:

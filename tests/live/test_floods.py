@@ -22,9 +22,9 @@ from waiting import wait_for
 FLOOD = str(Path(__file__).parents[1] / "flood.py")
 SECONDS = 6.0
 LONGEST = 40.0
-"""Seconds of a flood that ends when it has had its effect."""
+"""The limit of seconds of a flood, which ends when it has had its effect."""
 MEMORY = 128 << 20
-"""Bytes that the device may have here before it ends connections; 512 MiB as it comes."""
+"""Bytes that the device may take here before it closes connections. The default is 512 MiB."""
 ANSWER = 0.2
 """Seconds in which `status` has to be answered meanwhile."""
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.deadline(120)
 
 @pytest.fixture
 def bus(context: Context) -> Context:
-    """A context whose tasks talk, over ipc that the group may open."""
+    """A context whose tasks use the bus, over ipc endpoints that the group may open."""
     context.looped(
         "Talk",
         "interval = 0.02\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('beacon', {'n': self.n})",
@@ -78,12 +78,12 @@ class Seen:
     def __init__(self) -> None:
         self.answers: list[float] = []
         self.computed: list[float] = []
-        """Seconds of CPU time that the supervisor's loop took from each question to its answer."""
+        """CPU seconds of the loop of the supervisor from each question to its answer."""
         self.most = {"device": 0, "supervisor": 0}
         self.loop: int | None = None
 
     def look(self, context: Context) -> dict[str, int]:
-        """Ask for the status as long as it takes, and note what the processes have."""
+        """Ask for the status, and note the memory of the processes."""
         began, computed = time.monotonic(), cpu(self.loop) if self.loop else 0.0
         status = context.status()
         self.answers.append(time.monotonic() - began)
@@ -99,17 +99,17 @@ class Seen:
     def until_over(
         self, context: Context, process: subprocess.Popen[str], enough: Callable[[], bool] = bool
     ) -> None:
-        """Look until the flood is over, or until it has had its effect, which takes longer on a busy
+        """Repeat `look` until the flood is over, or until it has had its effect, which takes longer on a busy
         machine.
         """
         while process.poll() is None and not enough():
             self.look(context)
-            # The rest of the time is for the flood: an answer takes a millisecond.
+            # An answer takes a millisecond. The rest of the time is for the flood.
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.02)
-        # Of a busy machine some answers say more about the machine.
+        # On a busy machine, some answers say more about the machine.
         assert statistics.median(self.answers) < ANSWER, sorted(self.answers)[-30:]
-        # Each answer, by what was done before it: others on the machine do not lengthen that.
+        # Judge each answer by its CPU time, which does not depend on other processes of the machine.
         assert max(self.computed) < ANSWER, sorted(self.computed)[-30:]
 
 
@@ -126,7 +126,7 @@ def cut_off(context: Context, *names: str) -> bool:
 
 
 def settles(context: Context, before: dict[str, int], room: int = 64 << 20) -> None:
-    """Memory is given back after the attacker has left, and the bus works as before."""
+    """Check that memory is freed after the attacker has left, and that the bus works as before."""
     status = context.status()
     for name, pid in (("device", status["device_pid"]), ("supervisor", status["pid"])):
         wait_for(lambda name=name, pid=pid: memory(pid) < before[name] + room)
@@ -190,8 +190,8 @@ def test_subscribers_that_never_read_are_disconnected_when_they_fill_memory(bus:
     ):
         seen.until_over(bus, process, lambda: cut_off(bus, "slow_subscribers", "flooding_peers"))
     assert seen.most["device"] < 3 * MEMORY
-    # On a busy machine the publisher of the flood may be found first; that it need not be is shown in
-    # tests/host/test_memory_guard.py.
+    # On a busy machine the guard may find the publisher of the flood first. tests/host/test_memory_guard.py
+    # shows that it need not.
     assert cut_off(bus, "slow_subscribers", "flooding_peers")
     settles(bus, before)
 

@@ -1,4 +1,4 @@
-"""A device that hangs is replaced, whether another user hangs it or a signal stops it; nothing else waits
+"""A device that hangs because of another user, or that a signal has stopped, is replaced. Nothing else waits
 for it.
 """
 
@@ -47,7 +47,7 @@ sys.stdin.read()
 """
 )
 LIMIT = 5.0
-"""Seconds after which a device that hangs has to be replaced, or gone. The attack goes on for 60 s."""
+"""Seconds in which a device that hangs has to be replaced, or to end. The attack goes on for 60 s."""
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def talk(context: Context) -> Context:
 
 @contextmanager
 def attack(context: Context, word: str) -> Iterator[None]:
-    """Send a descriptor whose close lingers, as a member of the daemon's group; `word` is what becomes of
-    it.
+    """Send a descriptor whose close hangs, as a member of the daemon's group. `word` is the expected
+    outcome.
     """
     device = context.status()["device_pid"]
     line = [
@@ -84,8 +84,8 @@ def attack(context: Context, word: str) -> Iterator[None]:
             assert process.stdin is not None
             if word == "sent":
                 assert process.stdout.readline() == "ready\n"
-                # The process that closes the descriptor last waits. An attacker tries until it is the device; here the
-                # device is late for sure.
+                # The process that closes the descriptor last hangs. An attacker tries until that is the
+                # device. Here it is the device for certain.
                 stop_process(device)
                 print(file=process.stdin, flush=True)
             assert process.stdout.readline() == f"{word}\n"
@@ -145,7 +145,7 @@ def test_a_stopped_device_is_replaced_when_the_supervisors_probe_does_not_return
 
 
 def test_an_idle_client_of_another_user_does_not_get_the_device_replaced(talk: Context) -> None:
-    """The device is watched while it is there, and no longer."""
+    """The device has a watchdog only while such a client is connected."""
     talk.start("--transaction", "T", ZMSVC_DISABLE="passrights")
     status = talk.status()
     code = (

@@ -1,4 +1,4 @@
-"""Nothing polls: an idle supervisor, keeper and device wake up for their watchdog only."""
+"""Nothing polls: an idle supervisor, keeper and device wake up only for their watchdog."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_an_idle_context_makes_no_system_calls(context: Context, home: Path, ear
     context.looped("Echo")
     for number in range(5):
         context.task(f"ts_{number}", "Echo")
-    # The watchdog's time is long here, so within the seconds that are watched not even it wakes anybody.
+    # The watchdog interval is long here, so no process wakes up in the seconds of the test.
     context.start(WATCHDOG_USEC="120000000")
     status = context.status()
     tasks = [task["pid"] for task in context.tasks().values()]
@@ -32,7 +32,7 @@ def test_an_idle_context_makes_no_system_calls(context: Context, home: Path, ear
     }
     for name, pid in watched.items():
         trace = home / f"trace-{name}"
-        # A process that is stopped in a system call shows it once, when strace attaches: that one line is not a
+        # When strace attaches, a process shows once the system call in which it waits. That line is not a
         # wake-up.
         done = subprocess.run(
             [

@@ -1,5 +1,5 @@
-"""Every way in which a keeper can be left alone: hung, killed and useless supervisors, a device that
-cannot bind, a second death.
+"""The keeper without other processes: hung, killed and failing supervisors, a device that cannot bind, and a
+second crash.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def test_the_end_removes_the_runtime_directory_that_the_daemon_has_made(context:
     assert directory.is_dir()
     context.ctl("exit")
     wait_for(lambda: not directory.exists())
-    # As systemd does it, or root for another user.
+    # systemd does this, or root for another user.
     directory.mkdir()
     context.start()
     assert context.stop() == 0
@@ -206,7 +206,8 @@ def test_detach_keeps_no_stream_of_its_parent(context: Context) -> None:
     context.write()
     command = [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach", str(context.file)]
     try:
-        # As in $(zmsvcd --detach ...), or over ssh: this waits until every process has closed the pipes.
+        # Like $(zmsvcd --detach ...), or a call over ssh, this waits until every process has closed the
+        # pipes.
         done = subprocess.run(
             command, env=context.environment, capture_output=True, text=True, timeout=PATIENCE, check=True
         )
@@ -246,8 +247,8 @@ def test_detach_reports_on_the_terminal_which_entry_task_failed_at_once(context:
 
 
 def test_a_launch_that_is_ordered_twice_is_forked_once(context: Context) -> None:
-    """A supervisor that died between its order and the answer orders again; see also the crash points of
-    tests/faults.
+    """If a supervisor dies between its order and the answer, the next one orders again; see also
+    tests/faults/test_crash_points.py.
     """
     context.looped("Echo")
     context.task("ts_1", "Echo")

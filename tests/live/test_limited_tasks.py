@@ -1,5 +1,5 @@
-"""Limits of the control group of a task. What a machine lacks is a warning, and the task runs: on a machine
-without a controller these tests see the warning, and on any other the value in the file.
+"""Limits of the control group of a task. If the machine lacks a controller, there is a warning and the task
+runs. On such a machine these tests check the warning, on any other the value in the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ KINDS = ["Process", "Thread", "Command"]
 
 @pytest.fixture
 def divided(context: Context) -> Iterator[Context]:
-    """The context in a control group that it may divide."""
+    """The context in a delegated control group."""
     with delegated() as wrapper:
         context.wrapper = wrapper
         yield context
@@ -57,13 +57,13 @@ def group_of(pid: int) -> Path:
 
 
 def texts(group: Path, option: str) -> dict[str, str]:
-    """The content of the files of an option that this kernel has."""
+    """Return the contents of the files of an option, of those that this kernel has."""
     found = {file: group / file for file in LIMITS[option][1]}
     return {name: file.read_text().split("\n")[0] for name, file in found.items() if file.exists()}
 
 
 def assert_limited(context: Context, pid: int) -> None:
-    """Each limit is in its file, or the log says why it is not."""
+    """Check that each limit is in its file, or that the log has the reason."""
     log = context.log.read_text()
     for option, (_, expected) in LIMITS.items():
         found = texts(group_of(pid), option)
@@ -86,7 +86,7 @@ def test_the_limits_are_in_the_control_group_of_a_task_or_in_a_warning(divided: 
 
 
 def test_a_limit_is_there_before_a_task_runs_anything(divided: Context) -> None:
-    """The program can read its own limit, where there is one."""
+    """The program reads its own limit, if it has one."""
     (divided.home / "Services").mkdir()
     script = (
         f'cat "{root()}$(sed -n s/^0:://p /proc/self/cgroup)/pids.max" &gt; {divided.home}/seen; '

@@ -1,6 +1,4 @@
-"""A log file that is rotated, in each way that administrators have: no line is lost, and no process keeps
-the old file.
-"""
+"""A log file is rotated, in each of the usual ways: no line is lost, and no process keeps the old file."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ def say(context: Context, word: str) -> None:
 
 
 def holders(context: Context, path: Path) -> list[str]:
-    """The names of the context's processes that have this file open."""
+    """Return the names of the processes of the context that have this file open."""
     assert context.daemon is not None
     found = []
     for pid, name in {context.daemon.pid: "keeper", **context.children()}.items():

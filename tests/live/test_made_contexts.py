@@ -1,4 +1,4 @@
-"""A context that zmsvcctl makes out of commands runs as it stands, by its name."""
+"""A context that zmsvcctl makes of commands runs without changes, by its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from waiting import wait_for
 
 @pytest.fixture
 def made(context: Context) -> Iterator[Context]:
-    """An empty directory of context files; the daemon that a test starts there is ended."""
+    """An empty directory of context files. At the end, the daemon that the test has started is stopped."""
     yield context
     context.ctl("exit", check=None)
 

@@ -1,5 +1,5 @@
-"""MAINPID= names another main process: of the same task only, and only from a process that may speak for
-it.
+"""MAINPID= makes another process of the same task the main one. Only a process that may notify for the task
+can send it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def number(file: Path) -> int:
 
 
 def upgraded(context: Context) -> tuple[int, int]:
-    """The old and the new main process, when the task has replaced it."""
+    """Return the old and the new main process, when the task has changed it."""
     program(context, "all")
     context.start("--transaction", "TX")
     old = number(context.home / "old")

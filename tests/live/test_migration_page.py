@@ -33,7 +33,7 @@ def test_every_verb_that_the_page_names_exists() -> None:
 
 
 def test_a_ported_service_has_all_that_the_page_says(context: Context, ear: Callable[..., Ear]) -> None:
-    """The right column of its table, used by one service; the other reports, for it to hear."""
+    """One service uses everything in the right column of the table. The other one sends updates to it."""
     context.service(
         "Ported",
         """

@@ -1,4 +1,4 @@
-"""A Monitor service tells at an endpoint of its own what the tasks of its transaction use of the machine."""
+"""A Monitor service publishes, at its own endpoint, the resources that the tasks of its transaction use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OLD = {
     "action": str,
     "state": str,
 }
-"""The columns of a row of 1.0, with their types."""
+"""The columns of a row of zmicroservices 1.0, with their types."""
 COSTLY = {"connections", "opened_files", "memory_map"}
 OPTIONS = "<monitor_options><opened_files>1</opened_files><open_connections>1</open_connections><memory_maps>1</memory_maps></monitor_options>"
 
@@ -70,7 +70,7 @@ class Stranger:
         self._socket.connect(endpoint)
 
     def until(self, wanted: Callable[[Rows], Any]) -> Rows:
-        """The first sample that is wanted."""
+        """Return the first sample that is wanted."""
         last: Rows = {}
         for _ in range(1000):
             assert self._socket.poll(PATIENCE * 1000), f"nothing more from the Monitor, the last was {last}"
@@ -98,7 +98,7 @@ def listen() -> Iterator[Callable[[str], Stranger]]:
 
 @pytest.fixture(autouse=True)
 def _services(home: Path) -> None:
-    """The location that a task names has to exist, even for a service that comes with zmsvc."""
+    """Make the location that a task names. It has to exist even for a service that is part of zmsvc."""
     (home / "Services").mkdir()
 
 
@@ -107,7 +107,7 @@ def pids(rows: Rows) -> dict[str, int | None]:
 
 
 def one_key_each(items: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The items of 1.0's lists of lists of objects with one key."""
+    """Return the items of the lists of lists of objects with one key that zmicroservices 1.0 has."""
     assert all(len(each) == 1 for item in items for each in item)
     return [{name: value for each in item for name, value in each.items()} for item in items]
 
@@ -183,7 +183,7 @@ def test_a_sample_has_1_0s_figures_of_every_task_of_its_transaction_that_has_a_p
 def test_a_task_without_a_process_has_no_row_and_the_rows_can_be_computed_with(
     context: Context, home: Path, listen: Callable[[str], Stranger]
 ) -> None:
-    """Calculate with each row as a consumer of 1.0 does, which fails for a text or a null."""
+    """Calculate with each row as a consumer for zmicroservices 1.0 does, which fails for a text or null."""
     context.looped("Work")
     context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon"))
     context.task("ts001", "Work")
@@ -203,7 +203,7 @@ def test_the_monitor_of_the_manual_works_as_it_stands_there(
     (port,) = free_ports(1)
     context.looped("Echo")
     context.task("ts001", "Echo")
-    # With a port that is free here, and without the half minute until the second sample.
+    # The port is a free one, and the second sample comes sooner than after half a minute.
     context.element(MONITOR.replace("6558", str(port)).replace("30.0", "0.1"))
     context.start("--transaction", TX)
     stranger = listen(f"tcp://127.0.0.1:{port}")
@@ -348,7 +348,7 @@ def test_a_monitor_with_an_invalid_configuration_fails_with_the_reason(
 def test_endless_subscriptions_do_not_fill_the_monitors_memory(
     context: Context, home: Path, listen: Callable[[str], Stranger], scheme: str
 ) -> None:
-    """All connections are ended then. A subscriber reconnects by itself and receives samples again."""
+    """All connections are closed then. A subscriber connects again by itself and receives samples again."""
     endpoint = f"ipc://{home}/monitor" if scheme == "ipc" else f"tcp://127.0.0.1:{free_ports()[0]}"
     context.task("ts001", "Monitor", config=settings(endpoint))
     context.start("--transaction", TX)

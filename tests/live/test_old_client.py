@@ -1,5 +1,5 @@
-"""A client of zmicroservices 1.0 of a few dozen lines, written from the manual and
-docs/from-zmicroservices.md: its whole life here.
+"""A client of zmicroservices 1.0 of a few dozen lines, written by the manual and docs/from-zmicroservices.md,
+works with zmsvc.
 
 It writes JSON as 1.0 did (sorted, indented, `content` first) and reads messages by the fields that 1.0 had.
 """
@@ -87,13 +87,13 @@ class OldClient:
         return dict(body["content"]["status"])
 
     def service(self, task: str) -> dict[str, Any]:
-        """As ContextInfo.GetServiceID of 1.0 looks it up: by the id of the TaskService that is stored with
-        each task.
+        """Look a task up as ContextInfo.GetServiceID of 1.0 does: by the ID of the TaskService that is stored
+        with each task.
         """
         return next(each for each in self.info["tasks"] if each["task"]["id"] == task)
 
     def services(self) -> list[str]:
-        """As ContextInfo.GetContextServices of 1.0: those whose state is a success."""
+        """Return the services as ContextInfo.GetContextServices of 1.0 does: those whose state is success."""
         return [each["service_id"] for each in self.info["tasks"] if each["state"] == "success"]
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ _REPLY = {"request": "context", "top": "top"}
 
 @pytest.fixture
 def old(home: Path) -> Iterator[tuple[Tutorial, OldClient]]:
-    """A context that the old commands have made and begun, and the client."""
+    """A context that the old commands have made and started, and the client."""
     tutorial = Tutorial(home)
     flags = {
         "service_path": str(home),
@@ -226,7 +226,7 @@ def test_on_control_hears_a_message_in_any_form_of_json(context: Context, ear: C
                     pub_socket.send(b"control @@@ " + json.dumps(body, **form).encode())  # type: ignore[arg-type]
                     heard = listener.control("updated", "ts_1")["content"]["status"]
                     assert (heard["heard"], heard["action"]) == (number, "updated"), body
-        # Of another transaction nothing is handed on, in whatever form it comes.
+        # No message of another transaction is passed on, whatever its form.
         for transaction in ("OTHER", TX):
             number += 1
             status = {"result": "success", "device_action": "track_found", "number": number}

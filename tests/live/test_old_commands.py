@@ -1,6 +1,4 @@
-"""The commands of the zmicroservices 1.0 manual, step by step as it shows them, over the scripts of the
-old names.
-"""
+"""The commands of the zmicroservices 1.0 manual, step by step, by the scripts with the old names."""
 
 from __future__ import annotations
 
@@ -89,7 +87,7 @@ def tutorial(home: Path) -> Iterator[Tutorial]:
 
 
 def created(tutorial: Tutorial) -> None:
-    """The manual's first command, flag for flag."""
+    """Run the first command of the manual, with the same flags."""
     tutorial.run(
         "create_service.py",
         f"--service_path={tutorial.home}",
@@ -115,7 +113,7 @@ def listening(tutorial: Tutorial, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def begun(tutorial: Tutorial, file: str) -> subprocess.Popen[bytes]:
-    """service_context.py when its device can be reached."""
+    """Start service_context.py, and wait until its device accepts connections."""
     context = tutorial.begin_context(file)
     assert context.stdout is not None
     line = wait_for_line(context.stdout, "conf_command.py")
@@ -127,7 +125,7 @@ def begun(tutorial: Tutorial, file: str) -> subprocess.Popen[bytes]:
 
 
 def states(tutorial: Tutorial) -> dict[str, tuple[str, int | None]]:
-    """Action and PID of each task, as `state request` tells them."""
+    """Return the action and the PID of each task, by a `state` request."""
     tasks = tutorial.ask(*STATE, "--action=request")["content"]["tasks"]
     return {task["service_id"]: (task["action"], task["pid"]) for task in tasks}
 
@@ -162,7 +160,7 @@ def test_the_tutorial_from_create_to_exit(tutorial: Tutorial) -> None:
     assert first == f"+ Connecting endpoint [tcp://127.0.0.1:{tutorial.pub_port}] in topic [context]"
     assert second.startswith("+ Sending message of [")
     assert second.endswith("e] bytes")
-    # The task's first result, on the bus for everyone.
+    # This is the first result of the task, on the bus.
     assert shows.stdout is not None
     wait_for_line(shows.stdout, '"shout":')
     assert shows.wait(PATIENCE) == 0
@@ -184,7 +182,7 @@ def test_an_order_right_after_service_context_was_begun_is_carried_out(tutorial:
 def test_an_order_waits_for_the_supervisor_and_is_not_sent_when_none_comes(tutorial: Tutorial) -> None:
     created(tutorial)
     context = begun(tutorial, ECHO)
-    # A keeper that stands still replaces no supervisor; the device goes on.
+    # A stopped keeper does not replace the supervisor; the device goes on.
     context.send_signal(signal.SIGSTOP)
     os.kill(supervisor := supervisor_of(context), signal.SIGKILL)
     wait_for_end(supervisor)
@@ -225,7 +223,7 @@ def test_the_exit_of_1_0_with_the_context_for_a_task_ends_the_context(tutorial: 
 
 
 def supervisor_of(keeper: subprocess.Popen[bytes]) -> int:
-    """The child that is the supervisor."""
+    """Return the child that is the supervisor."""
     children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()
     (pid,) = [
         int(child) for child in children if b"zmsvc.supervisor" in Path(f"/proc/{child}/cmdline").read_bytes()
@@ -243,7 +241,7 @@ def test_orders_of_the_manual_start_stop_and_restart(tutorial: Tutorial) -> None
         tutorial.conf(*name, f"--context_file={ECHO}", f"--transaction={TX}", f"--action={action}", *more)
 
     def now(word: str) -> int | None:
-        """PID when the task's last word is this one."""
+        """Return the PID of the task if its last action is this one."""
         return wait_for(
             lambda: [pid for action, pid in [states(tutorial)["ts_100"]] if action in (word, "updated")]
         )[0]
@@ -261,7 +259,7 @@ def test_orders_of_the_manual_start_stop_and_restart(tutorial: Tutorial) -> None
     assert now("stopped") is None
     order("start", name=("--service_name=all",))
     wait_for_line(shows.stdout, '"started"')
-    # One task, as the file has it.
+    # This is one task, in the form of the file.
     order(
         "stop", "--use_file", "--task_id=ts_100", name=("--service_name=process", "--service_id=context001")
     )
@@ -294,7 +292,7 @@ def test_context_information_is_published_on_state_for_everyone(tutorial: Tutori
     tutorial.conf(*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
     wait_for(lambda: states(tutorial)["ts_100"][1])
     shows = listening(tutorial, "--topic=state", "--action=reply_context", "--count=1")
-    # The manual's own command: it knows no more than where to publish, so it cannot wait for the reply.
+    # This command of the manual names only the endpoint to publish at, so it cannot wait for the reply.
     asked = tutorial.conf(*STATE, "--action=request")
     assert len(asked.stdout.splitlines()) == 2
     assert shows.stdout is not None
@@ -340,7 +338,7 @@ def test_many_services_at_once_from_the_manuals_file_run_together(tutorial: Tuto
         f"--transaction={TX}",
         "--action=start",
     )
-    # Empty rules do nothing, and entry_action on_start is that of all four.
+    # Empty rules do nothing, and all four have entry_action on_start.
     wait_for(lambda: all(pid for _, pid in states(tutorial).values()))
     assert list(states(tutorial)) == ["ts_100", "ts_101", "ts_102", "ts_103"]
 

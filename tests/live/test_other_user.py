@@ -1,5 +1,5 @@
-"""Inheritance of a task: the umask of the caller, and, as another user, nothing about the person who started
-the daemon.
+"""A task inherits the umask of the caller, and, as another user, nothing about the person who has started the
+daemon.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def told(context: Context, task: str) -> list[str]:
-    """Return the output of the task's shell, from the log of the daemon."""
+    """Return the output of the shell of the task, from the log of the daemon."""
     marker = f"{task}-of-this-test"
 
     def lines() -> list[str]:
@@ -161,7 +161,7 @@ def test_capabilities_that_the_daemon_has_for_other_users_reach_no_task(context:
     give(context.home, owner)
     context.home.chmod(0o755)
     context.wrapper = [*command(owner), f"--inh-caps={CAPABLE}", f"--ambient-caps={CAPABLE}"]
-    # It cannot tell us that it is ready: the socket for that is root's.
+    # The task cannot send READY=1, because the notify socket belongs to root.
     context.start("--transaction", "T", ready=False)
     wait_for((context.runtime / context.name / "control.sock").exists)
     wait_for(lambda: [task["state"] for task in context.tasks("T").values()] == ["active"] * 5)
@@ -183,8 +183,8 @@ def test_capabilities_that_the_daemon_has_for_other_users_reach_no_task(context:
 def test_a_task_of_another_user_has_neither_the_terminal_nor_the_log(
     by_hand: Context, detached: bool
 ) -> None:
-    """It may not cut off the log, write as another task, nor read what the person types (findings:
-    `ftruncate` of its standard error).
+    """The task may neither truncate the log by its standard error (ftruncate), nor write as another task, nor
+    read the input of the terminal.
     """
     target = by_hand.home / "attack"
     target.touch()

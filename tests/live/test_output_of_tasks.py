@@ -21,7 +21,7 @@ HEAD = re.compile(r"\d{4}-\d\d-\d\dT\S+ (\S+)\[(\d+)\] (?:(\S+) )?([A-Z]+): (.*)
 
 
 def lines(context: Context) -> list[tuple[str, str, str, str]]:
-    """Identifier, `TRANSACTION/TASK`, level and text of all entries in the log file."""
+    """Return identifier, `TRANSACTION/TASK`, level and text of all entries in the log file."""
     found = []
     for line in log_file(context).read_text(errors="replace").splitlines():
         if match := HEAD.fullmatch(line):
@@ -34,7 +34,7 @@ def log_file(context: Context) -> Path:
 
 
 def output_process(context: Context) -> int:
-    """The PID of the process that reads the pipes, once it has its name."""
+    """Return the PID of the output process, when it has set its name."""
     return wait_for(
         lambda: next((pid for pid, name in context.children().items() if name == "zmsvc-output"), 0)
     )
@@ -132,7 +132,7 @@ def test_the_last_line_of_a_dying_task_is_logged(context: Context) -> None:
 
 
 def test_logs_and_status_show_the_lines_of_the_task_itself(context: Context) -> None:
-    """As users of Supervisor and Docker look for a program's output: by its name."""
+    """Users of Supervisor and Docker look for the output of a program by its name."""
     command(
         context,
         "alpha",
@@ -220,7 +220,7 @@ def test_an_output_process_that_dies_is_replaced_and_no_task_notices(context: Co
 
 
 def test_an_output_process_that_hangs_is_replaced(context: Context) -> None:
-    """The keeper asks at each sign of life of the supervisor; what asks here are short ones."""
+    """The keeper sends a ping with each WATCHDOG=1 of the supervisor, which comes often here."""
     command(
         context,
         "ts",
@@ -272,7 +272,7 @@ def test_the_last_lines_of_the_context_are_written_before_the_daemon_ends(contex
 
 @contextlib.contextmanager
 def followed(context: Context, *words: str) -> Iterator[Callable[[], str]]:
-    """`logs -f`; what is given returns the next line that it prints."""
+    """Run `logs -f`. Yield a function that returns the next line of its output."""
     command_line = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", context.name, "logs", "-f", *words]
     process = subprocess.Popen(command_line, env=context.environment, stdout=subprocess.PIPE, bufsize=0)
     assert process.stdout is not None
@@ -286,7 +286,7 @@ def followed(context: Context, *words: str) -> Iterator[Callable[[], str]]:
 
 
 def test_a_daemon_with_an_unread_standard_error_continues(context: Context) -> None:
-    """As `zmsvcd NAME | less`, or a terminal after Ctrl-S: neither keeper, supervisor nor tasks wait for
+    """With `zmsvcd NAME | less`, or a terminal after Ctrl-S, neither keeper nor supervisor nor tasks wait for
     the reader.
     """
     command(context, "ts", "while :; do seq 100000; sleep 0.1; done")

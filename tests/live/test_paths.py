@@ -1,4 +1,4 @@
-"""No directory of another user, and no link that one has left, leads zmsvcd or zmsvcctl to other files."""
+"""Neither a directory of another user nor a link of one leads zmsvcd or zmsvcctl to other files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ DAEMON = [sys.executable, "-P", "-m", "zmsvc.keeper"]
 
 @pytest.fixture
 def victim(context: Context) -> Iterator[int]:
-    """A user who starts the context without XDG_RUNTIME_DIR, as after `su`, in cron or by ssh without
-    pam_systemd.
+    """Yield a user who starts the context without XDG_RUNTIME_DIR, as after `su`, in cron, or over ssh
+    without pam_systemd.
     """
     uid = others(1)[0]
     context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
@@ -175,8 +175,8 @@ def root_starts(context: Context, *options: str) -> subprocess.CompletedProcess[
 def test_root_who_starts_a_context_of_another_user_follows_none_of_its_links(
     context: Context, place: str, links: tuple[str, str], options: tuple[str, ...]
 ) -> None:
-    """The unit runs as zmsvc, and /var/lib/zmsvc/NAME and /run/zmsvc/NAME are its own: a task of it can
-    leave links there.
+    """The unit runs as zmsvc, and /var/lib/zmsvc/NAME and /run/zmsvc/NAME belong to that user, so one of its
+    tasks can leave links there.
     """
     owner = others(1)[0]
     context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
@@ -206,7 +206,7 @@ def test_root_who_starts_a_context_of_another_user_follows_none_of_its_links(
 
 @pytest.mark.parametrize("name", ["zmsvcd.log", "zmsvcd.lock", "zmsvcd.pid", "state.db"])
 def test_a_link_in_a_directory_of_ours_is_not_followed(context: Context, name: str) -> None:
-    """One that was left there while the directory belonged to another user."""
+    """The link was left there while the directory belonged to another user."""
     context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
     (context.home / "Services").mkdir()
     place = context.home / ("run" if name in ("zmsvcd.lock", "zmsvcd.pid") else "state") / context.name
@@ -247,7 +247,7 @@ def test_a_link_in_the_place_of_a_file_beside_the_state_file_is_not_followed(
 def test_a_runtime_directory_of_another_user_is_refused_by_zmsvcd_and_zmsvcctl(
     context: Context, victim: int
 ) -> None:
-    """XDG_RUNTIME_DIR may be left from another user's session."""
+    """XDG_RUNTIME_DIR may be that of the session of another user."""
     directory = context.home / "xdg"
     directory.mkdir()
     give(directory, victim + 1)
