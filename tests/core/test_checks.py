@@ -378,3 +378,9 @@ def test_after_and_requires_of_an_unknown_task_are_faults() -> None:
     (fault,) = faults([task("ts_1", requires=("ts_2",), after=()), task("ts_22")], {})
     assert fault.text.startswith("<requires> names 'ts_2', expected the id of a task of this context")
     assert (fault.task, fault.option, fault.word) == (0, "requires", "ts_2")
+
+
+def test_a_required_task_is_reached() -> None:
+    tasks = (task("a", requires=("b",)), task("b", entry=False))
+    assert not any("it waits for a rule" in text for text in warned(*tasks))
+    assert any("it waits for a rule" in text for text in warned(task("a", after=("b",)), tasks[1]))

@@ -326,6 +326,11 @@ def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
         yield ConfigWarning(task=without[0], text=text)
 
 
+def _started_by(task: TaskService) -> list[str]:
+    """Return the tasks that this one starts, by its rules or because it requires them."""
+    return [*(rule.call for rule in task.rules if rule.action in _STARTING), *task.requires]
+
+
 def _unreachable(context: Context) -> Iterator[ConfigWarning]:
     tasks = context.as_written
     reached = {task.id for task in tasks.values() if task.entry}
@@ -337,10 +342,10 @@ def _unreachable(context: Context) -> Iterator[ConfigWarning]:
         reached |= {rule.call for rule in context.on_any_fail if rule.action in _STARTING}
     waiting = list(reached)
     while waiting:
-        called = {rule.call for rule in tasks[waiting.pop()].rules if rule.action in _STARTING} - reached
+        called = {*_started_by(tasks[waiting.pop()])} - reached
         reached |= called
         waiting += called
-    callers = Counter(rule.call for task in tasks.values() for rule in task.rules if rule.action in _STARTING)
+    callers = Counter(name for task in tasks.values() for name in _started_by(task))
     for task in tasks.values():
         if task.id not in reached:
             why = "only tasks that nothing starts call it" if callers[task.id] else "no rule starts it"

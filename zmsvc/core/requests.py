@@ -329,7 +329,8 @@ def leave(draft: Draft, order: Requested) -> None:
     elif order.now:
         draft.record(("", ""), "requested", verb="kill", by=order.origin.by, uid=order.origin.uid)
         for key in keys:
-            apply(draft, key, TaskEvent.PROCEED)
+            if draft.tasks[key].sub_state is SubState.STOP_AFTER:
+                apply(draft, key, TaskEvent.PROCEED)
             if draft.tasks[key].sub_state in (SubState.STOP_SIGTERM, SubState.FINAL_SIGTERM):
                 # The operator has given the order again, with `now`: no task has the rest of its stop
                 # timeout.

@@ -551,7 +551,8 @@ class ServiceOptions:
             or
             .Li stop-after
             and the tasks that are waited for.
-            The order holds for orders, rules, restarts, reloads, and starts of the context.
+            The order holds for orders, rules, restarts, reloads, and starts of the context; tasks that a
+            reload removes are asked to end at once.
             .Li start_timeout
             counts from the fork, as always.
             A ring is a fault of the file.
