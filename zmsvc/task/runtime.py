@@ -76,7 +76,6 @@ class TaskRuntime:
         self._fed_at = -math.inf
         self._updates = Updates(status_sink, stop)
         self._loaded = False
-        self.service: TaskService | None = None
         self._service: TaskService | None = None
         """The service, when it receives messages."""
         self._subscription: Subscription | None = None
@@ -235,7 +234,8 @@ class TaskRuntime:
         # Until here SIGTERM has its default action: an import that hangs has nothing to release, and could
         # not see a stop request.
         self._stop.listen()
-        service = self.service = instantiate(service_class, self)
+        service = instantiate(service_class, self)
+        self.made(service)
         task = service.task = instantiate(service.task_class, self)
         if isinstance(task, LoopedTask):
             task.interval = interval_of(self.config, task.interval)
@@ -277,6 +277,11 @@ class TaskRuntime:
             self._stop.interruptible = False
             if self._subscription is None and subscription is not None:
                 subscription.close()
+
+    def made(self, service: TaskService) -> None:
+        """Do nothing. A simulation keeps the service. Here a reference would make a cycle, and the
+        descriptors of the stop request would stay open until a collection.
+        """
 
     def _read_settings(self, task_class: type[Task]) -> None:
         if task_class.settings_class is not None:

@@ -305,6 +305,10 @@ class _Runtime(TaskRuntime):
     """The runtime of a task, which keeps its exception."""
 
     error: BaseException | None = None
+    service: TaskService | None = None
+
+    def made(self, service: TaskService) -> None:
+        self.service = service
 
     def failed(self, error: BaseException, *, report: bool = True) -> int:
         status = super().failed(error, report=report)
