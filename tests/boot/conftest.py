@@ -1,4 +1,4 @@
-"""One machine with zmsvc installed for all boot tests, and contexts on it that leave nothing to the next
+"""One machine with zmsvc installed, for all boot tests, and contexts on it that leave nothing for the next
 test.
 """
 
@@ -21,8 +21,8 @@ _MACHINE = pytest.StashKey[Machine]()
 
 @pytest.fixture(scope="session")
 def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """`make install` in the overlay, then the boot. Nothing of the checkout is there afterwards but what
-    was installed.
+    """Run `make install` in the overlay, then boot. Afterwards the machine has nothing of the checkout but
+    the installed files.
     """
     need(os.geteuid() == 0, "only root can boot a machine")
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
@@ -64,13 +64,13 @@ def context(machine: Machine) -> Callable[..., Installed]:
 
 @pytest.fixture
 def echo(context: Callable[..., Installed]) -> Installed:
-    """The EchoAction context as `make install` left it."""
+    """The EchoAction context, as `make install` has left it."""
     return context("EchoAction")
 
 
 @pytest.fixture
 def talker(context: Callable[..., Installed]) -> Installed:
-    """A started context with one entry task that talks and one that waits for a rule."""
+    """A started context with an entry task that prints, and a task that waits for a rule."""
     installed = context("Talk", task("ts_100", "Talker"), task("ts_101", "Talker", entry=False))
     installed.start()
     return installed
@@ -78,7 +78,7 @@ def talker(context: Callable[..., Installed]) -> Installed:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """A failure here is understood from the machine's journal, so that is part of the report."""
+    """Add the journal of the machine to the report of a failure."""
     report = (yield).get_result()
     machine = item.config.stash.get(_MACHINE, None)
     if report.failed and machine and {"machine", "booted"} & set(getattr(item, "fixturenames", ())):

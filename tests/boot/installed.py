@@ -76,7 +76,9 @@ def task(
     entry: bool = True,
     configuration: str = "",
 ) -> str:
-    """A TaskService element; `rules` is what stands in its state, `service` its time limits."""
+    """Return a TaskService element. `rules` is the content of its `<state>`, `service` that of its
+    `<service>`.
+    """
     return f"""
     <TaskService id="{name}" topic="process" instance="{instance}" serviceType="Process">
         <Task>
@@ -103,7 +105,7 @@ class Installed:
         return f"zmsvc@{self.name}.service"
 
     def configure(self, *tasks: str) -> None:
-        """Writes the context file; the endpoints lie in the runtime directory."""
+        """Write the context file. Its endpoints are in the runtime directory."""
         self.machine.put(
             f"/etc/zmsvc/Context-{self.name}.xml",
             f"""<Context>
@@ -126,29 +128,29 @@ class Installed:
         return self.machine.sh(f"zmsvcctl -c {self.name} {' '.join(arguments)}", check=check).stdout
 
     def show(self, prop: str) -> str:
-        """A property of the unit."""
+        """Return a property of the unit."""
         return self.machine.sh(f"systemctl show --value -p {prop} {self.unit}").stdout.strip()
 
     def status(self) -> dict[str, Any]:
-        """The context in `zmsvcctl --json status`."""
-        # The status is 3 when something is not active; what is printed is the same.
+        """Return the context in `zmsvcctl --json status`."""
+        # The exit status is 3 if something is not active. The output is the same.
         contexts = json.loads(self.ctl("--json", "status", check=False) or '{"contexts": []}')["contexts"]
         assert contexts, f"{self.name} does not answer"
         answer: dict[str, Any] = contexts[0]
         return answer
 
     def tasks(self) -> dict[tuple[str, str], dict[str, Any]]:
-        """The tasks in the status, by transaction and id."""
+        """Return the tasks in the status, by transaction and ID."""
         return {
             (one["id"], each["id"]): each for one in self.status()["transactions"] for each in one["tasks"]
         }
 
     def pids(self) -> dict[tuple[str, str], int]:
-        """The active tasks' processes, by transaction and id."""
+        """Return the PIDs of the active tasks, by transaction and ID."""
         return {key: each["pid"] for key, each in self.tasks().items() if each["state"] == "active"}
 
     def processes(self) -> Sequence[int]:
-        """Every process in the unit's control group and below."""
+        """Return every process in the control group of the unit and below."""
         group = self.show("ControlGroup")
         if not group:
             return []
@@ -158,12 +160,12 @@ class Installed:
         return [int(line) for line in listed.stdout.split()]
 
     def entries(self, *matches: str) -> list[dict[str, Any]]:
-        """The journal's entries for the matches, all fields."""
+        """Return the entries of the journal for the matches, with all fields."""
         return [json.loads(line) for line in self.machine.journal(*matches, output="json").splitlines()]
 
 
 def processes_of_user(machine: Machine, user: str = "zmsvc") -> set[int]:
-    """Every process of a user on the machine that runs, whatever its control group or parent is."""
+    """Return every running process of a user of the machine, whatever its control group or parent is."""
     listed = (
         line.split() for line in machine.sh(f"ps -u {user} -o pid=,stat=", check=False).stdout.splitlines()
     )
@@ -171,5 +173,5 @@ def processes_of_user(machine: Machine, user: str = "zmsvc") -> set[int]:
 
 
 def alive(machine: Machine, pids: Sequence[int]) -> list[int]:
-    """Those of the processes that are still there."""
+    """Return those of the processes that still exist."""
     return [pid for pid in pids if machine.sh(f"test -e /proc/{pid}", check=False).returncode == 0]

@@ -1,10 +1,11 @@
-"""A machine to test on: this machine's own systemd, journald and D-Bus, booted in namespaces over a
-throw-away overlay of /, or those of another distribution that lies in a directory.
+"""A machine to test on: systemd, journald and D-Bus of this machine, booted in namespaces over a temporary
+overlay of /, or those of another distribution in a directory.
 
 $ZMSVC_BOOT_TREE names another directory than /, such as a Debian in a folder (scripts/suite.py).
 
-It needs root, takes a third of a second, has no network, and nothing on the host changes. It knows nothing of
-zmsvc. When the process that made it is killed, it is killed too, and its mounts vanish with its namespaces.
+It needs root, boots in a third of a second, has no network, and changes nothing on the host. This module does
+not use zmsvc. When the process that made the machine is killed, the machine is killed, too, and its mounts
+end with its namespaces.
 """
 
 from __future__ import annotations
@@ -60,22 +61,22 @@ class Machine:
 
     @property
     def root(self) -> Path:
-        """The machine's file system as seen from here."""
+        """Return the root of the file system of the machine, as a path of this process."""
         return Path(f"/proc/{self.pid}/root")
 
     def sh(
         self, command: str, *, check: bool = True, timeout: float = 60, user: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """Runs a shell command inside, as root or `user`; it fails the test when its status is not 0,
-        unless `check` is False.
+        """Run a shell command on the machine, as root or `user`. Unless `check` is False, the test fails if
+        the status is not 0.
         """
         become = f"setpriv --reuid {user} --regid {user} --init-groups" if user else ""
         enter = (
             f"nsenter -t {self.pid} -m -u -i -n -p -C -r -w env -i TERM=dumb LANG=C.UTF-8 HOME=/root "
             f"PATH={_PATH} {become}"
         )
-        # The command is moved into the machine's control group first, so that one which hangs dies with the
-        # machine.
+        # The command is moved into the control group of the machine first, so that a command that hangs ends
+        # with the machine.
         done = subprocess.run(
             [
                 "sh",
@@ -97,19 +98,19 @@ class Machine:
         return done
 
     def put(self, path: str, text: str, mode: int = 0o644) -> None:
-        """Writes a file inside; common leading blanks are taken off the text."""
+        """Write a file on the machine. Common leading blanks of the text are removed."""
         file = self.root / path.lstrip("/")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(textwrap.dedent(text))
         file.chmod(mode)
 
     def journal(self, *matches: str, output: str = "short-precise") -> str:
-        """Return what journalctl prints for the matches."""
+        """Return the output of journalctl for the matches."""
         quoted = " ".join(f"'{match}'" for match in matches)
         return self.sh(f"journalctl --no-pager --quiet --output={output} {quoted}", check=False).stdout
 
     def close(self) -> None:
-        """Kills all of it, PID 1 first of all; the mounts go with the namespaces."""
+        """Kill all processes of the machine, PID 1 first. The mounts end with the namespaces."""
         if self._groups.exists():
             (self._groups / "cgroup.kill").write_text("1")
         if hasattr(self, "_process"):
@@ -128,12 +129,11 @@ class Machine:
         self.close()
 
     def _make_groups(self) -> int:
-        """Make the machine's control groups. Returns a descriptor that holds them: the groups of a process
-        that was killed are free.
-
-        A PID would not tell, for that process may be in another PID namespace.
+        """Make the control groups of the machine. Return a descriptor that has them locked, so that groups
+        whose process was killed are found to be free. A PID would not show that, since it may be one of
+        another PID namespace.
         """
-        for old in self._groups.parent.glob("zmtest-*"):  # empty directories are all that a killed run leaves
+        for old in self._groups.parent.glob("zmtest-*"):  # a killed run leaves only empty directories
             with contextlib.suppress(OSError):
                 os.close(_held(old))
                 _remove_groups(old)
@@ -144,8 +144,8 @@ class Machine:
         return held
 
     def _boot(self, prepare: tuple[str, ...], checkout: Path, lower: Path, patience: float) -> int:
-        """Return the host's number of the machine's PID 1 when systemd has reported that the boot is
-        finished.
+        """Return the PID on the host of PID 1 of the machine, when systemd has reported the end of the
+        boot.
         """
         work = self._directory / "work"
         work.mkdir()
@@ -154,7 +154,7 @@ class Machine:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as booted, output.open("wb") as log:
             booted.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             booted.bind(address)
-            # setpriv: when the thread that started it dies, so does all of the machine.
+            # setpriv: when the thread that started the machine ends, all of the machine ends.
             start = (
                 'echo 0 > "$0"; exec setpriv --pdeathsig KILL unshare --mount --propagation private sh "$@"'
             )
@@ -179,15 +179,15 @@ class Machine:
             pid = _ready(booted, self._process, patience)
         if not pid:
             raise RuntimeError(f"cannot boot a machine:\n{output.read_text(errors='replace')}")
-        # The group that is the machine's root may hold no process of ours, or no controller could be enabled
-        # there.
+        # The root group of the machine must have no process of ours, because otherwise no controller could be
+        # enabled there.
         (self._groups / "outside/cgroup.procs").write_text(str(self._process.pid))
         (self._groups / "machine/commands").mkdir()
         return pid
 
 
 def _ready(booted: socket.socket, process: subprocess.Popen[bytes], patience: float) -> int:
-    """Return the process that sent READY=1, or 0 if `process` ended or the patience did before."""
+    """Return the process that sent READY=1, or 0 if `process` has ended before, or the time."""
     until = time.monotonic() + patience
     pidfd = os.pidfd_open(process.pid)
     try:
@@ -203,7 +203,7 @@ def _ready(booted: socket.socket, process: subprocess.Popen[bytes], patience: fl
 
 
 def _cgroup_base() -> Path:
-    """Where the host has cgroup v2."""
+    """Return the directory of cgroup v2 on the host."""
     for base in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")):
         if (base / "cgroup.procs").exists():
             return base
@@ -222,7 +222,7 @@ def _held(directory: Path) -> int:
 
 
 def _remove_groups(top: Path) -> None:
-    """A control group can be removed when its last process is gone, which the kernel tells by a change of
+    """Remove control groups when their last processes have ended, which the kernel reports by a change of
     cgroup.events.
     """
     for directory, _, _ in os.walk(top, topdown=False):

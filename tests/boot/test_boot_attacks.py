@@ -15,8 +15,9 @@ from machine import Machine
 from waiting import wait_for
 
 SLOWER = 10.0
-"""Seconds by which an attack may slow a stop down here. Tasks wait for a device that hangs for up to 2 s, to
-send what is unsent; the rest is for a busy machine. In 1.0 an attack held up the stop until its limit, 90 s.
+"""Seconds by which an attack may delay a stop here. Tasks wait for a device that hangs for up to 2 s, to send
+queued messages. The rest is for a busy machine. With zmsvc 1.0 an attack delayed the stop up to its limit of
+90 s.
 """
 PLACES = {
     "ipc": ("ipc:///run/zmsvc/Talk/front", "ipc:///run/zmsvc/Talk/back"),
@@ -115,7 +116,7 @@ def talk(context: Callable[..., Installed], machine: Machine) -> Iterator[Instal
 
 
 def stop(talk: Installed) -> float:
-    """Stop it and return how many seconds that took. Nothing may be left of it."""
+    """Stop the context, check that nothing of it is left, and return the seconds that this took."""
     pids = talk.processes()
     assert len(pids) >= 5, "it runs"
     began = time.monotonic()

@@ -12,7 +12,7 @@ from waiting import wait_for
 
 
 def kill(machine: Machine, pid: int) -> None:
-    """With SIGKILL; a PID of 0 would be the test's own process group."""
+    """Send SIGKILL. The PID must not be 0, which would be the process group of the test."""
     assert pid > 1
     machine.sh(f"kill -KILL {pid}")
 
@@ -48,7 +48,8 @@ def test_a_killed_keeper_takes_all_along_and_systemd_starts_the_context_afresh(t
     wait_for(lambda: talker.show("NRestarts") == "1" and talker.show("ActiveState") == "active")
     assert alive(talker.machine, before) == []
     assert talker.pids().keys() == tasks.keys(), "what was active is active again, once"
-    # Not at once: between the two looks a program that the task ran may have ended. An orphan would stay.
+    # This may take a moment: between the two questions a program of the task may have ended. An orphan would
+    # stay.
     wait_for(lambda: processes_of_user(talker.machine) == set(talker.processes()))
 
 

@@ -77,7 +77,7 @@ COMMAND = """
 
 @pytest.fixture
 def probed(context: Callable[..., Installed], machine: Machine) -> Iterator[Probed]:
-    """Starts a context with drop-ins, and gives what its task found out."""
+    """Start a context with drop-ins, and return the findings of its task."""
     machine.put("/etc/zmsvc/services/Prober/__init__.py", "")
     machine.put("/etc/zmsvc/services/Prober/ServiceProber.py", PROBER)
     started: list[Installed] = []
@@ -92,7 +92,7 @@ def probed(context: Callable[..., Installed], machine: Machine) -> Iterator[Prob
         machine.sh("systemctl daemon-reload")
         installed.start()
         told = found(installed)
-        # The bus works, too: the order comes over it.
+        # The bus works, too, since the order comes over it.
         order = {
             "header": {
                 "service_transaction": "T",
@@ -186,7 +186,9 @@ PLACES = {
 def test_contexts_are_separated(
     probed: Probed, context: Callable[..., Installed], machine: Machine, drop_in: str
 ) -> None:
-    """Without it a task of one context reads the state and the keys of another, and ends it."""
+    """Without the drop-in, a task of one context can read the state and the keys of another one, and end
+    it.
+    """
     if drop_in == "own-user.conf":
         machine.sh("useradd --system --no-create-home --shell /usr/sbin/nologin zmsvc-Probe", check=False)
     other = context("Other", task("ts_100", "Talker"))

@@ -1,5 +1,5 @@
-"""`make install DESTDIR=`, as a packager runs it: everything names the place where it will be, and
-uninstall takes all of it away.
+"""`make install DESTDIR=`, as a packager runs it: files name the directories in which they will be, and
+uninstall removes all of them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def files(directory: Path) -> list[Path]:
 
 
 def test_nothing_names_the_staging_directory(stage: Path) -> None:
-    # pip notes where it found the package, which is a directory that is gone by now.
+    # pip notes the directory in which it found the package, which has been removed by now.
     naming = [
         path for path in files(stage) if bytes(stage) in path.read_bytes() and path.name != "direct_url.json"
     ]

@@ -19,7 +19,7 @@ WITH_FIELDS = SAID[:3]
 
 
 def said(talker: Installed, *matches: str) -> list[dict[str, Any]]:
-    """The entries that the matches find, once each of SAID is in the journal."""
+    """Return the entries for the matches, when each of SAID is in the journal."""
     wait_for(lambda: all(text in talker.machine.journal("-u", talker.unit, output="cat") for text in SAID))
     return talker.entries(*matches)
 

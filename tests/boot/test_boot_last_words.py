@@ -10,11 +10,11 @@ from installed import Installed
 from waiting import wait_for
 
 ROUNDS = 100
-"""Deaths of each kind."""
+"""The number of ends of each kind."""
 
 
 def command(name: str, number: int, script: str) -> str:
-    """A Command that a shell runs."""
+    """Return a Command that a shell runs."""
     return f"""
     <TaskService id="{name}{number}" topic="process" instance="Dies" serviceType="Command">
         <Task>

@@ -23,7 +23,7 @@ ALL = "".join(f"<{option}>{text}</{option}>" for option, (text, _, _) in LIMITS.
 
 
 def assert_limited(machine: Machine, pid: int) -> None:
-    """Each limit is in its file, or the journal has the reason why it is not."""
+    """Check that each limit is in its file, or that the journal has the reason."""
     group = "/sys/fs/cgroup" + machine.sh(f"sed -n s/^0:://p /proc/{pid}/cgroup").stdout.strip()
     unit = group.partition("/tasks/")[0]
     controllers = machine.sh(f"cat {unit}/cgroup.controllers").stdout.split()

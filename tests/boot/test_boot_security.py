@@ -68,7 +68,7 @@ def test_the_exposure_is_what_the_readme_says(echo: Installed) -> None:
         (ROOT / "README.md").read_text(),
     )
     assert quoted
-    # Every version of systemd weighs a little differently.
+    # The result differs a little between versions of systemd.
     if quoted[2] == echo.machine.sh("systemctl --version").stdout.split()[1]:
         assert measured[1] == quoted[1]
 
@@ -99,7 +99,9 @@ def test_only_the_owner_root_and_the_group_may_give_orders(talker: Installed) ->
 def test_over_loopback_tcp_without_keys_only_members_give_orders(
     context: Callable[..., Installed], machine: Machine
 ) -> None:
-    """The gate works within the unit's confinement and reads the members of the group from the user database."""
+    """The gate works in the confinement of the unit, and reads the members of the group from the user
+    database.
+    """
     sh = machine.sh
     sh(
         "useradd --no-create-home member; usermod -aG zmsvc member; useradd --no-create-home stranger",
@@ -133,7 +135,9 @@ def test_over_loopback_tcp_without_keys_only_members_give_orders(
 def test_keys_of_root_serve_a_context_and_tasks_that_cannot_read_them(
     keyed: Installed, machine: Machine
 ) -> None:
-    """Tcp, a task of another user, and a Monitor of another user that answers with the key of the device."""
+    """These are a tcp endpoint, a task of another user, and a Monitor of another user that answers with the
+    key of the device.
+    """
     monitor = "<service><endpoint>tcp://127.0.0.1:6558</endpoint><frequency_s>0.2</frequency_s></service>"
     tasks = (
         task("ts_100", "Talker", service="<user>nobody</user><group>zmsvc</group>"),
@@ -150,7 +154,7 @@ def test_keys_of_root_serve_a_context_and_tasks_that_cannot_read_them(
         "CAP_CHOWN\n"
         "AmbientCapabilities=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n",
     )
-    # Root without its capabilities is a user like any other.
+    # Root without capabilities is like any other user.
     machine.sh("chown root /etc/zmsvc/keys/Talk/*.key_secret; systemctl daemon-reload")
     try:
         keyed.start()

@@ -1,4 +1,4 @@
-"""systemctl on a context: start, stop, reload, the target, and what becomes of a bad context file."""
+"""systemctl with a context: start, stop, reload, the target, and a bad context file."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Tasks that share a process have one control group together, which is gone when the last of them has
-ended.
-"""
+"""Tasks that share a process have one control group, which is removed when the last of them has ended."""
 
 from __future__ import annotations
 

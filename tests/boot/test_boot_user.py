@@ -67,7 +67,7 @@ def test_stop_leaves_no_process_of_a_users_context(user: User) -> None:
 
 
 def test_units_of_pip_users_run_what_was_installed(user: User) -> None:
-    """`make install` made a virtual environment, as pip users have; its own units are taken away."""
+    """`make install` makes a virtual environment, as pip users have. Its own units are removed here."""
     taken = "/usr/local/lib/systemd/user/zmsvc@.service"
     user.machine.sh(f"mv {taken} {taken}.away")
     try:
@@ -86,8 +86,8 @@ def test_units_of_pip_users_run_what_was_installed(user: User) -> None:
 
 
 def test_units_of_the_system_run_what_was_installed(machine: Machine) -> None:
-    """As after `pip install` into a virtual environment for all users: no unit is there, and the commands
-    that are printed suffice.
+    """This is as after `pip install` into a virtual environment for all users: there is no unit, and the
+    printed commands are sufficient.
     """
     machine.sh(
         "mkdir /tmp/away && cd /usr/local/lib && mv systemd/system sysusers.d tmpfiles.d /tmp/away && "

@@ -50,15 +50,15 @@ class User:
         return {each["id"]: each["pid"] for each in tasks if each["state"] == "active"}
 
     def group(self, pid: int) -> str:
-        """The cgroup of a process, from the unit's own on."""
+        """Return the cgroup of a process, relative to that of the unit."""
         path = self.machine.sh(f"cat /proc/{pid}/cgroup").stdout.strip()
         return path.partition("/zmsvc@Mine.service/")[2]
 
 
 @contextmanager
 def lingering(machine: Machine, *tasks: str) -> Iterator[User]:
-    """A new user with the context Mine, which has these tasks and is not started; afterwards nothing of
-    the user is there.
+    """Yield a new user with the context Mine, which has these tasks and does not run. Remove the user
+    afterwards.
     """
     pam = machine.sh(
         "ls /lib/*/security/pam_systemd.so /usr/lib*/security/pam_systemd.so", check=False

@@ -50,7 +50,7 @@ def test_the_bus_knows_no_order_that_the_core_does_not() -> None:
 
 
 def test_documents_tell_root_to_keep_python_from_modules_of_the_working_directory() -> None:
-    """`python -m` takes modules of the working directory first, which may be another user's."""
+    """`python -m` searches the working directory first, which may belong to another user."""
     files = [
         ROOT / "README.md",
         ROOT / "SECURITY.md",

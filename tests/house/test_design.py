@@ -37,7 +37,7 @@ CHANNELS = {
 
 
 def named(text: str) -> set[str]:
-    """Return what stands between back quotes."""
+    """Return the texts between back quotes."""
     return set(re.findall(r"`([^`\n]+)`", text))
 
 
@@ -136,8 +136,8 @@ def test_each_column_of_the_state_file_is_documented() -> None:
 
 
 def test_each_event_of_a_task_has_a_message_id_and_each_id_is_used() -> None:
-    """The events are the second argument of `record` in the core; a task's end is recorded by its last
-    word on the wire.
+    """An event is the second argument of `record` in the core. The end of a task is recorded by its last
+    published action.
     """
     recorded = {"stopped", "failed"}
     for file in (ROOT / "zmsvc" / "core").glob("*.py"):

@@ -1,5 +1,5 @@
-"""Lists of files that have to agree: what setup.cfg names and `make install` copies, what that installs
-and the RPM package lists.
+"""Lists of files that have to agree: those of setup.cfg and those that `make install` copies; the files that
+it installs and those of the RPM package.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def copied() -> set[str]:
 
 
 def named() -> set[str]:
-    """The files that setuptools needs for a wheel, and pip to begin."""
+    """Return the files that setuptools and pip need for a wheel."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     files = {"setup.cfg", "pyproject.toml", *setup["metadata"]["license_files"].split()}
     files |= set(re.findall(r"file:\s*(\S+)", (ROOT / "setup.cfg").read_text()))
     for patterns in setup["options.data_files"].values():
         for pattern in patterns.split():
-            # A name is wanted though no file has it, unlike a pattern.
+            # Unlike a pattern, a name has to match a file.
             files |= {str(file.relative_to(ROOT)) for file in ROOT.glob(pattern)} or {pattern} - {
                 pattern if "*" in pattern else ""
             }
@@ -50,7 +50,7 @@ def test_an_installation_copies_each_file_that_its_package_is_made_of() -> None:
 
 
 def listed() -> list[str]:
-    """The absolute paths and patterns among the files of the RPM package."""
+    """Return the absolute paths and patterns among the files of the RPM package."""
     spec = (ROOT / "packaging/zmsvc.spec").read_text()
     for name, path in re.findall(r"%global (_\w+) (/\S+?)\}", spec):
         spec = spec.replace(f"%{{{name}}}", path)

@@ -1,5 +1,5 @@
-"""The walls of the house: who may import whom, what core may know, and how long a function may be. Read
-from the source with `ast`.
+"""The layers of the package: which room may import which, what core may import, and how long a function may
+be. The source is read with `ast`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PURE = {
     "string",
     "typing",
 }
-"""The part of the standard library that core may know: nothing that touches a clock, a file, a socket or a
+"""The modules of the standard library that core may import. None of them uses a clock, a file, a socket or a
 process.
 """
 
@@ -44,8 +44,8 @@ MAY_IMPORT = (
     | {room: {"core", "protocol", "host", room} for room in PROCESSES}
     | {"testing": {"core", "protocol", "task", "testing"}}
 )
-"""By room; `data` holds no code, `testing` is for the tests of users, and the package itself is only the
-version.
+"""The rooms that each room may import. `data` has no code, `testing` is for the tests of users, and the
+package itself has only the version.
 """
 
 EXCEPTIONS = {("zmsvc.zygote.zygote", "zmsvc.task.runner"), ("zmsvc.zygote.zygote", "zmsvc.task.warmup")}
@@ -54,13 +54,13 @@ EXCEPTIONS = {("zmsvc.zygote.zygote", "zmsvc.task.runner"), ("zmsvc.zygote.zygot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Import:
-    """One imported module, as it stands in a file."""
+    """One import in a file."""
 
     importer: str
     target: str
     line: int
     local: bool
-    """True if the import stands inside a function."""
+    """True if the import is in a function."""
 
     def __str__(self) -> str:
         return f"{self.importer}:{self.line} imports {self.target}"
@@ -68,7 +68,7 @@ class Import:
 
 @functools.cache
 def modules() -> dict[str, Path]:
-    """Every module of the package by its dotted name."""
+    """Return every module of the package by its dotted name."""
     found = {}
     for file in sorted(PACKAGE.rglob("*.py")):
         parts = ("zmsvc", *file.relative_to(PACKAGE).with_suffix("").parts)
@@ -110,7 +110,7 @@ def imports() -> tuple[Import, ...]:
 
 
 def room(module: str) -> str:
-    """The folder of the package in which a module stands, or nothing for the package itself."""
+    """Return the room of a module; empty for the package itself."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -165,8 +165,8 @@ SUBROOMS = {
     "zmsvc.ctl.compat": set(),
     "zmsvc.ctl.verbs": {"log"},
 }
-"""The rooms within a room, and which of their neighbors each may import. Modules that lie beside the rooms
-are open to all of them.
+"""The rooms inside a room, and the neighbors that each may import. All of them may import the modules beside
+them.
 """
 
 
@@ -197,7 +197,7 @@ def test_every_room_within_a_room_is_known() -> None:
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
-    """Imports inside functions and for type checkers count too: they are where a wall is missing."""
+    """Imports in functions and for type checkers count, too, because they often hide a circle."""
     graph: dict[str, set[str]] = {module: set() for module in modules()}
     for each in imports():
         if each.target in graph and each.target != each.importer:

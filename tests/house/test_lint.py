@@ -34,5 +34,5 @@ def test_the_code_is_formatted_by_ruff() -> None:
 
 
 def test_mypy_finds_nothing() -> None:
-    # One run, with one cache: setup.cfg lists the package, the benchmark and what other tests stand on.
+    # One run with one cache: setup.cfg lists the package, the benchmark and the tests.
     run("mypy", "--strict")

@@ -1,6 +1,4 @@
-"""The measured promises are the documented ones: the rows of `make promises` stand in docs/promises.md, and
-the tests that the page names exist.
-"""
+"""docs/promises.md has each row of `make promises`, and the tests that the page names exist."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def test_a_suite_that_cannot_be_installed_says_why_and_leaves_no_directory(tmp_p
     (tmp_path / "apt-get").chmod(0o755)
     cache = tmp_path / "cache"
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ZMSVC_SUITES": str(cache)}
-    for _ in range(2):  # Leftovers of the first attempt do not count for the second.
+    for _ in range(2):  # The second attempt does not use files that the first one has left.
         done = subprocess.run(
             [sys.executable, SCRIPT, "--make", "newsuite"],
             env=environment,
@@ -39,7 +39,7 @@ def test_a_suite_that_cannot_be_installed_says_why_and_leaves_no_directory(tmp_p
         )
         assert done.returncode == 2
         assert done.stderr.startswith("suite: cannot use newsuite: ")
-        # It knows the name: a suite that is newer than debootstrap is installed as sid is.
+        # A suite that is newer than debootstrap is installed in the way of sid.
         assert "E: Failed getting release file http://127.0.0.1:9/debian/dists/newsuite/" in done.stderr
         assert not (cache / "newsuite").exists()
 

@@ -1,6 +1,4 @@
-"""The unit files as they would be installed, judged by systemd's own tools, which need no booted systemd
-for it.
-"""
+"""The unit files in their installed form, checked by tools of systemd that need no booted systemd."""
 
 from __future__ import annotations
 
@@ -111,8 +109,9 @@ def test_only_names_of_directories_are_filled_in(unit: Path) -> None:
 
 
 def test_the_unit_permits_what_libraries_need(unit: Path) -> None:
-    """Each was tried: libzmq aborts the process without the first two, python-daemon cannot start without the
-    third, no task has a control group without the last."""
+    """Each of these is needed: without the first two libzmq aborts the process, without the third
+    python-daemon cannot start, without the last no task has a control group.
+    """
     text = unit.read_text()
     assert re.search(r"^RestrictAddressFamilies=.*\bAF_NETLINK\b", text, re.MULTILINE)
     assert re.search(r"^SystemCallFilter=[^~]*\bsched_setscheduler\b", text, re.MULTILINE)

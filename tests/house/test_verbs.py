@@ -1,6 +1,6 @@
-"""A verb of zmsvcctl is declared in two tables: its users and ways in core/access.py, its arguments in
-ctl/verb_table.py. The parser, the manual and the completion are made from them. CONTRIBUTING.md tells how to
-add one.
+"""A verb of zmsvcctl is declared in two tables: core/access.py has the users and sockets that may order it,
+ctl/verb_table.py its arguments. The parser, the manual and the completion are made of these. CONTRIBUTING.md
+says how to add one.
 """
 
 from __future__ import annotations

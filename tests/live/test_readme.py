@@ -1,5 +1,5 @@
-"""The README's examples run as they stand: its commands in their order, its service, and the examples that it
-names.
+"""The examples of the README run without changes: its commands in their order, its service, and the examples
+that it names.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ def blocks(language: str) -> list[str]:
 
 
 def commands(first: str) -> list[str]:
-    """The commands of the block that begins so, one each, without comments."""
+    """Return the commands of the block that begins with `first`, without comments."""
     (block,) = [block for block in blocks("sh") if block.startswith(first)]
     lines = [re.sub(r"\s+# .*", "", line) for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line]
 
 
 class Person:
-    """Types commands in one directory. The ports are not those of the README, for others may use them."""
+    """A person who types commands in one directory. The ports are not those of the README, because other
+    programs may use them.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -68,7 +70,7 @@ class Person:
         return done.stdout
 
     def try_alone(self, command: str) -> None:
-        """A command that runs until Ctrl-C."""
+        """Run a command until Ctrl-C."""
         with subprocess.Popen(
             ["bash", "-c", f"exec {command}"],
             cwd=self.home,
@@ -101,7 +103,7 @@ def test_the_five_minutes_run_as_they_stand(person: Person) -> None:
     for command in make:
         person.type(command)
     assert "ok (1 task)" in person.type(check)
-    # The README asks to edit its step. Ten seconds between two of them are long for a test.
+    # The README asks to edit the step. Ten seconds between two steps are long for a test.
     task = person.home / "hello/Services/Hello/hello.py"
     task.write_text(task.read_text().replace("interval = 10.0", "interval = 0.2"))
     (alone,) = commands("python -m zmsvc.task")
@@ -174,8 +176,8 @@ def test_the_service_of_the_readme_says_hello(context: Context, ear: Callable[..
 
 
 def test_every_command_of_the_readme_is_tested_somewhere() -> None:
-    """A block that is added to the README has to be run by a test: here, or as root by tests/boot, or by
-    make itself.
+    """A test has to run each block that is added to the README: this file, or tests/boot as root, or make
+    itself.
     """
     begins = [block.splitlines()[0].split("#")[0].strip() for block in blocks("sh")]
     assert (

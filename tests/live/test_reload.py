@@ -1,4 +1,4 @@
-"""`zmsvcctl reload`: the context file is read again, and only what differs is touched."""
+"""`zmsvcctl reload`: the context file is read again, and only tasks that differ are changed."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_the_age_of_a_transaction_is_that_of_its_state(context: Context) -> None
     context.start("--transaction", TX)
 
     def since() -> float:
-        """When the transaction came into its state, which is when its only task did. Each is told by the
-        clock of its answer.
+        """Return the time at which the transaction entered its state, which is that of its only task. Each
+        time is converted by the clock of its answer.
         """
         (transaction,) = context.status()["transactions"]
         of_all, of_task = (
@@ -137,7 +137,7 @@ def test_the_stop_of_a_removed_task_is_published_with_its_old_definition(
     }
     status: dict[str, Any] = stopped["content"]["status"]
     assert (status["device_action"], status["reason"], status["pid"]) == ("act", "requested", pid)
-    # The message goes out before the line is written.
+    # The message is published before the line is written.
     (line,) = wait_for(
         lambda: [line for line in context.log.read_text().splitlines() if "INFO: stopped " in line]
     )

@@ -1,5 +1,5 @@
-"""The bus between machines: a subscriber finds the device again that has moved to another host when its
-first host vanished.
+"""The bus between machines: the host of the device vanishes, another host takes the address over, and a
+subscriber receives messages again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ BACK, FRONT = f"tcp://{DEVICE}:5556", f"tcp://{DEVICE}:5557"
 
 
 class Host:
-    """Another host, that is a network of its own at the other end of a cable, with the address of the
-    device.
-    """
+    """Another host: a network namespace at the other end of a cable, with the address of the device."""
 
     def __init__(self, name: str) -> None:
         self.cable, end = f"to-{name}", f"{name}-end"
@@ -63,7 +61,7 @@ class Host:
                 process.terminate()
 
     def all_acknowledged(self) -> bool:
-        """Tell whether the other side has acknowledged all that this host has sent."""
+        """Return True if the other side has acknowledged all data of this host."""
         told = subprocess.run(
             [*self._inside(), "ss", "-Htn", "state", "established"],
             check=True,
@@ -74,7 +72,7 @@ class Host:
         return len(sent) == 2 and set(sent) == {"0"}
 
     def close(self) -> None:
-        # Ends its input, and so itself, and closes the pipes.
+        # Close its input, at which it ends, and the pipes.
         self._holder.communicate()
 
 
@@ -91,7 +89,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
     need(zmq.has("curve"), "this libzmq has no CURVE")
     with own_network(), ExitStack() as stack:
         ip("address", "add", f"{HERE}/32", "dev", "lo")
-        # The network of the other tests has the device's address itself.
+        # In the network of the other tests the address of the device is a local one.
         ip("address", "del", f"{DEVICE}/32", "dev", "lo")
         both = Host("first"), Host("second")
         for host in both:
@@ -101,7 +99,7 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 @pytest.fixture
 def curve(tmp_path: Path) -> sockets.Curve:
-    """The keys of a context; the client has its own pair and the public key of the device, and no secret
+    """Make the keys of a context. The client has its own pair and the public key of the device, but no secret
     of the device.
     """
     for name, directory in (("server", tmp_path), ("client", tmp_path / "there")):
@@ -145,9 +143,9 @@ def test_a_subscriber_reconnects_after_the_devices_host_has_vanished(
         assert sockets.await_device(publisher, PATIENCE)
         heard_from(publisher, subscriber, 50)
 
-        # An acknowledgment that goes to the second host would be answered with a reset.
+        # The second host would answer a late acknowledgment with a reset.
         wait_for(first.all_acknowledged)
-        # The cable is cut: no packet says goodbye. Another host has the address from now on.
+        # The cable is cut, so no packet says that the host is gone. From now on another host has the address.
         ip("link", "set", first.cable, "down")
         ip("route", "add", DEVICE, "dev", second.cable, "src", HERE)
         stack.enter_context(second.device(tmp_path))

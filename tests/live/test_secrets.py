@@ -41,12 +41,12 @@ class ServiceSearcher(TaskService):
 
 
 LONG = f"<padding>{'x' * 5000}</padding>"
-"""A longer launch: what a shorter one that follows would not overwrite."""
+"""A long launch, which a shorter one after it would not overwrite as a whole."""
 
 
 @pytest.fixture
 def searching(context: Context) -> Context:
-    """A task with secrets runs, another one that had some was started and has ended."""
+    """A context in which a task with secrets runs, and another one with secrets has run and ended."""
     context.looped("Secretive")
     context.service("Searcher", SEARCHER)
     for name in ("secretive", "ended"):

@@ -26,7 +26,7 @@ from zmsvc.supervisor.requests import Requests
 TX = "5HGAHZ3WPZUI71PACRPP"
 NOBODY = 65534
 PYTHON = "/usr/bin/python3"
-"""One that everybody may execute."""
+"""An interpreter that every user may execute."""
 
 FILES = {
     ".": "drwxr-xr-x",
@@ -46,22 +46,21 @@ FILES = {
     f"run/Live/{TX}:ts_100.pid": "-rw-r--r--",
     "run/Live/bus.members": "-rw-r-----",
     "run/Live/control.sock": "srw-rw----",
-    # Only the sockets of systemd and of tasks' words are for strangers: what comes there is judged by the
-    # sender's credentials.
+    # Other users may only write to the sockets for notifications, where the credentials of the sender decide.
     "run/Live/keeper.sock": "srw-------",
     "run/Live/notify.sock": "srw-------",
     "run/Live/zmsvcd.lock": "-rw-r-----",
     "run/Live/zmsvcd.pid": "-rw-r--r--",
     "state": "drwxr-xr-x",
     "state/Live": "drwxr-x---",
-    # It has the text of the context file, which may hold secrets.
+    # This file has the text of the context file, which may have secrets.
     "state/Live/state.db": "-rw-------",
     "state/Live/state.db-shm": "-rw-------",
     "state/Live/state.db-wal": "-rw-------",
     "state/Live/zmsvcd.log": "-rw-r-----",
     "sub": "srw-rw----",
 }
-"""Everything that a running context and `keys make` have made, by its path below the test's directory."""
+"""Everything that a running context and `keys make` create, by the path below the directory of the test."""
 
 
 @pytest.fixture
@@ -118,7 +117,7 @@ with socket.socket(socket.AF_UNIX) as sock:
 
 
 class Stranger:
-    """Asks as another user, with a program that knows nothing of zmsvc."""
+    """A client of another user, whose program does not use zmsvc."""
 
     def __init__(self, context: Context, *groups: int) -> None:
         need(os.geteuid() == 0, "only root can be another user")
@@ -141,12 +140,12 @@ class Stranger:
         )
 
     def connectable(self) -> None:
-        """Open the socket's file to all users."""
+        """Open the file of the socket to all users."""
         self._socket.chmod(0o666)
 
     @contextlib.contextmanager
     def holding(self, count: int) -> Iterator[dict[str, Any]]:
-        """Open so many connections, and return the output of the last one."""
+        """Open this number of connections. Yield the output of the last one."""
         with subprocess.Popen(
             [PYTHON, "-c", HOLD, str(self._socket), str(count)],
             user=NOBODY,
@@ -369,7 +368,8 @@ def test_a_task_drops_to_its_user_and_group(
     found = credentials(context.tasks(TX)["ts_100"]["pid"])
     uid = pwd.getpwnam(user).pw_uid if user else 0
     gid = grp.getgrnam(group).gr_gid if group else pwd.getpwnam(user or "").pw_gid
-    # Real, effective, saved and that for files: without a saved one there is no way back.
+    # These are the real, effective, saved and file system IDs. With another saved ID the task could change
+    # back.
     assert (found["Uid"], found["Gid"]) == ([uid] * 4, [gid] * 4)
     assert set(found["Groups"]) == (set(os.getgrouplist(user, gid)) if user else {gid})
     if user:

@@ -24,7 +24,7 @@ class ServiceShared(TaskService):
 
 
 def write(file: Path, text: str, at: int) -> None:
-    """Write a module with a time of its own: Python's cache knows a module by its time and size."""
+    """Write a module with a given time, because the cache of Python recognizes a module by time and size."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     os.utime(file, (at, at))

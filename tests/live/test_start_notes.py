@@ -1,5 +1,5 @@
-"""The start of a context tells its person what is odd about the file, and which transactions of an earlier run
-it starts again.
+"""The start of a context reports warnings about the file, and the transactions of an earlier run that it
+starts again.
 """
 
 from __future__ import annotations

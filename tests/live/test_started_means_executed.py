@@ -1,5 +1,5 @@
-"""`started` means executed: whatever fails before is `cannot-launch` with its reason, fires on_fail, and
-fails the order.
+"""`started` means executed: a failure before that is `cannot-launch` with a reason. It fires on_fail, and the
+order fails.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from waiting import wait_for
 
 @pytest.fixture(autouse=True)
 def services(context: Context) -> None:
-    """The directory that every task of the file names."""
+    """Make the directory that every task of the file names."""
     (context.home / "Services").mkdir(exist_ok=True)
 
 
@@ -82,7 +82,7 @@ CASES: dict[str, tuple[Prepare, str, str]] = {
 def test_a_command_that_was_not_executed_was_never_started(context: Context, case: str) -> None:
     prepare, service, why = CASES[case]
     if "{more}" in service:
-        # Root may raise a hard limit, but not above what the kernel has for all processes.
+        # Root may raise a hard limit, but not above the limit of the kernel for all processes.
         service = service.format(more=int(Path("/proc/sys/fs/nr_open").read_text()) + 1)
     context.task(
         "ts_1",
@@ -196,7 +196,7 @@ def test_a_program_that_is_executed_and_ends_at_once_was_started(context: Contex
 
 
 def test_a_process_that_is_killed_before_its_program_runs_was_never_started(context: Context) -> None:
-    """RLIMIT_CPU of 0 kills it while it is still ours."""
+    """RLIMIT_CPU of 0 kills the process before it executes the program."""
     limit = "<limits><cpu>0</cpu></limits>"
     context.task(
         "ts_1", "Bad", kind="Command", config="<command>sleep 1000</command>", service=limit, entry=False

@@ -1,5 +1,5 @@
-"""The manual's four services, as they ship: each ends by itself and starts the next by its rule, round and
-round.
+"""The four services of the manual, as they are installed: each ends by itself, and its rule starts the next
+one, without end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parents[2] / "zmsvc" / "data" / "examples" / "Context-S
 def test_the_example_cycles_and_the_operators_stop_ends_it(context: Context, ear: Callable[..., Ear]) -> None:
     text = EXAMPLE.read_text().replace("</device_action>", "</device_action><seconds>0.2</seconds>")
     context.file.write_text(text)
-    # It names no endpoints.
+    # This file names no endpoints.
     place = context.runtime / context.name
     context.subscribe_endpoint, context.publish_endpoint = f"ipc://{place}/sub", f"ipc://{place}/pub"
     context.write = lambda: None  # type: ignore[method-assign]

@@ -1,5 +1,5 @@
-"""The status of the unit as systemd shows it: true in the end, and not sent for each of many tasks that
-change together.
+"""The status of the unit that systemd shows: it is right in the end, and is not sent for each of many tasks
+that change together.
 """
 
 import time

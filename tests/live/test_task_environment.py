@@ -1,5 +1,5 @@
-"""`<environment>` of a Python task has its effect, or `check` says that it cannot; and its end is that of
-an interpreter.
+"""`<environment>` of a task in Python has its effect, or `check` says that it has none. The task ends as an
+interpreter does.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def test_threads_and_jobs_are_finished_at_the_end_before_atexit_as_in_an_interpr
 def test_what_a_thread_task_has_started_goes_on_while_another_shares_its_process(
     context: Context, home: Path
 ) -> None:
-    """It ends alone and at once; its threads are those of the process, and are joined at the end of that."""
+    """The task ends alone and at once. Its threads belong to the process and are joined when that ends."""
     context.service("Threads", THREADS.format(file=str(home / "told"), go=str(home / "go")))
     context.looped("Echo")
     context.task("ts_1", "Threads", kind="Thread")

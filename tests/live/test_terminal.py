@@ -1,4 +1,4 @@
-"""Nothing that a task or another user has written plays with the terminal of the person who reads it."""
+"""No text of a task or of another user can control the terminal of the person who reads it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from waiting import wait_for, wait_for_line
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 EVIL = "\x1b]0;evil\x07\x1b[2J\x9b31m\u202egnp.exe"
-"""A title, a cleared screen, the same by one character of C1, and text that runs backwards."""
+"""This sets a title, clears the screen, uses a C1 control character, and reverses the direction of text."""
 
 LOUD = f"""
 def setup(self):
@@ -98,7 +98,8 @@ def test_messages_on_the_bus_are_shown_without_control_characters(loud: Context)
                 command, env=loud.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )
             with running:
-                # The supervisor wants its own topics alone; this subscription to everything is the command's.
+                # The supervisor subscribes only to its own topics. The subscription to everything is that of
+                # the command.
                 while evil.recv() != b"\x01":
                     pass
                 evil.send(message)
@@ -142,7 +143,7 @@ def test_followed_log_lines_are_shown_without_control_characters(loud: Context) 
 
 
 def test_the_log_file_of_a_lying_supervisor_is_not_waited_for(context: Context) -> None:
-    """A task of the daemon's user can put a socket of its own in the place of control.sock, and root asks
+    """A task of the daemon's user can put its own socket in the place of control.sock, and root connects to
     it.
     """
     pipe = context.home / "pipe"

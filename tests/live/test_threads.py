@@ -1,4 +1,4 @@
-"""serviceType="Thread": tasks of a transaction share one daemon process, and one fails without the others."""
+"""serviceType="Thread": tasks of a transaction share a process, and one can fail without the others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TX = "6FDAHH3WPRVV7FGZCRIN"
 
 
 def threads(context: Context, *names: str, **settings: Any) -> None:
-    """A Thread task of each service, with the ids ts_0, ts_1, ..."""
+    """Add a Thread task for each service, with the IDs ts_0, ts_1, ..."""
     for number, name in enumerate(names):
         context.task(f"ts_{number}", name, kind="Thread", **settings)
 
@@ -222,8 +222,8 @@ def test_a_hung_thread_task_misses_its_watchdog_and_ends_the_process(
     while len(failed) < 2:
         body = stranger.until(lambda _topic, body: body["header"]["action"] == "failed")
         failed[body["header"]["service_id"]] = body["content"]["status"]
-    # No thread can be ended from outside, so the process is; whose fault it was is said, and what it did to
-    # the other.
+    # A thread cannot be ended from outside, so the process is killed. The answer says which task was at
+    # fault, and that the other one ended with it.
     assert (failed["ts_1"]["reason"], failed["ts_1"]["message"]) == ("watchdog", "missed its watchdog")
     assert (failed["ts_0"]["reason"], failed["ts_0"]["signal"], failed["ts_0"]["pid"]) == (
         "signal",

@@ -1,6 +1,4 @@
-"""Time limits as an operator meets them: more time on request, start limits, rings that are slowed; and a
-new supervisor by order.
-"""
+"""Time limits: more time on request, start limits, rings that are slowed down; and `reexec`."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ LATE = "import time\nuntil = time.monotonic() + 1.5\nwhile time.monotonic() < un
 
 
 def late(where: str) -> str:
-    """A task that asks for more time in this method, and takes it."""
+    """Return the body of a task that asks for more time in this method, and takes it."""
     body = "\n".join(f"    {line}" for line in ["self.ask()", *LATE.splitlines()])
     return f"{ASK}\ndef {where}(self):\n{body}"
 
@@ -87,7 +85,7 @@ def test_a_ring_of_rules_is_slowed_and_status_says_so(context: Context) -> None:
 
     task = wait_for(slowed)
     assert task["status"].startswith("starts again in ")
-    # Each lap waits longer than the one before, so the text stands there for ever longer.
+    # Each lap waits longer than the one before, so the text is shown for a longer time.
     wait_for(lambda: "slowed: its rules start it too quickly" in context.ctl("status", check=None).stdout)
     assert context.ask(verb="stop", transaction="T")["ok"], "a ring ends when it is told to"
 

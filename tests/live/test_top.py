@@ -1,5 +1,5 @@
-"""Resource usage of tasks: asked over the bus (`state`/`top`), and as a table on the terminal (`zmsvcctl
-top`).
+"""The resources that tasks use: by a question on the bus (`state`/`top`), and as a table on the terminal
+(`zmsvcctl top`).
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def test_top_on_a_terminal_refreshes_until_a_key_ends_it(three: Context) -> None
         command, env={**three.environment, "TERM": "xterm"}, stdin=its, stdout=its, stderr=its
     ) as top:
         os.close(its)
-        # The cursor goes home before each picture.
+        # The cursor moves to the top before each screen.
         while shown.count(b"\x1b[H") < 3:
             assert select.select([ours], [], [], PATIENCE)[0], f"no third picture, only {shown!r}"
             shown += os.read(ours, 65536)

@@ -1,4 +1,4 @@
-"""All four triggers with all three actions, entry actions, and what beats a rule: the operator,
+"""All four triggers with all three actions, entry actions, and cases without a rule: stopped by the operator,
 --no-triggers, another transaction.
 """
 
@@ -77,8 +77,8 @@ def test_a_trigger_fires_the_rules_of_its_own_kind_only(context: Context, ear: C
     context.start("--transaction", TX)
     listener = ear(b"control @@@ ")
     context.ask(verb="start", transaction=TX, tasks=["ends"], block=False)
-    # Nothing orders these two: the first rule fires when the task is ready, the other one when it ends, and
-    # each target takes its time.
+    # These two come in any order: the first rule fires when the task is ready, the other one when it ends,
+    # and each target takes some time.
     awaited = {"on_start-target", "on_exit-target"}
 
     def all_started(topic: str, body: dict[str, Any]) -> bool:

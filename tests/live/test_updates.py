@@ -1,4 +1,4 @@
-"""Limits of updates: every excess has an answer, and the supervisor stays responsive."""
+"""Limits of updates: each excess is answered, and the supervisor goes on answering."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_thousands_of_updates_all_arrive_as_they_were_reported(
     while len(heard) < 5000:
         _, body = listener.next()
         heard += [body["content"]["status"]["n"]] if body["header"]["action"] == "updated" else []
-        listener.heard.clear()  # each look at it would cost more than the last
+        listener.heard.clear()  # each check of it would take longer than the last
     assert heard == list(range(5000))
     assert context.status()["dropped"]["updates"] == 0
 
@@ -81,7 +81,7 @@ def test_the_result_that_a_task_reports_is_published_as_such(
 def test_an_update_flood_is_limited_counted_and_leaves_the_supervisor_responsive(
     context: Context, home: Path
 ) -> None:
-    # Past the SDK, which would wait: a program of anybody's may do so.
+    # Send without the SDK, which would wait. Any program may do so.
     imported = "from zmsvc.host.systemd.notify import Notifier"
     flood = (imported, "n, told = 0, Notifier()", "while not self.wait(0):", "    for _ in range(100):")
     single(
@@ -96,7 +96,7 @@ def test_an_update_flood_is_limited_counted_and_leaves_the_supervisor_responsive
     context.task_is("ts_1", "running", also=lambda task: task["dropped"] > 0)
     dropped = []
     for _ in range(30):
-        # An answer has its place among the facts: it comes while the flood goes on, and not when it is over.
+        # The supervisor answers during the flood, and not only when it is over.
         dropped.append(context.status()["dropped"]["updates"])
     context.task_is("ts_1", "running", also=lambda task: task["dropped"] > dropped[-1])
     context.ctl("stop", "--transaction", "T")

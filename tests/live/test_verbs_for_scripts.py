@@ -60,7 +60,7 @@ def test_show_prints_what_status_knows(context: Context) -> None:
 
 @contextmanager
 def asked(context: Context, **request: object) -> Iterator[socket.socket]:
-    """A connection to the supervisor with a request, whose answer has not come."""
+    """Open a connection to the supervisor, and send a request whose answer does not come yet."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(PATIENCE)
         sock.connect(str(context.runtime / context.name / "control.sock"))

@@ -1,5 +1,5 @@
-"""Releases that meet: an upgrade replaces files under running processes, and what runs goes on, or says
-why it cannot.
+"""Processes of several releases: an upgrade replaces files while processes run. These go on, or say why they
+cannot.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def old(home: Path) -> Path:
 
 
 def fill(context: Context) -> None:
-    """Tasks of each kind that the release can run, and one that a rule starts when another fails."""
+    """Add tasks of each type that the old release can run, and one that a rule starts when another one
+    fails.
+    """
     (context.home / "Services").mkdir(exist_ok=True)
     context.task(
         "cmd",
@@ -50,9 +52,8 @@ def fill(context: Context) -> None:
 
 
 def start(context: Context, installed: Installed, *arguments: str) -> None:
-    # Compiled files would be written into the release that is meant to be as it was. A supervisor of 1.0 may
-    # hang when it leaves (it waits for the keeper, which has nothing more to say): the watchdog of the keeper
-    # ends it.
+    # PYTHONDONTWRITEBYTECODE: the directory of the release must not change. WATCHDOG_USEC: a supervisor of
+    # 1.0 may hang when it leaves, because it waits for the keeper. The watchdog of the keeper ends it.
     watchdog = {"WATCHDOG_USEC": "6000000"}
     context.start(*arguments, PYTHONPATH=str(installed.path), PYTHONDONTWRITEBYTECODE="1", **watchdog)
 
@@ -158,7 +159,9 @@ def test_a_signal_that_the_keeper_of_1_0_does_not_know_ends_neither_it_nor_the_t
 
 
 def test_the_supervisor_of_1_0_serves_under_todays_keeper(context: Context, home: Path, old: Path) -> None:
-    """After a downgrade: the state file has the same schema, and a keeper speaks every earlier protocol."""
+    """This happens after a downgrade. The state file has the same schema, and a keeper speaks every earlier
+    protocol.
+    """
     fill(context)
     installed = Installed(home, ROOT)
     start(context, installed, "--transaction", "T1")

@@ -1,4 +1,4 @@
-"""The manual's tutorial in a directory: the old scripts, run as a person would run them. Knows no test."""
+"""The tutorial of the manual in a directory: the old scripts, run as a person does."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def free_ports(count: int = 2) -> list[int]:
 
 
 class Tutorial:
-    """Scripts only, and what they start; `close()` ends whatever is left. The ports of the manual are two
-    free ones here.
+    """The scripts and the processes that they start; `close()` ends those that are left. Two free ports
+    replace those of the manual.
     """
 
     def __init__(self, home: Path) -> None:
@@ -60,13 +60,13 @@ class Tutorial:
         return done
 
     def conf(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        """conf_command.py at the endpoint of the context."""
+        """Run conf_command.py at the endpoint of the context."""
         return self.run(
             "conf_command.py", f"--endpoint=tcp://127.0.0.1:{self.pub_port}", *arguments, status=status
         )
 
     def ask(self, *arguments: str) -> dict[str, Any]:
-        """A question by conf_command.py that knows where replies come out; gives the reply."""
+        """Ask by conf_command.py, with the endpoint for replies. Return the reply."""
         said = self.conf(*arguments, f"--sub_endpoint=tcp://127.0.0.1:{self.sub_port}", "--wait").stdout
         reply: dict[str, Any] = json.loads(said[said.index("\n{") :])
         return reply
@@ -96,7 +96,7 @@ class Tutorial:
         return process
 
     def own_ports(self, file: Path) -> None:
-        """The ports of the manual become ours."""
+        """Replace the ports of the manual by ours."""
         text = re.sub(r"\b5556\b", str(self.sub_port), file.read_text())
         file.write_text(re.sub(r"\b5557\b", str(self.pub_port), text))
 

@@ -27,7 +27,7 @@ _MACHINE = pytest.StashKey[Machine]()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packages:
-    """The built packages, by what they are to the tests; all lie in one directory."""
+    """The built packages, by their role in the tests. All of them are in one directory."""
 
     directory: Path
     first: str
@@ -35,12 +35,12 @@ class Packages:
     current: str
     """This tree."""
     following: str
-    """The same files under the next revision's version."""
+    """The same files with the version of the next revision."""
 
 
 @pytest.fixture(scope="session")
 def tree() -> Path:
-    """The Debian to build and test in; only read."""
+    """The Debian in which packages are built and tested. It is only read."""
     given = os.environ.get("ZMSVC_SUITE_TREE")
     if not given:
         pytest.skip(
@@ -55,7 +55,7 @@ def tree() -> Path:
 
 @pytest.fixture(scope="session")
 def packages(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Packages:
-    """All packages, built once. What the packages' own build tests is tested elsewhere already."""
+    """Build all packages once. Their own tests are left out, since they run elsewhere."""
     directory = tmp_path_factory.mktemp("packages")
     first = _build(tree, _first_release(tmp_path_factory.mktemp("first")), directory)
     current = _build(tree, ROOT, directory)
@@ -90,7 +90,7 @@ def _first_release(directory: Path) -> Path:
 
 
 def _renamed(package: Path) -> str:
-    """The package with the next revision's version."""
+    """Make the package with the version of the next revision. Return its name."""
     version = package.name.split("_")[1]
     following = f"{version.rpartition('-')[0]}-2"
     unpacked = package.parent / "unpacked"
@@ -113,7 +113,7 @@ class Debian:
 
     def install(self, package: str) -> str:
         """Install a package, or an older one; return the output of apt."""
-        # Its configuration is not asked for: there is no terminal.
+        # apt must not ask for a configuration, because there is no terminal.
         command = (
             f"DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends --allow-downgrades install "
             f"/packages/{package} 2>&1"
@@ -125,7 +125,7 @@ class Debian:
         return self.machine.sh(f"apt-get -y {command} zmsvc 2>&1", timeout=120).stdout
 
     def runs_first_release(self) -> bool:
-        """True if release 1.0.0 works here: on Python 3.13 and newer each of its tasks dies when it is
+        """Return True if release 1.0.0 works here. On Python 3.13 and newer each of its tasks ends when it is
         forked.
         """
         return (
@@ -140,7 +140,7 @@ class Debian:
         return self.machine.sh("zmsvcctl --version").stdout.split()[1]
 
     def context(self, name: str, *tasks: str) -> Installed:
-        """A context that is configured and not started; without tasks it is one that the package brings."""
+        """Return a context that is configured and not started. Without tasks it is one of the package."""
         installed = Installed(machine=self.machine, name=name)
         if tasks:
             installed.configure(*tasks)
@@ -158,7 +158,7 @@ def debian(request: pytest.FixtureRequest, tree: Path, packages: Packages) -> It
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """A failure here is understood from the machine's journal, so that is part of the report."""
+    """Add the journal of the machine to the report of a failure."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
     machine = item.config.stash.get(_MACHINE, None)
@@ -168,8 +168,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture
 def command() -> Callable[..., str]:
-    """`command(ID, "sleep 1000")`: a TaskService element of a program; `rules` is what stands in its
-    state.
+    """`command(ID, "sleep 1000")` returns a TaskService element of a program; `rules` is the content of its
+    `<state>`.
     """
 
     def element(name: str, program: str, *, rules: str = "", entry: bool = True) -> str:

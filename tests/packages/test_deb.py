@@ -26,7 +26,7 @@ Command = Callable[..., str]
 
 
 def chain(command: Command) -> tuple[str, str, str]:
-    """A task whose end, however it ends, starts the second; and one more that only runs."""
+    """Return a task whose end, good or bad, starts the second one, and a third one that only runs."""
     return (
         command("ts_1", "sleep 1001", rules=NEXT),
         command("ts_2", "sleep 1002", entry=False),
@@ -35,8 +35,8 @@ def chain(command: Command) -> tuple[str, str, str]:
 
 
 def newer_and_older(debian: Debian, packages: Packages) -> tuple[str, str]:
-    """This tree after the first release, or its next revision after it where the first release runs no
-    tasks.
+    """Return this tree and the first release, or the next revision and this tree if the first release can run
+    no tasks.
     """
     return (
         (packages.current, packages.first)
@@ -117,7 +117,7 @@ def test_what_make_install_left_in_usr_local_is_named(debian: Debian, packages: 
 def test_an_upgrade_replaces_the_supervisors_and_no_task_notices(
     debian: Debian, packages: Packages, command: Command
 ) -> None:
-    """The files are the same; the system has been booted with the context enabled, so that zmsvc.target is
+    """The files are the same. The system has been booted with the context enabled, so zmsvc.target is
     active.
     """
     debian.install(packages.current)
@@ -217,7 +217,7 @@ def test_after_a_downgrade_a_restart_goes_on_with_the_same_state(
 def test_an_older_version_refuses_the_state_of_a_newer_one_and_names_the_way_out(
     debian: Debian, packages: Packages, command: Command
 ) -> None:
-    """The state file has had one schema so far, so a later one is written by hand."""
+    """So far the state file has had one schema, so the test writes a later one itself."""
     newer, older = newer_and_older(debian, packages)
     debian.install(newer)
     context = debian.context("Down", *chain(command))

@@ -1,5 +1,5 @@
-"""The source distribution and the wheel: what is in them, what they say of themselves, and that what they say
-leads somewhere.
+"""The source distribution and the wheel: their files, their metadata, and that the links in the metadata lead
+to a page.
 
 The build backend is called directly, since `python -m build` would download setuptools.
 """
@@ -169,8 +169,8 @@ def test_the_metadata_says_what_the_index_shows(metadata: Message) -> None:
 
 
 def test_the_page_on_the_index_has_no_dead_link(metadata: Message) -> None:
-    """The index shows this page alone, where a path of the tree leads nowhere; README.md is for who has
-    the tree.
+    """The index shows only this page, in which a path of the tree would lead nowhere. README.md is for
+    readers who have the tree.
     """
     page = str(metadata.get_payload())
     assert metadata["Description-Content-Type"] == "text/markdown"

@@ -1,5 +1,5 @@
-"""The fixtures of the live tests serve here, too. A program that is not installed skips its tests, but
-under CI that is a failure.
+"""Use the fixtures of the live tests. If a program is not installed, its tests are skipped; under CI they
+fail.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import pytest
 from context import Context
 from programs import Programs
 
-# Two modules of the name conftest cannot be imported by name; pytest finds fixtures in whatever names a
-# conftest has.
+# There are two modules with the name conftest, so this one is loaded by its path. pytest finds fixtures among
+# the names of a conftest.
 _spec = importlib.util.spec_from_file_location(
     "live_fixtures", Path(__file__).parent.parent / "live" / "conftest.py"
 )

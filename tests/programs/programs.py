@@ -1,4 +1,4 @@
-"""Real programs of Debian as Commands of a context, and how a test talks to their servers."""
+"""Real programs of Debian as Commands of a context, and requests to their servers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PACKAGES = {
 
 
 def program(name: str) -> str:
-    """Return the path of a program. Skips the test, with the package to install, where it is missing."""
+    """Return the path of a program. If it is missing, skip the test and name the package to install."""
     found = shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     need(found, f"{name} is not installed (apt-get install {PACKAGES[name]})")
     assert found is not None
@@ -42,13 +42,13 @@ class Programs:
         (context.home / "Services").mkdir()
 
     def command(self, task: str, *words: str, **other: Any) -> None:
-        """A Command of these words."""
+        """Add a Command with these words."""
         config = "<command>" + "".join(f"<arg>{escape(word)}</arg>" for word in words) + "</command>"
         self.context.task(task, task.capitalize(), kind="Command", config=config, **other)
 
     def serves_again_after_a_kill(self, task: str, port: int) -> None:
-        """Kill the main process of a server that says "first"; its workers end with it, and the next one
-        says the same.
+        """Kill the main process of a server that answers "first". Check that its workers end with it and that
+        the next one gives the same answer.
         """
         self.context.start()
         assert http(port) == "first"
@@ -74,7 +74,7 @@ class Programs:
 
 
 def children(pid: int) -> list[int]:
-    """The children of a program with one thread."""
+    """Return the children of a program with one thread."""
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -105,7 +105,7 @@ def talk(place: Path | int, said: bytes, until: Callable[[bytes], bool]) -> byte
 
 
 def http(place: Path | int) -> str:
-    """The body of GET /, which ends with a newline."""
+    """Return the body of GET /, which ends with a newline."""
     answer = talk(
         place,
         b"GET / HTTP/1.0\r\nHost: x\r\n\r\n",

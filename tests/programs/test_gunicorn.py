@@ -1,5 +1,5 @@
-"""gunicorn as a Command: reload by signal, a crash of the master and of a worker, a stop that lets a
-request end.
+"""gunicorn as a Command: reload by a signal, crashes of the master and of a worker, and a stop that waits for
+a request.
 """
 
 from __future__ import annotations

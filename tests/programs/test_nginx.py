@@ -1,5 +1,5 @@
-"""nginx as a Command: reload and log rotation by signal, a graceful stop, and the mistake of leaving it in
-the background.
+"""nginx as a Command: reload and log rotation by signals, a graceful stop, and the mistake of a start in the
+background.
 """
 
 from __future__ import annotations

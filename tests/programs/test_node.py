@@ -1,5 +1,5 @@
-"""A node program as a Command: its handler of SIGTERM runs, also behind a shell, and a crash starts it
-again.
+"""A node program as a Command: its handler of SIGTERM runs, even if a shell started it, and it is started
+again after a crash.
 """
 
 from __future__ import annotations
