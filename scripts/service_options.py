@@ -70,7 +70,9 @@ def _content(kind: Kind) -> Iterator[str]:
     match kind:
         case Value():
             yield kind.schema
-        case Several(value=value, separated=separated):
+        case Several(value=value, separated=separated, attributes=attributes):
+            for name, each in attributes.items():
+                yield f'<optional><attribute name="{name}">{each.schema}</attribute></optional>'
             yield f"<list><oneOrMore>{value.schema}</oneOrMore></list>" if separated else value.schema
         case Fields():
             yield "<interleave>"

@@ -14,7 +14,7 @@ import selectors
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -279,6 +279,12 @@ class KeeperPort:
         words = [str(copies.get(int(word), word)) if word.isdecimal() else word for word in arguments]
         self._kernel.execute[module](process, here, words)
         return process.pid
+
+    def close_elsewhere(self, sockets: Collection[socket.socket]) -> int | None:
+        self._kernel.may_fail("close_elsewhere", errno.EAGAIN)
+        for sock in sockets:
+            sock.close()
+        return None
 
     def ended_child(self) -> End | None:
         self._kernel.may_crash()

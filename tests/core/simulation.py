@@ -17,7 +17,9 @@ from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.expansion import expand
+from zmsvc.core.held_sockets import in_use
 from zmsvc.core.lifecycle import TABLE, SubState, TaskEvent
+from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
 from zmsvc.core.order import awaited_ends, awaited_starts, unmet
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
@@ -277,6 +279,8 @@ class Keeper:
     out: deque[Fact] = field(default_factory=deque)
     broken: bool = False
     """True if it cannot fork."""
+    sockets: frozenset[ListenSocket] = frozenset()
+    """The sockets of tasks that it was last ordered to hold."""
 
     def launch(self, launch: int, key: Key) -> None:
         held = self.alive.get(launch)
@@ -433,6 +437,7 @@ class Simulation:
             return
         if not self.disk_full:
             self.acknowledge()
+        assert self.keeper.sockets == in_use(self.world.context, self.world.tasks)
         assert self.alarms == {
             key: each.deadline for key, each in self.world.tasks.items() if each.deadline is not None
         }
@@ -515,6 +520,8 @@ class Simulation:
                     self.keeper.kill(launch)
                 else:
                     self.stuck.add(launch)
+            case ev.HoldSockets():
+                self.keeper.sockets = effect.sockets
             case ev.Forget():
                 self.unforgotten.append(effect)
             case ev.WakeAt(key=key, when=when):

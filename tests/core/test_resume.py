@@ -45,6 +45,7 @@ def test_running_tasks_are_adopted_untouched() -> None:
         ev.WakeAt(key=("T1", "b"), when=BEGINNING + 5.0),
         ev.Ready(),
         ev.WakeAt(key=("T1", "b"), when=sim.now + 5.0),
+        ev.HoldSockets(sockets=frozenset()),
         ev.PublishInfo(transaction="T1"),
     ]
 

@@ -124,11 +124,14 @@ def test_every_message_of_a_direction_has_an_operation_of_its_own() -> None:
 
 @given(
     spec=message(LaunchSpec),
-    numbers=st.tuples(*[st.none() | st.integers(3, 90)] * len(dataclasses.fields(Descriptors))),
+    numbers=st.tuples(*[st.none() | st.integers(3, 90)] * (len(dataclasses.fields(Descriptors)) - 1)),
+    sockets=st.lists(st.integers(3, 90), max_size=12),
 )
-def test_a_launch_reaches_the_task_as_it_was_sent(spec: LaunchSpec, numbers: tuple[int | None, ...]) -> None:
-    names = [each.name for each in dataclasses.fields(Descriptors)]
-    fds = Descriptors(**dict(zip(names, numbers, strict=True)))
+def test_a_launch_reaches_the_task_as_it_was_sent(
+    spec: LaunchSpec, numbers: tuple[int | None, ...], sockets: list[int]
+) -> None:
+    names = [each.name for each in dataclasses.fields(Descriptors) if each.name != "listen"]
+    fds = Descriptors(**dict(zip(names, numbers, strict=True)), listen=tuple(sockets))
     memory = memfd.private("launch", forking.encode_launch(spec))
     packet, given = forking.order(fds, memory)
     assert forking.read_launch(packet, list(given.values())) == (spec, fds)

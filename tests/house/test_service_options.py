@@ -73,6 +73,8 @@ class More(ServiceOptions):
         kinds.Several(value=kinds.EXIT_STATUS, separated=True), (), summary="Statuses."
     )
     credential: str = option(kinds.OPTIONAL_FILE, "-/etc/key", summary="A file.")
+    address: str = option(kinds.ADDRESS, "tcp://*:80", summary="An address.")
+    socket_name: str = option(kinds.SOCKET_NAME, "web", summary="A name.")
     unset: str = option(kinds.VARIABLE, "LANG", summary="A variable.")
     successor: str = option(kinds.TASK, "ts_1", summary="A task.")
     places: tuple[str, ...] = option(kinds.Several(value=kinds.PATH), (), summary="Places.")
@@ -104,6 +106,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "statuses": (" 3\n9 RTMIN+3</statuses><statuses>75", (3, 9, "SIG37", 75)),
     "places": ("/srv/a b</places><places>\n/opt", ("/srv/a b", "/opt")),
     "credential": (" -/etc/a b", "-/etc/a b"),
+    "address": (" 127.0.0.1:80", "tcp://127.0.0.1:80"),
+    "socket_name": (" web-1 ", "web-1"),
     "unset": (" _A1", "_A1"),
     "successor": ("\nts_1.A-b ", "ts_1.A-b"),
     "sizes": ("<high>1K</high>", {"high": 1024}),
@@ -131,6 +135,8 @@ BAD = {
     "statuses": "3 </statuses><statuses> 1 NOSUCH",
     "places": "/srv</places><places>opt",
     "credential": "~/key",
+    "address": "localhost:80",
+    "socket_name": "a:b",
     "unset": "A-B",
     "successor": "a/b",
     "sizes": "<high>much</high>",

@@ -11,6 +11,7 @@ from typing import Any
 
 from zmsvc.core import shell
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT
+from zmsvc.core.listening import MAX_SOCKETS
 from zmsvc.core.model import Action, BusAccess, Context, Rule, TaskService, Trigger
 from zmsvc.core.monitoring import monitoring
 from zmsvc.core.service_options import OPTIONS, Restart, ServiceType
@@ -76,7 +77,13 @@ def faults(
     """Return every fault between elements. `binds` maps the names of elements to their endpoints, as far as
     those could be read; `any_fail` has the rules of the context.
     """
-    return [*_repeated(tasks), *_calls(tasks, any_fail), *_order(tasks), *_binds(binds)]
+    return [
+        *_repeated(tasks),
+        *_sockets(tasks, binds),
+        *_calls(tasks, any_fail),
+        *_order(tasks),
+        *_binds(binds),
+    ]
 
 
 def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
@@ -90,6 +97,28 @@ def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
             )
         elif task.id:  # A task without an ID has a fault of its own already.
             seen[task.id] = index
+
+
+def _sockets(tasks: Sequence[TaskService], binds: Mapping[str, Endpoint]) -> Iterator[Fault]:
+    """Yield each socket of `<listen>` that another task, or the bus, has as well."""
+    taken = [(f"the {name} of the bus", place) for name, place in binds.items() if name.endswith("Bind")]
+    for index, task in enumerate(tasks):
+        if len(task.listen) > MAX_SOCKETS:
+            text = f"the task has {len(task.listen)} <listen>, expected at most {MAX_SOCKETS}"
+            yield Fault(text=text, task=index)
+        for each in task.listen:
+            place = each.endpoint
+            other = next((name for name, one in taken if collide(place, one)), None)
+            if other is not None:
+                text = f"<listen> {each.address} collides with {other}, expected an address of its own"
+                yield Fault(text=text, task=index)
+            taken.append((f"<listen> of {task.id}", place))
+            if each.path is None and (each.mode, each.user, each.group) != (0o660, None, None):
+                text = (
+                    f"<listen> {each.address} has a mode, user or group, which are for the path of a Unix "
+                    f"socket, expected none"
+                )
+                yield Fault(text=text, task=index)
 
 
 def _calls(tasks: Sequence[TaskService], any_fail: Sequence[Rule]) -> Iterator[Fault]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zmsvc.core import events as ev
+from zmsvc.core import held_sockets
 from zmsvc.core.events import Effect, Key
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskService
@@ -201,6 +202,24 @@ class Draft:
 
     # --- the end of a step
 
+    def _hold_sockets(self) -> None:
+        """Order to hold other sockets than before, or after a crash perhaps the same again."""
+        if not (self.new_supervisor or self.context is not self.before.context or self._rest_of_listeners()):
+            return
+        needed = held_sockets.in_use(self.context, self.tasks)
+        if self.new_supervisor or needed != held_sockets.in_use(self.before.context, self.before.tasks):
+            self.emit(ev.HoldSockets(sockets=needed))
+
+    def _rest_of_listeners(self) -> bool:
+        """Return True if a task with sockets has come to rest in this step, or has left it."""
+        for key in self._touched:
+            service = self.service(key)
+            if service is not None and service.listen:
+                old, new = self.before.tasks.get(key), self.tasks.get(key)
+                if (old is None or old.resting) != (new is None or new.resting):
+                    return True
+        return False
+
     def finish(self) -> tuple[World, tuple[Effect, ...]]:
         """Return the next world and the effects in the order of the decisions. Alarms and the state of
         transactions come last.
@@ -211,6 +230,7 @@ class Draft:
             was, wants = old.deadline if old else None, new.deadline if new else None
             if was != wants:
                 self.emit(ev.WakeAt(key=key, when=wants))
+        self._hold_sockets()
         for transaction in self._changed:
             self.emit(ev.PublishInfo(transaction=transaction))
         world = World(

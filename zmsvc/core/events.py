@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zmsvc.core.access import Verb
+from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Context, TaskService
 
 Key = tuple[str, str]
@@ -310,6 +311,13 @@ class KillAll:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldSockets:
+    """Hold these sockets of tasks, and close every other one. A launch opens those that are not open yet."""
+
+    sockets: frozenset[ListenSocket]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forget:
     """Acknowledge the end of a launch to the keeper: it is in the state file."""
 
@@ -403,6 +411,7 @@ Effect = (
     | SendSignal
     | SetMain
     | KillAll
+    | HoldSockets
     | Forget
     | WakeAt
     | PublishControl

@@ -5,11 +5,12 @@ and the manual describe it. The options themselves are in `service_options.py`. 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from zmsvc.core import listening
 from zmsvc.core.owners import owner
 from zmsvc.core.values import (
     PRIORITIES,
@@ -76,9 +77,16 @@ class Several:
     value: Value
     separated: bool = False
     """True if one element may have several values with white space between them."""
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+    """The attributes that each element may have, by name."""
+    make: Callable[..., Any] | None = None
+    """Return the value of an element with attributes, from that of its text and those of its attributes."""
 
     @property
     def words(self) -> str:
+        if self.attributes:
+            listed = "; ".join(f"{name}, {kind.words}" for name, kind in self.attributes.items())
+            return f"{self.value.words}; the element may be repeated, and have the attributes {listed}"
         if self.separated:
             return f"{self.value.words}, or several with blanks between them; the element may be repeated"
         return f"{self.value.words}; the element may be repeated"
@@ -276,6 +284,19 @@ MODE = Value(
     show=lambda mode: f"{mode:04o}",
 )
 """Permissions, as in chmod(1)."""
+
+
+ADDRESS = Value(
+    words="a port, ADDRESS:PORT, tcp://ADDRESS:PORT or the path of a Unix socket, also after ipc://",
+    schema=_token(
+        r"((\*|[0-9.]+|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9_.\-]+)?\]):)?[0-9]{1,5}"
+        r"|tcp://(\*|[0-9.]+|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9_.\-]+)?\]):[0-9]{1,5}|((ipc|unix)://)?[/@].+"
+    ),
+    read=listening.address,
+)
+"""An address to listen at."""
+
+SOCKET_NAME = Value(words="a name without a colon", schema=_token(r"[^:\s]{1,255}"), read=listening.name)
 
 
 def whole_number(low: int, high: int) -> Value:

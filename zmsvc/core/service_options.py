@@ -13,7 +13,9 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from zmsvc.core.listening import ListenSocket
 from zmsvc.core.option_kinds import (
+    ADDRESS,
     CPU_QUOTA,
     CPU_WEIGHT,
     DIRECTORY,
@@ -26,6 +28,7 @@ from zmsvc.core.option_kinds import (
     PATH,
     SIGNAL,
     SIZE,
+    SOCKET_NAME,
     TASK,
     TASKS,
     TIME_LIMIT,
@@ -334,6 +337,69 @@ class ServiceOptions:
         types=(ServiceType.PROCESS, ServiceType.COMMAND),
         otherwise="whose memory is that of all tasks in its process",
         in_place=(ServiceType.PROCESS, ServiceType.COMMAND),
+    )
+    listen: tuple[ListenSocket, ...] = option(
+        Several(
+            value=ADDRESS,
+            attributes={
+                "name": SOCKET_NAME,
+                "mode": MODE,
+                "user": OWNER,
+                "group": OWNER,
+                "backlog": whole_number(1, 65535),
+            },
+            make=lambda address, **values: ListenSocket(address=address, **values),
+        ),
+        (),
+        summary="A socket that the keeper opens, holds and gives to the task.",
+        manual="""
+            As ListenStream= in
+            .Xr systemd.socket 5 :
+            a port of every address of the machine, an address and a port, an absolute path, or a name after
+            @ for an abstract socket; tcp:// or ipc:// may be before it.
+            An IPv6 address is in brackets.
+            Host names are not looked up.
+            .Pp
+            The task gets the sockets as
+            .Xr sd_listen_fds 3
+            says: from descriptor 3 on, in the order of the file, with
+            .Ev LISTEN_FDS ,
+            .Ev LISTEN_PID
+            and
+            .Ev LISTEN_FDNAMES .
+            .Li name
+            is as FileDescriptorName= of systemd, by default the ID of the task in the file.
+            In Python,
+            .Fn zmsvc.task.listen_sockets
+            returns them.
+            .Pp
+            The socket stays open while the task restarts, by a rule, an order or a reload, and while the
+            supervisor is replaced: connections wait and none is refused.
+            All replicas of the task, and its runs in several transactions, share it.
+            It is closed when no such task runs, or waits for the delay of a restart, any more; the file of a
+            Unix socket is then removed.
+            .Pp
+            The keeper opens the socket, as the user of
+            .Xr zmsvcd 8 ,
+            when the task is started.
+            If it cannot, this task alone fails (reason
+            .Li cannot-launch ) .
+            A port below 1024 needs root or CAP_NET_BIND_SERVICE.
+            The directories of a Unix socket are made if they are missing, with mode 0755; the file has
+            .Li mode ,
+            by default 0660, and the user and the group of the daemon unless
+            .Li user
+            and
+            .Li group
+            name others.
+            Those who may write to it may connect.
+            A file of a socket at which no process listens is replaced, any other file never.
+            .Ql zmsvcctl check
+            warns of an address that is in use now.
+            """,
+        types=(ServiceType.PROCESS, ServiceType.COMMAND),
+        otherwise="which shares its process with other tasks",
+        protocol=5,
     )
     user: str | None = option(
         OWNER,

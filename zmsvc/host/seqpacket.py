@@ -18,7 +18,7 @@ from zmsvc.host.kernel import memfd
 
 INLINE = 65536
 """The limit in bytes of JSON in the packet itself."""
-MAX_FDS = 8
+MAX_FDS = 40
 """The number of descriptors that may come with one object."""
 
 Message = TypeVar("Message")

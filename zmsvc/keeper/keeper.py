@@ -141,6 +141,7 @@ class Keeper:
         while not self.is_over():
             self.turn()
         self._device.close()
+        self._zygote.sockets.close()
         return self._status
 
     def begin(self) -> None:
@@ -388,6 +389,9 @@ class Keeper:
                 self._process_table.set_main(order.launch, order.pid, order.start_time)
             case sv.KillTask():
                 self._process_table.kill(order.launch)
+            case sv.HoldSockets():
+                if (child := self._zygote.sockets.hold(order.sockets)) is not None:
+                    self._process_table.workers.add(child)
             case sv.Acknowledge():
                 self._process_table.acknowledge(order.launch)
             case sv.RunDevice():

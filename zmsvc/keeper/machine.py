@@ -13,7 +13,7 @@ import os
 import selectors
 import socket
 import time
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -54,6 +54,11 @@ class KeeperMachine(Protocol):
 
     def spawn(self, module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
         """Execute a zmsvc module as a child; return its PID."""
+
+    def close_elsewhere(self, sockets: Collection[socket.socket]) -> int | None:
+        """Close sockets here, and let another process, a child that ends by itself, be the last that has
+        them. Return its PID.
+        """
 
     def ended_child(self) -> ChildEnd | None:
         """Return a child that has ended and has not been reaped, or None."""
@@ -190,6 +195,29 @@ class Machine:
     @staticmethod
     def pipe() -> tuple[int, int]:
         return os.pipe2(os.O_CLOEXEC)
+
+    @staticmethod
+    def close_elsewhere(sockets: Collection[socket.socket]) -> int | None:
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(reader)
+            os.close(writer)
+            raise
+        if pid == 0:
+            # The child waits until the keeper has closed its own copies. The end of a process closes what it
+            # has without the wait of SO_LINGER.
+            try:
+                os.close(writer)
+                os.read(reader, 1)
+            finally:
+                os._exit(0)
+        os.close(reader)
+        for sock in sockets:
+            sock.close()
+        os.close(writer)
+        return pid
 
     @staticmethod
     def ended_child() -> ChildEnd | None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from zmsvc.core.errors import ZmsvcError
 from zmsvc.host import directories
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux, oom, signals
@@ -141,10 +142,11 @@ class ProcessTable:
         except OSError as error:
             self._not_forked(spec, error)
 
-    def _not_forked(self, spec: LaunchSpec, error: OSError) -> None:
+    def _not_forked(self, spec: LaunchSpec, error: OSError | ZmsvcError) -> None:
         self._forking.pop(spec.launch, None)
         self._release_reservation(spec.launch)
-        self._report(LaunchFailed(launch=spec.launch, why=f"cannot fork: {error.strerror or error}"))
+        why = f"cannot fork: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+        self._report(LaunchFailed(launch=spec.launch, why=why))
 
     def _fork(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> None:
         exec_pipe = exec_gate = None
@@ -160,7 +162,7 @@ class ProcessTable:
                 raise
             fds = replace(fds, exec_gate=exec_gate)
 
-        def failed(error: OSError) -> None:
+        def failed(error: OSError | ZmsvcError) -> None:
             for fd in (exec_pipe, exec_gate):
                 if fd is not None:
                     os.close(fd)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
-from zmsvc.core.errors import ProtocolError
+from zmsvc.core.errors import ProtocolError, ZmsvcError
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux, memfd
@@ -27,6 +27,7 @@ from zmsvc.keeper.dispatcher import Dispatcher, attempt
 from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.keeper.output import OutputClient, Pipe
 from zmsvc.keeper.task_groups import TaskGroups
+from zmsvc.keeper.task_sockets import TaskSockets
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
@@ -61,7 +62,7 @@ class Fork:
     cgroup: Path | None
     fds: Descriptors
     done: Callable[[int, int], None]
-    failed: Callable[[OSError], None]
+    failed: Callable[[OSError | ZmsvcError], None]
     tries: int = 0
     gate_writer: int = -1
     """The writing end of the task's start gate."""
@@ -95,6 +96,7 @@ class ZygoteClient:
         on_greeting: Callable[[], None],
         output: OutputClient | None = None,
     ) -> None:
+        self.sockets = TaskSockets(machine)
         self._machine, self._dispatcher = machine, dispatcher
         self._output = output if output is not None and output.wanted else None
         """Creates a pipe for the output of each task."""
@@ -214,7 +216,7 @@ class ZygoteClient:
         cgroup: Path | None,
         fds: Descriptors,
         done: Callable[[int, int], None],
-        failed: Callable[[OSError], None],
+        failed: Callable[[OSError | ZmsvcError], None],
     ) -> None:
         """Fork a task after those that wait already. `fds` must stay open until `done` or `failed` is called,
         which may happen before this returns. Raises OSError.
@@ -289,16 +291,20 @@ class ZygoteClient:
             if self._gate_per_task:
                 gate, order.gate_writer = self._machine.pipe()
                 output = self._output_pipe(order)
+            # Only now: until here the supervisor may order to close the socket of a task that it stops.
+            listen = self.sockets.open(order.spec.listen) if order.spec else ()
             linux.leave_room(max(memory, order.gate_writer))
             self._in_progress, self._answer_due = order, self._machine.now() + ANSWER_TIMEOUT
             seqpacket.send_data(
                 self._channel,
-                *forking.order(replace(order.fds, cgroup=group, gate=gate, output=output), memory),
+                *forking.order(
+                    replace(order.fds, cgroup=group, gate=gate, output=output, listen=listen), memory
+                ),
             )
         except (ConnectionError, BlockingIOError):
             # The zygote is gone, or another process writes to the channel.
             self.ended()
-        except OSError as error:
+        except (OSError, ZmsvcError) as error:
             self._in_progress = self._answer_due = None
             order.close()
             order.failed(error)

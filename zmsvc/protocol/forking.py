@@ -69,7 +69,7 @@ def read_launch(packet: bytes, received: list[int]) -> tuple[LaunchSpec, Descrip
     memory = fds.pop(_SPEC)
     data = os.pread(memory, os.fstat(memory).st_size, 0)
     os.close(memory)
-    return decode_launch(data), Descriptors(**fds)
+    return decode_launch(data), Descriptors.named(fds)
 
 
 # --- from the zygote

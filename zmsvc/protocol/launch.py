@@ -98,6 +98,10 @@ class LaunchSpec:
     """The limits that the keeper could not set, with the reasons. The keeper adds them, and the task logs
     them.
     """
+    listen: tuple[Mapping[str, Any], ...] = ()
+    """The sockets that the keeper gives to the task, as `core.listening.ListenSocket.as_json`."""
+    listen_names: tuple[str, ...] = ()
+    """The names of these sockets."""
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_file: tuple[str, ...] = ()
     """The paths of files with variables, with a `-` before a path that may be missing. The task itself reads
@@ -121,6 +125,14 @@ class LaunchSpec:
     """The path of the context file, for messages."""
 
 
+LISTEN = "listen."
+"""The name of a socket of `<listen>` in an order, before its number."""
+
+
+def _is_socket(name: str) -> bool:
+    return name.startswith(LISTEN)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptors:
     """The open files that go with a launch. The numbers are valid in the process that has the object."""
@@ -140,6 +152,8 @@ class Descriptors:
     """The task waits here for a byte. It ends if the pipe closes without one."""
     output: int | None = None
     """The pipe that becomes standard output and standard error if the context does not log to the journal."""
+    listen: tuple[int, ...] = ()
+    """The sockets of `<listen>`, in the order of the file."""
 
     def given(self) -> dict[str, int]:
         """Return the descriptors that are present, by name."""
@@ -151,4 +165,11 @@ class Descriptors:
             "gate": self.gate,
             "output": self.output,
         }
-        return {name: fd for name, fd in found.items() if fd is not None}
+        sockets = {f"{LISTEN}{at}": fd for at, fd in enumerate(self.listen)}
+        return {name: fd for name, fd in found.items() if fd is not None} | sockets
+
+    @classmethod
+    def named(cls, given: Mapping[str, int]) -> Descriptors:
+        """Return the descriptors with the names of `given`."""
+        sockets = tuple(given[f"{LISTEN}{at}"] for at in range(sum(map(_is_socket, given))))
+        return cls(**{name: fd for name, fd in given.items() if not _is_socket(name)}, listen=sockets)

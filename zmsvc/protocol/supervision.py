@@ -63,6 +63,14 @@ class KillTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldSockets:
+    """Hold these sockets of tasks, and close every other one. Since protocol 5."""
+
+    sockets: tuple[Mapping[str, Any], ...]
+    """Each as `core.listening.ListenSocket.as_json`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledge:
     """The end of this launch is in the state file, so the keeper may forget it."""
 
@@ -116,6 +124,7 @@ Order = (
     | SignalTask
     | SetMain
     | KillTask
+    | HoldSockets
     | Acknowledge
     | RunDevice
     | RestartDevice
@@ -131,6 +140,7 @@ ORDERS = Codec[Order](
         "signal": SignalTask,
         "set-main": SetMain,
         "kill": KillTask,
+        "hold-sockets": HoldSockets,
         "ack": Acknowledge,
         "device": RunDevice,
         "restart-device": RestartDevice,

@@ -9,6 +9,7 @@ from typing import Any
 
 from zmsvc.core import cause, replicas
 from zmsvc.core.events import Key
+from zmsvc.core.listening import ListenSocket
 from zmsvc.core.memory_limit import NO_LIMIT
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import Limits, Option, ServiceOptions, ServiceType, options_of
@@ -77,7 +78,22 @@ _CARRIED_LIMITS = [each.field for each in options_of(Limits) if each.field in _F
 def _options(service: TaskService) -> dict[str, Any]:
     """Return the options that the task or the keeper applies: those that `LaunchSpec` has a field for."""
     found = {name: getattr(service, name) for name in _CARRIED}
+    found["listen"] = tuple(map(socket_spec, service.listen))
+    found["listen_names"] = tuple(each.name or replicas.base(service.id) for each in service.listen)
     return found | {name: getattr(service.limits, name) for name in _CARRIED_LIMITS}
+
+
+def socket_spec(each: ListenSocket) -> dict[str, Any]:
+    """Return a socket as the keeper opens it. The keeper looks up no owner: a user database may be on another
+    machine. An unknown name stays one, and the keeper refuses it.
+    """
+    uid = None if each.user is None else bus_users.number(each.user)
+    gid = None if each.group is None else bus_users.group_number(each.group)
+    return {
+        **each.as_json(),
+        "user": each.user if uid is None else str(uid),
+        "group": each.group if gid is None else str(gid),
+    }
 
 
 def dropped_options(service: TaskService, protocol: int) -> list[str]:

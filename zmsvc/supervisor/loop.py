@@ -29,12 +29,12 @@ from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
-from zmsvc.protocol import PROTOCOL_SIGNALS_OTHERS
+from zmsvc.protocol import PROTOCOL_SIGNALS_OTHERS, PROTOCOL_SOCKETS
 from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
 from zmsvc.supervisor.bus import ECHO, Bus
 from zmsvc.supervisor.children import Children, children_and_ends
-from zmsvc.supervisor.launch_spec import dropped_options, spec_of
+from zmsvc.supervisor.launch_spec import dropped_options, socket_spec, spec_of
 from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 SAVE_AGAIN = 1.0
@@ -193,7 +193,7 @@ class Loop:
             effects += more
         self._save([effect for effect in effects if isinstance(effect, ev.Record)])
         # Orders to the keeper go first, so processes start or end while the messages are published.
-        for effect in sorted(effects, key=_not_for_the_keeper):
+        for effect in sorted(effects, key=_rank):
             crashpoint.reached(type(effect).__name__)
             self._perform(effect)
         self._acknowledge()
@@ -268,6 +268,8 @@ class Loop:
                 )
             case ev.KillAll():
                 self.children.tell(sv.KillTask(launch=effect.launch))
+            case ev.HoldSockets():
+                self._hold_sockets(effect)
             case ev.Forget():
                 self._unforgotten.append(effect.launch)
             case ev.WakeAt():
@@ -299,6 +301,11 @@ class Loop:
             return
         self.children.tell(spec_of(self.world, effect.key, self.places, self.log_target, self.granted))
 
+    def _hold_sockets(self, effect: ev.HoldSockets) -> None:
+        if self.children.protocol >= PROTOCOL_SOCKETS:
+            listed = sorted(effect.sockets, key=lambda each: each.address)
+            self.children.tell(sv.HoldSockets(sockets=tuple(map(socket_spec, listed))))
+
     def _wake_at(self, effect: ev.WakeAt) -> None:
         alarm = self._alarms.pop(effect.key, None)
         if alarm is not None:
@@ -327,8 +334,11 @@ class Loop:
             future.set_result(effect)
 
 
-def _not_for_the_keeper(effect: Effect) -> bool:
-    return not isinstance(effect, ev.Launch | ev.Signal | ev.SendSignal | ev.SetMain | ev.KillAll)
+def _rank(effect: Effect) -> int:
+    """Return the place of an effect among those of a turn. A launch needs the sockets that are held."""
+    if isinstance(effect, ev.HoldSockets):
+        return 0
+    return 1 if isinstance(effect, ev.Launch | ev.Signal | ev.SendSignal | ev.SetMain | ev.KillAll) else 2
 
 
 def facts_of_start(

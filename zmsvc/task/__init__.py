@@ -16,10 +16,11 @@ A task and its service have these attributes before their own `__init__` runs:
 
 and the methods `update`, `publish` and `wait`; an AsyncTask has `update_async`, `publish_async` and
 `wait_async` in their place. A service has its task as `self.task`, and names the task's class in
-`task_class`. zmsvc-task(7) is an introduction. zmsvc.testing creates tasks for unit tests. The reference is
-in zmsvc.task.sdk.
+`task_class`. `listen_sockets` returns the sockets of `<listen>`. zmsvc-task(7) is an introduction.
+zmsvc.testing creates tasks for unit tests. The reference is in zmsvc.task.sdk.
 """
 
+from zmsvc.task.listening import listen_sockets
 from zmsvc.task.sdk import AsyncTask, LoopedTask, SingleTask, TaskService
 
-__all__ = ["AsyncTask", "LoopedTask", "SingleTask", "TaskService"]
+__all__ = ["AsyncTask", "LoopedTask", "SingleTask", "TaskService", "listen_sockets"]

@@ -54,6 +54,13 @@ def variables(spec: LaunchSpec, pid: int) -> dict[str, str]:
         result |= {"ZMSVC_TASK": spec.task, "ZMSVC_INSTANCE": spec.instance, **cause_variables(spec.cause)}
         if (replica := replicas.number(spec.task)) is not None:
             result["ZMSVC_REPLICA"] = str(replica)
+        if spec.listen_names:
+            names = ":".join(spec.listen_names)
+            result |= {
+                "LISTEN_FDS": str(len(spec.listen_names)),
+                "LISTEN_PID": str(pid),
+                "LISTEN_FDNAMES": names,
+            }
         if spec.watchdog:
             result |= {"WATCHDOG_USEC": str(int(spec.watchdog * 1e6)), "WATCHDOG_PID": str(pid)}
     for name, value in spec.environment.items():

@@ -11,7 +11,7 @@ import sys
 
 from zmsvc.protocol.forking import decode_launch
 from zmsvc.protocol.launch import Descriptors
-from zmsvc.task import runner
+from zmsvc.task import handover, runner
 
 
 def main() -> int:
@@ -20,9 +20,10 @@ def main() -> int:
     spec = decode_launch(os.pread(memory, os.fstat(memory).st_size, 0))
     os.close(memory)
     fds = {name: int(number) for name, number in numbers.items()}
-    for fd in fds.values():
+    listen = tuple(range(handover.FIRST, handover.FIRST + len(spec.listen_names)))
+    for fd in (*fds.values(), *listen):
         os.set_inheritable(fd, False)
-    return runner.run_in_new_interpreter(spec, Descriptors(**fds))
+    return runner.run_in_new_interpreter(spec, Descriptors(**fds, listen=listen))
 
 
 if __name__ == "__main__":

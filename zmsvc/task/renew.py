@@ -11,6 +11,7 @@ from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.host.kernel import programs
 from zmsvc.protocol.forking import encode_launch
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
+from zmsvc.task import handover
 
 BEGIN = f"""
 import os, socket, sys
@@ -47,6 +48,7 @@ def execute(spec: LaunchSpec, fds: Descriptors) -> str:
         passed = {name: fd for name, fd in wanted.items() if fd is not None}
         for fd in passed.values():
             os.set_inheritable(fd, True)
+        handover.pass_on(fds)
         words = [f"{name}={fd}" for name, fd in passed.items()]
         os.execv(program, [program, "-c", BEGIN, *words])
     except OSError as error:

@@ -19,7 +19,7 @@ from zmsvc.host.kernel import linux, signals
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.task import loader, process, renew, threads
+from zmsvc.task import handover, loader, process, renew, threads
 from zmsvc.task.bus import TaskBus
 from zmsvc.task.runtime import TaskRuntime, headline
 from zmsvc.task.stop import SignalStop
@@ -41,6 +41,9 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
     0: the task ended by itself or by a stop request. 1: an exception, which is logged and reported. 203: the
     task could not be started, which is logged and reported.
     """
+    if fds.listen:
+        # The zygote has closed these two, and their numbers may be those of the sockets.
+        fds = handover.place(replace(fds, cgroup=None, gate=None))
     if spec.service_type == "Thread":
         # The output of the process itself, and of programs that it runs, belongs to no single task.
         spec = replace(spec, instance=spec.context)
@@ -55,6 +58,7 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
     except Exception as error:
         return _report_failed_start(notifier, fds, headline(error))
     if spec.service_type == "Command":
+        handover.pass_on(fds)
         return _report_failed_start(notifier, fds, process.execute(list(spec.command)))
     if spec.fresh:
         return _report_failed_start(notifier, fds, renew.execute(spec, fds))

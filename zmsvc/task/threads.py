@@ -144,7 +144,7 @@ class _Process:
                 return False
             match sharing.ORDERS.decode(received[0]):
                 case sharing.StartMember(spec=spec):
-                    self._start(spec.launch, spec, Descriptors(**received[1]))
+                    self._start(spec.launch, spec, Descriptors.named(received[1]))
                 case sharing.StopMember(launch=launch):
                     if launch in self._members:
                         self._members[launch].stop.request()

@@ -5,10 +5,12 @@ missing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import pwd
 import socket
+import stat
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -16,10 +18,11 @@ from pathlib import Path
 from zmsvc.core import foreground, resource_limits, shell
 from zmsvc.core.checks import ConfigWarning, variable_warnings
 from zmsvc.core.errors import ConfigError, ZmsvcError
+from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar
-from zmsvc.core.values import optional_path
+from zmsvc.core.values import Endpoint, optional_path
 from zmsvc.host import environment_file
 from zmsvc.host.bus import bus_users, endpoints
 from zmsvc.host.config import exposed_binds
@@ -48,8 +51,8 @@ def check_binds(context: Context, *, curve: bool) -> list[ConfigWarning]:
 
 
 def check_ports(context: Context) -> list[ConfigWarning]:
-    """Return the binds of the device that would fail now, with the reason. Binds that only need keys are left
-    out.
+    """Return the binds of the device, and the sockets of tasks, that would fail now, with the reason. Binds
+    that only need keys are left out.
     """
     found: list[ConfigWarning] = []
     for name, bind in _binds(context):
@@ -58,7 +61,55 @@ def check_ports(context: Context) -> list[ConfigWarning]:
             element = context.element_of_bind(name)
             shown = f"{'the bus' if element == 'Context' else element} {bind}"
             found.append(ConfigWarning(element=element, text=f"{shown}: {why}"))
-    return found
+    return [*found, *_sockets(context)]
+
+
+def _sockets(context: Context) -> Iterator[ConfigWarning]:
+    """Yield the sockets of tasks that could not be opened now, with the reason."""
+    for task in context.as_written.values():
+        for each in task.listen:
+            if each.path is not None:
+                why = _owners(each) or _unix(each.path)
+            else:
+                why = "" if each.endpoint.scheme == "ipc" else _port(each.endpoint)
+            if why:
+                yield ConfigWarning(task=task.id, text=f"{task.id}: <listen> {each.address}: {why}")
+
+
+def _owners(each: ListenSocket) -> str:
+    if each.user is not None and bus_users.number(each.user) is None:
+        return f"this machine has no user {each.user}"
+    if each.group is not None and bus_users.group_number(each.group) is None:
+        return f"this machine has no group {each.group}"
+    return ""
+
+
+def _unix(path: str) -> str:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return "there is a file, and not a socket"
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"cannot be looked at ({(error.strerror or str(error)).lower()})"
+    return _unix_in_use(path)
+
+
+def _port(place: Endpoint) -> str:
+    family = socket.AF_INET6 if place.host.startswith("[") else socket.AF_INET
+    host = "0.0.0.0" if place.host == "*" else place.host.strip("[]")
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, place.port))
+            probe.listen()
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return "in use now: another process listens there (ss -ltnp shows which)"
+        if error.errno == errno.EACCES:
+            return "a port below 1024 needs root or CAP_NET_BIND_SERVICE"
+        return f"cannot be used now ({(error.strerror or str(error)).lower()})"
+    return ""
 
 
 def failed_bind(context: Context, problem: str) -> ConfigWarning | None:
@@ -102,6 +153,10 @@ def _ipc(path: str, name: str) -> str:
             if Path(folder) == control_socket(name).parent
             else f"the directory {folder} does not exist now"
         )
+    return _unix_in_use(path)
+
+
+def _unix_in_use(path: str) -> str:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

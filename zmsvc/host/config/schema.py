@@ -68,6 +68,8 @@ def service_schema(options: Iterable[Option]) -> Schema:
 
 def _option(kind: Kind) -> Schema:
     match kind:
+        case Several(attributes=attributes) if attributes:
+            return Schema(text=True, attributes=tuple(attributes))
         case Value() | Several():
             return TEXT
         case Fields():

@@ -80,6 +80,8 @@ def _read(element: etree._Element, kind: Kind, notes: FaultList) -> Any:
     match kind:
         case Value():
             return notes.value(element, _reader(kind), None)
+        case Several(make=make) if make is not None:
+            return _with_attributes(element, kind, make, notes)
         case Several():
             return notes.value(element, lambda text: _read_several(kind, text), None)
         case Fields():
@@ -116,6 +118,23 @@ def _read_several(kind: Several, text: str) -> tuple[Any, ...]:
     if not words:
         raise ValueError(f"is empty, expected {kind.value.words}")
     return each_of(words, _reader(kind.value))
+
+
+def _with_attributes(
+    element: etree._Element, kind: Several, make: Callable[..., Any], notes: FaultList
+) -> tuple[Any, ...] | None:
+    found = notes.value(element, _reader(kind.value), None)
+    values: dict[str, Any] = {}
+    # The schema reports an unknown attribute.
+    for name, text in element.attrib.items():
+        attribute = str(name)
+        if (value := kind.attributes.get(attribute)) is None:
+            continue
+        try:
+            values[attribute] = _reader(value)(str(text))
+        except ValueError as error:
+            notes.fault(element, f"the {attribute} of <{element.tag!s}> {error}")
+    return None if found is None else (make(found, **values),)
 
 
 def _variables(block: etree._Element, notes: FaultList) -> Mapping[str, str]:

@@ -1,0 +1,27 @@
+"""The sockets of `<listen>` that the keeper has to hold now. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from zmsvc.core.events import Key
+from zmsvc.core.listening import ListenSocket
+from zmsvc.core.model import Context
+from zmsvc.core.world import Task
+
+
+def in_use(context: Context, tasks: Mapping[Key, Task]) -> frozenset[ListenSocket]:
+    """Return the sockets of the tasks that run, stop, or wait for the delay of a restart: those that the
+    keeper has to hold. No connection is refused while such a task restarts.
+    """
+    own = {
+        task: frozenset(replace(each, name="") for each in service.listen)
+        for task, service in context.tasks.items()
+        if service.listen
+    }
+    if not own:
+        return frozenset()
+    return frozenset(
+        each for key, task in tasks.items() if key[1] in own and not task.resting for each in own[key[1]]
+    )
