@@ -171,6 +171,7 @@ def _make_directories(directory: Path) -> None:
     if directory.is_dir():
         return
     _make_directories(directory.parent)
+    directories.check_way(directory.parent)
     with contextlib.suppress(FileExistsError):
         old = os.umask(0o022)
         try:
