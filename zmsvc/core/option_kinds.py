@@ -310,8 +310,8 @@ def whole_number(low: int, high: int) -> Value:
 
 
 def choice(words: type[StrEnum], fault: str) -> Value:
-    """Return the kind of an option whose value is one of these words. `fault` ends the message about any
-    other word, after `'x' `.
+    """Return the kind of an option whose value is one of these words. The message about another word is the
+    word in quotes and then `fault`.
     """
     listed = any_of(words)
 

@@ -47,7 +47,7 @@ _URGENT = sv.SignalTask | sv.KillTask | sv.ReplaceDevice
 
 
 CROWD = 100
-"""The number of launches that the keeper has not reported yet from which on messages are read in portions."""
+"""With so many launches that the keeper has not reported yet, the supervisor reads messages in portions."""
 
 LAUNCHED_MS = 1000
 """Milliseconds in which the keeper has to report a launch when a process that may belong to it sends

@@ -58,7 +58,7 @@ class Session:
         before.
         """
         loop, children = self._loop, self._children
-        # These are all messages of tasks, since the ends that the keeper holds have to come after them.
+        # Read every message of a task that waits: the ends of tasks, which `hello` has, must come after them.
         notification_facts = [*early, *children.facts(all_said=True)]
         loop.take(*facts_of_start(hello, autostart, transaction, notification_facts))
         if hello.stopping:

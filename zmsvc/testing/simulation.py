@@ -33,8 +33,8 @@ from zmsvc.task.stop import Stop
 PATIENCE = 10.0
 """Seconds of real time that a task may compute without a wait."""
 _BUSY = 1000
-"""Looks at the clock without a wait after which each further one takes _TICK, so that a task that never waits
-comes to the end of the run.
+"""The number of readings of the clock that take no time while a task does not wait. Each further reading adds
+_TICK to the clock, so that a task that never waits comes to the end of the run.
 """
 _TICK = 0.001
 
