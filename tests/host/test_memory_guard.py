@@ -159,6 +159,9 @@ def test_a_subscriber_that_does_not_read_is_disconnected_and_the_publisher_is_no
         device.environment["ZMSVC_DEVICE_MEMORY"] = str(64 << 20)
         device.start()
         pub_socket = device.publisher()
+        # A device that had no CPU time for a second must not get the messages of this second at once: at
+        # twice its limit it gives up.
+        pub_socket.set(zmq.SNDHWM, 8)
         news = pub_socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         publisher = sockets.Publisher(pub_socket)
         with subprocess.Popen(
@@ -172,6 +175,8 @@ def test_a_subscriber_that_does_not_read_is_disconnected_and_the_publisher_is_no
             def cut() -> bool:
                 # This is half a megabyte per check, with a hundred checks per second.
                 publisher.send(b"x @@@ ".ljust(512 << 10, b"x"))
+                assert device.process is not None
+                assert device.process.poll() is None, "the device has given up"
                 try:
                     return "slow_subscribers" in device.next_notification()
                 except BlockingIOError:
