@@ -20,17 +20,17 @@ def needs_reload(status: ContextStatus, places: Places) -> bool | None:
     if not status.file_digest or not _may_open(status.file, places):
         return None
     # Imported here for start-up time: only status and show compare.
-    from zmsvc.host.config import context_files
+    from zmsvc.host.config import file_bytes
 
     try:
         if not stat.S_ISREG(os.stat(status.file).st_mode):
             return None
-        files = context_files.read(status.file)
+        files = file_bytes.read(status.file)
     except FileNotFoundError:
         return True
     except (ConfigError, OSError):
         return None
-    return context_files.digest(files.text, files.parts) != status.file_digest
+    return file_bytes.digest(*files) != status.file_digest
 
 
 def _may_open(path: str, places: Places) -> bool:

@@ -17,7 +17,7 @@ from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.ctl.create import templates, xml_file
 from zmsvc.ctl.create.plan import Plan, Service
 from zmsvc.host.config import xml_text
-from zmsvc.host.config.context_files import parts_directory
+from zmsvc.host.config.file_bytes import parts_directory
 
 _CONFIGURATION = "Task/message/content/configuration"
 

@@ -1,30 +1,26 @@
 """The files of a context: `Context-NAME.xml`, and `Context-NAME.d/*.xml` beside it, which add tasks. This
-module reads their bytes, and converts them for the state file.
+module has them as the model of the core; `file_bytes` reads them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.model import ContextFiles, ContextPart
-from zmsvc.host import directories
+from zmsvc.host.config import file_bytes
+from zmsvc.host.config.file_bytes import MAX_SIZE, File, parts_directory
 
-MAX_SIZE = 16 << 20
-"""The maximum size of all files of a context together, in bytes. A file of 1,000 tasks has about one million.
-"""
-MAX_PARTS = 10_000
-"""The maximum number of files in the directory of a context."""
-
-
-def parts_directory(path: str | Path) -> Path:
-    """Return the directory whose files add tasks to a context file."""
-    return Path(path).with_suffix(".d")
+__all__ = [
+    "MAX_SIZE",
+    "context_file_of",
+    "digest",
+    "parts_directory",
+    "parts_of_saved",
+    "read",
+    "saved_parts",
+]
 
 
 def context_file_of(part: Path) -> Path | None:
@@ -38,101 +34,30 @@ def context_file_of(part: Path) -> Path | None:
 
 
 def read(path: str | Path) -> ContextFiles:
-    """Return the bytes of a context file and of the files in its directory, each MAX_SIZE + 1 at most. Root's
-    tasks run as root, so root reads no file that other users may change.
-
-    Raises OSError if the context file cannot be read, and ConfigError for a file that is refused and for any
-    other fault of the directory.
+    """Return the bytes of a context file and of the files in its directory. Raises OSError and ConfigError,
+    as `file_bytes.read` does.
     """
-    with open(path, "rb") as file:
-        _check(path, file.fileno())
-        text = file.read(MAX_SIZE + 1)
-    return ContextFiles(text=text, parts=_read_parts(parts_directory(path)))
-
-
-def _read_parts(directory: Path) -> tuple[ContextPart, ...]:
-    try:
-        names = sorted(each for each in os.listdir(directory) if each.endswith(".xml") and each[0] != ".")
-        if os.geteuid() == 0:
-            directories.check_directory_of_files(directory)
-    except FileNotFoundError:
-        return ()
-    except PlaceError as error:
-        raise ConfigError(
-            [f"{directory}:1: root cannot use this directory: {error}, expected a directory of root's"]
-        ) from error
-    except OSError as error:
-        raise ConfigError(
-            [f"{directory}:1: cannot read the directory ({_why(error)}), expected files that add tasks"]
-        ) from error
-    if len(names) > MAX_PARTS:
-        raise ConfigError([f"{directory}:1: there are {len(names)} files, expected at most {MAX_PARTS}"])
-    parts, faults, left = [], list[str](), MAX_SIZE
-    for name in names:
-        try:
-            text = _read_part(directory / name, left)
-        except ConfigError as error:
-            faults += error.faults
-            continue
-        if text is not None:
-            parts.append(ContextPart(path=str(directory / name), text=text))
-            left = max(0, left - len(text))
-    if faults:
-        raise ConfigError(faults)
-    return tuple(parts)
-
-
-def _read_part(path: Path, limit: int) -> bytes | None:
-    """Return the bytes of a file, `limit` + 1 at most; None if it has just been removed."""
-    try:
-        # Without O_NONBLOCK a FIFO would block the supervisor.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ConfigError([f"{path}:1: this is not a regular file, expected one that adds tasks"])
-            _check(path, fd)
-            return file.read(limit + 1)
-    except FileNotFoundError as error:
-        if not os.path.lexists(path):
-            return None
-        raise ConfigError([f"{path}:1: the link leads to no file, expected one that adds tasks"]) from error
-    except OSError as error:
-        raise ConfigError(
-            [f"{path}:1: cannot read the file ({_why(error)}), expected one that adds tasks"]
-        ) from error
-
-
-def _check(path: str | Path, fd: int) -> None:
-    if os.geteuid() == 0:
-        try:
-            directories.check_file(path, os.fstat(fd))
-        except PlaceError as error:
-            raise ConfigError(
-                [f"{os.fspath(path)}:1: root cannot use this file: {error}, expected a file of root's"]
-            ) from error
-
-
-def _why(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    text, parts = file_bytes.read(path)
+    return ContextFiles(text=text, parts=tuple(ContextPart(path=name, text=each) for name, each in parts))
 
 
 # --- the state file
 
 
-def saved_parts(text: bytes, parts: Sequence[ContextPart]) -> str:
+def saved_parts(text: bytes, parts: Iterable[ContextPart]) -> str:
     """Return the files of the directory for the state file, which has the `text` of the context file beside
     them.
-
-    An earlier release replaces that text and not this value. So the value names the text that it belongs to.
     """
-    # Latin-1 has a character for each byte; the files may have any encoding.
-    files = {os.path.basename(each.path): each.text.decode("latin-1") for each in parts}
-    return json.dumps({"of": _digest(text), "files": files}, ensure_ascii=False)
+    return file_bytes.saved(text, _files(parts))
 
 
-def digest(text: bytes, parts: Sequence[ContextPart]) -> str:
+def digest(text: bytes, parts: Iterable[ContextPart]) -> str:
     """Return a digest of all files of a context, by which a client sees that they have changed."""
-    return _digest(saved_parts(text, parts).encode())
+    return file_bytes.digest(text, _files(parts))
+
+
+def _files(parts: Iterable[ContextPart]) -> Iterator[File]:
+    return ((each.path, each.text) for each in parts)
 
 
 def parts_of_saved(saved: object, text: bytes, path: str | Path) -> tuple[ContextPart, ...]:
@@ -141,7 +66,7 @@ def parts_of_saved(saved: object, text: bytes, path: str | Path) -> tuple[Contex
     """
     try:
         value = json.loads(saved) if isinstance(saved, str) else {}
-        if value.get("of") != _digest(text):
+        if value.get("of") != file_bytes.digest_of_text(text):
             return ()
         directory = parts_directory(path)
         return tuple(
@@ -150,7 +75,3 @@ def parts_of_saved(saved: object, text: bytes, path: str | Path) -> tuple[Contex
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         return ()
-
-
-def _digest(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()

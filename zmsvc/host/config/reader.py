@@ -22,8 +22,8 @@ from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, ContextPart, 
 from zmsvc.core.values import TASK_ID, WHITE, Endpoint, collide, endpoint, quote, timespan, whole
 from zmsvc.host import paths
 from zmsvc.host.config import context_files
-from zmsvc.host.config.context_files import MAX_SIZE
 from zmsvc.host.config.faults import FaultList
+from zmsvc.host.config.file_bytes import MAX_SIZE
 from zmsvc.host.config.merged_tree import MergedTree, merged
 from zmsvc.host.config.preflight import check_binds, check_ports, check_services, failed_bind
 from zmsvc.host.config.schema import explain, passed_over
