@@ -1,7 +1,11 @@
-"""Fixtures of all tests: a deadline for each test, and `wait_for` of `waiting` as a fixture."""
+"""For all tests: a deadline for each test, `wait_for` of `waiting` as a fixture, and the settings of Hypothesis.
+
+Under CI the examples of Hypothesis are always the same, so that a test that fails there fails everywhere.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 
 import pytest
 import waiting
+from hypothesis import HealthCheck, settings
 
 BOOT = Path(__file__).parent / "boot"
 
@@ -17,6 +22,17 @@ DEADLINE = 60
 """Seconds for one test; `@pytest.mark.deadline(SECONDS)` sets another limit. A test that hangs fails with a
 traceback.
 """
+
+settings.register_profile(
+    "zmsvc",
+    max_examples=50,
+    # A busy machine takes a second for an example of milliseconds.
+    deadline=None,
+    derandomize="CI" in os.environ,
+    # The simulated machine is made inside the examples, and an example that is filtered out costs nothing.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+settings.load_profile("zmsvc")
 
 
 def pytest_configure(config: pytest.Config) -> None:
