@@ -30,8 +30,8 @@ UNLIMITED: Mapping[str, str] = {
     "io.bfq.weight": "100",
     "io.weight": "default 100",
 }
-"""The text of each file if there is no limit. The order is one that the kernel accepts: a group that is idle
-accepts no weight.
+"""The text of each file without a limit, in the order in which the keeper writes them. The kernel refuses a
+weight for a group that is idle.
 """
 
 PERIOD = 100_000

@@ -208,7 +208,7 @@ def _had_read_all(connection: socket.socket, timeout_ms: int) -> bool:
     if connection.family == socket.AF_UNIX:
         return False
     if _unacknowledged(connection):
-        # A reset takes time over a network. There is no event for an acknowledgment, so this may wait until
+        # A reset takes time over a network. The kernel announces no acknowledgment, so this may wait until
         # the deadline although everything has been read.
         watched = poll()
         watched.register(connection, 0)  # poll() always reports POLLERR and POLLHUP.
