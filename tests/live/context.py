@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -405,6 +405,19 @@ class Ear:
             )
 
         return self.until(wanted)
+
+    def controls(self, action: str, tasks: Iterable[str], transaction: str) -> None:
+        """Wait for a `control` message with this action about each of these tasks, in any order."""
+        awaited = set(tasks)
+
+        def last_awaited(topic: str, body: dict[str, Any]) -> bool:
+            head = body.get("header", {})
+            said = (topic, head.get("action"), head.get("service_transaction"))
+            if said == ("control", action, transaction):
+                awaited.discard(head.get("service_id"))
+            return not awaited
+
+        self.until(last_awaited)
 
     def close(self) -> None:
         self._context.destroy(0)

@@ -140,8 +140,8 @@ def test_an_old_client_sees_each_replica_as_a_task_and_orders_all_by_the_id_of_i
     file = ("--context_file", str(context.file), "--transaction", "T")
     order = ("--service_name", "context", "--action", "stop", "--use_file", "--task_id", "ts_100")
     old_command(context, *file, *order)
+    stranger.controls("stopped", ("ts_100@1", "ts_100@2"), "T")
     for number in (1, 2):
-        stranger.control("stopped", f"ts_100@{number}", "T")
         context.task_is(f"ts_100@{number}", "stopped")
     old_command(context, *file, "--service_name", "context", "--action", "start")
     for number in (1, 2):
