@@ -391,7 +391,7 @@ class KeeperPort:
     def cgroup_populated(self, cgroup: Path) -> bool:
         raise NotImplementedError
 
-    def cgroup_processes(self, cgroup: Path) -> list[int]:
+    def cgroup_processes(self, cgroup: Path, without: str = "") -> list[int]:
         raise NotImplementedError
 
     def kill_cgroup(self, cgroup: Path) -> None:

@@ -23,7 +23,7 @@ from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
 from zmsvc.core.order import awaited_ends, awaited_starts, unmet
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
-from zmsvc.core.world import Reason, Task, World, task_from_row, task_to_row
+from zmsvc.core.world import Reason, Task, World, launches_of, task_from_row, task_to_row
 
 BEGINNING = 1000.0
 PID = 1000
@@ -84,12 +84,10 @@ def task(
 
 def checked_step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...]]:
     """Return the result of one step. Check every promise that one step alone can break."""
-    before = (dict(world.tasks), dict(world.launches), dict(world.transactions), world.pending)
+    before = _maps(world)
     after, effects = step(world, fact, now)
     assert step(world, fact, now) == (after, effects), "the same arguments give the same answer"
-    assert (dict(world.tasks), dict(world.launches), dict(world.transactions), world.pending) == before, (
-        "a world never changes"
-    )
+    assert _maps(world) == before, "a world never changes"
     check_world(after)
     check_launches(world, after, effects, fact)
     check_alarms(world, after, effects)
@@ -99,14 +97,21 @@ def checked_step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Eff
     return after, effects
 
 
+def _maps(world: World) -> tuple[object, ...]:
+    maps = (world.tasks, world.launches, world.auxiliaries, world.transactions)
+    return (*map(dict, maps), world.pending)
+
+
 def check_world(world: World) -> None:
-    assert {task.launch: key for key, task in world.tasks.items() if task.live} == dict(world.launches), (
+    assert launches_of(world.tasks) == (dict(world.launches), dict(world.auxiliaries)), (
         "the live launches, and no other"
     )
-    assert all(0 < launch < world.next_launch for launch in world.launches)
+    assert all(0 < launch < world.next_launch for launch in (*world.launches, *world.auxiliaries))
     for key, task in world.tasks.items():
         transaction = world.transactions[key[0]]
         assert task.pid is None or task.live, (key, task)
+        assert not task.auxiliaries or task.pid is not None, (key, task)
+        assert len({each.name for each in task.auxiliaries}) == len(task.auxiliaries), (key, task)
         assert task.live or (task.stop_reason is None and not task.restart_pending), (key, task)
         assert task.deadline is None or TaskEvent.DEADLINE in TABLE[task.sub_state], (
             f"{key}: nothing would follow from its deadline: {task}"
@@ -132,16 +137,21 @@ def asked_for(world: World, key: Key) -> bool:
 
 
 def check_launches(before: World, after: World, effects: Iterable[Effect], fact: Fact) -> None:
-    """Check that each launch is ordered once and forgotten once, and that orders name launches that exist."""
-    launched = Counter(e.launch for e in effects if isinstance(e, ev.Launch))
+    """Check that each launch is ordered once and forgotten once, and that orders name launches that exist.
+    The keeper ends the auxiliary processes of a task that ends; each of them is forgotten when its own end is
+    reported.
+    """
+    launched = Counter(e.launch for e in effects if isinstance(e, ev.Launch | ev.LaunchAuxiliary))
     forgotten = Counter(e.launch for e in effects if isinstance(e, ev.Forget))
-    new, over = after.launches.keys() - before.launches.keys(), before.launches.keys() - after.launches.keys()
+    known = before.launches.keys() | before.auxiliaries.keys()
+    new = (after.launches.keys() | after.auxiliaries.keys()) - known
+    over = before.launches.keys() - after.launches.keys()
     assert after.next_launch >= before.next_launch, "launch IDs only grow"
     assert min(new, default=before.next_launch) >= before.next_launch, "no launch ID is used twice"
     if isinstance(fact, ev.SupervisorStarted):
-        assert set(launched) <= set(after.launches)
-        known = before.launches if before.keeper_id == fact.keeper_id else {}
-        strangers = {child.launch for child in fact.children} - known.keys()
+        assert set(launched) <= {*after.launches, *after.auxiliaries}
+        mine = before.launches.keys() if before.keeper_id == fact.keeper_id else set()
+        strangers = {child.launch for child in fact.children} - mine
     else:
         assert launched == Counter(new), "every new launch is ordered once, and nothing else"
         mine = (
@@ -156,8 +166,11 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
             assert effect.key in (after.launches.get(effect.launch), before.launches.get(effect.launch))
         if isinstance(effect, ev.SendSignal):
             assert after.launches.get(effect.launch) == effect.key
+        if isinstance(effect, ev.LaunchAuxiliary):
+            assert after.launches.get(effect.of) == effect.key
         if isinstance(effect, ev.KillAll):
-            assert after.launches.get(effect.launch) == effect.key or effect.launch in strangers
+            of = after.launches.get(effect.launch, after.auxiliaries.get(effect.launch))
+            assert of == effect.key or effect.launch in strangers
 
 
 def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None:
@@ -205,7 +218,7 @@ def check_walls(before: World, after: World, fact: Fact) -> None:
         case ev.DeadlinePassed():
             assert touched <= {fact.key[0]}
         case _:
-            key = before.launches.get(fact.launch)
+            key = before.launches.get(fact.launch, before.auxiliaries.get(fact.launch))
             assert touched <= ({key[0]} if key else set())
 
 
@@ -260,6 +273,8 @@ class Process:
     """The number of other processes that it leaves behind when it ends."""
     signals: list[str] = field(default_factory=list)
     executed: bool = False
+    auxiliary_of: int = 0
+    """The launch of its task, if it is an auxiliary process."""
 
 
 @dataclass
@@ -282,7 +297,7 @@ class Keeper:
     sockets: frozenset[ListenSocket] = frozenset()
     """The sockets of tasks that it was last ordered to hold."""
 
-    def launch(self, launch: int, key: Key) -> None:
+    def launch(self, launch: int, key: Key, auxiliary_of: int = 0) -> None:
         held = self.alive.get(launch)
         if held is not None or launch in self.ends:
             self.out.append(ev.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
@@ -290,12 +305,16 @@ class Keeper:
                 self.out.append(self.ends[launch])
             return
         assert launch not in [number for number, _ in self.forked], f"launch {launch} is forked twice"
-        assert key not in [process.key for process in self.alive.values()], f"two processes of {key}"
+        held_keys = [process.key for process in self.alive.values() if not process.auxiliary_of]
+        assert auxiliary_of or key not in held_keys, f"two processes of {key}"
+        if auxiliary_of and auxiliary_of not in self.alive:
+            self.out.append(ev.LaunchFailed(launch=launch, why="its task has ended"))
+            return
         if self.broken:
             self.out.append(ev.LaunchFailed(launch=launch, why="cannot fork: no memory"))
             return
         self.forked.append((launch, key))
-        self.alive[launch] = Process(launch=launch, key=key)
+        self.alive[launch] = Process(launch=launch, key=key, auxiliary_of=auxiliary_of)
         self.out.append(ev.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
 
     def end(self, launch: int, *, code: int | None = None, signal: str | None = None) -> None:
@@ -306,6 +325,8 @@ class Keeper:
             launch=launch, code=code, signal=signal, others_left=bool(process.left)
         )
         self.out.append(self.ends[launch])
+        for other in [other for other in self.alive.values() if other.auxiliary_of == launch]:
+            self.end(other.launch, signal="SIGKILL")
 
     def terminate_others(self, launch: int, name: str) -> None:
         """Let the other processes of a launch end."""
@@ -390,6 +411,7 @@ class Simulation:
                 pid=PID + process.launch,
                 start_time=process.launch,
                 executed=process.executed,
+                auxiliary=process.auxiliary_of > 0,
             )
             for process in self.keeper.alive.values()
         )
@@ -476,6 +498,7 @@ class Simulation:
         """Lose everything in memory."""
         saved = self.saved or World(context=self.world.context)
         tasks = {key: reread(each) for key, each in saved.tasks.items()}
+        launches, auxiliaries = launches_of(tasks)
         self.facts.clear()
         self.keeper.out.clear()
         self.alarms.clear()
@@ -489,7 +512,8 @@ class Simulation:
             disabled=saved.disabled,
             transactions=dict(saved.transactions),
             tasks=tasks,
-            launches={each.launch: key for key, each in tasks.items() if each.live},
+            launches=launches,
+            auxiliaries=auxiliaries,
         )
 
     def another_keeper(self, epoch: str = "keeper-2", **more: Any) -> list[Effect]:
@@ -504,6 +528,8 @@ class Simulation:
         match effect:
             case ev.Launch():
                 self.keeper.launch(effect.launch, effect.key)
+            case ev.LaunchAuxiliary():
+                self.keeper.launch(effect.launch, effect.key, effect.of)
             case ev.Signal(launch=launch) if launch in self.keeper.alive:
                 self.keeper.alive[launch].signals.append(effect.signal)
                 if self.obedient:

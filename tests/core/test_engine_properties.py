@@ -156,7 +156,8 @@ class Machine(RuleBasedStateMachine):
             ev.TaskGone(launch=launch),
             ev.TaskLaunched(launch=launch, pid=1000 + launch, start_time=launch),
         ]
-        if launch not in self.sim.world.launches or (which == 3 and launch in self.sim.alive):
+        known = {*self.sim.world.launches, *self.sim.world.auxiliaries}
+        if launch not in known or (which == 3 and launch in self.sim.alive):
             self.sim.happen(told[which])
 
     @rule(name=st.sampled_from(NAMES), transaction=st.sampled_from([*TRANSACTIONS, "NOBODY"]))
@@ -227,8 +228,10 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def every_process_is_known(self) -> None:
         if hasattr(self, "sim"):
+            world = self.sim.world
             for process in self.sim.alive.values():
-                assert self.sim.world.launches.get(process.launch) == process.key, "an unknown process"
+                known = world.auxiliaries if process.auxiliary_of else world.launches
+                assert known.get(process.launch) == process.key, "an unknown process"
 
     def teardown(self) -> None:
         """Stop everything. All tasks must come to rest, and every request must be answered."""

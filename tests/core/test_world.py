@@ -16,6 +16,7 @@ from zmsvc.core.cause import Cause, Source, SourceExit
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.world import (
+    Auxiliary,
     Exit,
     Reason,
     Task,
@@ -61,6 +62,13 @@ sources = st.builds(
 causes = st.builds(
     Cause, by=texts, uid=st.none() | numbers, depth=numbers, sources=st.lists(sources, max_size=3).map(tuple)
 )
+auxiliaries = st.builds(
+    Auxiliary,
+    launch=numbers,
+    name=st.sampled_from(ev.AuxiliaryName),
+    command=st.lists(texts, max_size=2).map(tuple),
+    since=times,
+)
 leftovers = st.builds(
     ev.Leftover,
     pid=numbers,
@@ -97,6 +105,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "tokens": times,
     "tokens_at": times,
     "leftovers": st.lists(leftovers, max_size=2).map(tuple),
+    "auxiliaries": st.lists(auxiliaries, max_size=2).map(tuple),
     "last_definition": st.none()
     | st.builds(definition_to_keep, st.builds(task, texts, kind=st.sampled_from(ServiceType))),
 }

@@ -5,17 +5,17 @@ A step copies a map before its first change to it, so a world never changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core import held_sockets
-from zmsvc.core.events import Effect, Key
+from zmsvc.core.events import AuxiliaryName, Effect, Key
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.service_options import Limits
-from zmsvc.core.world import PendingRequest, Task, Transaction, World, service_of
+from zmsvc.core.world import Auxiliary, PendingRequest, Task, Transaction, World, service_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,7 @@ class Draft:
         self.tasks: dict[Key, Task] | Mapping[Key, Task] = world.tasks
         self.transactions: Mapping[str, Transaction] = world.transactions
         self.launches: Mapping[int, Key] = world.launches
+        self.auxiliaries: Mapping[int, Key] = world.auxiliaries
         self.pending: tuple[PendingRequest, ...] = world.pending
         self.effects: list[Effect] = []
         self.unsettled: dict[Key, None] = {}
@@ -81,6 +82,13 @@ class Draft:
         """Return the task of a current launch; None if the launch is over or unknown."""
         key = self.launches.get(launch)
         return key if key is not None and self.tasks[key].launch == launch else None
+
+    def of_auxiliary(self, launch: int) -> tuple[Key, Auxiliary] | None:
+        """Return an auxiliary process and its task; None if the process is over or unknown."""
+        key = self.auxiliaries.get(launch)
+        if key is None:
+            return None
+        return next((key, each) for each in self.tasks[key].auxiliaries if each.launch == launch)
 
     def keys_of(self, transaction: str) -> list[Key]:
         return [key for key in self.tasks if key[0] == transaction]
@@ -159,6 +167,21 @@ class Draft:
 
     def forget_launch(self, launch: int) -> None:
         self._own().pop(launch, None)
+
+    def new_auxiliary(self, key: Key, name: AuxiliaryName, command: tuple[str, ...]) -> Auxiliary:
+        launch, self.next_launch = self.next_launch, self.next_launch + 1
+        made = Auxiliary(launch=launch, name=name, command=command, since=self.now)
+        self.auxiliaries = {**self.auxiliaries, launch: key}
+        self.change(key, auxiliaries=(*self.tasks[key].auxiliaries, made))
+        return made
+
+    def forget_auxiliaries(self, key: Key, forgotten: Collection[int]) -> None:
+        """Forget the auxiliary processes of a task with these launch IDs."""
+        if not forgotten:
+            return
+        self.auxiliaries = {launch: of for launch, of in self.auxiliaries.items() if launch not in forgotten}
+        left = tuple(each for each in self.tasks[key].auxiliaries if each.launch not in forgotten)
+        self.change(key, auxiliaries=left)
 
     def _own(self) -> dict[int, Key]:
         if not self._own_launches:
@@ -244,6 +267,7 @@ class Draft:
             transactions=self.transactions,
             tasks=self.tasks,
             launches=self.launches,
+            auxiliaries=self.auxiliaries,
             pending=self.pending,
         )
         return world, tuple(self.effects)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, assert_never
 
-from zmsvc.core import events as ev
 from zmsvc.core import (
+    auxiliary,
     failures,
     memory_limit,
     order_waits,
@@ -20,6 +20,7 @@ from zmsvc.core import (
     resume,
     updates,
 )
+from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.core.events import Effect, Fact, Key
@@ -27,7 +28,7 @@ from zmsvc.core.lifecycle import SubState, TaskEvent
 from zmsvc.core.model import Trigger
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.transitions import apply, executed, fire, signals_others
-from zmsvc.core.world import Exit, Reason, Task, World
+from zmsvc.core.world import Auxiliary, Exit, Reason, Task, World
 
 
 def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...]]:
@@ -68,6 +69,8 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
             key = draft.of_launch(fact.launch)
             if key is not None:
                 _of_task(draft, key, fact)
+            elif (found := draft.of_auxiliary(fact.launch)) is not None:
+                _of_auxiliary(draft, *found, fact)
             elif isinstance(fact, ev.TaskExited | ev.LaunchFailed):
                 # The end of an unknown launch, or of one that was settled before a crash: the keeper may
                 # forget it.
@@ -123,6 +126,12 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
             _gone(draft, key, fact)
         case _:
             assert_never(fact)
+
+
+def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: TaskFact) -> None:
+    """Take a fact about an auxiliary process, which cannot notify for its task."""
+    if isinstance(fact, ev.TaskExited | ev.LaunchFailed):
+        auxiliary.forget(draft, key, which)
 
 
 def _deadline(draft: Draft, key: Key) -> None:

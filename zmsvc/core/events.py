@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from zmsvc.core.access import Verb
@@ -25,6 +26,15 @@ class Origin:
 
     by: str
     uid: int | None = None
+
+
+class AuxiliaryName(StrEnum):
+    """The work of an auxiliary process: a process that runs beside the main process of a task, as the user of
+    the task and in its control group, and does not count as a process of the task.
+    """
+
+    RELOAD = "reload"
+    """Executes `reload_command`."""
 
 
 # --- facts
@@ -64,6 +74,8 @@ class Child:
     start_time: int
     executed: bool = False
     """Of a Command: True if exec() has replaced the launcher by the program."""
+    auxiliary: bool = False
+    """True if this is an auxiliary process of a task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +280,18 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchAuxiliary:
+    """Fork an auxiliary process of the launch `of`. Its end is reported under a launch ID of its own."""
+
+    launch: int
+    of: int
+    key: Key
+    name: AuxiliaryName
+    command: tuple[str, ...] = ()
+    """The program that it executes, and its arguments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
     """Send `signal` to the main process of a launch and `others` to its other processes. TaskGone follows
     when no process of the launch is left.
@@ -407,6 +431,7 @@ class Leave:
 
 Effect = (
     Launch
+    | LaunchAuxiliary
     | Signal
     | SendSignal
     | SetMain

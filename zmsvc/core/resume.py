@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from zmsvc.core import auxiliary, requests
 from zmsvc.core import events as ev
-from zmsvc.core import requests
 from zmsvc.core.access import Verb
 from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
@@ -52,9 +52,14 @@ def _refuse_strangers(draft: Draft, fact: SupervisorStarted) -> None:
     held = [*(child.launch for child in fact.children), *fact.exits]
     draft.next_launch = max([draft.next_launch, *(launch + 1 for launch in held)])
     for child in fact.children:
-        if draft.keeper_id != fact.keeper_id or draft.of_launch(child.launch) is None:
+        if draft.keeper_id != fact.keeper_id or not _is_known(draft, child):
             draft.record(("", ""), "stranger", launch=child.launch, pid=child.pid)
             draft.emit(ev.KillAll(launch=child.launch, key=("", "")))
+
+
+def _is_known(draft: Draft, child: ev.Child) -> bool:
+    # An auxiliary process without an entry is one whose task has ended. The keeper has killed it.
+    return child.auxiliary or draft.of_launch(child.launch) is not None
 
 
 def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
@@ -73,6 +78,7 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
             continue
         if task.launch in children:
             _adopt_one(draft, key, children[task.launch])
+            auxiliary.adopt(draft, key, fact)
         elif task.sub_state in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
             # The keeper repeats `exited` for this launch but not `gone`. Only the same order as before makes
             # it send `gone` again.
@@ -187,6 +193,7 @@ def _settle_dead(draft: Draft, key: Key) -> None:
     if task.live:
         draft.record(key, "lost", pid=task.pid, launch=task.launch)
         draft.forget_launch(task.launch)
+        draft.forget_auxiliaries(key, {each.launch for each in task.auxiliaries})
         end = Exit(reason=Reason.LOST, at=draft.now)
     since = draft.now if task.live else min(task.since, draft.now)
     kept = Task(

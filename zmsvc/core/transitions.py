@@ -340,6 +340,8 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
         draft.record(key, task.action, **detail)
     draft.emit(ev.Forget(launch=task.launch))
     draft.forget_launch(task.launch)
+    # The keeper has killed them. Their ends are those of unknown launches.
+    draft.forget_auxiliaries(key, {each.launch for each in task.auxiliaries})
     _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT, restart=restart)
 
 

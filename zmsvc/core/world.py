@@ -16,7 +16,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.cause import Cause
 from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
-from zmsvc.core.events import Key, Leftover, leftover_as_json
+from zmsvc.core.events import AuxiliaryName, Key, Leftover, leftover_as_json
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import ServiceType
@@ -48,6 +48,18 @@ class Exit:
     signal: str | None = None
     reason: Reason
     at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auxiliary:
+    """An auxiliary process of a live task, from the order to fork it until its end."""
+
+    launch: int
+    """The launch ID of this process."""
+    name: AuxiliaryName
+    command: tuple[str, ...] = ()
+    since: float = 0.0
+    """The time of the order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +121,8 @@ class Task:
     tokens_at: float = 0.0
     leftovers: tuple[Leftover, ...] = ()
     """The processes that the task left behind at its last end, and how each ended."""
+    auxiliaries: tuple[Auxiliary, ...] = ()
+    """The auxiliary processes of the current launch, in the order of their starts."""
     last_definition: Mapping[str, Any] | None = None
     """The task's definition before a reload removed it. Messages about the task use it until the task has
     ended.
@@ -187,6 +201,8 @@ class World:
     tasks: Mapping[Key, Task] = field(default_factory=dict)
     launches: Mapping[int, Key] = field(default_factory=dict)
     """The task that each live launch belongs to."""
+    auxiliaries: Mapping[int, Key] = field(default_factory=dict)
+    """The task that each auxiliary process belongs to, by the launch ID of that process."""
     pending: tuple[PendingRequest, ...] = ()
 
 
@@ -255,6 +271,8 @@ def task_to_row(task: Task) -> dict[str, Any]:
         row["cause"] = cause_as_json(task.cause)
     if task.leftovers:
         row["ended"] = list(map(leftover_as_json, task.leftovers))
+    if task.auxiliaries:
+        row["auxiliaries"] = [{name: getattr(each, name) for name in _AUXILIARY} for each in task.auxiliaries]
     if task.exit is not None:
         row["exit"] = {name: getattr(task.exit, name) for name in _EXIT}
     return row
@@ -262,6 +280,7 @@ def task_to_row(task: Task) -> dict[str, Any]:
 
 _DEFAULTS = {f.name: getattr(Task(), f.name) for f in fields(Task)}
 _EXIT = tuple(f.name for f in fields(Exit))
+_AUXILIARY = tuple(f.name for f in fields(Auxiliary))
 _IN_ROW = {
     "sub_state": "sub",
     "stop_reason": "verdict",
@@ -301,7 +320,19 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
         values["starts"] = tuple(values["starts"])
     if "ended" in values:
         values["ended"] = tuple(Leftover(**entry) for entry in values["ended"])
+    if "auxiliaries" in values:
+        values["auxiliaries"] = tuple(map(_auxiliary, values["auxiliaries"]))
     return Task(**{_FROM_ROW.get(name, name): value for name, value in values.items()})
+
+
+def _auxiliary(row: Mapping[str, Any]) -> Auxiliary:
+    return Auxiliary(**{**row, "name": AuxiliaryName(row["name"]), "command": tuple(row["command"])})
+
+
+def launches_of(tasks: Mapping[Key, Task]) -> tuple[dict[int, Key], dict[int, Key]]:
+    """Return the values of `World.launches` and `World.auxiliaries` for these tasks."""
+    auxiliaries = {each.launch: key for key, task in tasks.items() for each in task.auxiliaries}
+    return {task.launch: key for key, task in tasks.items() if task.live}, auxiliaries
 
 
 def status_at(task: Task, now: float) -> str:

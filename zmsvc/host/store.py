@@ -23,7 +23,7 @@ from zmsvc.core.errors import StateError
 from zmsvc.core.events import Record
 from zmsvc.core.model import Context, ContextFiles
 from zmsvc.core.replicas import MARK
-from zmsvc.core.world import Transaction, World, task_from_row, task_to_row
+from zmsvc.core.world import Transaction, World, launches_of, task_from_row, task_to_row
 from zmsvc.host.config.context_files import parts_of_saved, saved_parts
 
 SCHEMA = 1
@@ -226,6 +226,7 @@ class Store:
             raise StateError(
                 f"cannot use state file {self.path}: a task in it cannot be read ({error!r})"
             ) from error
+        launches, auxiliaries = launches_of(tasks)
         world = World(
             context=context,
             keeper_id=(self.meta("epoch") or "") if same else "",
@@ -235,7 +236,8 @@ class Store:
             disabled=disabled_of_saved(self.meta("disabled")),
             transactions=transactions,
             tasks=tasks,
-            launches={task.launch: key for key, task in tasks.items() if task.live},
+            launches=launches,
+            auxiliaries=auxiliaries,
         )
         self.saved = world
         self._unsaved_meta |= {"boot_id": boot}

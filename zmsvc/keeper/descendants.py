@@ -1,6 +1,7 @@
 """Find the processes of a launch other than its main process.
 
-With control groups, these are the members of the control group of the launch. Without control groups, these
+With control groups, these are the members of the control group of the launch. Auxiliary processes have
+groups of their own below it, which are left out. Without control groups, these
 are the descendants of the main process, and the orphans that are in its session or carry the marks of the
 launch (host/kernel/process_marks.py). The kernel gives orphans to the keeper, which is a subreaper.
 
@@ -16,6 +17,7 @@ from collections.abc import Callable, Collection
 
 from zmsvc.keeper.launch_record import LaunchRecord
 from zmsvc.keeper.machine import KeeperMachine
+from zmsvc.protocol.launch import AUXILIARY_GROUP
 
 
 class Descendants:
@@ -99,7 +101,8 @@ class Descendants:
         assert record.cgroup is not None
         if not self._machine.cgroup_populated(record.cgroup):
             return []
-        return [pid for pid in self._machine.cgroup_processes(record.cgroup) if pid != record.pid]
+        found = self._machine.cgroup_processes(record.cgroup, AUXILIARY_GROUP)
+        return [pid for pid in found if pid != record.pid]
 
     def _strays(self, record: LaunchRecord) -> list[int]:
         """Return the orphans that carry the marks of this launch, in any control group, and all orphans that

@@ -143,8 +143,10 @@ class KeeperMachine(Protocol):
     def cgroup_populated(self, cgroup: Path) -> bool:
         """Return True if a control group contains a process."""
 
-    def cgroup_processes(self, cgroup: Path) -> list[int]:
-        """Return the processes in a control group and in the groups below it."""
+    def cgroup_processes(self, cgroup: Path, without: str = "") -> list[int]:
+        """Return the processes in a control group and in the groups below it, without the groups directly
+        below it whose names begin with `without`.
+        """
 
     def kill_cgroup(self, cgroup: Path) -> None:
         """Send SIGKILL to every process in a control group."""

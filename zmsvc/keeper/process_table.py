@@ -44,6 +44,8 @@ kills must not keep the keeper busy.
 """
 SEARCH_AGAIN = 0.1
 """Seconds until the next searches, and until a failed search is repeated."""
+ITS_TASK_HAS_ENDED = "its task has ended"
+"""The reason why an auxiliary process is not forked."""
 
 
 class _KnownChildren(Collection[int]):
@@ -125,6 +127,9 @@ class ProcessTable:
             return
         if spec.launch in self._forking:
             return
+        if spec.auxiliary_of and self._living_main(spec.auxiliary_of) is None:
+            self._report(LaunchFailed(launch=spec.launch, why=ITS_TASK_HAS_ENDED))
+            return
         cgroup = self._cgroup / spec.cgroup if self._cgroup and spec.cgroup else None
         self._forking[spec.launch] = False
         if cgroup is not None:
@@ -141,6 +146,11 @@ class ProcessTable:
                 self._fork(spec, cgroup, fds)
         except OSError as error:
             self._not_forked(spec, error)
+
+    def _living_main(self, launch: int) -> LaunchRecord | None:
+        """Return the record of a launch whose main process has not ended."""
+        record = self._records.get(launch)
+        return record if record is not None and record.end is None else None
 
     def _not_forked(self, spec: LaunchSpec, error: OSError | ZmsvcError) -> None:
         self._forking.pop(spec.launch, None)
@@ -187,6 +197,7 @@ class ProcessTable:
             program=spec.service_type == "Command",
             exec_pipe=exec_pipe,
             uid=spec.uid,
+            auxiliary_of=spec.auxiliary_of,
         )
         self._add(record)
         if exec_pipe is not None:
@@ -224,6 +235,15 @@ class ProcessTable:
         self._report(self._launched(record))
         if self._forking.pop(record.launch, False):
             self.kill(record.launch)
+        elif record.auxiliary_of:
+            self._add_auxiliary(record)
+
+    def _add_auxiliary(self, record: LaunchRecord) -> None:
+        main = self._living_main(record.auxiliary_of)
+        if main is None:
+            self._kill(record)
+        else:
+            main.auxiliaries.append(record)
 
     @staticmethod
     def _launched(record: LaunchRecord) -> Launched:
@@ -234,6 +254,7 @@ class ProcessTable:
             executed=record.executed,
             tag=record.member_id,
             uid=record.uid,
+            auxiliary_of=record.auxiliary_of,
         )
 
     def _repeat(self, record: LaunchRecord) -> None:
@@ -443,6 +464,9 @@ class ProcessTable:
         record = self._records.get(launch)
         if record is not None and record.end is not None:
             del self._records[launch]
+            main = self._records.get(record.auxiliary_of)
+            if main is not None and record in main.auxiliaries:
+                main.auxiliaries.remove(record)
             if record.cgroup is not None:
                 self._release_cgroup(record.cgroup)
 
@@ -460,6 +484,9 @@ class ProcessTable:
         if not self._cgroup_uses[cgroup]:
             del self._cgroup_uses[cgroup]
             self._groups.remove(cgroup)
+            if cgroup.parent != self._cgroup and cgroup.parent not in self._cgroup_uses:
+                # The group of a task whose auxiliary process has ended after it.
+                self._groups.remove(cgroup.parent)
 
     # --- what is there
 
@@ -506,6 +533,9 @@ class ProcessTable:
         if info.si_pid in self._by_pid:
             self._shared_processes.drain(info.si_pid)
             ended = self._by_pid.pop(info.si_pid)
+            if ended[0].auxiliary_of:
+                self._auxiliary_ended(ended[0], exit_status_of(info))
+                return
             oom_kill = killed_by_sigkill(info) and self._oom_kills.grown()
             for record in ended:
                 self._main_ended(record, exit_status_of(info), oom_kill=oom_kill)
@@ -515,9 +545,27 @@ class ProcessTable:
                 other.leftovers.append(other.others.pop(info.si_pid).ended(info.si_pid, exit_status_of(info)))
             self._check_gone(other)
 
-    def _main_ended(self, record: LaunchRecord, status: ExitStatus, *, oom_kill: bool) -> None:
+    def _auxiliary_ended(self, record: LaunchRecord, status: ExitStatus) -> None:
+        """Kill what an auxiliary process has left, and report its end. The supervisor does not wait for the
+        others, since none of them belongs to the task.
+        """
+        self._note_exec_error(record, status)
+        self._end(record, status, left=False)
+        record.killing = record.gone_expected = True
+        self._kill(record)
+        self._check_gone(record)
+
+    @staticmethod
+    def _note_exec_error(record: LaunchRecord, status: ExitStatus) -> None:
         if record.program and not record.executed and record.exec_error is None:
             record.exec_error = f"its program was not executed: the process ended before ({describe(status)})"
+
+    def _main_ended(self, record: LaunchRecord, status: ExitStatus, *, oom_kill: bool) -> None:
+        # Before the search for what the task has left.
+        for each in record.auxiliaries:
+            if each.end is None:
+                attempt(partial(self._kill, each))
+        self._note_exec_error(record, status)
         if record.pid_file is not None:
             unlink(record.pid_file)
         # Processes that were signaled are reported by `gone`, even if they have ended already.

@@ -13,7 +13,8 @@ additions need no new number.
 - 3: `SetMain` makes another process of a launch the main one, and `MainProcess` reports it.
 - 4: `SignalTask` can signal every process of a launch that is not being stopped, and can name `SIGRTMIN+3`
   and the like. A launch carries the options of `<service>` that are declared with this number.
-- 5: A launch carries the options of `<service>` that are declared with this number.
+- 5: A launch carries the options of `<service>` that are declared with this number. It can be that of an
+  auxiliary process of a task.
 
 The channel to the zygote has a protocol number of its own (`forking`), which the zygote names. The channel to
 the output process (`output`) has none, because each side ignores unknown messages. The other channels connect

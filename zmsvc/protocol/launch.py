@@ -1,4 +1,5 @@
-"""The launch of a task, which the supervisor sends to the keeper, and the keeper to the process of the task.
+"""The launch of a task or of an auxiliary process. The supervisor sends it to the keeper, and the keeper to
+the process itself.
 
 The process that reads a launch may be of an earlier or a later release than the supervisor that wrote it.
 So a field is never renamed or removed, and a new field has a default. A field with the name of an option of
@@ -123,7 +124,18 @@ class LaunchSpec:
     """For a task that serves, the file that names the users who may connect by tcp without keys."""
     file: str = ""
     """The path of the context file, for messages."""
+    auxiliary_of: int = 0
+    """Of an auxiliary process: the launch ID of its task. The keeper forks it only while that launch runs,
+    and kills it when the main process has ended. 0 for a task. Since protocol 5.
+    """
+    auxiliary: str = ""
+    """The name of the auxiliary process (`core.events.AuxiliaryName`)."""
 
+
+AUXILIARY_GROUP = ".zmsvc-"
+"""The beginning of the name of the control group of an auxiliary process. The group is in that of its task,
+whose limits apply to both.
+"""
 
 LISTEN = "listen."
 """The name of a socket of `<listen>` in an order, before its number."""

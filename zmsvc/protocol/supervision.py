@@ -167,6 +167,8 @@ class Launched:
     """The task's ID if several tasks share the process."""
     uid: int | None = None
     """User ID of the task, if it is not the daemon's own. It selects the task's `NotifySocket`."""
+    auxiliary_of: int = 0
+    """The launch ID of the task, if the process is an auxiliary process of it. Since protocol 5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

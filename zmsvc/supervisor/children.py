@@ -568,7 +568,13 @@ def _no_number(name: str) -> Any:
 def children_and_ends(hello: sv.Hello) -> tuple[tuple[ev.Child, ...], list[ev.TaskExited]]:
     """Return the living children of a keeper, and the ends that no supervisor has acknowledged."""
     children = tuple(
-        ev.Child(launch=child.launch, pid=child.pid, start_time=child.start_time, executed=child.executed)
+        ev.Child(
+            launch=child.launch,
+            pid=child.pid,
+            start_time=child.start_time,
+            executed=child.executed,
+            auxiliary=child.auxiliary_of > 0,
+        )
         for child in hello.children
     )
     return children, [exit_of(end) for end in hello.ends]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from zmsvc.core import cause, replicas
+from zmsvc.core import events as ev
 from zmsvc.core.events import Key
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.memory_limit import NO_LIMIT
@@ -19,7 +20,7 @@ from zmsvc.host.bus import bus_users
 from zmsvc.host.kernel import process_marks
 from zmsvc.host.paths import Places
 from zmsvc.protocol import PROTOCOL_REPLICAS
-from zmsvc.protocol.launch import LaunchSpec
+from zmsvc.protocol.launch import AUXILIARY_GROUP, LaunchSpec
 
 
 def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Container[int]) -> LaunchSpec:
@@ -66,6 +67,39 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         serves=service.instance == "Monitor",
         members=str(places.members_file) if service.instance == "Monitor" else None,
         file=world.context.path,
+    )
+
+
+def auxiliary_spec(
+    world: World, effect: ev.LaunchAuxiliary, places: Places, log_target: str, granted: Container[int]
+) -> LaunchSpec:
+    """Return the launch of an auxiliary process. It begins as its task does, but without the sockets, the
+    watchdog, the PID file and the group limits of the task.
+    """
+    spec = spec_of(world, effect.key, places, log_target, granted)
+    return replace(
+        spec,
+        launch=effect.launch,
+        auxiliary=effect.name.value,
+        auxiliary_of=effect.of,
+        service_type=ServiceType.COMMAND.value,
+        command=effect.command,
+        mark=process_marks.limit_value(places.context_mark, effect.launch),
+        pidfile=None,
+        cgroup=f"{cgroup_name(effect.key)}/{AUXILIARY_GROUP}{effect.launch}",
+        environment={**spec.environment, "MAINPID": str(world.tasks[effect.key].pid)},
+        watchdog=0.0,
+        listen=(),
+        listen_names=(),
+        memory_accounting=False,
+        serves=False,
+        members=None,
+        memory_max=-1,
+        memory_high=-1,
+        cpu_quota=None,
+        cpu_weight=None,
+        tasks_max=-1,
+        io_weight=None,
     )
 
 

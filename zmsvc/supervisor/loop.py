@@ -34,7 +34,7 @@ from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
 from zmsvc.supervisor.bus import ECHO, Bus
 from zmsvc.supervisor.children import Children, children_and_ends
-from zmsvc.supervisor.launch_spec import dropped_options, socket_spec, spec_of
+from zmsvc.supervisor.launch_spec import auxiliary_spec, dropped_options, socket_spec, spec_of
 from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 SAVE_AGAIN = 1.0
@@ -258,6 +258,8 @@ class Loop:
         match effect:
             case ev.Launch():
                 self._launch(effect)
+            case ev.LaunchAuxiliary():
+                self._launch_auxiliary(effect)
             case ev.Signal():
                 self.children.ask_to_end(effect.launch, effect.signal, effect.others)
             case ev.SendSignal():
@@ -301,6 +303,13 @@ class Loop:
             return
         self.children.tell(spec_of(self.world, effect.key, self.places, self.log_target, self.granted))
 
+    def _launch_auxiliary(self, effect: ev.LaunchAuxiliary) -> None:
+        task = self.world.tasks.get(effect.key)
+        if task is None or task.launch != effect.of or effect.key[1] not in self.world.context.tasks:
+            self.take(ev.LaunchFailed(launch=effect.launch, why="its task has ended meanwhile"))
+        else:
+            self.children.tell(auxiliary_spec(self.world, effect, self.places, self.log_target, self.granted))
+
     def _hold_sockets(self, effect: ev.HoldSockets) -> None:
         if self.children.protocol >= PROTOCOL_SOCKETS:
             listed = sorted(effect.sockets, key=lambda each: each.address)
@@ -338,7 +347,8 @@ def _rank(effect: Effect) -> int:
     """Return the place of an effect among those of a turn. A launch needs the sockets that are held."""
     if isinstance(effect, ev.HoldSockets):
         return 0
-    return 1 if isinstance(effect, ev.Launch | ev.Signal | ev.SendSignal | ev.SetMain | ev.KillAll) else 2
+    orders = ev.Launch | ev.LaunchAuxiliary | ev.Signal | ev.SendSignal | ev.SetMain | ev.KillAll
+    return 1 if isinstance(effect, orders) else 2
 
 
 def facts_of_start(

@@ -541,10 +541,14 @@ _NO_CGROUP = (errno.ENOENT, errno.ENODEV)
 """Errors for a cgroup that does not exist, or was removed while its file was open."""
 
 
-def cgroup_processes(directory: Path) -> list[int]:
-    """Return the processes in a cgroup and in the cgroups below it. Raises OSError."""
+def cgroup_processes(directory: Path, without: str = "") -> list[int]:
+    """Return the processes in a cgroup and in the cgroups below it. With `without`, leave out the cgroups
+    directly below it whose names begin with this text. Raises OSError.
+    """
     found: list[int] = []
-    for path, _, _ in os.walk(directory):
+    for path, below, _ in os.walk(directory):
+        if without and path == str(directory):
+            below[:] = [name for name in below if not name.startswith(without)]
         try:
             found += [int(line) for line in (Path(path) / "cgroup.procs").read_text().split()]
         except OSError as error:

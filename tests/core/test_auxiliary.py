@@ -1,0 +1,112 @@
+"""The auxiliary processes of tasks in the core: they are no part of the task, and a supervisor that dies loses
+none and starts none twice.
+"""
+
+from __future__ import annotations
+
+import pytest
+from simulation import Simulation, rule, task
+
+from zmsvc.core import auxiliary
+from zmsvc.core import events as ev
+from zmsvc.core.draft import Draft
+from zmsvc.core.events import AuxiliaryName
+
+KEY = ("T1", "a")
+
+
+def order(sim: Simulation) -> list[ev.Effect]:
+    """Decide to start an auxiliary process. Nothing is performed."""
+    draft = Draft(sim.world, sim.now)
+    auxiliary.start(draft, KEY, AuxiliaryName.RELOAD, "reload", "--now")
+    sim.world, effects = draft.finish()
+    sim.effects += effects
+    sim.save(effects)
+    return list(effects)
+
+
+def begun() -> Simulation:
+    """Return a task that runs with an auxiliary process."""
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a")))
+    sim.begin()
+    sim.ready()
+    for effect in order(sim):
+        sim.perform(effect)
+    sim.happen()
+    assert len(sim.alive) == 2
+    return sim
+
+
+def other(sim: Simulation) -> int:
+    """Return the launch of the auxiliary process."""
+    (found,) = sim.task("a").auxiliaries
+    return found.launch
+
+
+def test_a_task_has_one_auxiliary_process_of_each_name() -> None:
+    sim = begun()
+    assert not [effect for effect in order(sim) if isinstance(effect, ev.LaunchAuxiliary)]
+
+
+def test_the_end_of_an_auxiliary_process_does_not_end_its_task() -> None:
+    sim = begun()
+    effects = sim.end(other(sim), code=1)
+    assert sim.sub_state("a") == "running"
+    assert not sim.task("a").auxiliaries
+    assert not sim.keeper.ends, "its end is acknowledged"
+    assert not [effect for effect in effects if isinstance(effect, ev.PublishControl)]
+
+
+@pytest.mark.parametrize("fact", [ev.TaskReady, ev.WatchdogFed], ids=["READY=1", "WATCHDOG=1"])
+def test_an_auxiliary_process_does_not_notify_for_its_task(fact: type[ev.TaskReady]) -> None:
+    sim = begun()
+    before = sim.task("a")
+    sim.happen(fact(launch=other(sim)))
+    assert sim.task("a") == before
+
+
+def test_the_end_of_a_task_ends_its_auxiliary_processes() -> None:
+    sim = begun()
+    launch = other(sim)
+    sim.end("a", code=1)
+    assert launch not in sim.alive
+    assert not sim.task("a").auxiliaries
+    assert not sim.keeper.ends, "both ends are acknowledged"
+
+
+def test_a_new_supervisor_adopts_an_auxiliary_process() -> None:
+    sim = begun()
+    launch = other(sim)
+    sim.crash()
+    sim.happen()
+    assert other(sim) == launch
+    assert [number for number, _ in sim.keeper.forked].count(launch) == 1
+    assert not [record for record in sim.records if record.event == "stranger"]
+
+
+def test_a_new_supervisor_repeats_an_order_that_did_not_reach_the_keeper() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    order(sim)
+    sim.crash()
+    sim.happen()
+    assert other(sim) in sim.alive
+    assert sim.told(ev.LaunchAuxiliary)[-1].command == ("reload", "--now")
+
+
+def test_an_end_that_came_while_no_supervisor_was_there_is_not_lost() -> None:
+    sim = begun()
+    launch = other(sim)
+    sim.keeper.end(launch, code=0)
+    sim.crash()
+    sim.happen()
+    assert not sim.task("a").auxiliaries
+    assert not sim.keeper.ends
+
+
+def test_a_keeper_that_dies_takes_the_auxiliary_processes_along() -> None:
+    sim = begun()
+    sim.another_keeper()
+    assert not sim.task("a").auxiliaries
+    assert not sim.world.auxiliaries
