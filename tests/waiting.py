@@ -19,8 +19,8 @@ _NEXT_LOOK = 0.01
 
 
 def wait_for(fact: Callable[[], Answer], deadline: float = PATIENCE) -> Answer:
-    """Call `fact` until it returns something true, and return that. An AssertionError means: not yet; so does a
-    FileNotFoundError, because a task writes its file some time after it was started.
+    """Call `fact` until it returns something true, and return that. An AssertionError means: not yet. So does a
+    file or process that does not exist: it may come, and an entry of /proc may vanish while `fact` reads it.
 
     Use this for facts that no event of the kernel announces. The end of a process and a line in a pipe have
     such an event.
@@ -32,7 +32,7 @@ def wait_for(fact: Callable[[], Answer], deadline: float = PATIENCE) -> Answer:
             if answer:
                 return answer
             why = f"the last answer was {answer!r}"
-        except (AssertionError, FileNotFoundError) as error:
+        except (AssertionError, FileNotFoundError, ProcessLookupError) as error:
             why = str(error)
         if time.monotonic() > until:
             raise AssertionError(f"not true within {deadline:g} s: {why}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from context import Context
-from tutorial import free_ports
+from ports import free_ports
 
 from bench.ear import PATIENCE, Ear, end
 from bench.fleet import Command, Fleet

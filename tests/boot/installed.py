@@ -32,9 +32,9 @@ TALKER = """
             logging.getLogger("library").warning("logged by a library")
             print("printed by the task")
             if self.said == 1:
-                # It stays for a moment, because journald cannot say to which control group a process belonged
+                # It stays for a while, because journald cannot say to which control group a process belonged
                 # that is gone when journald reads its line.
-                subprocess.Popen(["sh", "-c", "echo printed by another program; echo printed on stderr >&2; sleep 1"])
+                subprocess.Popen(["sh", "-c", "echo printed by another program; echo printed on stderr >&2; sleep 20"])
             self.update(said=self.said)
 
 

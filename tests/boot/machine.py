@@ -105,9 +105,10 @@ class Machine:
         file.chmod(mode)
 
     def journal(self, *matches: str, output: str = "short-precise") -> str:
-        """Return the output of journalctl for the matches."""
+        """Return the output of journalctl for the matches. First journald stores all that it has received."""
         quoted = " ".join(f"'{match}'" for match in matches)
-        return self.sh(f"journalctl --no-pager --quiet --output={output} {quoted}", check=False).stdout
+        show = f"journalctl --no-pager --quiet --output={output} {quoted}"
+        return self.sh(f"journalctl --sync; {show}", check=False).stdout
 
     def close(self) -> None:
         """Kill all processes of the machine, PID 1 first. The mounts end with the namespaces."""

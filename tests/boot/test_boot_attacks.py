@@ -14,7 +14,7 @@ from lingering import LINGERING
 from machine import Machine
 from waiting import wait_for
 
-SLOWER = 10.0
+SLOWER = 30.0
 """Seconds by which an attack may delay a stop here. Tasks wait for a device that hangs for up to 2 s, to send
 queued messages. The rest is for a busy machine. With zmsvc 1.0 an attack delayed the stop up to its limit of
 90 s.

@@ -96,8 +96,9 @@ def test_tasks_of_one_instance_are_told_apart(talker: Installed) -> None:
 
 
 def test_changes_of_a_task_have_a_message_id_with_a_text(talker: Installed) -> None:
-    started = [entry for entry in talker.entries("ZMSVC_TASK=ts_100") if "MESSAGE_ID" in entry]
-    assert started
+    started = wait_for(
+        lambda: [entry for entry in talker.entries("ZMSVC_TASK=ts_100") if "MESSAGE_ID" in entry]
+    )
     explained = talker.machine.sh(f"journalctl --no-pager -x MESSAGE_ID={started[-1]['MESSAGE_ID']}").stdout
     assert "Subject:" in explained
     assert "ts_100" in explained

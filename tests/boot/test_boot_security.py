@@ -125,7 +125,7 @@ def test_over_loopback_tcp_without_keys_only_members_give_orders(
         True,
     ), refused.stderr
     assert talk.show("ActiveState") == "active"
-    assert "stranger" in machine.journal("-u", talk.unit)
+    wait_for(lambda: "stranger" in machine.journal("-u", talk.unit))
     sh(f"{order}=start", user="member")
     wait_for(lambda: any(key[0] == "T" for key in talk.pids()))
     sh(f"{order}=exit", user="member")
@@ -168,7 +168,7 @@ def test_keys_of_root_serve_a_context_and_tasks_that_cannot_read_them(
         )
         python = "/usr/local/lib/zmsvc/bin/python"
         shown = machine.sh(
-            f"timeout 15 {python} -m zmsvc.ctl.compat.display --count 1 tcp://127.0.0.1:6558", check=False
+            f"timeout 45 {python} -m zmsvc.ctl.compat.display --count 1 tcp://127.0.0.1:6558", check=False
         )
         assert shown.returncode == 0, shown.stdout + shown.stderr
     finally:

@@ -20,9 +20,9 @@ def test_start_returns_when_the_entry_tasks_are_ready(echo: Installed) -> None:
 
 def test_the_confinement_of_the_unit_lets_the_zygote_rehearse(echo: Installed) -> None:
     echo.start()
-    said = echo.machine.sh(f"journalctl --no-pager -u {echo.unit}").stdout
-    assert "counting 10 s" in said, "the entry task was forked out of it"
-    assert "more slowly" not in said
+    # The entry task was forked out of it.
+    wait_for(lambda: "counting 10 s" in echo.machine.journal("-u", echo.unit))
+    assert "more slowly" not in echo.machine.journal("-u", echo.unit)
 
 
 def test_the_status_line_of_the_unit_says_how_many_tasks_run(echo: Installed) -> None:

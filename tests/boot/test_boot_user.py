@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from installed import alive, processes_of_user, task
+from installed import alive, task
 from machine import Machine
 from users import NAME, User, lingering
 from waiting import wait_for
@@ -57,11 +57,13 @@ def test_a_killed_keeper_of_a_user_is_started_again(user: User) -> None:
 
 
 def test_stop_leaves_no_process_of_a_users_context(user: User) -> None:
-    before = processes_of_user(user.machine, NAME)
     user.sh("systemctl --user start zmsvc@Mine")
-    assert processes_of_user(user.machine, NAME) > before
+    group = f"/sys/fs/cgroup{user.show('ControlGroup')}"
+    listed = user.machine.sh(f"find {group} -name cgroup.procs -exec cat {{}} +").stdout.split()
+    assert {str(pid) for pid in user.pids().values()} < set(listed)
     user.sh("systemctl --user stop zmsvc@Mine")
-    assert processes_of_user(user.machine, NAME) == before
+    assert alive(user.machine, [int(pid) for pid in listed]) == []
+    assert user.machine.sh(f"test -e {group}", check=False).returncode == 1
     assert user.show("Result") == "success"
     assert user.sh("ls $XDG_RUNTIME_DIR/zmsvc 2>/dev/null", check=False) == ""
 

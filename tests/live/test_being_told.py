@@ -102,12 +102,12 @@ def test_failure_action_exit_stops_everything_and_ends_with_status_9(context: Co
 
 def test_failure_action_exit_is_carried_out_by_the_next_supervisor(context: Context) -> None:
     command(context, "job", "exec sleep 1000", service="<failure_action>exit</failure_action>")
-    deaf = "trap '' TERM; echo deaf; while :; do sleep 0.1; done"
+    deaf = "trap '' TERM; echo ignores the stop signal; while :; do sleep 0.1; done"
     command(
         context, "deaf", deaf, service="<stop_timeout>infinity</stop_timeout><kill_mode>mixed</kill_mode>"
     )
     context.start("--transaction", TX)
-    wait_for(lambda: "deaf" in context.ctl("logs", "deaf").stdout)
+    wait_for(lambda: "ignores the stop signal" in context.ctl("logs", "deaf").stdout)
     deaf_pid = context.tasks()["deaf"]["pid"]
     kill_task(context, "job")
     context.task_is("deaf", "stop-sigterm")

@@ -17,6 +17,7 @@ from typing import Any
 
 from context import Context
 from needs import need
+from ports import free_ports
 from waiting import PATIENCE, wait_for, wait_for_line
 
 TX = "5HGAHZ3WPZUI71PACRPP"
@@ -37,9 +38,8 @@ def test_check_warns_about_rings_unreachable_tasks_wildcards_and_ports_in_use(co
     context.task("ts_1", "Echo", rules={"on_exit": ("start", "ts_2")})
     context.task("ts_2", "Echo", entry=False, rules={"on_exit": ("start", "ts_1")})
     context.task("ts_3", "Echo", entry=False)
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
-        ports = taken.getsockname()[1], free.getsockname()[1]
-        free.close()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = taken.getsockname()[1], *free_ports(1)
         context.subscribe_endpoint, context.publish_endpoint = (f"tcp://127.0.0.1:{port}" for port in ports)
         context.write()
         text = context.file.read_text()

@@ -32,9 +32,9 @@ def test_a_program_is_started_when_its_exec_has_succeeded(
     pid = listener.control("started", "ts_1")["content"]["status"]["pid"]
     assert os.getsid(pid) == pid
     context.task_is("ts_1", "running")
+    wait_for(lambda: (home / "told").read_text() == "T ts_1\n")
     context.ctl("stop", "--task", "ts_1")
     assert listener.control("stopped", "ts_1")["content"]["status"]["reason"] == "requested"
-    assert (home / "told").read_text().split() == ["T", "ts_1"]
     assert not Path(f"/proc/{pid}").exists()
 
 
@@ -75,8 +75,8 @@ def test_what_a_program_prints_is_in_the_log_of_its_context(context: Context, ho
     )
     context.start("--transaction", "T")
     context.task_is("ts_1", "exited")
-    log = Path(context.status()["log"]).read_text()
-    assert log.count("printed by a program") == 1
+    log = Path(context.status()["log"])
+    wait_for(lambda: log.read_text().count("printed by a program") == 1)
 
 
 def test_a_program_that_speaks_sd_notify_is_started_when_it_says_so(

@@ -5,6 +5,7 @@ on `state`.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import zmq
 from context import Context, Ear
 from waiting import PATIENCE, wait_for
+
+from zmsvc.supervisor.info import COALESCE
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 
@@ -228,6 +231,7 @@ def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable
         context.task(f"ts_{number}", "Echo")
     context.start("--no-autostart")
     listener = ear(b"control @@@ ")
+    begun = time.monotonic()
     context.ctl("start", "--transaction", TX)
     started, infos, last = 0, 0, {}
     while (
@@ -240,7 +244,8 @@ def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable
         if body["header"]["action"] == "update":
             infos += 1
             (last,) = body["content"]["status"]["data"]
-    assert infos <= 10, "far fewer than the changes: each of 20 tasks has three"
+    # Each of 20 tasks has three changes.
+    assert infos <= 2 + (time.monotonic() - begun) / COALESCE
     assert set(last[TX]) == {"contextId", "contextName", "contextLogName", "configuration", "tasks"}
     assert set(last[TX]["tasks"][0]) == {
         "service_id",
@@ -346,9 +351,8 @@ def test_a_flood_of_large_orders_leaves_the_supervisor_responsive(
     )
     for _ in range(30):
         speaker.say(large)
-    # Each takes some 30 ms. If all were read at once, this would have to wait for them.
-    wait_for(lambda: context.status()["dropped"]["messages_in"] > 0)
-    assert context.status()["dropped"]["messages_in"] < 30
+    # Each takes some 30 ms. If all were read at once, the first answer would have to wait for them.
+    assert wait_for(lambda: context.status()["dropped"]["messages_in"]) < 30
     assert context.status()["pid"] == before["pid"]
     wait_for(lambda: context.status()["dropped"]["messages_in"] == 30)
 

@@ -4,37 +4,47 @@ compose.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 from context import Context
-from waiting import wait_for
+from waiting import PATIENCE, wait_for, wait_for_end
 
-DEAF = "<command>sh -c 'trap \"\" TERM INT; while :; do sleep 1000; done'</command>"
+from zmsvc.keeper.keeper import SAME_CTRL_C
+
+DEAF = "<command>sh -c 'trap \"\" TERM INT; touch {file}; while :; do sleep 1000; done'</command>"
 
 
 def stubborn(context: Context) -> int:
-    """Return the PID of a task that ignores the stop signal and has a stop timeout of an hour."""
+    """Start a task that ignores the stop signal and has a stop timeout of an hour. Return its PID."""
+    ignores = context.home / "ignores"
     context.looped("Parent", "def setup(self):\n    pass\n")
-    context.task("deaf", "Deaf", kind="Command", config=DEAF, service="<stop_timeout>1h</stop_timeout>")
+    context.task(
+        "deaf",
+        "Deaf",
+        kind="Command",
+        config=DEAF.format(file=ignores),
+        service="<stop_timeout>1h</stop_timeout>",
+    )
     context.task("tame", "Parent")
     context.start("--transaction", "T")
+    wait_for(ignores.exists)
     return int(context.task_is("deaf", "running")["pid"])
 
 
 def press_until_gone(daemon: subprocess.Popen[bytes], pid: int) -> None:
-    """Press Ctrl-C until the daemon has ended. A second one within a quarter of a second counts as the same.
-    Stop when the interpreter ends, which a further one would kill.
+    """Press Ctrl-C until the task has ended. A second one within a quarter of a second counts as the same. Then
+    the daemon ends, and a further one would kill its interpreter: so this waits after each.
     """
-
-    def gone() -> bool:
-        if Path(f"/proc/{pid}").exists():
-            daemon.send_signal(signal.SIGINT)
-            return False
-        return True
-
-    wait_for(gone)
+    until = time.monotonic() + PATIENCE
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < until, "the task goes on"
+        daemon.send_signal(signal.SIGINT)
+        with contextlib.suppress(AssertionError):
+            wait_for_end(pid, 2 * SAME_CTRL_C)
 
 
 def test_a_second_ctrl_c_kills_what_has_not_ended(context: Context) -> None:

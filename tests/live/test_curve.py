@@ -174,6 +174,8 @@ def test_replaced_keys_apply_at_the_next_start(guarded: Context, client: Callabl
     for pid in (guarded.status()["device_pid"], guarded.tasks()["ts_100"]["pid"]):
         os.kill(pid, signal.SIGKILL)
         wait_for_end(pid)
+    # An order that comes before the supervisor knows the end would find a task that runs.
+    guarded.task_is("ts_100", "failed")
     guarded.ctl("start", "--transaction", TX)
     hearing = client(zmq.SUB, guarded.subscribe_endpoint, server=server, pair=own)
     wait_for(lambda: b"beacon" in hearing.receive())

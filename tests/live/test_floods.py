@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from context import Context, Ear
 from others import command, others
-from tutorial import free_ports
-from waiting import wait_for
+from ports import free_ports
+from waiting import PATIENCE, wait_for
 
 FLOOD = str(Path(__file__).parents[1] / "flood.py")
 SECONDS = 6.0
@@ -26,7 +26,7 @@ LONGEST = 40.0
 MEMORY = 128 << 20
 """Bytes that the device may take here before it closes connections. The default is 512 MiB."""
 ANSWER = 0.2
-"""Seconds in which `status` has to be answered meanwhile."""
+"""CPU seconds in which `status` has to be answered meanwhile."""
 
 pytestmark = pytest.mark.deadline(120)
 
@@ -102,15 +102,16 @@ class Seen:
         """Repeat `look` until the flood is over, or until it has had its effect, which takes longer on a busy
         machine.
         """
+        self.look(context)
         while process.poll() is None and not enough():
             self.look(context)
             # An answer takes a millisecond. The rest of the time is for the flood.
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.02)
-        # On a busy machine, some answers say more about the machine.
-        assert statistics.median(self.answers) < ANSWER, sorted(self.answers)[-30:]
+        # On a busy machine, the time of an answer says more about the machine.
+        assert statistics.median(self.answers) < PATIENCE / 5, sorted(self.answers)[-30:]
         # Judge each answer by its CPU time, which does not depend on other processes of the machine.
-        assert max(self.computed) < ANSWER, sorted(self.computed)[-30:]
+        assert max(self.computed, default=0.0) < ANSWER, sorted(self.computed)[-30:]
 
 
 def counts(context: Context, *names: str) -> int:
@@ -153,8 +154,13 @@ def test_endless_subscriptions_delay_no_client_and_their_memory_is_freed(
     bus: Context, way: str, reasons: tuple[str, ...]
 ) -> None:
     before, seen = now(bus), Seen()
-    with flood(bus, way, bus.subscribe_endpoint) as process:
-        seen.until_over(bus, process)
+    begun = time.monotonic()
+
+    def enough() -> bool:
+        return time.monotonic() - begun > SECONDS and (way == "long" or counts(bus, *reasons) > 0)
+
+    with flood(bus, way, bus.subscribe_endpoint, seconds=LONGEST) as process:
+        seen.until_over(bus, process, enough)
     assert seen.most["device"] < 3 * MEMORY
     assert seen.most["supervisor"] < before["supervisor"] + (100 << 20)
     settles(bus, before)
@@ -211,15 +217,16 @@ def test_silent_connections_take_no_place_of_others(context: Context) -> None:
     context.start("--transaction", "T")
     seen = Seen()
     device = context.status()["device_pid"]
-    with flood(context, "silent", context.publish_endpoint, 600) as process:
+    with flood(context, "silent", context.publish_endpoint, 600, LONGEST) as process:
         wait_for(lambda: counts(context, "connections", "handshakes") > 100)
-        spent = ticks(device)
+        begun, spent = time.monotonic(), ticks(device)
         for _ in range(5):
             ear = Ear(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
             ear.next()
             ear.close()
-        seen.until_over(context, process)
-    assert (ticks(device) - spent) / os.sysconf("SC_CLK_TCK") < 0.6 * SECONDS, "it spins"
+        seen.until_over(context, process, lambda: time.monotonic() - begun > SECONDS)
+        passed = time.monotonic() - begun
+    assert (ticks(device) - spent) / os.sysconf("SC_CLK_TCK") < 0.6 * passed, "it spins"
     assert context.status()["device_restarts"] == 0
 
 

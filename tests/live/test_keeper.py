@@ -17,6 +17,7 @@ from pathlib import Path
 from context import Context
 from needs import need
 from others import command, give, others, run
+from ports import free_ports
 from waiting import PATIENCE, stop_process, wait_for, wait_for_end
 
 
@@ -70,9 +71,8 @@ def test_a_missing_file_is_reported_with_status_2(context: Context) -> None:
 
 
 def test_a_port_in_use_is_reported_and_ends_the_daemon(context: Context) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
-        port, free = taken.getsockname()[1], other.getsockname()[1]
-        other.close()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port, (free,) = taken.getsockname()[1], free_ports(1)
         context.subscribe_endpoint, context.publish_endpoint = (
             f"tcp://127.0.0.1:{free}",
             f"tcp://127.0.0.1:{port}",

@@ -64,13 +64,12 @@ def texts(group: Path, option: str) -> dict[str, str]:
 
 def assert_limited(context: Context, pid: int) -> None:
     """Check that each limit is in its file, or that the log has the reason."""
-    log = context.log.read_text()
     for option, (_, expected) in LIMITS.items():
         found = texts(group_of(pid), option)
         if CONTROLLERS[option] in linux.machine_controllers() and found:
             assert found.items() <= expected.items()
         else:
-            assert f"Cannot set {option}: the " in log
+            wait_for(lambda option=option: f"Cannot set {option}: the " in context.log.read_text())  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -30,8 +30,13 @@ def test_a_task_logs_up_to_its_level(context: Context, level: str, said: str, ki
     context.start("--transaction", TX)
     context.task_is("ts_1", "running", also=lambda task: task["action"] == "updated")
     context.ctl("stop")
-    lines = context.ctl("--json", "logs", "-g", "at level ").stdout
-    assert [word for word in ("debug", "info", "error") if f"at level {word}" in lines] == said.split()
+
+    def logged() -> list[str]:
+        lines = context.ctl("--json", "logs", "-g", "at level ").stdout
+        return [word for word in ("debug", "info", "error") if f"at level {word}" in lines]
+
+    # The output process writes the log, perhaps after the end of the task.
+    wait_for(lambda: logged() == said.split())
 
 
 def test_different_log_levels_in_one_shared_process_are_warned_about(context: Context) -> None:

@@ -23,9 +23,9 @@ def put(name, text):
     (home / (name + ".new")).rename(home / name)
 def upgrade(number, frame):
     if os.fork() == 0:
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(7))
         say("MAINPID=%d" % os.getpid(), "STATUS=new")
         put("new", str(os.getpid()))
-        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(7))
 def ends(number, frame):
     os._exit(0)
 signal.signal(signal.SIGUSR2, upgrade)
@@ -66,7 +66,7 @@ def test_a_task_outlives_its_first_process_when_it_has_named_another(context: Co
     os.kill(old, signal.SIGTERM)
     wait_for_end(old)
     assert context.tasks()["ts"]["pid"] == new
-    assert (context.runtime / context.name / "TX:ts.pid").read_text() == f"{new}\n"
+    wait_for(lambda: (context.runtime / context.name / "TX:ts.pid").read_text() == f"{new}\n")
     os.kill(new, signal.SIGTERM)
     task = context.task_is("ts", "failed")
     assert task["exit"]["code"] == 7, "the true status of the new main process"

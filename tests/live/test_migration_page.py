@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from context import Context, Ear
 from tutorial import ROOT
+from waiting import wait_for
 
 from zmsvc.ctl.compat import conf_command, display
 from zmsvc.ctl.create import command
@@ -74,6 +75,5 @@ def test_a_ported_service_has_all_that_the_page_says(context: Context, ear: Call
     context.ask(verb="start", transaction="T", tasks=["ts_2"])
     assert listener.control("updated", "ts_1")["content"]["status"]["heard"] == 5
     context.ctl("stop", "--transaction", "T")
-    log = context.log.read_text()
-    assert "looking" in log
-    assert "closed" in log
+    # The output process writes the log, perhaps after the end of the task.
+    wait_for(lambda: "looking" in context.log.read_text() and "closed" in context.log.read_text())

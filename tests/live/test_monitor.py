@@ -19,7 +19,7 @@ import zmq
 from context import Context
 from manual_context import MONITOR
 from others import others, python
-from tutorial import free_ports
+from ports import free_ports
 from waiting import PATIENCE, wait_for
 
 from zmsvc.core.access import MAY_CONNECT
@@ -133,7 +133,9 @@ def test_a_sample_has_1_0s_figures_of_every_task_of_its_transaction_that_has_a_p
     context.ctl("start", "--transaction", TX)
     running = {name: task["pid"] for name, task in context.tasks(TX).items() if task["pid"]}
     began = time.time()
-    rows = listen(f"ipc://{home}/mon").until(lambda rows: pids(rows) == running)
+    rows = listen(f"ipc://{home}/mon").until(
+        lambda rows: pids(rows) == running and rows["ts001"]["status"] == "sleeping"
+    )
     assert running.keys() == {"ts000", "ts001"}
     for row in rows.values():
         assert {name: type(row[name]) for name in OLD} == OLD

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tutorial import ROOT, Tutorial
-from waiting import PATIENCE, wait_for, wait_for_end, wait_for_line
+from waiting import PATIENCE, stop_process, wait_for, wait_for_end, wait_for_line
 
 TX = "6FDAHH3WPRVV7FGZCRIN"
 ECHO = "Conf/Context-EchoAction.xml"
@@ -183,14 +183,14 @@ def test_an_order_waits_for_the_supervisor_and_is_not_sent_when_none_comes(tutor
     created(tutorial)
     context = begun(tutorial, ECHO)
     # A stopped keeper does not replace the supervisor; the device goes on.
-    context.send_signal(signal.SIGSTOP)
+    stop_process(context.pid)
     os.kill(supervisor := supervisor_of(context), signal.SIGKILL)
     wait_for_end(supervisor)
     endpoint = f"tcp://127.0.0.1:{tutorial.pub_port}"
-    refused = tutorial.conf(*START, "--timeout=1", status=1)
+    refused = tutorial.conf(*START, "--timeout=2", status=1)
     assert (
         refused.stderr
-        == f"conf_command.py: cannot deliver: no context at {endpoint} hears [context] within 1 s\n"
+        == f"conf_command.py: cannot deliver: no context at {endpoint} hears [context] within 2 s\n"
     )
     order = tutorial.begin("conf_command.py", f"--endpoint={endpoint}", *START)
     assert order.stdout is not None

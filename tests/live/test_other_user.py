@@ -137,8 +137,8 @@ def test_credentials_of_the_unit_reach_the_tasks_of_its_own_user_and_no_others(c
     line = "CREDENTIALS_DIRECTORY=/run/credentials/x"
     assert [line in told(context, task) for task in ("own", "named", "other")] == [True, True, False]
     assert not [each for each in told(context, "other") if each.startswith("CREDENTIALS_DIRECTORY")]
-    assert "has /run/credentials/x" in context.ctl("logs", "python").stdout
-    assert "has None" in context.ctl("logs", "stranger").stdout
+    wait_for(lambda: "has /run/credentials/x" in context.ctl("logs", "python").stdout)
+    wait_for(lambda: "has None" in context.ctl("logs", "stranger").stdout)
 
 
 CAPABLE = "+setuid,+setgid,+kill,+chown"

@@ -157,7 +157,7 @@ def root_starts(context: Context, *options: str) -> subprocess.CompletedProcess[
     with told.open("w") as file:
         command = [*DAEMON, *options, context.name]
         status = subprocess.run(
-            ["timeout", "20", *command],
+            ["timeout", "45", *command],
             env=context.environment,
             stdout=file,
             stderr=file,

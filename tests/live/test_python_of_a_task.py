@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from context import Context, Ear
+from waiting import wait_for
 
 import zmsvc
 from zmsvc.task import renew
@@ -60,7 +61,7 @@ def test_a_task_runs_in_the_interpreter_of_its_environment_or_fails_alone(
     assert f"cannot run the task in {python} (Python {sys.version.split()[0]}): " in refused
     assert "No module named 'zmsvc' (zmsvc has to be installed for this interpreter)" in refused
     assert context.task_is("ts_1", "failed", "T")["exit"]["reason"] == "cannot-launch"
-    assert "cannot run the task in" in context.ctl("logs", "ts_1").stdout
+    wait_for(lambda: "cannot run the task in" in context.ctl("logs", "ts_1").stdout)
     # The interpreter does not exist.
     refused = context.ctl("start", "--transaction", "T", "ts_2", check=1).stderr
     assert f"cannot execute {home}/none/bin/python: No such file or directory" in refused

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from context import Context, Ear
 from needs import need
-from tutorial import ROOT, free_ports
+from ports import free_ports
+from tutorial import ROOT
 from waiting import PATIENCE, wait_for_line
 
 README = (ROOT / "README.md").read_text()

@@ -141,7 +141,7 @@ def test_a_subscriber_reconnects_after_the_devices_host_has_vanished(
         for each in (publisher, subscriber):
             stack.callback(each.close, 0)
         assert sockets.await_device(publisher, PATIENCE)
-        heard_from(publisher, subscriber, 50)
+        heard_from(publisher, subscriber, 200)
 
         # The second host would answer a late acknowledgment with a reset.
         wait_for(first.all_acknowledged)
@@ -149,4 +149,4 @@ def test_a_subscriber_reconnects_after_the_devices_host_has_vanished(
         ip("link", "set", first.cable, "down")
         ip("route", "add", DEVICE, "dev", second.cable, "src", HERE)
         stack.enter_context(second.device(tmp_path))
-        heard_from(publisher, subscriber, 100)
+        heard_from(publisher, subscriber, 200)

@@ -56,7 +56,7 @@ def test_edited_code_that_services_share_is_used_by_a_new_process(
 def test_a_step_that_takes_longer_than_the_stop_timeout_is_cut_off_unless_it_asks(
     context: Context, ear: Callable[..., Ear]
 ) -> None:
-    for name, asks in (("Blind", "False"), ("Asking", "self.wait(0)")):
+    for name, asks, timeout in (("Blind", "False", "1s"), ("Asking", "self.wait(0)", "1min")):
         context.looped(name, f"""
             def step(self):
                 import time
@@ -67,7 +67,7 @@ def test_a_step_that_takes_longer_than_the_stop_timeout_is_cut_off_unless_it_ask
             def close(self):
                 self.update(at="close")
         """)  # fmt: skip
-        context.task(name, name, entry=False, service="<stop_timeout>1s</stop_timeout>")
+        context.task(name, name, entry=False, service=f"<stop_timeout>{timeout}</stop_timeout>")
     context.start("--transaction", "T")
     listener = ear(b"control @@@ ")
     context.ctl("start", "--transaction", "T", "Blind", "Asking")

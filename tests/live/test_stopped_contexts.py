@@ -36,9 +36,11 @@ def test_the_last_known_state_of_a_context_that_was_killed(context: Context) -> 
     context.start("--transaction", TX)
     context.task_is("ts_2", "failed")
     task = context.tasks()["ts_1"]["pid"]
-    os.kill(context.status()["keeper_pid"], signal.SIGKILL)
+    status = context.status()
+    os.kill(status["keeper_pid"], signal.SIGKILL)
     context.wait()
-    wait_for_end(task)
+    for pid in (task, status["pid"]):
+        wait_for_end(pid)
     told = context.ctl("--json", "status", check=3)
     assert f"{context.name} does not run; this is from its state file, 2" in told.stderr
     (transaction,) = json.loads(told.stdout)["contexts"][0]["transactions"]

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from context import Context
-from tutorial import ROOT, free_ports
+from ports import free_ports
+from tutorial import ROOT
 
 from zmsvc.core.service_options import OPTIONS
 from zmsvc.ctl.verb_table import GLOBAL, VERBS

@@ -12,18 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ports import free_ports
 from waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_ports(count: int = 2) -> list[int]:
-    """TCP ports on loopback that no process uses at this moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Tutorial:
