@@ -60,7 +60,7 @@ def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(
     wait_for(behind)
     tell(b"\x01last")
     publisher.expect_subscription(b"last")
-    wait_for(publisher.has_expected_subscription)
+    wait_for(lambda: publisher.has_expected_subscription(b"last"))
     wait_for(lambda: not publisher.has_subscriber(b"nobody"))
     assert publisher.has_subscriber(b"last")
 

@@ -12,7 +12,7 @@ import pytest
 
 from zmsvc import testing
 from zmsvc.core.errors import LaunchError
-from zmsvc.task import AsyncTask, LoopedTask, SingleTask, TaskService
+from zmsvc.task import AsyncTask, LoopedTask, Message, MessageTask, SingleTask, TaskService
 from zmsvc.testing import Simulation
 
 
@@ -175,3 +175,84 @@ def test_the_types_of_services_are_those_that_their_author_wrote() -> None:
 
 def test_the_public_names_of_testing_have_docstrings() -> None:
     assert [name for name in testing.__all__ if not getattr(testing, name).__doc__] == []
+
+
+class Thermometer(LoopedTask):
+    interval = 10.0
+
+    def setup(self) -> None:
+        self.celsius = 20.0
+
+    def step(self) -> None:
+        self.publish("temperature", {"celsius": self.celsius})
+
+
+@dataclass
+class Reading:
+    celsius: float
+
+
+class Filter(MessageTask):
+    topics = ("temperature",)
+
+    def on_message(self, message: Message[Reading]) -> None:
+        self.publish("kelvin", {"kelvin": message.content.celsius + 273, "of": message.sender})
+
+
+class Writer(SingleTask):
+    topics = "kelvin"
+
+    def run(self) -> None:
+        for message in self.messages(timeout=100):
+            self.update(row=message.sequence, **message.content)
+        self.update(silent=True)
+
+
+class AsyncWriter(AsyncTask):
+    topics = ("kelvin",)
+
+    async def run(self) -> None:
+        async for message in self.messages(timeout=100):
+            await self.update_async(row=message.sequence, **message.content)
+        await self.update_async(silent=True)
+
+
+@pytest.mark.parametrize("writer_class", [Writer, AsyncWriter])
+def test_messages_go_from_task_to_task(zmsvc_simulation: Simulation, writer_class: type[SingleTask]) -> None:
+    writer = zmsvc_simulation.start(writer_class)
+    zmsvc_simulation.start(Filter)
+    sensor = zmsvc_simulation.start(Thermometer, service_id="ts_1")
+    zmsvc_simulation.run(20)
+    zmsvc_simulation.publish("temperature", {"celsius": 0})
+    zmsvc_simulation.run(1)
+    assert writer.updates == [
+        *({"row": row, "kelvin": 293.0, "of": "ts_1"} for row in (1, 2, 3)),
+        {"row": 4, "kelvin": 273.0, "of": ""},
+    ]
+    assert sensor.published == [("temperature", {"celsius": 20.0})] * 3
+    bodies = [body for topic, body in zmsvc_simulation.messages if topic == "temperature"]
+    assert bodies[-1] == {"celsius": 0}
+    assert bodies[0]["header"] == {
+        "service_transaction": "TEST",
+        "service_id": "ts_1",
+        "action": "published",
+        "service_name": "Thermometer",
+        "launch": 1,
+        "sequence": 1,
+    }
+    sensor.stop()
+    zmsvc_simulation.run(98)
+    assert writer.state == "active"
+    zmsvc_simulation.run(1)
+    assert (writer.state, writer.updates[-1]) == ("inactive", {"silent": True})
+
+
+def test_a_message_that_does_not_fit_fails_the_simulated_task(zmsvc_simulation: Simulation) -> None:
+    found = zmsvc_simulation.start(Filter, may_fail=True)
+    zmsvc_simulation.publish("temperature", {"celsius": "warm"})
+    zmsvc_simulation.run(0)
+    assert found.state == "failed"
+    assert str(found.error) == (
+        "cannot use a message on temperature from an unknown sender: content.celsius is 'warm', expected a "
+        "number"
+    )

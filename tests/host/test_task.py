@@ -155,7 +155,8 @@ def test_the_environment_says_who_it_is_and_why(nest: Nest, monkeypatch: pytest.
             self.update(cause=self.cause, rule=self.cause.rule, code=self.cause.exit["code"], n=self.cause["update"]["n"])
     """)
     cause = {"by": "rule", "uid": None, "depth": 2, "sources": [{"task": "other"}, source]}
-    task = nest.fork(cause=cause, watchdog=20.0, environment={"OWN": "1", "KEPT": "no"})
+    bus = {"frontend": "ipc:///nowhere/sub", "backend": "ipc:///nowhere/pub", "keys": "/nowhere/keys"}
+    task = nest.fork(cause=cause, watchdog=20.0, environment={"OWN": "1", "KEPT": "no"}, **bus)
     found = update(nest)
     assert {name for name, value in found.items() if value == "the daemon's"} == set()
     assert json.loads(found.pop("ZMSVC_CAUSE_SOURCES"))[1] == source
@@ -171,6 +172,9 @@ def test_the_environment_says_who_it_is_and_why(nest: Nest, monkeypatch: pytest.
         "ZMSVC_TASK": "ts_100",
         "ZMSVC_INSTANCE": "Work",
         "ZMSVC_LAUNCH": "17",
+        "ZMSVC_FRONTEND": "ipc:///nowhere/sub",
+        "ZMSVC_BACKEND": "ipc:///nowhere/pub",
+        "ZMSVC_KEYS": "/nowhere/keys",
         "ZMSVC_CAUSE_BY": "rule",
         "ZMSVC_CAUSE_DEPTH": "2",
         "ZMSVC_CAUSE_TASK": "ts_099",
@@ -493,11 +497,11 @@ CLASS = "from zmsvc.task import TaskService\nclass ServiceWork(TaskService):\n  
         ),
         (
             CLASS + "pass",
-            "cannot load service Work: task_class of ServiceWork in {file} is not a LoopedTask, SingleTask or AsyncTask",
+            "cannot load service Work: task_class of ServiceWork in {file} is not a LoopedTask, SingleTask, MessageTask or AsyncTask",
         ),
         (
             CLASS + "task_class = int",
-            "cannot load service Work: task_class of ServiceWork in {file} is not a LoopedTask, SingleTask or AsyncTask",
+            "cannot load service Work: task_class of ServiceWork in {file} is not a LoopedTask, SingleTask, MessageTask or AsyncTask",
         ),
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
         ("def", "SyntaxError: invalid syntax ({file}, line 1)"),

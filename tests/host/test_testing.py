@@ -13,7 +13,7 @@ import pytest
 import zmsvc.task
 from zmsvc import testing
 from zmsvc.core.errors import LaunchError
-from zmsvc.task import AsyncTask, LoopedTask, SingleTask, TaskService
+from zmsvc.task import AsyncTask, LoopedTask, Message, SingleTask, TaskService
 from zmsvc.task.sdk import Task, _TaskAttributes
 
 
@@ -160,7 +160,7 @@ def test_the_manual_page_of_services_has_every_public_name() -> None:
         name
         for cls in (_TaskAttributes, Task, *classes)
         for name in (*vars(cls).get("__annotations__", ()), *vars(cls))
-        if not name.startswith("_") and name not in ("listens",)
+        if not name.startswith("_") and name not in ("listens", "handles_messages")
     }
     assert sorted(name for name in {*names, *zmsvc.task.__all__} if not re.search(rf"\b{name}\b", page)) == []
 
@@ -174,3 +174,25 @@ def test_every_public_method_of_the_sdk_has_a_docstring() -> None:
         if callable(value) and not name.startswith("_") and not value.__doc__
     ]
     assert bare == []
+
+
+class Hearing(SingleTask):
+    topics = ("a",)
+
+    def run(self) -> None:
+        self.update(heard=[each.content for each in self.messages()])
+
+    def on_message(self, message: Message[int]) -> None:
+        self.update(one=message.content, missed=message.missed)
+
+
+def test_a_test_passes_messages_to_a_task() -> None:
+    task = testing.make(Hearing)
+    testing.recorder(task).incoming += [
+        Message(topic=topic, content=number) for number, topic in enumerate("aba")
+    ]
+    task.run()
+    task.on_message(Message(topic="a", content=5, missed=1))
+    assert testing.recorder(task).updates == [{"heard": [0, 2]}, {"one": 5, "missed": 1}]
+    assert [each.content for each in testing.recorder(task).incoming] == [1]
+    assert task.endpoints == ("", "")

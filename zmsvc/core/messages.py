@@ -56,16 +56,27 @@ def check_topic(topic: str) -> None:
         raise ValueError(f"cannot publish: {topic!r} cannot be a topic")
 
 
+def published(topic: str, header: Mapping[str, Any], sequence: int, content: bytes) -> bytes:
+    """Return the frame of a numbered message of a task. `content` is encoded JSON, see `encoded`."""
+    return b'%s @@@ {"header":%s,"sequence":%d},"content":%s}' % (
+        topic.encode(),
+        encoded(header)[:-1],
+        sequence,
+        content,
+    )
+
+
 def encode(topic: str, body: Mapping[str, Any]) -> bytes:
     """Return the frame of a message, header first."""
     if "header" in body:
         # A key that occurs twice keeps its first position and has the last value.
         head = _ordered(body["header"])
         body = {"header": head, **body} | {"header": head}
-    return topic.encode() + SEPARATOR + _encoded(body if type(body) is dict else dict(body))
+    return topic.encode() + SEPARATOR + encoded(body if type(body) is dict else dict(body))
 
 
-def _encoded(value: Any) -> bytes:
+def encoded(value: Any) -> bytes:
+    """Return a value as compact JSON. Raises TypeError if it is not JSON."""
     try:
         return dumps(value).encode()
     except UnicodeEncodeError:
@@ -274,7 +285,7 @@ def reply(request_header: Mapping[str, Any], action: str) -> Body:
     for a header of more than MAX_ECHO bytes.
     """
     head = {key: value for key, value in request_header.items() if key != "origin"} | {"action": action}
-    if len(_encoded(head)) > MAX_ECHO:
+    if len(encoded(head)) > MAX_ECHO:
         raise UsageError(f"its header has more than {MAX_ECHO} bytes, which the answer would repeat")
     return head
 
@@ -302,7 +313,7 @@ def context_infos(heads: Sequence[Body], contents: Mapping[str, Body]) -> list[b
     that transaction, and only the last frame has all of them: a subscriber to every message receives that one
     last.
     """
-    parts = {name: _encoded({name: content}) for name, content in contents.items()}
+    parts = {name: encoded({name: content}) for name, content in contents.items()}
     whole = b",".join(parts.values())
     if len(heads) * len(whole) <= MAX_INFO:
         return [_context_info(head, whole) for head in heads]

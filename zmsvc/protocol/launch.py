@@ -130,6 +130,8 @@ class LaunchSpec:
     """
     auxiliary: str = ""
     """The name of the auxiliary process (`core.events.AuxiliaryName`)."""
+    keys: str | None = None
+    """The directory of the CURVE keys that a client of these endpoints needs; None if it needs none."""
 
 
 AUXILIARY_GROUP = ".zmsvc-"

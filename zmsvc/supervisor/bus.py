@@ -76,7 +76,8 @@ class Bus:
             self._zmq, subscribe_endpoint, topics, curve, hwm=socket_options.SUPERVISOR_HWM
         )
         self._publisher = sockets.Publisher(sockets.publisher(self._zmq, publish_endpoint, curve))
-        self._publisher.expect_subscription(messages.prefix(self._missed_topic))
+        self._own_subscription = messages.prefix(self._missed_topic)
+        self._publisher.expect_subscription(self._own_subscription)
         self._info = Info(self)
         self._top = Top(self)
         self.refused = SparseLog(log.warning)
@@ -117,7 +118,7 @@ class Bus:
             return
         began = self._loop.time()
         # Our subscription to the topic of missed orders comes last, and no other process has it.
-        if not self._attached.is_set() and self._publisher.has_expected_subscription():
+        if not self._attached.is_set() and self._publisher.has_expected_subscription(self._own_subscription):
             self._attached.set()
         self._publisher.drain()
         if self._publisher.behind:

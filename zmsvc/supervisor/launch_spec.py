@@ -23,9 +23,11 @@ from zmsvc.protocol import PROTOCOL_REPLICAS
 from zmsvc.protocol.launch import AUXILIARY_GROUP, LaunchSpec
 
 
-def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Container[int]) -> LaunchSpec:
+def spec_of(
+    world: World, key: Key, places: Places, log_target: str, granted: Container[int], *, curve: bool = False
+) -> LaunchSpec:
     """Return the launch of a task. `granted` has the IDs of other users who can open the sockets in the
-    runtime directory.
+    runtime directory. `curve` is True if the context has CURVE keys.
     """
     transaction, task_id = key
     service, task = world.context.tasks[task_id], world.tasks[key]
@@ -67,6 +69,8 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         serves=service.instance == "Monitor",
         members=str(places.members_file) if service.instance == "Monitor" else None,
         file=world.context.path,
+        # A socket of ipc must not have keys.
+        keys=str(places.keys) if curve and subscribe_endpoint.startswith("tcp://") else None,
     )
 
 

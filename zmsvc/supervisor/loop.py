@@ -301,7 +301,16 @@ class Loop:
             why = f"the keeper of an earlier zmsvc does not know {options}: restart the context"
             self.take(ev.LaunchFailed(launch=effect.launch, why=why))
             return
-        self.children.tell(spec_of(self.world, effect.key, self.places, self.log_target, self.granted))
+        self.children.tell(
+            spec_of(
+                self.world,
+                effect.key,
+                self.places,
+                self.log_target,
+                self.granted,
+                curve=self.curve is not None,
+            )
+        )
 
     def _launch_auxiliary(self, effect: ev.LaunchAuxiliary) -> None:
         task = self.world.tasks.get(effect.key)

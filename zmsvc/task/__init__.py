@@ -1,5 +1,5 @@
-"""The library of service authors: LoopedTask, SingleTask or AsyncTask for the work, TaskService for the
-service around it.
+"""The library of service authors: LoopedTask, SingleTask, MessageTask or AsyncTask for the work, TaskService
+for the service around it, Message for what a task hears.
 
 A task and its service have these attributes before their own `__init__` runs:
 
@@ -13,14 +13,17 @@ A task and its service have these attributes before their own `__init__` runs:
     self.transaction    the ID of the transaction
     self.service_id     the ID of the task in the context file
     self.replica        the number of a replica, from 1; else None
+    self.endpoints      the endpoints of the bus, for sockets of one's own: subscribe, publish
 
 and the methods `update`, `publish` and `wait`; an AsyncTask has `update_async`, `publish_async` and
-`wait_async` in their place. A service has its task as `self.task`, and names the task's class in
+`wait_async` in their place. A task that names `topics` hears them in `on_message`, or by iterating over
+`self.messages()`. A service has its task as `self.task`, and names the task's class in
 `task_class`. `listen_sockets` returns the sockets of `<listen>`. zmsvc-task(7) is an introduction.
 zmsvc.testing creates tasks for unit tests. The reference is in zmsvc.task.sdk.
 """
 
+from zmsvc.task.inbox import Message
 from zmsvc.task.listening import listen_sockets
-from zmsvc.task.sdk import AsyncTask, LoopedTask, SingleTask, TaskService
+from zmsvc.task.sdk import AsyncTask, LoopedTask, MessageTask, SingleTask, TaskService
 
-__all__ = ["AsyncTask", "LoopedTask", "SingleTask", "TaskService", "listen_sockets"]
+__all__ = ["AsyncTask", "LoopedTask", "Message", "MessageTask", "SingleTask", "TaskService", "listen_sockets"]

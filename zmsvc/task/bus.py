@@ -1,5 +1,5 @@
-"""A task process's own connection to the bus: one publisher for all its threads, and a subscriber for each
-service that overrides on_control.
+"""A task process's own connection to the bus: one publisher for all its threads, and a socket for each
+subscription.
 
 Both are created on first use. A task that only reports results needs neither, because its updates go by
 sd_notify. That saves the process two threads, ten descriptors, half a megabyte, and a connection to the
@@ -8,10 +8,10 @@ device.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
-import time
 from collections.abc import Sequence
 
 import zmq
@@ -26,10 +26,25 @@ log = logging.getLogger(__name__)
 
 
 class Subscription:
-    """A subscriber for one thread."""
+    """A subscriber for one thread. `bus` sees when the device has confirmed the subscription to `marker`."""
 
-    def __init__(self, socket: sockets.BareSocket) -> None:
+    def __init__(self, socket: sockets.BareSocket, marker: bytes, bus: TaskBus) -> None:
         self._socket = socket
+        self._marker: bytes | None = marker
+        self._bus = bus
+
+    def is_confirmed(self) -> bool:
+        """Return True if the device has all of its subscriptions: it loses no message from now on."""
+        if self._marker is not None and self._bus.has_subscription(self._marker):
+            self._socket.set(zmq.UNSUBSCRIBE, self._marker)
+            self._marker = None
+        return self._marker is None
+
+    def confirmation_fileno(self) -> int:
+        """Return a descriptor that becomes readable when `is_confirmed` may have become True, unless another
+        thread of the process uses the bus.
+        """
+        return self._bus.fileno()
 
     def fileno(self) -> int:
         """Return a descriptor that becomes readable only when the socket's state changes: poll it after
@@ -60,6 +75,7 @@ class TaskBus:
         self._lock = threading.RLock()
         self._context: sockets.BareContext | None = None
         self._publisher: sockets.Publisher | None = None
+        self._markers = itertools.count()
         self._dropped = SparseLog(log.warning)
 
     def publish(self, frame: bytes) -> bool:
@@ -75,24 +91,30 @@ class TaskBus:
         return sent
 
     def subscribe(self, prefixes: Sequence[bytes]) -> Subscription:
-        """Return a subscriber that gets every message from now on, provided that the device answers within
-        ATTACH seconds.
+        """Return a subscriber that gets every message from the moment on when it is confirmed.
+
+        Raises RefusedError if the device does not let the task's user connect.
         """
         # The device forwards every subscription to every publisher. When our publisher receives the
         # subscription to the marker, the device has those to `prefixes` as well: libzmq sends subscriptions
         # in the order of their bytes, and no topic sorts after the marker.
-        marker = b"\xff\xffzmsvc.subscriber %d %d" % (os.getpid(), threading.get_ident())
+        marker = b"\xff\xffzmsvc.subscriber %d %d" % (os.getpid(), next(self._markers))
         with self._lock:
-            deadline = time.monotonic() + ATTACH
             subscriber = sockets.subscriber(
                 self._own_context(), self._subscribe_endpoint, [*prefixes, marker], self._curve
             )
-            publisher = self._connected_publisher()
-            publisher.expect_subscription(marker)
-            while not publisher.has_expected_subscription() and (left := deadline - time.monotonic()) > 0:
-                sockets.is_readable(publisher.socket, round(left * 1000) + 1)
-        subscriber.set(zmq.UNSUBSCRIBE, marker)
-        return Subscription(subscriber)
+            self._connected_publisher().expect_subscription(marker)
+        return Subscription(subscriber, marker, self)
+
+    def has_subscription(self, prefix: bytes) -> bool:
+        """Return True if the device has this subscription of ours."""
+        with self._lock:
+            return self._connected_publisher().has_expected_subscription(prefix)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the publisher, see `sockets.fileno`."""
+        with self._lock:
+            return sockets.fileno(self._connected_publisher().socket)
 
     def _own_context(self) -> sockets.BareContext:
         if self._context is None:

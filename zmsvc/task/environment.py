@@ -48,7 +48,11 @@ def variables(spec: LaunchSpec, pid: int) -> dict[str, str]:
         "ZMSVC_TRANSACTION": spec.transaction,
         # The keeper finds processes that a task has left behind by this variable.
         "ZMSVC_LAUNCH": str(spec.launch),
+        "ZMSVC_FRONTEND": spec.frontend,
+        "ZMSVC_BACKEND": spec.backend,
     }
+    if spec.keys is not None:
+        result["ZMSVC_KEYS"] = spec.keys
     # A shared process has none of these, since they differ between its tasks.
     if spec.service_type != "Thread":
         result |= {"ZMSVC_TASK": spec.task, "ZMSVC_INSTANCE": spec.instance, **cause_variables(spec.cause)}

@@ -16,7 +16,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from zmsvc.task.bus import Subscription
+from zmsvc.task.inbox import Message
 from zmsvc.task.stop import Stop, Stopped
+from zmsvc.task.subscriptions import Source
 
 T = TypeVar("T")
 
@@ -39,14 +41,16 @@ class EventLoop:
         self._canceled = False
         """True if the stop request need not cancel the work any more."""
         self._main_waits = False
-        self._reading: tuple[Subscription, Handle] | None = None
+        self._readable: set[asyncio.Event] = set()
+        """The events of those who wait for a message."""
+        self._reading: list[tuple[Subscription, Handle]] = []
         self._error: BaseException | None = None
         """The exception of a handler of messages."""
         self._loop.add_reader(stop.fd, self._on_stop)
 
     def read(self, subscription: Subscription, handle: Handle) -> None:
         """Pass each message to `handle` while the next work runs."""
-        self._reading = subscription, handle
+        self._reading.append((subscription, handle))
 
     def run(self, act: Act, *, cancel: bool) -> None:
         """Call `act`, and await what it returns. With `cancel`, a stop request cancels it: this raises
@@ -76,11 +80,10 @@ class EventLoop:
         """
         self._main = asyncio.current_task() if cancel else None
         companions = [asyncio.create_task(self._attend(self._keep_alive))]
-        if self._reading is not None:
-            companions.append(
-                asyncio.create_task(self._attend(functools.partial(self._read, *self._reading)))
-            )
-            self._reading = None
+        companions += [
+            asyncio.create_task(self._attend(functools.partial(self._read, *each))) for each in self._reading
+        ]
+        self._reading = []
         try:
             result = act()
             if inspect.isawaitable(result):
@@ -131,19 +134,52 @@ class EventLoop:
         # The descriptor stays readable for ever.
         self._loop.remove_reader(self._stop.fd)
         self._stopping.set()
+        for each in self._readable:
+            each.set()
         if self._main is not None and not self._main_waits and not self._canceled:
             self._main.cancel()
         self._canceled = True
 
+    async def next(self, source: Source, seconds: float | None) -> Message[Any] | None:
+        """Return the next message; None if none comes within `seconds`, or before the stop request."""
+        # Others have their turn, too, while messages wait.
+        await asyncio.sleep(0)
+        if self._stop.requested or (message := source.next()) is not None or source.subscription is None:
+            return None if self._stop.requested else message
+        if source.busy:
+            raise RuntimeError("cannot iterate over messages: another iteration waits for the same topics")
+        source.busy = True
+        readable, fd = asyncio.Event(), source.subscription.fileno()
+        self._readable.add(readable)
+        self._loop.add_reader(fd, readable.set)
+        until = None if seconds is None else self._loop.time() + seconds
+        try:
+            while (message := source.next()) is None:
+                left = None if until is None else max(0.0, until - self._loop.time())
+                if await self._wait(readable, left) or left == 0:
+                    return None
+                readable.clear()
+            return message
+        finally:
+            self._loop.remove_reader(fd)
+            self._readable.discard(readable)
+            source.busy = False
+
     async def wait(self, seconds: float | None) -> bool:
         """Wait until the stop request or the timeout. Return True if there is a stop request."""
+        return await self._wait(self._stopping, seconds)
+
+    async def _wait(self, event: asyncio.Event, seconds: float | None) -> bool:
+        """Wait until the event, which the stop request sets as well, or the timeout. Return True if there is
+        a stop request.
+        """
         own = self._main is not None and asyncio.current_task() is self._main
         self._main_waits = self._main_waits or own
         try:
             if not self._stop.requested:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
-                        await self._stopping.wait()
+                        await event.wait()
         finally:
             if own:
                 self._main_waits = False

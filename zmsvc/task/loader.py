@@ -15,7 +15,7 @@ from types import CodeType, ModuleType
 
 from zmsvc.core.errors import LaunchError
 from zmsvc.host.python.interpreter import Switch, disabled
-from zmsvc.task.sdk import AsyncTask, LoopedTask, SingleTask, TaskService
+from zmsvc.task.sdk import AsyncTask, LoopedTask, MessageTask, SingleTask, TaskService
 
 BUILT_IN = {"Monitor": "zmsvc.task.monitor"}
 """Services that are part of zmsvc. If the path has one of the same name, that one is used."""
@@ -186,10 +186,10 @@ def _class_of(module: ModuleType, name: str, file: str) -> type[TaskService]:
             f"cannot load service {name}: class Service{name} in {file} is not a zmsvc.task.TaskService"
         )
     task = getattr(found, "task_class", None)
-    if not isinstance(task, type) or not issubclass(task, LoopedTask | SingleTask | AsyncTask):
+    if not isinstance(task, type) or not issubclass(task, LoopedTask | SingleTask | MessageTask | AsyncTask):
         raise LaunchError(
             f"cannot load service {name}: task_class of Service{name} in {file} is not a LoopedTask, "
-            f"SingleTask or AsyncTask"
+            f"SingleTask, MessageTask or AsyncTask"
         )
     refuse_coroutines(name, found)
     return found
@@ -200,7 +200,10 @@ def refuse_coroutines(name: str, service: type[TaskService]) -> None:
     task = service.task_class
     if issubclass(task, AsyncTask):
         return
-    for owner, methods in ((task, ("setup", "step", "run", "close")), (service, ("on_control",))):
+    for owner, methods in (
+        (task, ("setup", "step", "run", "on_message", "close")),
+        (service, ("on_control",)),
+    ):
         for method in methods:
             code = getattr(getattr(owner, method, None), "__code__", None)
             if isinstance(code, CodeType) and code.co_flags & _COROUTINE:

@@ -322,7 +322,7 @@ class MonitorTask(LoopedTask):
         keys = self._runtime.keys
         self._endpoint = MonitorEndpoint(self._zmq, settings.endpoint, settings.kind, keys, self.log.warning)
         self._state_client = StateClient(
-            self._zmq, self._runtime.subscribe_endpoint, keys.client, self.transaction, self.service_id
+            self._zmq, self.endpoints.subscribe, keys.client, self.transaction, self.service_id
         )
         self._watch_sources()
 

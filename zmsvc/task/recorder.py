@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 from zmsvc.core import messages, replicas
+from zmsvc.task.endpoints import Endpoints
+from zmsvc.task.inbox import Message, named_topics
 from zmsvc.task.keys import TaskKeys
 from zmsvc.task.settings import settings_of
 from zmsvc.task.updates import as_json
@@ -23,7 +25,9 @@ class Recorder:
     updates: list[dict[str, Any]]
     """The items of each `update`, after JSON."""
     published: list[tuple[str, dict[str, Any]]]
-    """Topic and body of each `publish`, after JSON."""
+    """Topic and content of each `publish`, after JSON."""
+    incoming: list[Message[Any]]
+    """The messages that `self.messages()` of the task returns, in this order."""
     waited: list[float | None]
     """The seconds of each `wait`, which returns at once."""
     stopping: bool
@@ -42,7 +46,8 @@ class Recorder:
         service_id: str = "",
         waits: int = 100,
     ) -> None:
-        self.updates, self.published, self.waited, self.stopping = [], [], [], False
+        self.updates, self.published, self.incoming, self.waited = [], [], [], []
+        self.stopping = False
         self.config: dict[str, Any] = dict(config or {})
         self.context = context
         self.transaction = transaction
@@ -51,7 +56,7 @@ class Recorder:
         self.cause = cause
         self.log = logging.getLogger(cls.__name__)
         self.settings = self._converted(cls) if settings is None else settings
-        self.subscribe_endpoint = ""
+        self.endpoints = Endpoints("", "")
         self.keys = TaskKeys()
         self._waits = waits
 
@@ -64,10 +69,25 @@ class Recorder:
         self.updates.append(json.loads(as_json(items)))
         return True
 
-    def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
+    def publish(self, topic: str, content: Mapping[str, Any]) -> bool:
         messages.check_topic(topic)
-        self.published.append(messages.decode(messages.encode(topic, body)))
+        self.published.append(messages.decode(messages.encode(topic, content)))
         return True
+
+    def messages(
+        self, task: object, topics: tuple[str, ...], seconds: float | None
+    ) -> Iterator[Message[Any]]:
+        """Return the messages of `incoming` on these topics, and remove them from it."""
+        named = topics or named_topics(type(task), self.config.get("subscribe"))
+        while (message := next((each for each in self.incoming if each.topic in named), None)) is not None:
+            self.incoming.remove(message)
+            yield message
+
+    async def messages_async(
+        self, task: object, topics: tuple[str, ...], seconds: float | None
+    ) -> AsyncIterator[Message[Any]]:
+        for message in self.messages(task, topics, seconds):
+            yield message
 
     def wait(self, seconds: float | None) -> bool:
         """Return at once. A wait without limit ends only when the task is asked to stop, so this sets
@@ -80,8 +100,8 @@ class Recorder:
     async def update_async(self, items: Mapping[str, Any]) -> bool:
         return self.update(items, wait=True)
 
-    async def publish_async(self, topic: str, body: Mapping[str, Any]) -> bool:
-        return self.publish(topic, body)
+    async def publish_async(self, topic: str, content: Mapping[str, Any]) -> bool:
+        return self.publish(topic, content)
 
     async def wait_async(self, seconds: float | None) -> bool:
         """Let the other tasks of the event loop run for one turn."""

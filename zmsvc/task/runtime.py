@@ -9,23 +9,38 @@ import math
 import select
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zmsvc.core import messages, prefixes, replicas
 from zmsvc.core.errors import CANNOT_EXECUTE, LaunchError, ProtocolError, RefusedError, ZmsvcError
 from zmsvc.core.values import seconds
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.task.bus import Subscription
+from zmsvc.task.bus import ATTACH, Subscription
+from zmsvc.task.endpoints import Endpoints
+from zmsvc.task.inbox import Message, named_topics, topics_of
 from zmsvc.task.keys import task_keys
-from zmsvc.task.sdk import AsyncTask, LoopedTask, SingleTask, Task, TaskService, cause_of, instantiate
+from zmsvc.task.publications import Publications
+from zmsvc.task.sdk import (
+    AsyncTask,
+    LoopedTask,
+    MessageTask,
+    SingleTask,
+    Task,
+    TaskService,
+    cause_of,
+    instantiate,
+)
 from zmsvc.task.stop import Stop, Stopped
+from zmsvc.task.subscriptions import Source, Subscriptions, topics_before_ready
 from zmsvc.task.updates import Updates
 
 if TYPE_CHECKING:
     from zmsvc.task.event_loop import EventLoop
 
 _BATCH = 64  # messages between two checks of the clock and of the stop request
+
+Handle = Callable[[bytes], Awaitable[None] | None]
 
 
 class StatusSink(Protocol):
@@ -64,21 +79,22 @@ class TaskRuntime:
         self.transaction = spec.transaction
         self.service_id = spec.task
         self.replica = replicas.number(spec.task)
-        self.subscribe_endpoint = spec.frontend
+        self.endpoints = Endpoints(spec.frontend, spec.backend)
         self.cause = cause_of(spec.cause)
         self.keys = task_keys(spec, fds)
         self.log = log
         self.settings: Any = None
         self._file = spec.file
-        self._status_sink, self._bus, self._stop = status_sink, bus, stop
+        self._status_sink, self._stop = status_sink, stop
         self._thread = threading.get_ident()
         self._watchdog = spec.watchdog
         self._fed_at = -math.inf
         self._updates = Updates(status_sink, stop)
+        self._publications = Publications(spec, bus.publish)
         self._loaded = False
-        self._service: TaskService | None = None
-        """The service, when it receives messages."""
-        self._subscription: Subscription | None = None
+        self._subscriptions = Subscriptions(bus, stop, spec.transaction, spec.task, log)
+        self._handled: list[tuple[Subscription, Handle]] = []
+        """The subscriptions whose messages are passed to on_control and on_message."""
         self._in_callback = False
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = stop.poller()
@@ -94,9 +110,8 @@ class TaskRuntime:
     def _feed_if_due(self) -> None:
         self._feed(self._stop.now(), self._watchdog / 2)
 
-    def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
-        messages.check_topic(topic)
-        return self._bus.publish(messages.encode(topic, body))
+    def publish(self, topic: str, content: Mapping[str, Any]) -> bool:
+        return self._publications.publish(topic, content)
 
     def wait(self, seconds: float | None) -> bool:
         until = math.inf if seconds is None else self._stop.now() + seconds
@@ -129,14 +144,74 @@ class TaskRuntime:
             Stop.pause(self._stop, left, poll)
         return self._stop.requested
 
+    def messages(self, task: Task, topics: tuple[str, ...], seconds: float | None) -> Iterator[Message[Any]]:
+        if threading.get_ident() != self._thread:
+            raise RuntimeError("cannot iterate over messages: this is not the task's own thread")
+        source = self._confirmed_source(task, self._named(task, topics), feed=self._feed_if_due)
+        return self._iterate(source, seconds)
+
+    def _named(self, task: Task, topics: tuple[str, ...]) -> tuple[str, ...]:
+        named = topics_of(topics, "messages()") or named_topics(type(task), self.config.get("subscribe"))
+        if not named:
+            raise RuntimeError("cannot iterate over messages: no topics are named")
+        return named
+
+    def _confirmed_source(
+        self, task: Task, topics: tuple[str, ...], *, feed: Callable[[], None] | None = None
+    ) -> Source:
+        source = self._subscriptions.source(topics, every_transaction=task.every_transaction)
+        self._subscriptions.confirm(feed=feed)
+        return source
+
+    def _iterate(self, source: Source, seconds: float | None) -> Iterator[Message[Any]]:
+        fds = [] if source.subscription is None else [source.subscription.fileno()]
+        if not self._in_callback:
+            fds += [*(each.fileno() for each, _ in self._handled), *self._watched]
+        poller = self._stop.poller(*fds)
+        while True:
+            until = math.inf if seconds is None else self._stop.now() + seconds
+            message = self._next(source, until, poller)
+            if message is None:
+                return
+            yield message
+
+    def _next(self, source: Source, until: float, poller: select.poll) -> Message[Any] | None:
+        """Return the next message; None after the timeout or a stop request."""
+        before, self._stop.interruptible = self._stop.interruptible, False
+        try:
+            while not self._stop.requested:
+                more = self._deliver()
+                now = self._stop.now()
+                pause = self._feed(now, self._watchdog / 2)
+                if (message := source.next()) is not None:
+                    return message
+                if now >= until:
+                    return None
+                if not more:
+                    self._call_watchers(self._stop.pause(min(until - now, pause), poller))
+        finally:
+            self._stop.interruptible = before
+        return None
+
+    async def messages_async(
+        self, task: Task, topics: tuple[str, ...], seconds: float | None
+    ) -> AsyncIterator[Message[Any]]:
+        loop = self._own_event_loop()
+        named = self._named(task, topics)
+        source = self._subscriptions.confirmed(named)
+        if source is None:
+            source = await loop.in_thread(lambda: self._confirmed_source(task, named))
+        while (message := await loop.next(source, seconds)) is not None:
+            yield message
+
     async def update_async(self, items: Mapping[str, Any]) -> bool:
         # In most cases there is room, and no thread is needed.
         return self._updates.report(items, wait=False, feed=None) or await self._own_event_loop().in_thread(
             lambda: self._updates.report(items, wait=True, feed=None)
         )
 
-    async def publish_async(self, topic: str, body: Mapping[str, Any]) -> bool:
-        return await self._own_event_loop().in_thread(lambda: self.publish(topic, body))
+    async def publish_async(self, topic: str, content: Mapping[str, Any]) -> bool:
+        return await self._own_event_loop().in_thread(lambda: self.publish(topic, content))
 
     async def wait_async(self, seconds: float | None) -> bool:
         return await self._own_event_loop().wait(seconds)
@@ -175,23 +250,29 @@ class TaskRuntime:
         return self._fed_at + every - now
 
     def _deliver(self) -> bool:
-        """Pass the messages of other services to on_control. Return True if more may wait."""
-        if self._subscription is None or self._service is None or self._in_callback:
+        """Pass waiting messages to on_control and on_message. Return True if more may wait."""
+        if not self._handled or self._in_callback:
             return False
         self._in_callback = True
         try:
-            for _ in range(_BATCH):
-                frame = self._subscription.receive()
-                if frame is None:
-                    return False
-                self._handle(frame, self._service)
-                if self._stop.requested:
-                    return False
-            return True
+            more = False
+            for each in self._handled:
+                more = self._deliver_batch(*each) or more
+            return more
         finally:
             self._in_callback = False
 
-    def _handle(self, frame: bytes, service: TaskService) -> Awaitable[None] | None:
+    def _deliver_batch(self, subscription: Subscription, handle: Handle) -> bool:
+        for _ in range(_BATCH):
+            if self._stop.requested:
+                return False
+            frame = subscription.receive()
+            if frame is None:
+                return False
+            handle(frame)
+        return True
+
+    def _handle_control(self, frame: bytes, service: TaskService) -> Awaitable[None] | None:
         try:
             _, body = messages.decode(frame)
         except ProtocolError as error:
@@ -202,6 +283,33 @@ class TaskRuntime:
         if head.get("service_transaction") == self.transaction and head.get("service_id") != self.service_id:
             return service.on_control(body)
         return None
+
+    def _handle_message(self, frame: bytes, task: Task, source: Source) -> Awaitable[None] | None:
+        message = source.inbox.message(frame)
+        if message is None:
+            return None
+        try:
+            result = task.on_message(message)
+        except Exception:  # the method is the user's code
+            self._log_poison(message)
+            raise
+        return None if result is None else self._awaited(result, message)
+
+    async def _awaited(self, result: Awaitable[None], message: Message[Any]) -> None:
+        try:
+            await result
+        except Exception:  # the method is the user's code
+            self._log_poison(message)
+            raise
+
+    def _log_poison(self, message: Message[Any]) -> None:
+        number = "A message" if message.sequence is None else f"Message {message.sequence}"
+        self.log.error(
+            "%s on %s from %s ends this task: on_message raised an exception",
+            number,
+            message.topic,
+            message.sender or "an unknown sender",
+        )
 
     # --- the phases of a task
 
@@ -223,8 +331,7 @@ class TaskRuntime:
             status = status or ended
         if status == 0:
             self._status_sink.stopping()
-        if self._subscription is not None:
-            self._subscription.close()
+        self._subscriptions.close()
         return status
 
     def _run_until_end(self, load: Callable[[], type[TaskService]], tasks: list[Task]) -> None:
@@ -244,11 +351,9 @@ class TaskRuntime:
             from zmsvc.task.event_loop import EventLoop
 
             self._event_loop = EventLoop(self._stop, lambda: self._feed(self._stop.now(), self._watchdog / 2))
-        subscription = None
-        if service.listens():
-            subscription = self._bus.subscribe(
-                prefixes.control(self.transaction, ours_only=service_class._ours_only)
-            )
+        handled = self._subscribe(service, task)
+        if not self._subscriptions.confirm(feed=lambda: None):
+            return
         try:
             self._stop.interruptible = isinstance(task, SingleTask)
             if self._stop.requested:
@@ -257,26 +362,49 @@ class TaskRuntime:
             self._call(task.setup)
             if self._stop.requested:
                 return
-            # This comes after setup, because on_control may rely on that. Until then messages wait in the
-            # socket.
-            if subscription is not None:
-                self._service, self._subscription = service, subscription
-                if self._event_loop is not None:
-                    self._event_loop.read(subscription, lambda frame: self._handle(frame, service))
-                else:
-                    self._poller.register(subscription.fileno(), select.POLLIN)
+            # This comes after setup, because on_control and on_message may rely on that. Until then messages
+            # wait in the socket.
+            self._handle(handled)
             self._status_sink.ready()
             self._fed_at = self._stop.now()
             if isinstance(task, SingleTask):
                 task.run()
             elif isinstance(task, LoopedTask):
                 self._loop(task)
+            elif isinstance(task, MessageTask):
+                self.wait(None)
             elif isinstance(task, AsyncTask):
                 self._call(task.run)
         finally:
             self._stop.interruptible = False
-            if self._subscription is None and subscription is not None:
-                subscription.close()
+
+    def _subscribe(self, service: TaskService, task: Task) -> list[tuple[Subscription, Handle]]:
+        """Subscribe to all that the task hears from its start on. Return the subscriptions whose messages are
+        passed to a method. Raises LaunchError and RefusedError.
+        """
+        handled: list[tuple[Subscription, Handle]] = []
+        if service.listens():
+            wanted = prefixes.control(self.transaction, ours_only=type(service)._ours_only)
+            # Without a device there is nothing to hear, and the task starts without it.
+            control = self._subscriptions.add(wanted, patience=ATTACH)
+            if control is not None:
+                handled.append((control, lambda frame: self._handle_control(frame, service)))
+        if topics := topics_before_ready(task, self.config.get("subscribe")):
+            source = self._subscriptions.source(topics, every_transaction=task.every_transaction)
+            if task.handles_messages() and source.subscription is not None:
+                source.inbox.convert = _conversion(task)
+                handled.append((source.subscription, lambda frame: self._handle_message(frame, task, source)))
+        return handled
+
+    def _handle(self, handled: list[tuple[Subscription, Handle]]) -> None:
+        """Pass the messages of these subscriptions to their methods from now on."""
+        if self._event_loop is not None:
+            for subscription, handle in handled:
+                self._event_loop.read(subscription, handle)
+            return
+        self._handled = handled
+        for subscription, _ in handled:
+            self._poller.register(subscription.fileno(), select.POLLIN)
 
     def made(self, service: TaskService) -> None:
         """Do nothing. A simulation keeps the service. Here a reference would make a cycle, and the
@@ -340,6 +468,17 @@ class TaskRuntime:
         if report:
             self._status_sink.status(headline(error))
         return status
+
+
+def _conversion(task: Task) -> Callable[[Any], Any] | None:
+    """Return the conversion of messages that the annotation of on_message asks for. Raises LaunchError."""
+    method = type(task).on_message
+    if not getattr(method, "__annotations__", None):
+        return None
+    # Imported here for start-up time: few tasks have typed messages.
+    from zmsvc.task.message_types import conversion
+
+    return conversion(method)
 
 
 def headline(error: BaseException) -> str:

@@ -5,10 +5,13 @@ The task's process, its life cycle and its connections are in process.py, runtim
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
+from zmsvc.task.endpoints import Endpoints
+from zmsvc.task.inbox import Message
 from zmsvc.task.keys import TaskKeys
 
 M = TypeVar("M", bound="_TaskAttributes")
@@ -76,19 +79,26 @@ class Runtime(Protocol):
     log: logging.Logger
     settings: Any
     """None for a task without a settings class."""
-    subscribe_endpoint: str
-    """The endpoint to subscribe at."""
+    endpoints: Endpoints
     keys: TaskKeys
 
     def update(self, items: Mapping[str, Any], wait: bool) -> bool: ...
 
-    def publish(self, topic: str, body: Mapping[str, Any]) -> bool: ...
+    def publish(self, topic: str, content: Mapping[str, Any]) -> bool: ...
+
+    def messages(
+        self, task: Task, topics: tuple[str, ...], seconds: float | None
+    ) -> Iterator[Message[Any]]: ...
 
     def wait(self, seconds: float | None) -> bool: ...
 
     async def update_async(self, items: Mapping[str, Any]) -> bool: ...
 
-    async def publish_async(self, topic: str, body: Mapping[str, Any]) -> bool: ...
+    async def publish_async(self, topic: str, content: Mapping[str, Any]) -> bool: ...
+
+    def messages_async(
+        self, task: Task, topics: tuple[str, ...], seconds: float | None
+    ) -> AsyncIterator[Message[Any]]: ...
 
     async def wait_async(self, seconds: float | None) -> bool: ...
 
@@ -159,8 +169,19 @@ class _TaskAttributes:
         """
         return self._runtime.update(items, wait)
 
-    def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
-        """Publish a message with this JSON object, unchanged, to the current subscribers of the topic.
+    @functools.cached_property
+    def endpoints(self) -> Endpoints:
+        """The endpoints of the bus: `self.endpoints.subscribe` and `self.endpoints.publish`."""
+        return self._runtime.endpoints
+
+    def publish(self, topic: str, content: Mapping[str, Any]) -> bool:
+        """Publish a message to the current subscribers of the topic.
+
+        The message is `{"header": {...}, "content": content}` with the standard header:
+        `service_transaction`, `service_id`, `action` (published), `service_name`, `launch` and `sequence`,
+        the number of the message among those of this launch and topic. A content with the single key
+        `content` is that of the message. One with the key `header` is the whole message, and is published
+        unchanged.
 
         Delivery is not guaranteed: a subscriber that connects later, or whose queue is full, does not receive
         it. Use `update` for results. Return False if the queue to the device (20,000 messages) is full: the
@@ -169,25 +190,25 @@ class _TaskAttributes:
         The first call connects, and waits for the device for at most 2 s. Later calls do not block: while the
         device restarts, messages wait in the queue. Any thread may call this.
 
-        Raises TypeError if the body is not JSON, ValueError if the topic is empty or contains ` @@@ `,
+        Raises TypeError if the content is not JSON, ValueError if the topic is empty or contains ` @@@ `,
         zmsvc.core.errors.UsageError for a message of more than 16 MiB, and zmsvc.core.errors.RefusedError if
         the device does not let the task's user connect.
         """
-        return self._runtime.publish(topic, body)
+        return self._runtime.publish(topic, content)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for `seconds` (None: without limit) or until the task is asked to stop. Return True if it is
         asked to stop.
 
-        In the task's own thread (that of `setup`, `step`, `run` and `on_control`) this call also feeds the
-        watchdog and calls `on_control`. During `on_control` it does not call `on_control` again. In another
-        thread it only waits.
+        In the task's own thread (that of `setup`, `step`, `run`, `on_message` and `on_control`) this call
+        also feeds the watchdog and calls `on_message` and `on_control`. During one of these it does not call
+        them again. In another thread it only waits.
         """
         return self._runtime.wait(seconds)
 
 
 class Task(_TaskAttributes):
-    """The common base of LoopedTask, SingleTask and AsyncTask. Subclass one of those.
+    """The common base of LoopedTask, SingleTask, MessageTask and AsyncTask. Subclass one of those.
 
     zmsvc calls `setup`, then `step` or `run`, then `close`, all in one thread. An exception in any of them is
     logged and ends the task as failed, with exit status 1. `sys.exit(N)` ends it with status N. `setup` and
@@ -206,6 +227,33 @@ class Task(_TaskAttributes):
     from its source and does not run it. At a start the task fails with the reason cannot-launch. A ValueError
     of `__post_init__` is such a fault, but only at a start.
     """
+
+    topics: ClassVar[str | list[str] | tuple[str, ...]] = ()
+    """The topics that the task hears. `<subscribe>` elements in the configuration replace them. The service
+    reports READY once the device has confirmed the subscriptions.
+    """
+    every_transaction: ClassVar[bool] = False
+    """True if the task hears all transactions of the context. Otherwise it hears its own one, and messages
+    that belong to none. No task hears itself.
+    """
+
+    def on_message(self, message: Message[Any]) -> Awaitable[None] | None:
+        """Handle a message on one of the `topics`.
+
+        The annotation `message: Message[Reading]` converts the content to the dataclass `Reading`, with the
+        types of a `settings_class`: str, int, float and bool are those of JSON, a timedelta is a number of
+        seconds. Names without a field are ignored.
+
+        Called between steps and in `wait`, in the task's thread, after `setup`; of an AsyncTask in its event
+        loop, one message after the other, during `run`. An exception, and a content that does not fit, ends
+        the service as failed. 20,000 unread messages wait in the process and 100,000 in the device, which
+        then drops more; `message.missed` counts them.
+        """
+
+    @classmethod
+    def handles_messages(cls) -> bool:
+        """Return True if this class overrides on_message."""
+        return cls.on_message is not Task.on_message
 
     def setup(self) -> Awaitable[None] | None:
         """Prepare the task. Called once, before the service reports READY; `<start_timeout>` limits it."""
@@ -251,13 +299,33 @@ class SingleTask(Task):
         """
         raise NotImplementedError(f"{type(self).__name__} has no run()")
 
+    def messages(self, *topics: str, timeout: float | None = None) -> Iterator[Message[Any]]:
+        """Iterate over the messages on these topics, by default those that the class or the configuration
+        names. The iteration ends when the task is asked to stop, and when no message comes within `timeout`
+        seconds.
+
+        The topics of the class are subscribed to before READY, others by the first call that names them; the
+        call waits until the device has confirmed them. They stay subscribed until the task ends, and each
+        message is returned once by the calls with the same topics. While it waits for a message it feeds the
+        watchdog and calls `on_control`. Call it in the task's own thread. Raises RuntimeError elsewhere, and
+        if there are no topics.
+        """
+        return self._runtime.messages(self, topics, timeout)
+
+
+class MessageTask(Task):
+    """A task that lives on messages: it has no step, and zmsvc calls `on_message` until it is asked to stop.
+    While no message comes it does not wake up.
+    """
+
 
 class AsyncTask(Task):
     """A task whose `run` is a coroutine. When `run` returns, the service ends with status 0.
 
-    One event loop of asyncio runs `setup`, `run`, `close` and `on_control`, each of which may be `async def`.
-    It feeds the watchdog, so a call that blocks the loop for half of `<watchdog>` or longer can make the
-    supervisor end the task. After `close`, asyncio cancels the tasks that are left and ends the loop.
+    One event loop of asyncio runs `setup`, `run`, `close`, `on_message` and `on_control`, each of which may
+    be `async def`. It feeds the watchdog, so a call that blocks the loop for half of `<watchdog>` or longer
+    can make the supervisor end the task. After `close`, asyncio cancels the tasks that are left and ends the
+    loop.
 
     An AsyncTask starts more slowly than other tasks and takes more memory, because it imports asyncio.
     """
@@ -278,9 +346,13 @@ class AsyncTask(Task):
         """
         return await self._runtime.update_async(items)
 
-    async def publish_async(self, topic: str, body: Mapping[str, Any]) -> bool:
+    async def publish_async(self, topic: str, content: Mapping[str, Any]) -> bool:
         """Publish a message as `publish` does, but let the event loop run while the first call connects."""
-        return await self._runtime.publish_async(topic, body)
+        return await self._runtime.publish_async(topic, content)
+
+    def messages(self, *topics: str, timeout: float | None = None) -> AsyncIterator[Message[Any]]:
+        """Iterate over messages by `async for`, as `messages` of a SingleTask does."""
+        return self._runtime.messages_async(self, topics, timeout)
 
     async def wait_async(self, seconds: float | None = None) -> bool:
         """Wait for `seconds` (None: without limit) or until the task is asked to stop. Return True if it is
@@ -296,7 +368,7 @@ class TaskService(_TaskAttributes):
 
     service_name: ClassVar[str] = ""
     """A name for readers of the class. The name on the bus is `service_name` of the context file."""
-    task_class: ClassVar[type[LoopedTask] | type[SingleTask] | type[AsyncTask]]
+    task_class: ClassVar[type[LoopedTask] | type[SingleTask] | type[MessageTask] | type[AsyncTask]]
     """The class of the task."""
     task: Task
     """The task of this service, set before its `setup` is called, but after `__init__` of the service. A

@@ -37,7 +37,7 @@ def settings_of(cls: type, configuration: Mapping[str, Any], *, file: str, task:
     """Return the settings of a configuration. The message about a fault has the line of the element in the
     context file. Raises LaunchError.
     """
-    value, faults = settings.convert(_record(cls), configuration)
+    value, faults = settings.convert(_settings_record(cls), configuration)
     if not faults:
         return value
     lines = _lines(file, task, configuration) if file else None
@@ -53,17 +53,21 @@ def _lines(file: str, task: str, configuration: Mapping[str, Any]) -> SettingLin
     return settings_lines.find(file, task, configuration)
 
 
-def _record(cls: type) -> Record:
+def _settings_record(cls: type) -> Record:
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise LaunchError(f"cannot use the settings_class {cls!r}: it is not a dataclass")
+    return _record(cls, _LEAVES)
+
+
+def _record(cls: type, leaves: Mapping[object, Leaf]) -> Record:
     try:
         hints = typing.get_type_hints(cls)
     except Exception as error:  # an annotation is code of the user
-        raise LaunchError(f"cannot use the settings_class {cls.__name__}: {error}") from error
+        raise LaunchError(f"cannot use the dataclass {cls.__name__}: {error}") from error
     fields = {settings.element_name(each.name): each for each in dataclasses.fields(cls) if each.init}
     members = {
         element: Member(
-            _shape(hints[each.name], f"{cls.__name__}.{each.name}"),
+            shape_of(hints[each.name], f"{cls.__name__}.{each.name}", leaves),
             each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING,
         )
         for element, each in fields.items()
@@ -76,33 +80,38 @@ def _record(cls: type) -> Record:
     )
 
 
-def _shape(hint: Any, name: str) -> Shape:
-    if hint in _LEAVES:
-        return _LEAVES[hint]
+def shape_of(hint: Any, name: str, leaves: Mapping[object, Leaf]) -> Shape:
+    """Return the shape of the values of a type. `leaves` has the types that a single value is converted to.
+    Raises LaunchError for a type that has none; `name` is for its text.
+    """
+    if hint in leaves:
+        return leaves[hint]
     if hint in _RAW:
         return Raw()
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return _record(hint)
+        return _record(hint, leaves)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return Choice({str(each.value): each for each in hint})
     if hint in (list, tuple):
         return Many(Raw(), hint)
-    return _generic(typing.get_origin(hint), typing.get_args(hint), name, hint)
+    return _generic(typing.get_origin(hint), typing.get_args(hint), name, hint, leaves)
 
 
-def _generic(origin: Any, arguments: Sequence[Any], name: str, hint: Any) -> Shape:
+def _generic(
+    origin: Any, arguments: Sequence[Any], name: str, hint: Any, leaves: Mapping[object, Leaf]
+) -> Shape:
     if origin is typing.Annotated:
-        return _shape(arguments[0], name)
+        return shape_of(arguments[0], name, leaves)
     if origin is typing.Literal:
         return Choice({str(each): each for each in arguments})
     if origin in (typing.Union, types.UnionType):
         others = [each for each in arguments if each is not types.NoneType]
         if len(others) == 1:
-            return Maybe(_shape(others[0], name))
+            return Maybe(shape_of(others[0], name, leaves))
     if origin is list or (origin is tuple and arguments[1:] == (Ellipsis,)):
-        return Many(_shape(arguments[0], name), origin)
+        return Many(shape_of(arguments[0], name, leaves), origin)
     if origin is dict and arguments[0] is str:
-        return Table(_shape(arguments[1], name))
+        return Table(shape_of(arguments[1], name, leaves))
     raise LaunchError(
         f"cannot use the type {getattr(hint, '__name__', hint)} of {name}, expected str, int, float, bool, "
         f"Path, timedelta, an Enum, a Literal, a dataclass, or list, tuple, dict or `| None` of these"

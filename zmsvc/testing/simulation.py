@@ -108,7 +108,9 @@ class Simulation:
         self.now = self._until
 
     def publish(self, topic: str, body: Mapping[str, Any]) -> None:
-        """Publish a message of another client of the bus. Tasks receive it in the next `run`."""
+        """Publish a message of another client of the bus, unchanged. Tasks receive it in the next `run`. One
+        without a `service_transaction` in its header belongs to no transaction.
+        """
         messages.check_topic(topic)
         self._send(messages.encode(topic, body))
 
@@ -160,7 +162,7 @@ class SimulatedTask:
     updates: list[dict[str, Any]]
     """The items of each `update`."""
     published: list[tuple[str, dict[str, Any]]]
-    """Topic and body of each `publish`."""
+    """Topic and content of each `publish`, as the task passed them."""
     state: str
     """The state that `zmsvcctl status` would show: activating, active, inactive or failed."""
     exit_status: int | None
@@ -187,6 +189,7 @@ class SimulatedTask:
         self._stop = _SimulatedStop(simulation, self)
         self._subscriptions: list[_Queue] = []
         self._runtime = _Runtime(
+            self.published,
             _launch(simulation, cls.__name__, config, service_id, cause),
             Descriptors(),
             status_sink=_Status(self),
@@ -302,10 +305,18 @@ def _launch(
 
 
 class _Runtime(TaskRuntime):
-    """The runtime of a task, which keeps its exception."""
+    """The runtime of a task, which keeps its exception and what it publishes."""
 
     error: BaseException | None = None
     service: TaskService | None = None
+
+    def __init__(self, published: list[tuple[str, dict[str, Any]]], *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._published = published
+
+    def publish(self, topic: str, content: Mapping[str, Any]) -> bool:
+        self._published.append(messages.decode(messages.encode(topic, content)))
+        return super().publish(topic, content)
 
     def made(self, service: TaskService) -> None:
         self.service = service
@@ -353,7 +364,6 @@ class _Bus:
         self._task = task
 
     def publish(self, frame: bytes) -> bool:
-        self._task.published.append(messages.decode(frame))
         self._task._simulation._send(frame)
         return True
 
@@ -376,6 +386,9 @@ class _Queue(Subscription):
             return False
         self._frames.append(frame)
         os.eventfd_write(self._event, 1)
+        return True
+
+    def is_confirmed(self) -> bool:
         return True
 
     def fileno(self) -> int:

@@ -113,7 +113,7 @@ class Publisher:
         self._size = 0
         self._unknown = 0
         """Number of subscriptions that were not remembered and have not ended."""
-        self._expected: bytes | None = None
+        self._expected: set[bytes] = set()
         self._ended = 0
         """Number of subscriptions that ended since the last `_trim_memory`."""
 
@@ -132,8 +132,8 @@ class Publisher:
         self.behind = True
 
     def _note(self, begun: bool, prefix: bytes) -> None:
-        if begun and prefix == self._expected:
-            self._expected = None
+        if begun:
+            self._expected.discard(prefix)
         if begun and prefix not in self._known and prefix != SENTINEL:
             if len(self._known) >= MAX_KNOWN or self._size + len(prefix) > MAX_KNOWN_BYTES:
                 self.forgotten += 1
@@ -180,7 +180,8 @@ class Publisher:
         """Make `has_expected_subscription` return True once the device has sent this subscription, however
         many others it sends.
         """
-        self._expected = None if prefix in self._known else prefix
+        if prefix not in self._known:
+            self._expected.add(prefix)
 
     def progress(self) -> str:
         """Return the state of the connection and the number of subscriptions, for a message."""
@@ -188,11 +189,11 @@ class Publisher:
             return "it has sent no subscription"
         return f"it has sent {len(self._known)} subscriptions without the expected one"
 
-    def has_expected_subscription(self) -> bool:
-        """Read what waits, and return True if the expected subscription has arrived."""
-        if self._expected is not None:
+    def has_expected_subscription(self, prefix: bytes) -> bool:
+        """Read what waits, and return True if this expected subscription has arrived."""
+        if prefix in self._expected:
             self.drain()
-        return self._expected is None
+        return prefix not in self._expected
 
     def send(self, frame: bytes) -> bool:
         """Send without blocking; return False if the queue is full and the message is dropped."""

@@ -1,0 +1,302 @@
+"""The messages that a task publishes and hears, in its own process and on a real device."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import waiting
+from forked import Nest, update
+from forwarder import Forwarder, received
+
+from zmsvc.core import messages
+
+HEARING = """
+from __future__ import annotations
+import dataclasses, os
+from zmsvc.task import AsyncTask, LoopedTask, Message, MessageTask, SingleTask, TaskService
+
+{before}
+class Work({kind}):
+    topics = ("temperature", "pressure")
+{body}
+
+class ServiceWork(TaskService):
+    service_name = "work"
+    task_class = Work
+"""
+TOLD = """
+    def on_message(self, message):
+        self.update(topic=message.topic, content=message.content, sender=message.sender, of=message.transaction,
+            number=message.sequence, missed=message.missed)
+"""
+
+
+def hearing(nest: Nest, kind: str, body: str = TOLD, before: str = "") -> None:
+    nest.service("Work", HEARING.format(kind=kind, body=body, before=before))
+
+
+def frame(
+    content: Any, sender: str = "ts_101", transaction: str = "TX", topic: str = "temperature", **more: Any
+) -> bytes:
+    head = messages.header(
+        transaction=transaction, service_id=sender, action="published", service_name="x", **more
+    )
+    return messages.encode(topic, {"header": head, "content": content})
+
+
+KINDS: Mapping[str, str] = {
+    "LoopedTask": TOLD + "    interval = 3600.0\n    def step(self):\n        pass\n",
+    "MessageTask": TOLD,
+    "SingleTask": TOLD + "    def run(self):\n        self.wait()\n",
+    "AsyncTask": TOLD.replace("    def", "    async def")
+    + "    async def run(self):\n        await self.wait_async()\n",
+    "SingleTask that iterates": """
+    def run(self):
+        for message in self.messages():
+            Hearing.on_message(self, message)
+""",
+    "AsyncTask that iterates": """
+    async def run(self):
+        async for message in self.messages():
+            Hearing.on_message(self, message)
+""",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_that_is_ready_hears_its_topics_from_the_first_message_on(
+    nest: Nest, bus: Forwarder, kind: str
+) -> None:
+    hearing(nest, kind.split(maxsplit=1)[0], KINDS[kind], f"class Hearing:{TOLD}")
+    publisher = bus.connected_publisher()
+    task = nest.fork()
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+    for each in (
+        frame({"n": 1}),
+        frame({"n": 2}, transaction="OTHER"),
+        frame({"n": 3}, "ts_100"),
+        frame({"n": 4}, topic="temperatures"),
+        b'pressure @@@ {"n": 5}',
+        b'pressure @@@ {"content": [6], "header": {"service_id": "x", "service_transaction": "OTHER"}}',
+        b"pressure @@@ {",
+        b'pressure @@@ {"content": [7], "header": {"service_id": "x", "service_transaction": "TX"}}',
+        b"pressure @@@ {}",
+    ):
+        assert publisher.send(each)
+    told = [update(nest) for _ in range(4)]
+    assert [(each["topic"], each["content"], each["sender"], each["of"]) for each in told] == [
+        ("temperature", {"n": 1}, "ts_101", "TX"),
+        ("pressure", {"n": 5}, "", ""),
+        ("pressure", [7], "x", "TX"),
+        ("pressure", {}, "", ""),
+    ]
+    assert "Ignored a message on pressure: cannot read message" in nest.logged()
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+    assert "STOPPING=1" in nest.rest()
+
+
+def test_ready_waits_until_the_device_has_confirmed_the_subscriptions(nest: Nest, bus: Forwarder) -> None:
+    hearing(nest, "MessageTask")
+    assert bus.process is not None
+    bus.process.send_signal(signal.SIGSTOP)
+    task = nest.fork()
+    try:
+        waiting.wait_for(lambda: "Cannot reach" in nest.logged())
+        assert nest.empty()
+    finally:
+        bus.process.send_signal(signal.SIGCONT)
+    nest.until("READY")
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+
+
+def test_a_task_that_waits_for_its_subscriptions_can_be_stopped(nest: Nest) -> None:
+    hearing(nest, "MessageTask")
+    task = nest.fork()
+    waiting.wait_for(lambda: "Cannot reach" in nest.logged())
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+    assert nest.rest() == ["STOPPING=1"]
+
+
+def test_what_a_task_publishes_has_the_standard_header_and_a_number(nest: Nest, bus: Forwarder) -> None:
+    nest.single("""
+        def run(self):
+            self.publish("news", {"celsius": 20})
+            self.publish("news", {"content": [1]})
+            self.publish("more", {})
+            self.publish("news", {"header": {"action": "own"}, "content": 1})
+            self.publish("news", {"content": 1, "also": 2})
+            self.update(endpoints=list(self.endpoints), sent=True)
+    """)
+    subscriber = bus.subscriber(b"news @@@ ", b"more @@@ ")
+    bus.connected_publisher(b"news @@@ ", b"more @@@ ")
+    task = nest.fork()
+    frames = [received(subscriber) for _ in range(5)]
+    head = (
+        b'"header":{"service_transaction":"TX","service_id":"ts_100","action":"published",'
+        b'"service_name":"work","launch":17,"sequence":%d}'
+    )
+    assert frames == [
+        b'news @@@ {%s,"content":{"celsius":20}}' % (head % 1),
+        b'news @@@ {%s,"content":[1]}' % (head % 2),
+        b'more @@@ {%s,"content":{}}' % (head % 1),
+        b'news @@@ {"header":{"action":"own"},"content":1}',
+        b'news @@@ {%s,"content":{"content":1,"also":2}}' % (head % 3),
+    ]
+    assert update(nest) == {"endpoints": [bus.subscribe_endpoint, bus.publish_endpoint], "sent": True}
+    assert task.end() == 0
+
+
+def test_a_subscriber_knows_what_it_has_missed(nest: Nest, bus: Forwarder) -> None:
+    hearing(nest, "MessageTask")
+    publisher = bus.connected_publisher()
+    task = nest.fork()
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+    for sender, topic, launch, number in (
+        ("a", "temperature", 1, 500), ("b", "temperature", 2, 7), ("a", "pressure", 1, 3), ("a", "temperature", 1, 501),
+        ("a", "temperature", 1, 510), ("a", "pressure", 1, 4), ("b", "temperature", 2, 8), ("a", "temperature", 5, 3),
+        ("a", "temperature", 5, 4),
+    ):  # fmt: skip
+        assert publisher.send(frame(0, sender, topic=topic, launch=launch, sequence=number))
+    told = [update(nest) for _ in range(9)]
+    assert [each["number"] for each in told] == [500, 7, 3, 501, 510, 4, 8, 3, 4]
+    assert [each["missed"] for each in told] == [0, 0, 0, 0, 8, 0, 0, 2, 0]
+    assert "Missed 8 messages on temperature from a (1 so far)" in nest.logged()
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+
+
+READING = """
+@dataclasses.dataclass
+class Reading:
+    celsius: float
+    where: str = ""
+"""
+TYPED = """
+    def on_message(self, message: Message[Reading]) -> None:
+        self.update(reading=repr(message.content))
+        if message.content.celsius > 100:
+            raise ValueError("too hot")
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "status"),
+    [
+        ({"celsius": "x"}, "cannot use message 3 on temperature from ts_101: content.celsius is 'x', expected a number", None),
+        ({"celsius": 101}, "Message 3 on temperature from ts_101 ends this task: on_message raised an exception", "ValueError: too hot"),
+    ],
+)  # fmt: skip
+def test_a_poison_message_fails_the_task_and_the_log_says_which(
+    nest: Nest, bus: Forwarder, content: Any, line: str, status: str | None
+) -> None:
+    hearing(nest, "MessageTask", TYPED, READING)
+    publisher = bus.connected_publisher()
+    task = nest.fork()
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+    assert publisher.send(frame({"celsius": 20, "unknown": 1}, launch=1, sequence=2))
+    assert update(nest) == {"reading": "Reading(celsius=20.0, where='')"}
+    assert publisher.send(frame(content, launch=1, sequence=3))
+    assert nest.until("STATUS")["STATUS"] == (status or line)
+    assert task.end() == 1
+    assert line in nest.logged()
+
+
+def test_subscribe_elements_replace_the_topics_of_the_class(nest: Nest, bus: Forwarder) -> None:
+    hearing(nest, "MessageTask")
+    publisher = bus.connected_publisher()
+    task = nest.fork(configuration={"subscribe": ["news", "more"]})
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"news @@@ "))
+    assert not publisher.has_subscriber(b"temperature @@@ ")
+    assert publisher.send(frame(1, topic="news"))
+    assert publisher.send(frame(2, topic="more"))
+    assert [update(nest)["content"] for _ in range(2)] == [1, 2]
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "configuration", "why"),
+    [
+        ("MessageTask", {"subscribe": ""}, "cannot start Work: a MessageTask needs topics and on_message"),
+        ("LoopedTask", {"subscribe": ["a", "b @@@ c"]}, "cannot subscribe: <subscribe> has 'b @@@ c', which cannot be a topic"),
+        ("LoopedTask", {"subscribe": {"topic": "a"}}, "cannot subscribe: <subscribe> is {'topic': 'a'}, expected topics"),
+    ],
+)  # fmt: skip
+def test_a_task_without_a_usable_topic_says_why(nest: Nest, kind: str, configuration: Any, why: str) -> None:
+    hearing(nest, kind)
+    task = nest.fork(configuration=configuration)
+    assert nest.until("STATUS")["STATUS"] == why
+    assert task.end() != 0
+
+
+def test_an_iteration_subscribes_to_the_topics_it_names_and_ends_after_its_timeout(
+    nest: Nest, bus: Forwarder
+) -> None:
+    hearing(nest, "SingleTask", """
+    def run(self):
+        self.update(silent=[each.content for each in self.messages("news", timeout=0.01)])
+        self.publish("go", {})
+        for message in self.messages("news"):
+            if message.content == 2:
+                break
+        self.update(next=next(self.messages("news")).content)
+""")  # fmt: skip
+    publisher, subscriber = bus.connected_publisher(), bus.subscriber(b"go @@@ ")
+    bus.connected_publisher(b"go @@@ ")
+    task = nest.fork()
+    assert update(nest) == {"silent": []}
+    received(subscriber)
+    for number in range(4):
+        assert publisher.send(frame(number, topic="news"))
+    assert update(nest) == {"next": 3}
+    assert task.end() == 0
+
+
+def test_a_task_that_hears_every_transaction(nest: Nest, bus: Forwarder) -> None:
+    hearing(nest, "MessageTask", f"    every_transaction = True\n{TOLD}")
+    publisher = bus.connected_publisher()
+    task = nest.fork()
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+    assert publisher.send(frame(1, transaction="OTHER"))
+    assert update(nest)["of"] == "OTHER"
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+
+
+def test_a_message_task_is_idle_while_no_message_comes(nest: Nest, bus: Forwarder) -> None:
+    hearing(nest, "MessageTask")
+    publisher = bus.connected_publisher()
+    task = nest.fork()
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+
+    def switches() -> list[str]:
+        found = []
+        for thread in os.listdir(f"/proc/{task.pid}/task"):
+            with open(f"/proc/{task.pid}/task/{thread}/status") as file:
+                found += [line for line in file if "ctxt_switches" in line]
+        return found
+
+    before = waiting.wait_for(lambda: (first := switches()) and still(first, switches) and first)
+    select.select([], [], [], 0.5)
+    assert switches() == before
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+
+
+def still(first: list[str], switches: Any) -> bool:
+    select.select([], [], [], 0.05)
+    return bool(switches() == first)

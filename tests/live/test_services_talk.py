@@ -1,0 +1,109 @@
+"""Services that talk over the bus, under the real daemon."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from context import Context, Ear
+
+PAGE = (Path(__file__).parents[2] / "docs/services.md").read_text()
+HEAD = """
+import sqlite3, sys
+from dataclasses import dataclass
+from zmsvc.task import LoopedTask, Message, MessageTask, SingleTask, TaskService
+
+def read_sensor():
+    return 20.5
+"""
+
+
+def test_the_three_services_of_the_page_talk_to_each_other(
+    context: Context, home: Path, ear: Callable[..., Ear]
+) -> None:
+    (code,) = re.findall(r"```python\n(class Sensor.*?)```", PAGE, re.DOTALL)
+    for name in ("Sensor", "Filter", "Writer"):
+        context.service(name, f"{HEAD}{code}\nclass Service{name}(TaskService):\n    task_class = {name}\n")
+    context.service("Count", f"""{HEAD}
+class Count(SingleTask):
+    topics = "filtered"
+    def run(self):
+        with sqlite3.connect(self.config["file"]) as database:
+            database.execute("CREATE TABLE readings (celsius REAL)")
+        first, second = next(self.messages()), next(self.messages())
+        self.update(sender=first.sender, celsius=second.content["celsius"], missed=second.missed,
+            step=second.sequence - first.sequence, types="zmsvc.task.message_types" in sys.modules)
+
+class ServiceCount(TaskService):
+    task_class = Count
+""")  # fmt: skip
+    file = f"<file>{home}/readings.db</file>"
+    context.task("ts_count", "Count", config=file, entry=False)
+    context.task("ts_writer", "Writer", config=file, entry=False)
+    context.task("ts_filter", "Filter", kind="Thread", entry=False)
+    context.task("ts_sensor", "Sensor", entry=False)
+    context.start("--transaction", "T")
+    heard = ear(b"control @@@ ")
+    context.ctl("start", "--transaction", "T", "ts_count", "ts_filter")
+    context.ctl("start", "--transaction", "T", "ts_sensor")
+    told = heard.control("updated", "ts_count")["content"]["status"]
+    assert {name: told[name] for name in ("sender", "celsius", "missed", "step", "types")} == {
+        "sender": "ts_filter",
+        "celsius": 20.5,
+        "missed": 0,
+        "step": 1,
+        "types": False,
+    }
+    context.ctl("start", "--transaction", "T", "ts_writer")
+    context.ctl("stop", "--transaction", "T")
+    assert "failed" not in {each["state"] for each in context.tasks("T").values()}
+
+
+def test_a_command_finds_the_bus_in_its_environment(
+    context: Context, home: Path, ear: Callable[..., Ear]
+) -> None:
+    (code,) = re.findall(r"```python\n(import json, os, zmq.*?)```", PAGE, re.DOTALL)
+    program = home / "kelvin.py"
+    program.write_text(code.replace("while True", "print('connected', flush=True)\nwhile True"))
+    context.service("Sensor", f"""{HEAD}
+class Sensor(SingleTask):
+    topics = ("kelvin",)
+    def run(self):
+        while not any(True for _ in self.messages(timeout=0.05)):
+            self.publish("temperature", {{"celsius": 20}})
+        self.update(heard=True)
+
+class ServiceSensor(TaskService):
+    task_class = Sensor
+""")  # fmt: skip
+    words = "".join(f"<arg>{word}</arg>" for word in (sys.executable, program))
+    context.task("ts_kelvin", "Kelvin", kind="Command", config=f"<command>{words}</command>", entry=False)
+    context.task("ts_sensor", "Sensor", entry=False)
+    context.start("--transaction", "T")
+    heard = ear(b"control @@@ ")
+    context.ctl("start", "--transaction", "T", "ts_kelvin", "ts_sensor")
+    assert heard.control("updated", "ts_sensor")["content"]["status"]["heard"] is True
+
+
+@pytest.mark.parametrize("kind", ["Process", "Thread", "fresh"])
+def test_a_task_hears_messages_in_every_kind_of_process(
+    context: Context, ear: Callable[..., Ear], kind: str
+) -> None:
+    context.service("Hearing", f"""{HEAD}
+class Hearing(MessageTask):
+    topics = ("news",)
+    def on_message(self, message):
+        self.update(heard=message.content)
+
+class ServiceHearing(TaskService):
+    task_class = Hearing
+""")  # fmt: skip
+    more = "<fresh>yes</fresh>" if kind == "fresh" else ""
+    context.task("ts_1", "Hearing", kind="Thread" if kind == "Thread" else "Process", service=more)
+    context.start("--transaction", "T")
+    heard = ear(b"control @@@ ")
+    context.ctl("send", "news", '{"content": [1]}')
+    assert heard.control("updated", "ts_1")["content"]["status"]["heard"] == [1]

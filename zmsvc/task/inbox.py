@@ -1,0 +1,171 @@
+"""The messages that a task receives: from the frames of a subscription to objects of `Message`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from zmsvc.core import messages
+from zmsvc.core.errors import LaunchError, ProtocolError
+from zmsvc.host.sparse_log import SparseLog
+from zmsvc.task.bus import Subscription
+
+T = TypeVar("T")
+
+MAX_SENDERS = 10_000
+"""The number of senders and topics whose last number is remembered. Any client can invent senders."""
+
+_HEADER = b'{"header":{"service_transaction":'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message(Generic[T]):
+    """A message of the bus. `Message[Reading]` has the dataclass `Reading` as its content."""
+
+    topic: str
+    content: T
+    """The content of the message; of a message without `content`, all of it but the header."""
+    header: Mapping[str, Any] = field(default_factory=dict)
+    """The header, empty if the message has none."""
+    sender: str = ""
+    """The ID of the task that published it, as the message says; empty if it does not."""
+    transaction: str = ""
+    """The ID of the sender's transaction, empty if the message does not say."""
+    sequence: int | None = None
+    """The number of the message among those of its sender's launch and topic, from 1. None if its sender does
+    not number them."""
+    missed: int = 0
+    """The number of messages of the same sender and topic that were lost since the previous one."""
+
+
+class Inbox:
+    """The messages of one subscription to topics, of one task."""
+
+    def __init__(
+        self,
+        topics: Collection[str],
+        *,
+        transaction: str,
+        service_id: str,
+        every_transaction: bool,
+        log: logging.Logger,
+    ) -> None:
+        self.topics = frozenset(topics)
+        self._transaction, self._service_id = transaction, service_id
+        self._every_transaction = every_transaction
+        own = messages.encoded(transaction)
+        self._own = {topic: messages.prefix(topic) + _HEADER + own for topic in self.topics}
+        self._foreign = {topic: messages.prefix(topic) + _HEADER for topic in self.topics}
+        self._ignored, self._missed = SparseLog(log.warning), SparseLog(log.warning)
+        self._last: dict[tuple[str, str, str], tuple[int, int]] = {}
+        """Launch and number of the last message of each transaction, sender and topic."""
+        self.convert: Callable[[Any], Any] | None = None
+        """The conversion of the content."""
+
+    @property
+    def prefixes(self) -> list[bytes]:
+        """The prefixes to subscribe to. The device cannot filter by transaction, because a client may write
+        its JSON in any form (core/prefixes.py has the forms for one topic).
+        """
+        return [messages.prefix(topic) for topic in sorted(self.topics)]
+
+    def next(self, subscription: Subscription) -> Message[Any] | None:
+        """Return the next message for this task, or None if none waits. Raises ProtocolError for a content
+        that cannot be converted.
+        """
+        while (frame := subscription.receive()) is not None:
+            if (message := self.message(frame)) is not None:
+                return message
+        return None
+
+    def message(self, frame: bytes) -> Message[Any] | None:
+        """Return the message of a frame; None if it is not for this task. Raises ProtocolError for a content
+        that cannot be converted.
+        """
+        name = frame.partition(messages.SEPARATOR)[0].decode(errors="replace")
+        foreign = not self._every_transaction and name in self._foreign
+        if foreign and frame.startswith(self._foreign[name]) and not frame.startswith(self._own[name]):
+            return None  # This is decided here for speed: a context may have many transactions.
+        try:
+            topic, body = messages.decode(frame)
+        except ProtocolError as error:
+            self._ignored.add("Ignored a message on %s: %s", name, error)
+            return None
+        header = body.get("header", {})
+        transaction, sender = _text(header, "service_transaction"), _text(header, "service_id")
+        if transaction and transaction != self._transaction and not self._every_transaction:
+            return None
+        if (transaction, sender) == (self._transaction, self._service_id):
+            return None
+        sequence, missed = self._numbered(header, (transaction, sender, topic))
+        content = body["content"] if "content" in body else _without_header(body)
+        return Message(
+            topic=topic,
+            content=content if self.convert is None else self._converted(content, topic, sender, sequence),
+            header=header,
+            sender=sender,
+            transaction=transaction,
+            sequence=sequence,
+            missed=missed,
+        )
+
+    def _converted(self, content: Any, topic: str, sender: str, sequence: int | None) -> Any:
+        assert self.convert is not None
+        try:
+            return self.convert(content)
+        except (TypeError, ValueError) as error:
+            which = "a message" if sequence is None else f"message {sequence}"
+            raise ProtocolError(
+                f"cannot use {which} on {topic} from {sender or 'an unknown sender'}: {error}"
+            ) from error
+
+    def _numbered(self, header: Mapping[str, Any], key: tuple[str, str, str]) -> tuple[int | None, int]:
+        """Return the number of a message, and how many of the same sender and topic were lost before it."""
+        launch, sequence = header.get("launch"), header.get("sequence")
+        if type(launch) is not int or type(sequence) is not int:
+            return None, 0
+        # A dict keeps the order of insertion: the first key is that of the sender that has been silent
+        # longest.
+        last = self._last.pop(key, None)
+        self._last[key] = launch, sequence
+        if len(self._last) > MAX_SENDERS:
+            del self._last[next(iter(self._last))]
+        if last is None:
+            return sequence, 0
+        missed = max(0, sequence - 1 - (last[1] if last[0] == launch else 0))
+        if missed:
+            self._missed.add("Missed %d messages on %s from %s", missed, key[2], key[1])
+        return sequence, missed
+
+
+def named_topics(cls: type, configured: Any) -> tuple[str, ...]:
+    """Return the topics of the `<subscribe>` elements, or of the class of a task. Raises LaunchError."""
+    if configured is None:
+        return topics_of(getattr(cls, "topics", ()), f"topics of {cls.__name__}")
+    return topics_of(configured or (), "<subscribe>")
+
+
+def topics_of(value: Any, source: str) -> tuple[str, ...]:
+    """Return the topics of a text, or of a list or tuple of texts. Raises LaunchError."""
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list | tuple):
+        raise LaunchError(f"cannot subscribe: {source} is {value!r}, expected topics")
+    for topic in given:
+        try:
+            if not isinstance(topic, str):
+                raise ValueError(f"cannot subscribe: {topic!r} cannot be a topic")
+            messages.check_topic(topic)
+        except ValueError:
+            raise LaunchError(f"cannot subscribe: {source} has {topic!r}, which cannot be a topic") from None
+    return tuple(dict.fromkeys(given))
+
+
+def _text(header: Mapping[str, Any], key: str) -> str:
+    value = header.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _without_header(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name != "header"}

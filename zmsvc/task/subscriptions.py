@@ -1,0 +1,121 @@
+"""The subscriptions of one task: open them, and wait until the device has confirmed them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
+
+from zmsvc.core.errors import LaunchError
+from zmsvc.task.bus import Subscription
+from zmsvc.task.inbox import Inbox, Message, named_topics
+from zmsvc.task.sdk import LoopedTask, MessageTask, Task
+from zmsvc.task.stop import Stop
+
+_LOOK = 0.1
+"""Seconds after which a thread looks again for the confirmation, because another thread may have read the
+event that announces it.
+"""
+
+
+class Subscribing(Protocol):
+    """The part of the bus that subscribes; None if it has no messages."""
+
+    def subscribe(self, prefixes: Sequence[bytes]) -> Subscription | None: ...
+
+
+class Source:
+    """The messages of one subscription to topics."""
+
+    def __init__(self, inbox: Inbox, subscription: Subscription | None) -> None:
+        self.inbox = inbox
+        self.subscription = subscription
+        self.busy = False
+        """True while an `async for` waits for a message."""
+
+    def next(self) -> Message[Any] | None:
+        """Return the next message, or None if none waits."""
+        return None if self.subscription is None else self.inbox.next(self.subscription)
+
+
+class Subscriptions:
+    """All subscriptions of a task."""
+
+    def __init__(
+        self, bus: Subscribing, stop: Stop, transaction: str, task: str, log: logging.Logger
+    ) -> None:
+        self._bus, self._stop, self._log = bus, stop, log
+        self._transaction, self._task = transaction, task
+        self._sources: dict[frozenset[str], Source] = {}
+        self._open: list[tuple[Subscription, float]] = []
+        """Each subscription with the time until which to wait for its confirmation."""
+
+    def add(self, prefixes: Sequence[bytes], *, patience: float = math.inf) -> Subscription | None:
+        """Subscribe. `confirm` waits for this subscription for `patience` seconds. Raises RefusedError."""
+        until = self._stop.now() + patience
+        subscription = self._bus.subscribe(prefixes)
+        if subscription is not None:
+            self._open.append((subscription, until))
+        return subscription
+
+    def source(self, topics: Collection[str], *, every_transaction: bool) -> Source:
+        """Return the messages on these topics. The first call subscribes. Raises RefusedError."""
+        key = frozenset(topics)
+        if key not in self._sources:
+            inbox = Inbox(
+                key,
+                transaction=self._transaction,
+                service_id=self._task,
+                every_transaction=every_transaction,
+                log=self._log,
+            )
+            self._sources[key] = Source(inbox, self.add(inbox.prefixes))
+        return self._sources[key]
+
+    def confirmed(self, topics: Collection[str]) -> Source | None:
+        """Return the messages on these topics if the device has confirmed that subscription already."""
+        source = self._sources.get(frozenset(topics))
+        known = source is not None and (source.subscription is None or source.subscription.is_confirmed())
+        return source if known else None
+
+    def confirm(self, *, feed: Callable[[], object] | None) -> bool:
+        """Wait until the device has confirmed every subscription. Return False if the task is asked to stop.
+
+        In the task's own thread `feed` feeds the watchdog when that is due; in other threads it is None.
+        """
+        for each, until in self._open:
+            while not each.is_confirmed() and self._stop.now() < until:
+                if self._stop.requested:
+                    return False
+                poller = self._stop.poller(each.confirmation_fileno())
+                if feed is None:
+                    Stop.pause(self._stop, _LOOK, poller)
+                else:
+                    feed()
+                    self._stop.pause(_LOOK, poller)
+        return True
+
+    def close(self) -> None:
+        for each, _ in self._open:
+            each.close()
+        self._open.clear()
+        self._sources.clear()
+
+
+def topics_before_ready(task: Task, configured: Any) -> tuple[str, ...]:
+    """Return the topics that a task subscribes to before READY: those of its `<subscribe>` elements, or of
+    its class. Raises LaunchError.
+    """
+    cls = type(task)
+    hears = cls.handles_messages()
+    topics: tuple[str, ...] = ()
+    # A class that names no topics and handles no messages may have a <subscribe> of its own.
+    if cls.topics or hears:
+        topics = named_topics(cls, configured)
+    if isinstance(task, MessageTask) and not (topics and hears):
+        raise LaunchError(f"cannot start {cls.__name__}: a MessageTask needs topics and on_message")
+    if topics and isinstance(task, LoopedTask) and not hears:
+        task.log.warning("%s hears no messages, because it has topics but no on_message", cls.__name__)
+        return ()
+    return topics
