@@ -257,7 +257,7 @@ def reread(task: Task) -> Task:
 
 def timeless(task: Task) -> Task:
     end = replace(task.exit, at=0.0) if task.exit else None
-    return replace(task, since=0.0, deadline=None, launched_at=0.0, exit=end)
+    return replace(task, since=0.0, deadline=None, launched_at=0.0, reload_at=0.0, exit=end)
 
 
 # --- the machine

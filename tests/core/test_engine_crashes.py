@@ -158,6 +158,20 @@ def memory(sim: Simulation) -> None:
     sim.end("a", signal="SIGKILL")
 
 
+def reload_tasks(sim: Simulation) -> None:
+    """One task reports the end of its reload, the other one begins to reload and does not end that."""
+    sim.ready()
+    sim.ask("reload-tasks", "a", "b", request=1)
+    sim.happen(*(ev.TaskReloading(launch=launch, at=sim.now) for launch in sim.alive))
+    sim.ready("a")
+    sim.ring()
+    sim.ask("reload-tasks", "a", request=2)
+    sim.ask("restart", "a", request=3)
+    sim.ready()
+
+
+NOTIFIES = replace(task("a", kind="Command", notify=True, start_timeout=5.0), notify_reload=True)
+
 STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
     "chain": (chain, CHAIN),
     "orders": (orders, PAIR),
@@ -170,6 +184,7 @@ STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
         memory,
         (replace(task("a", rule("on_fail", "restart", "a"), stop_timeout=2.0), memory_restart=1),),
     ),
+    "reload tasks": (reload_tasks, (NOTIFIES, replace(NOTIFIES, id="b"))),
     "no fork": (no_fork, (task("a", rule("on_fail", "restart", "a")),)),
 }
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from simulation import Simulation, context, task
+from simulation import BEGINNING, Simulation, context, task
 from simulation import rule as trigger_rule
 
 from zmsvc.core import events as ev
@@ -75,7 +75,9 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
             failure_action=draw(st.sampled_from(["none", "none", "none", "none", "stop", "exit"])),
             **more,
         )
-        tasks.append(replace(made, memory_restart=draw(st.sampled_from([-1, 1 << 20]))))
+        made = replace(made, memory_restart=draw(st.sampled_from([-1, 1 << 20])))
+        signal = draw(st.sampled_from(["", "SIGUSR1"]))
+        tasks.append(replace(made, notify_reload=notify and draw(st.booleans()), reload_signal=signal))
     return tasks
 
 
@@ -131,7 +133,7 @@ class Machine(RuleBasedStateMachine):
         self.sim.end(launch, code=code, signal=None if code is not None else "SIGSEGV", left=left)
 
     @precondition(lambda self: self.sim.alive)
-    @rule(data=st.data(), which=st.integers(0, 6))
+    @rule(data=st.data(), which=st.integers(0, 8))
     def say(self, data: st.DataObject, which: int) -> None:
         launch = data.draw(st.sampled_from(sorted(self.sim.alive)))
         self.sim.happen(words(launch, which, data.draw(st.integers(0, 3))))
@@ -140,7 +142,7 @@ class Machine(RuleBasedStateMachine):
     def say_ready(self) -> None:
         self.sim.ready()
 
-    @rule(launch=st.integers(0, 30), which=st.integers(0, 6), sequence=st.integers(0, 3))
+    @rule(launch=st.integers(0, 30), which=st.integers(0, 8), sequence=st.integers(0, 3))
     def anybody_says_anything(self, launch: int, which: int, sequence: int) -> None:
         """Notifications may also be about launches that are over or never were, and may come before the
         process is known.
@@ -268,6 +270,8 @@ def words(launch: int, which: int, sequence: int) -> ev.Fact:
         ev.MemoryMeasured(launch=launch, used=2 << 20, machine=1 << 30),
         ev.TimeoutExtended(launch=launch, seconds=3.0),
         ev.TaskExecuted(launch=launch),
+        ev.TaskReloading(launch=launch),
+        ev.TaskReloading(launch=launch, at=BEGINNING + sequence),
     ]
     return facts[which]
 

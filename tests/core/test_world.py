@@ -98,6 +98,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "quick_starts": numbers,
     "firings": numbers,
     "starts": st.lists(times, max_size=3).map(tuple),
+    "reload_at": times,
     "cause": causes,
     "update": st.none() | maps,
     "sequence": numbers,

@@ -215,6 +215,7 @@ REQUESTS: list[Any] = [
     {"verb": "signal", "transaction": TX, "tasks": ["target"], "signal": "USR2"},
     {"verb": "signal", "transaction": TX, "tasks": ["target"], "signal": "STOP", "all": True},
     {"verb": "signal", "transaction": None, "tasks": ["target"], "signal": 9, "all": False},
+    {"verb": "reload-tasks", "transaction": TX, "tasks": ["target"], "timeout": 0.05},
     {"verb": "reload"},
     {"verb": "reload-dry-run"},
     {"verb": "disable", "tasks": ["target", "still"]},

@@ -227,6 +227,24 @@ def test_what_a_unit_says_is_said(home: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "notify", "signal"),
+    [
+        ("Type=notify-reload", "reload", "SIGHUP"),
+        ("Type=notify-reload\nReloadSignal=USR1", "reload", "SIGUSR1"),
+        ("Type=notify\nExecReload=/bin/kill -HUP $MAINPID", "ready", "SIGHUP"),
+        ("Type=notify", "ready", ""),
+    ],
+)
+def test_a_unit_that_reloads_by_a_signal_does_so_as_a_task(
+    lines: str, notify: str, signal: str, home: Path, capsys: Capture
+) -> None:
+    done = Import(capsys, home / "server.service", f"[Service]\nExecStart=/bin/true\n{lines}\n")
+    (task,) = done.tasks
+    assert (task.notify, task.notify_reload) == (True, notify == "reload")
+    assert (task.signal_to_reload, done.err) == (signal, "")
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("a  'b c' \"d\\te\"", ["a", "b c", "d\te"]),

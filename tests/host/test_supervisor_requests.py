@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Mapping
 from functools import partial
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -20,10 +21,15 @@ async def unwritten(_answer: Any, /) -> None:
     raise AssertionError("a refusal has one line")
 
 
-def refused(request: dict[str, Any], *, protocol: int = 4) -> tuple[int, str]:
+def refused(
+    request: dict[str, Any], *, protocol: int = 4, reload_signals: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int, str]:
     children = SimpleNamespace(protocol=protocol)
     children.knows_signal = partial(Children.knows_signal, cast(Children, children))
-    loop = SimpleNamespace(children=children, on_change=[])
+    tasks = {name: SimpleNamespace(signal_to_reload=each) for name, each in reload_signals.items()}
+    context = SimpleNamespace(tasks=tasks, named=lambda name: (name,))
+    world = SimpleNamespace(context=context)
+    loop = SimpleNamespace(children=children, on_change=[], world=world)
     table = Requests(cast(Loop, loop), {"keeper_version": "1.0"}).table()
     answer = asyncio.run(table[request["verb"]](request, 0, unwritten))
     return answer["code"], answer["error"]
@@ -45,6 +51,14 @@ def test_a_keeper_of_an_earlier_release_is_not_sent_a_signal_that_it_does_not_kn
     assert refused({"verb": "signal", "tasks": ["a"], **fields}, protocol=3) == (
         1,
         f"cannot signal: the keeper (zmsvc 1.0) does not know {unknown}; a restart of the context renews it",
+    )
+
+
+def test_a_keeper_of_an_earlier_release_is_not_sent_a_reload_signal_that_it_does_not_know() -> None:
+    tasks = {"a": "", "b": "SIGRTMIN+3"}
+    assert refused({"verb": "reload-tasks", "tasks": ["a", "b"]}, protocol=3, reload_signals=tasks) == (
+        1,
+        "cannot reload: the keeper (zmsvc 1.0) does not know SIGRTMIN+3; a restart of the context renews it",
     )
 
 

@@ -51,7 +51,7 @@ class More(ServiceOptions):
     pause: float = option(kinds.TIME_SPAN, 5.0, summary="A time.")
     important: bool = option(kinds.YES_NO, True, summary="A question.")
     runner: str | None = option(kinds.OWNER, None, summary="An owner.", default_words="the daemon")
-    reload_signal: str = option(kinds.SIGNAL, "SIGHUP", summary="A signal.", in_place=EVERY_TYPE)
+    freeze_signal: str = option(kinds.SIGNAL, "SIGHUP", summary="A signal.", in_place=EVERY_TYPE)
     level: int = option(kinds.LOG_LEVEL, 6, summary="A level.", in_place=(ServiceType.COMMAND,))
     stack_size: int = option(kinds.SIZE, -1, summary="A size.")
     memory_low: int | str = option(kinds.MEMORY, -1, summary="Memory.")
@@ -89,7 +89,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "pause": ("1min 30s", 90.0),
     "important": ("No", False),
     "runner": ("033", "33"),
-    "reload_signal": ("usr1", "SIGUSR1"),
+    "freeze_signal": ("usr1", "SIGUSR1"),
     "level": ("debug", 7),
     "stack_size": ("2G", 2 << 30),
     "memory_low": (" 2.5G", 5 << 29),
@@ -118,7 +118,7 @@ BAD = {
     "pause": "infinity",
     "important": "perhaps",
     "runner": "a:b",
-    "reload_signal": "two words",
+    "freeze_signal": "two words",
     "level": "very loud",
     "stack_size": "-1",
     "memory_low": "-1",
@@ -149,7 +149,7 @@ DEFAULTS = {
     "pause": "5s",
     "important": "yes",
     "runner": "the daemon",
-    "reload_signal": "SIGHUP",
+    "freeze_signal": "SIGHUP",
     "state_directory": "~",
     "directory_mode": "0022",
     "stack_size": "infinity",
@@ -239,7 +239,7 @@ def test_a_reload_restarts_a_task_unless_an_option_that_is_added_says_otherwise(
         return without_in_place(More(**changes), kind) == without_in_place(More(), kind)
 
     assert not same(ServiceType.PROCESS, priority=5)
-    assert same(ServiceType.PROCESS, reload_signal="SIGUSR1")
+    assert same(ServiceType.PROCESS, freeze_signal="SIGUSR1")
     assert (same(ServiceType.COMMAND, level=7), same(ServiceType.PROCESS, level=7)) == (True, False)
 
 

@@ -27,6 +27,13 @@ class Verb(StrEnum):
     """A fact of its own, `ContextReloaded`, carries it with the context file; `Requested` carries the
     others.
     """
+    RELOAD_TASKS = "reload-tasks"
+    """`zmsvcctl reload TASK`: has tasks read their configuration again."""
+
+    @property
+    def word(self) -> str:
+        """The verb of zmsvcctl that gives this order."""
+        return "reload" if self is Verb.RELOAD_TASKS else self.value
 
 
 class Who(StrEnum):
@@ -71,6 +78,7 @@ ORDERS = (
     OrderRule(Verb.STOP, control=Who.GROUP, bus=("context", "process"), repeatable=True),
     OrderRule(Verb.RESTART, control=Who.GROUP, bus=("context", "process")),
     OrderRule(Verb.SIGNAL, control=Who.GROUP),
+    OrderRule(Verb.RELOAD_TASKS, control=Who.GROUP, repeatable=True),
     OrderRule(Verb.RESET_FAILED, control=Who.GROUP, repeatable=True),
     OrderRule(Verb.FORGET, control=Who.GROUP),
     OrderRule(Verb.ENABLE, control=Who.GROUP, repeatable=True),

@@ -24,7 +24,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.core.events import Effect, Fact, Key
-from zmsvc.core.lifecycle import SubState, TaskEvent
+from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Trigger
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.transitions import apply, executed, fire, signals_others
@@ -82,6 +82,7 @@ TaskFact = (
     | ev.LaunchFailed
     | ev.TaskExecuted
     | ev.TaskReady
+    | ev.TaskReloading
     | ev.TaskUpdated
     | ev.TaskSaid
     | ev.WatchdogFed
@@ -107,6 +108,8 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
             executed(draft, key)
         case ev.TaskReady():
             apply(draft, key, TaskEvent.READY)
+        case ev.TaskReloading():
+            _reloading(draft, key, fact)
         case ev.TaskUpdated():
             _updated(draft, key, fact)
         case ev.TaskSaid():
@@ -146,9 +149,22 @@ def _deadline(draft: Draft, key: Key) -> None:
         draft.emit(ev.WakeAt(key=key, when=task.deadline))
 
 
+def _reloading(draft: Draft, key: Key, fact: ev.TaskReloading) -> None:
+    """Note that a task reloads. As with systemd, a RELOADING=1 from before the signal does not answer it."""
+    task, service = draft.tasks[key], draft.service(key)
+    earlier = fact.at is not None and fact.at < task.reload_at
+    asked = task.sub_state is SubState.RELOAD_SIGNAL
+    if (asked or (service is not None and service.notify_reload)) and not earlier:
+        apply(draft, key, TaskEvent.RELOADING)
+
+
+_EXTENDED = (SubState.START, SubState.RELOAD_SIGNAL, SubState.RELOAD_NOTIFY, SubState.STOP_SIGTERM)
+"""The sub-states in which a task may ask for more time."""
+
+
 def _extended(draft: Draft, key: Key, seconds: float) -> None:
     task = draft.tasks[key]
-    if task.deadline is not None and task.sub_state in (SubState.START, SubState.STOP_SIGTERM):
+    if task.deadline is not None and task.sub_state in _EXTENDED:
         draft.change(key, deadline=max(task.deadline, draft.now + seconds))
 
 
@@ -157,7 +173,7 @@ def _main_process(draft: Draft, key: Key, fact: ev.MainNamed | ev.MainChanged) -
     if task.pid is None or task.pid == fact.pid:
         return
     if isinstance(fact, ev.MainNamed):
-        if task.sub_state in (SubState.START, SubState.RUNNING, SubState.STOP_AFTER):
+        if task.state is State.ACTIVE or task.sub_state in (SubState.START, SubState.STOP_AFTER):
             draft.emit(ev.SetMain(launch=fact.launch, pid=fact.pid, start_time=fact.start_time))
         return
     draft.record(key, "main-process", pid=fact.pid, before=task.pid, launch=fact.launch)
@@ -247,7 +263,7 @@ def _reason(draft: Draft, key: Key, task: Task, fact: ev.TaskExited) -> Reason:
         return Reason.SIGNAL
     if fact.code and fact.code not in clean:
         return Reason.EXIT_CODE
-    ready = task.sub_state is SubState.RUNNING or (
+    ready = task.state is State.ACTIVE or (
         service is not None and service.service_type is ServiceType.COMMAND and not service.notify
     )
     return Reason.EXITED if ready else Reason.NOT_READY

@@ -139,6 +139,14 @@ class TaskReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskReloading:
+    """RELOADING=1 of a task. `at` is its MONOTONIC_USEC in seconds; None if it sent none."""
+
+    launch: int
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskUpdated:
     """`update(**items)` of a task. `sequence` numbers the updates of one launch from 1, so a repeated update
     is recognized.
@@ -252,6 +260,7 @@ Fact = (
     | LaunchFailed
     | TaskExecuted
     | TaskReady
+    | TaskReloading
     | TaskUpdated
     | TaskSaid
     | WatchdogFed

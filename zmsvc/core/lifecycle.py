@@ -38,6 +38,10 @@ class SubState(StrEnum):
     START = "start"
     """The process exists and has not sent READY=1."""
     RUNNING = "running"
+    RELOAD_SIGNAL = "reload-signal"
+    """Has been sent its reload signal, and has not answered it by RELOADING=1 yet."""
+    RELOAD_NOTIFY = "reload-notify"
+    """Reloads its configuration: it has sent RELOADING=1, and not READY=1 yet."""
     STOP_AFTER = "stop-after"
     """Runs and is to be stopped, but waits for the end of the tasks that have it in their `<after>` or
     `<requires>` and are being stopped, too. This sub-state has no deadline: each of them has one.
@@ -62,6 +66,8 @@ STATE_OF = {
     SubState.LAUNCHING: State.ACTIVATING,
     SubState.START: State.ACTIVATING,
     SubState.RUNNING: State.ACTIVE,
+    SubState.RELOAD_SIGNAL: State.ACTIVE,
+    SubState.RELOAD_NOTIFY: State.ACTIVE,
     SubState.STOP_AFTER: State.DEACTIVATING,
     SubState.STOP_SIGTERM: State.DEACTIVATING,
     SubState.STOP_SIGKILL: State.DEACTIVATING,
@@ -81,6 +87,8 @@ LIVE = frozenset(
         SubState.LAUNCHING,
         SubState.START,
         SubState.RUNNING,
+        SubState.RELOAD_SIGNAL,
+        SubState.RELOAD_NOTIFY,
         SubState.STOP_AFTER,
         SubState.STOP_SIGTERM,
         SubState.STOP_SIGKILL,
@@ -116,6 +124,10 @@ class TaskEvent(StrEnum):
     LAUNCHED = "launched"
     LAUNCH_FAILED = "launch-failed"
     READY = "ready"
+    RELOAD = "reload"
+    """The operator has the task read its configuration again, and the task reports the end of that."""
+    RELOADING = "reloading"
+    """The task has sent RELOADING=1."""
     MEMORY_EXCEEDED = "memory-exceeded"
     """The task uses more memory than its `memory_restart`."""
     DEADLINE = "deadline"
@@ -139,6 +151,10 @@ class Act(Enum):
     RESET_FAILED = auto()
     PROCESS_STARTED = auto()
     BE_READY = auto()
+    SEND_RELOAD = auto()
+    AWAIT_RELOADED = auto()
+    BE_RELOADED = auto()
+    RELOAD_TIMED_OUT = auto()
     AWAIT_STOP = auto()
     NOTE_PROCESS = auto()
     TERMINATE = auto()
@@ -190,6 +206,13 @@ _END: Row = {
 }
 
 
+_RELOAD: Row = {
+    TaskEvent.RELOAD: Transition(SubState.RELOAD_SIGNAL, Act.SEND_RELOAD),
+    TaskEvent.DEADLINE: Transition(SubState.RUNNING, Act.RELOAD_TIMED_OUT),
+    TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
+}
+
+
 def _asked_while_stopping(here: SubState) -> Row:
     return {
         TaskEvent.START: Transition(here, Act.RESTART_AFTER_STOP),
@@ -234,6 +257,20 @@ TABLE: dict[SubState, Row] = {
     SubState.RUNNING: {
         TaskEvent.DEADLINE: Transition(SubState.STOP_SIGTERM, Act.WATCHDOG_MISSED),
         TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
+        TaskEvent.RELOAD: Transition(SubState.RELOAD_SIGNAL, Act.SEND_RELOAD),
+        TaskEvent.RELOADING: Transition(SubState.RELOAD_NOTIFY, Act.AWAIT_RELOADED),
+        **_STOP,
+        **_END,
+    },
+    SubState.RELOAD_SIGNAL: {
+        TaskEvent.RELOADING: Transition(SubState.RELOAD_NOTIFY, Act.AWAIT_RELOADED),
+        **_RELOAD,
+        **_STOP,
+        **_END,
+    },
+    SubState.RELOAD_NOTIFY: {
+        TaskEvent.READY: Transition(SubState.RUNNING, Act.BE_RELOADED),
+        **_RELOAD,
         **_STOP,
         **_END,
     },

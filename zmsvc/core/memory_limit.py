@@ -13,7 +13,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.amounts import size
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
-from zmsvc.core.lifecycle import SubState, TaskEvent
+from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.transitions import apply
 from zmsvc.core.values import part_of
@@ -45,7 +45,7 @@ def to_measure(world: World, machine: int) -> Iterator[Measurement]:
         service = world.context.tasks.get(key[1])
         if service is None or service.memory_restart == NO_LIMIT or task.pid is None:
             continue
-        if task.sub_state in (SubState.START, SubState.RUNNING):
+        if task.state is State.ACTIVE or task.sub_state is SubState.START:
             yield Measurement(launch=task.launch, key=key, pid=task.pid, limit=_limit(service, machine))
 
 

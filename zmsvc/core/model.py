@@ -91,6 +91,8 @@ class TaskService(ServiceOptions):
     """True if the program of a Command sends READY=1 itself. Otherwise the task is ready when the program has
     been executed.
     """
+    notify_reload: bool = False
+    """True if the program of a Command also sends RELOADING=1 and READY=1 when it reloads."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """The `<configuration>` of the task: strings, lists and dicts of them."""
     source: Mapping[str, Any] = field(default_factory=dict)
@@ -99,6 +101,11 @@ class TaskService(ServiceOptions):
     def predecessors(self) -> tuple[str, ...]:
         """The tasks for which a start of this one waits."""
         return tuple(dict.fromkeys((*self.after, *self.requires)))
+
+    @property
+    def signal_to_reload(self) -> str:
+        """The signal that has the task read its configuration again; empty if it has none."""
+        return self.reload_signal or ("SIGHUP" if self.notify_reload else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

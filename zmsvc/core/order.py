@@ -36,7 +36,7 @@ def is_fulfilled(world: World | Draft, transaction: str, task: Task) -> bool:
     """Return True if a required task is ready, or has been ready in this run of its transaction and has ended
     well. So a task that prepares something once is not started again.
     """
-    return task.sub_state is SubState.RUNNING or (
+    return task.state is State.ACTIVE or (
         task.sub_state is SubState.EXITED and task.launched_at >= world.transactions[transaction].opened
     )
 
@@ -64,7 +64,7 @@ def wait_text(world: World | Draft, key: Key) -> str:
 
 
 def _is_on_its_way(task: Task) -> bool:
-    return not (task.resting or task.sub_state is SubState.RUNNING or _is_survivor(task))
+    return not (task.resting or task.state is State.ACTIVE or _is_survivor(task))
 
 
 def _is_survivor(task: Task) -> bool:

@@ -90,10 +90,17 @@ def complete_starts(draft: Draft, key: Key) -> None:
 
 def _outcome(draft: Draft, key: Key, waiter: PendingRequest) -> str:
     task = draft.tasks[key]
+    if waiter.verb is Verb.RELOAD_TASKS and task.sub_state is SubState.EXITED:
+        return f"{key[1]}: ended before it had reloaded"
     if task.sub_state not in (SubState.FAILED, SubState.STOPPED, SubState.WAITING):
         return ""
     by = waiter.stopped_by.get(key) if task.sub_state is SubState.STOPPED else None
     return f"{key[1]}: {_ended(task)}{f' by {by}' if by else ''}"
+
+
+def complete_reloads(draft: Draft, key: Key, failure: str = "") -> None:
+    """Complete the reloads that wait for this task, or let them fail with this text."""
+    _resolve(draft, key, lambda _: failure, stops=False)
 
 
 def delay_starts(draft: Draft, key: Key, why: str) -> None:
@@ -130,9 +137,10 @@ def _why_again(key: Key, ended: Task, waiter: PendingRequest) -> str:
     if ended.sub_state is SubState.FAILED:
         return _ended(ended)
     by = waiter.stopped_by.get(key)
-    return (
-        f"stopped meanwhile by {by}" if by else f"restarted before it was ready by {_cause_in_words(ended)}"
-    )
+    if by:
+        return f"stopped meanwhile by {by}"
+    when = "meanwhile" if waiter.verb is Verb.RELOAD_TASKS else "before it was ready"
+    return f"restarted {when} by {_cause_in_words(ended)}"
 
 
 def complete_stops(draft: Draft, key: Key, *, restart: bool) -> None:
@@ -254,6 +262,7 @@ def _reply(draft: Draft, waiter: PendingRequest) -> ev.Reply:
             "held": t.stopped_by_operator,
         }
         | ({"killed": t.resting and _killed(t)} if key in waiter.ending else {})
+        | ({"reloaded": _reloaded(draft, key)} if waiter.verb is Verb.RELOAD_TASKS else {})
         for key, t in tasks
     ]
     data: dict[str, Any] = {
@@ -276,6 +285,14 @@ def _reply(draft: Draft, waiter: PendingRequest) -> ev.Reply:
     return ev.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)
 
 
+def _reloaded(draft: Draft, key: Key) -> bool:
+    """Return True if a task has reported the end of its reload. Tasks that report none have not."""
+    service = draft.service(key)
+    task = draft.tasks.get(key)
+    reports = service is not None and service.notify_reload
+    return reports and task is not None and task.sub_state is SubState.RUNNING
+
+
 def _killed(task: Task) -> bool:
     """Return True if the main process of a stopped task had to be killed."""
     end = task.exit
@@ -283,7 +300,7 @@ def _killed(task: Task) -> bool:
 
 
 def _error(waiter: PendingRequest) -> str:
-    return f"cannot {waiter.verb.value} {'; '.join(waiter.failures)}" if waiter.failures else ""
+    return f"cannot {waiter.verb.word} {'; '.join(waiter.failures)}" if waiter.failures else ""
 
 
 def _endings(task: Task) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import ContextReloaded, Key, Origin, Requested
-from zmsvc.core.lifecycle import SubState, TaskEvent
+from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.pending_requests import wait_for_reload
 from zmsvc.core.service_options import without_in_place
@@ -184,7 +184,8 @@ def _change(draft: Draft, name: str, difference: _Difference) -> None:
     requests.stop_quietly(draft, _present(draft, [name], difference.removed), "a reload")
     for key in _present(draft, [name], difference.changed):
         # A task that is already stopping needs no order: if it starts again, it does so with the new file.
-        if draft.tasks[key].sub_state in (SubState.LAUNCHING, SubState.START, SubState.RUNNING):
+        task = draft.tasks[key]
+        if task.state is State.ACTIVE or task.sub_state in (SubState.LAUNCHING, SubState.START):
             draft.change(key, rules_suppressed=True)
             apply(draft, key, TaskEvent.RESTART, cause=BY_CONTEXT)
 

@@ -62,7 +62,7 @@ def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
     what = refused.what or (
         order.tasks[0] if len(order.tasks) == 1 else order.transaction or draft.context.name
     )
-    error = f"cannot {order.verb.value} {what}: {refused.why}"
+    error = f"cannot {order.verb.word} {what}: {refused.why}"
     if order.request is not None:
         draft.emit(ev.Reply(request=order.request, ok=False, code=refused.code, error=error))
     if order.origin.by == "bus":
@@ -131,7 +131,7 @@ def start(draft: Draft, order: Requested) -> None:
         order,
         (name,),
         keys,
-        [key for key in keys if draft.tasks[key].sub_state is not SubState.RUNNING],
+        [key for key in keys if draft.tasks[key].state is not State.ACTIVE],
         opened=opened,
     )
     _record(draft, name, order)
@@ -393,6 +393,8 @@ def _set_disabled(draft: Draft, order: Requested, disabled: frozenset[str]) -> N
 _SIGNALED = (
     SubState.START,
     SubState.RUNNING,
+    SubState.RELOAD_SIGNAL,
+    SubState.RELOAD_NOTIFY,
     SubState.STOP_AFTER,
     SubState.STOP_SIGTERM,
     SubState.STOP_SIGKILL,
@@ -409,10 +411,8 @@ def signal(draft: Draft, order: Requested) -> None:
         raise _RefusedError(2, "expected a signal and at least one task")
     keys = [key for name in _addressed_transactions(draft, order) for key in _targets(draft, name, order)]
     running = [key for key in keys if draft.tasks[key].sub_state in _SIGNALED and draft.tasks[key].pid]
-    pids = Counter(task.pid for task in draft.tasks.values() if task.live)
     for name in order.tasks:
-        # After a reload the definition may be of another type than the process that still runs.
-        shared = any(pids[draft.tasks[key].pid] > 1 for key in running if key[1] == name)
+        shared = _shares_process(draft, [key for key in running if key[1] == name])
         if shared or draft.context.tasks[name].service_type is ServiceType.THREAD:
             raise _RefusedError(1, "it shares its process with other tasks, which would get it too", name)
         if not any(key[1] == name for key in running):
@@ -427,6 +427,46 @@ def signal(draft: Draft, order: Requested) -> None:
     if order.request is not None:
         data = {"signal": order.signal, "all": order.all, "tasks": sent}
         draft.emit(ev.Reply(request=order.request, ok=True, data=data))
+
+
+def reload_tasks(draft: Draft, order: Requested) -> None:
+    """Send each named task its reload signal, in each of the transactions in which it is active. The reply
+    waits for those that report the end of their reload.
+    """
+    _known(draft, order)
+    _named(order)
+    keys = [key for name in _addressed_transactions(draft, order) for key in _targets(draft, name, order)]
+    active = [key for key in keys if draft.tasks[key].state is State.ACTIVE]
+    for name in order.tasks:
+        if not draft.context.tasks[name].signal_to_reload:
+            raise _RefusedError(1, f"it has no <reload_signal> ({_ctl(draft)} restart {name})", name)
+        if not any(key[1] == name for key in active):
+            raise _RefusedError(1, "it is not active", name)
+        if _shares_process(draft, [key for key in active if key[1] == name]):
+            raise _RefusedError(1, "it shares its process with other tasks, which would get the signal", name)
+    reporting = [key for key in active if draft.context.tasks[key[1]].notify_reload]
+    names = tuple(dict.fromkeys(key[0] for key in active))
+    wait(draft, order, names, active, reporting)
+    by = {"by": order.origin.by, "uid": order.origin.uid}
+    for key in active:
+        task, name = draft.tasks[key], draft.context.tasks[key[1]].signal_to_reload
+        draft.record(key, "reloading", signal=name, pid=task.pid, **by)
+        if key in reporting:
+            apply(draft, key, TaskEvent.RELOAD)
+        else:
+            draft.emit(ev.SendSignal(launch=task.launch, key=key, signal=name, all=False))
+
+
+def _shares_process(draft: Draft, keys: list[Key]) -> bool:
+    """Return True if one of these tasks runs in a process with others. After a reload its definition may be
+    of another type than the process that still runs.
+    """
+    pids = Counter(task.pid for task in draft.tasks.values() if task.live)
+    return any(pids[draft.tasks[key].pid] > 1 for key in keys)
+
+
+def _ctl(draft: Draft) -> str:
+    return f"zmsvcctl -c {draft.context.name}"
 
 
 def forget(draft: Draft, order: Requested) -> None:
@@ -462,6 +502,7 @@ HANDLERS = {
     Verb.DISABLE: disable,
     Verb.FORGET: forget,
     Verb.SIGNAL: signal,
+    Verb.RELOAD_TASKS: reload_tasks,
     Verb.START: start,
     Verb.STOP: stop,
     Verb.RESTART: restart,

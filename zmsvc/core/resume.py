@@ -147,6 +147,9 @@ def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
         pass
     elif task.sub_state is SubState.STOP_SIGTERM:
         _ask_again(draft, key)
+    elif task.sub_state is SubState.RELOAD_SIGNAL:
+        # The predecessor may not have sent the signal.
+        apply(draft, key, TaskEvent.RELOAD)
     elif task.sub_state in (SubState.STOP_SIGKILL, SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
         _end_rest_again(draft, key)
     if child.executed:

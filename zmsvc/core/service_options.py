@@ -572,6 +572,32 @@ class ServiceOptions:
         in_place=(ServiceType.COMMAND,),
         protocol=1,
     )
+    reload_signal: str = option(
+        SIGNAL,
+        "",
+        summary="The signal that has the main process read its configuration again.",
+        manual="""
+            .Ql zmsvcctl reload TASK
+            sends it.
+            As with Type=notify-reload in
+            .Xr systemd.service 5 ,
+            a Command with
+            .Li <notify>reload</notify>
+            then says RELOADING=1 with MONOTONIC_USEC, and READY=1 when it has reloaded;
+            .Nm zmsvcctl
+            waits for that, for as long as
+            .Li start_timeout
+            allows, and meanwhile the
+            .Li watchdog
+            rests.
+            Without it, the order is done when the signal is on its way.
+            A Process needs a handler for the signal, since otherwise most signals end it.
+            """,
+        default_words="none; HUP with <notify>reload</notify>",
+        types=(ServiceType.PROCESS, ServiceType.COMMAND),
+        otherwise="which shares its process with other tasks",
+        in_place=(ServiceType.PROCESS, ServiceType.COMMAND),
+    )
     success_exit_status: tuple[int | str, ...] = option(
         Several(value=EXIT_STATUS, separated=True),
         (),

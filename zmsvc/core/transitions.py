@@ -16,9 +16,16 @@ from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start
 from zmsvc.core.cause import MAX_SOURCES, Cause, Source, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
-from zmsvc.core.lifecycle import START_PENDING, TABLE, Act, SubState, TaskEvent
+from zmsvc.core.lifecycle import START_PENDING, TABLE, Act, State, SubState, TaskEvent
 from zmsvc.core.model import Action, Rule, TaskService, Trigger
-from zmsvc.core.pending_requests import complete_starts, complete_stops, resolve, restarted, stopped
+from zmsvc.core.pending_requests import (
+    complete_reloads,
+    complete_starts,
+    complete_stops,
+    resolve,
+    restarted,
+    stopped,
+)
 from zmsvc.core.restart import fires_for
 from zmsvc.core.service_options import KillMode, ServiceType
 from zmsvc.core.world import Exit, Reason, Task, status_at
@@ -161,6 +168,35 @@ def start_limit_hit(draft: Draft, key: Key, _event: TaskEvent) -> None:
 def reset_failed(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.change(key, failures=0, quick_starts=0, starts=(), status="")
     draft.record(key, "reset-failed")
+
+
+# --- reloading
+
+
+def send_reload(draft: Draft, key: Key, _event: TaskEvent) -> None:
+    """Send its reload signal to a task that reports the end of its reload. It has as long as for a start."""
+    task, service = draft.tasks[key], draft.service(key)
+    if service is not None and (name := service.signal_to_reload):
+        draft.emit(ev.SendSignal(launch=task.launch, key=key, signal=name, all=False))
+    draft.change(key, reload_at=draft.now, deadline=_after(draft, draft.limits(key).start_timeout))
+
+
+def await_reloaded(draft: Draft, key: Key, _event: TaskEvent) -> None:
+    draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
+
+
+def be_reloaded(draft: Draft, key: Key, _event: TaskEvent) -> None:
+    task = draft.change(key, reload_at=0.0, deadline=_after(draft, draft.limits(key).watchdog))
+    draft.record(key, "reload-finished", pid=task.pid)
+    complete_reloads(draft, key)
+
+
+def reload_timed_out(draft: Draft, key: Key, _event: TaskEvent) -> None:
+    """Report a task that has not answered its reload in time. As with systemd, it goes on."""
+    why = f"has not reported the end of its reload within {draft.limits(key).start_timeout:g} s"
+    task = draft.change(key, reload_at=0.0, deadline=_after(draft, draft.limits(key).watchdog))
+    draft.record(key, "reload-failed", pid=task.pid, message=why)
+    complete_reloads(draft, key, f"{key[1]}: {why}")
 
 
 # --- stopping
@@ -324,6 +360,7 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
         action="failed" if bad else "stopped",
         stop_reason=None,
         restart_pending=False,
+        reload_at=0.0,
         failures=failures_after(task, limits, draft.now) if bad else 0,
     )
     if text := _background(draft, key, task):
@@ -472,8 +509,10 @@ def _runs(draft: Draft, task: Task) -> bool:
     and effects are performed after the last one. So a cause can be added to a launch that was ordered at
     `now`.
     """
-    return task.sub_state in (SubState.START, SubState.RUNNING) or (
-        task.sub_state is SubState.LAUNCHING and task.launched_at < draft.now
+    return (
+        task.state is State.ACTIVE
+        or task.sub_state is SubState.START
+        or (task.sub_state is SubState.LAUNCHING and task.launched_at < draft.now)
     )
 
 
@@ -542,6 +581,10 @@ _ACTS: dict[Act, Callable[[Draft, Key, TaskEvent], None]] = {
     Act.RESET_FAILED: reset_failed,
     Act.PROCESS_STARTED: process_started,
     Act.BE_READY: be_ready,
+    Act.SEND_RELOAD: send_reload,
+    Act.AWAIT_RELOADED: await_reloaded,
+    Act.BE_RELOADED: be_reloaded,
+    Act.RELOAD_TIMED_OUT: reload_timed_out,
     Act.TERMINATE: terminate,
     Act.START_TIMED_OUT: start_timed_out,
     Act.WATCHDOG_MISSED: watchdog_missed,

@@ -103,6 +103,8 @@ class Task:
     """Consecutive starts by rules that followed each other too quickly."""
     starts: tuple[float, ...] = ()
     """Times at which rules started the task, as far back as its start limit counts."""
+    reload_at: float = 0.0
+    """The time at which the task was last sent its reload signal, while it has not answered it by READY=1."""
     firings: int = 0
     """Firings since the last launch of rules that start the task. Those that joined a pending start or were
     refused count, too.

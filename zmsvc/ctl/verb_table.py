@@ -704,7 +704,8 @@ elsewhere SIGKILL to the *keeper_pid* of **status --json** ends it.""",
     VerbEntry(
         "reload",
         "verbs.orders.reload",
-        "read the context file again, and change what differs",
+        "read the context file again, and change what differs; with tasks, have these reload",
+        *SELECTION,
         Argument(
             "--dry-run",
             action="store_true",
@@ -716,13 +717,19 @@ elsewhere SIGKILL to the *keeper_pid* of **status --json** ends it.""",
         group=ORDERS,
         waits=True,
         manual="""\
-Read the context file again and change what differs. A bad file changes nothing. The answer comes when
-removed tasks have ended and added or changed ones have started. If a task failed, the answer says so and
-the exit status is 1, and the file is in effect all the same. With **--no-block** the answer does not wait
-for tasks. Rules, limits and the like take effect at once without a restart of the task, and a **state** of
-another type when its transaction starts the next time. A task that does not run takes its changes when it
+Without a task: read the context file again and change what differs. A bad file changes nothing. The answer
+comes when removed tasks have ended and added or changed ones have started. If a task failed, the answer says
+so and the exit status is 1, and the file is in effect all the same. With **--no-block** the answer does not
+wait for tasks. Rules, limits and the like take effect at once without a restart of the task, and a **state**
+of another type when its transaction starts the next time. A task that does not run takes its changes when it
 is started the next time. A failed task stays failed, as with **systemctl daemon-reload**: if the file has
-changed for it, stderr names it and the command that starts it.""",
+changed for it, stderr names it and the command that starts it.
+
+With tasks: have these read their own configuration again, and leave the context file alone. Each gets its
+*reload_signal*, in all open transactions or in the named one. The order is refused, and nothing is sent, if
+one of the tasks has none or is not active. The answer comes when the signal is on its way; of a Command with
+**<notify>reload</notify>** it waits until the program says that it has reloaded, see **zmsvc.xml**(5). If the
+program does not say so in time, the exit status is 1 and the task goes on.""",
     ),
     VerbEntry(
         "reset-failed",

@@ -554,6 +554,9 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
         yield ev.TimeoutExtended(launch=launch, seconds=int(lines["EXTEND_TIMEOUT_USEC"]) / 1e6)
     if lines.get("WATCHDOG") == "1":
         yield ev.WatchdogFed(launch=launch)
+    if lines.get("RELOADING") == "1":
+        at = lines.get("MONOTONIC_USEC")
+        yield ev.TaskReloading(launch=launch, at=None if at is None else int(at) / 1e6)
     if lines.get("READY") == "1":
         yield ev.TaskReady(launch=launch)
 

@@ -12,7 +12,7 @@ from zmsvc.host.systemd import journal
 
 MAX_VALUE = 200
 """The number of characters of one detail in the journal."""
-_WARNINGS = ("failed", "killing", "survivor", "lost", "dropped", "dependency")
+_WARNINGS = ("failed", "killing", "survivor", "lost", "dropped", "dependency", "reload-failed")
 
 log = logging.getLogger(__name__)
 

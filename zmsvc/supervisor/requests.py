@@ -61,6 +61,7 @@ class Requests:
             "events": self._events,
             "wait": self._wait,
             "signal": self._signal,
+            "reload-tasks": self._reload_tasks,
             "reload": self._reload,
             "reload-dry-run": self._plan_reload,
             "reexec": self._reexec,
@@ -91,11 +92,7 @@ class Requests:
         except ValueError as error:
             return failure(2, f"cannot signal: {error}")
         if unknown := self._unknown_to_keeper(name, every):
-            return failure(
-                1,
-                f"cannot signal: the keeper (zmsvc {self._about['keeper_version'] or '1.0'}) does not know "
-                f"{unknown}; a restart of the context renews it",
-            )
+            return self._too_old_keeper("signal", unknown)
         asked = Requested(
             verb=Verb.SIGNAL,
             origin=Origin(by="operator", uid=uid),
@@ -106,6 +103,24 @@ class Requests:
             all=every,
         )
         return await self._answered(asked, asked.verb, None)
+
+    async def _reload_tasks(self, request: Mapping[str, Any], uid: int, write: Write) -> Answer:
+        """Have tasks reload. No keeper gets a signal that it does not know."""
+        context = self._loop.world.context
+        for name in request.get("tasks") or ():
+            for task in context.named(str(name)):
+                if (unknown := context.tasks[task].signal_to_reload) and self._unknown_to_keeper(
+                    unknown, False
+                ):
+                    return self._too_old_keeper("reload", unknown)
+        return await self._order(request, uid, write)
+
+    def _too_old_keeper(self, verb: str, unknown: str) -> Answer:
+        return failure(
+            1,
+            f"cannot {verb}: the keeper (zmsvc {self._about['keeper_version'] or '1.0'}) does not know "
+            f"{unknown}; a restart of the context renews it",
+        )
 
     def _unknown_to_keeper(self, name: str, every: bool) -> str:
         """Return the part of an order to signal that the keeper does not know, since it is of an earlier
@@ -123,7 +138,7 @@ class Requests:
                 reply = await self._loop.ask(asked)
         except TimeoutError:
             return failure(
-                124, f"cannot say that {verb.value} is done: it takes longer than {limit:g} s, and goes on"
+                124, f"cannot say that {verb.word} is done: it takes longer than {limit:g} s, and goes on"
             )
         return {"ok": reply.ok, "code": reply.code, "error": reply.error, "data": dict(reply.data)}
 

@@ -25,6 +25,7 @@ class CommandTask:
     service_name: str = ""
     device_action: str = ""
     notify: bool = False
+    notify_reload: bool = False
     entry_action: str = "on_start"
     restart: str = "no"
     """A value of the option `restart`. `on-failure` is written as a rule."""
@@ -62,7 +63,7 @@ def _configuration(task: CommandTask) -> Iterable[str]:
         yield from (f"  {_kept('arg', word)}" for word in task.command)
         yield "</command>"
     if task.notify:
-        yield "<notify>yes</notify>"
+        yield f"<notify>{'reload' if task.notify_reload else 'yes'}</notify>"
 
 
 def _plain(words: Sequence[str]) -> bool:

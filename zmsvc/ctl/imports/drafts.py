@@ -36,6 +36,7 @@ class TaskDraft:
     command: str | Sequence[str] = ""
     description: str = ""
     notify: bool = False
+    notify_reload: bool = False
     entry: bool = True
     rank: tuple[int, ...] = ()
     """Tasks of a lower rank start before this one, and stop after it."""
@@ -129,6 +130,7 @@ def finished(drafts: Iterable[TaskDraft], restart: str | None) -> list[CommandTa
             command=draft.command,
             description=" ".join(draft.description.split()),
             notify=draft.notify,
+            notify_reload=draft.notify_reload,
             entry_action="on_start" if draft.entry else "",
             restart=restart or draft.restart,
             options=[(name, text) for name, texts in draft.options.items() for text in texts],

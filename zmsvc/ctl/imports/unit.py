@@ -41,6 +41,7 @@ _SAME = {
     "UMask": "umask",
     "KillMode": "kill_mode",
     "KillSignal": "stop_signal",
+    "ReloadSignal": "reload_signal",
     "NotifyAccess": "notify_access",
     "NoNewPrivileges": "no_new_privileges",
     "MemoryMax": "memory_max",
@@ -229,8 +230,7 @@ class _Unit:
                 place, "Type=oneshot: the task is active while it runs; <on_exit> has what follows"
             )
             self.task.restart = "no"
-        if text == "notify-reload":
-            self.task.put("reload_signal", "HUP", place, "Type=notify-reload")
+        self.task.notify_reload = text == "notify-reload"
 
     def _restart(self) -> None:
         value = self.service.last("Restart")

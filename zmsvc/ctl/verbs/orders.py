@@ -240,7 +240,11 @@ def _hint(args: argparse.Namespace, name: str, error: CtlError, tasks: list[str]
 
 
 def reload(args: argparse.Namespace) -> int:
-    """reload: have the supervisor read the context file again; print the differences."""
+    """reload: have the supervisor read the context file again and print the differences, or have tasks
+    reload.
+    """
+    if args.tasks or args.task or args.transaction:
+        return _reload_tasks(args)
     client = Client(choose(args.context), args.timeout)
     if args.dry_run:
         return _plan_reload(args, client)
@@ -253,6 +257,35 @@ def reload(args: argparse.Namespace) -> int:
         raise CtlError(error.code, str(error) + _hint(args, client.name, error, []), error.data) from None
     _warn_still_failed(client.name, data)
     _print_differences(args, data)
+    return 0
+
+
+def _reload_tasks(args: argparse.Namespace) -> int:
+    tasks = list(dict.fromkeys([*args.tasks, *args.task]))
+    if args.dry_run:
+        raise CtlError(2, "cannot reload: --dry-run is for the context file, and not for tasks")
+    if not tasks:
+        raise CtlError(2, "cannot reload: --transaction goes with at least one task")
+    client = Client(choose(args.context, args.transaction), args.timeout)
+    request = {"transaction": args.transaction, "tasks": tasks, "block": not args.no_block}
+    try:
+        data = client.ask("reload-tasks", **request, timeout=args.timeout or None)
+    except CtlError as error:
+        # Users of systemctl name a context here.
+        known = error.code == 4 and set(tasks) & paths.known_contexts().keys()
+        hint = (
+            f" (zmsvcctl -c {min(known)} reload does that for a context)"
+            if known
+            else _hint(args, client.name, error, tasks)
+        )
+        raise CtlError(error.code, f"{error}{hint}", error.data) from None
+    if args.json:
+        terminal.out(json.dumps(data) + "\n")
+        return 0
+    for task in objects(data.get("tasks")):
+        notified = "reloaded" if task.get("reloaded") is True else "the reload signal was sent"
+        where = f"{task.get('transaction')}/{task.get('id')}"
+        terminal.out(_line(where, f"{notified}, PID {task.get('pid')}"))
     return 0
 
 

@@ -84,7 +84,7 @@ _zmsvcctl()
             create) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
             import) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --name --restart" ;;
             exit) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
-            reload) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --dry-run" ;;
+            reload) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --dry-run" ;;
             reset-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
             forget) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction" ;;
             enable) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;

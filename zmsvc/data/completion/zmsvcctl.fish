@@ -119,7 +119,9 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from import' -a '(__fish_complet
 
 complete -c zmsvcctl -n __fish_use_subcommand -a exit -d 'stop all tasks and end the context\'s daemon'
 
-complete -c zmsvcctl -n __fish_use_subcommand -a reload -d 'read the context file again, and change what differs'
+complete -c zmsvcctl -n __fish_use_subcommand -a reload -d 'read the context file again, and change what differs; with tasks, have these reload'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from reload' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from reload' -l task -x -d 'a task; may be given again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from reload' -l dry-run -d 'print what would stop and start, in order, and change nothing'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a reset-failed -d 'forget failures, and the start limits that they reached'

@@ -73,7 +73,8 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         rules=(*written, *restart.rules_of(again, ident, written, limited="memory_restart" in options)),
         **options,
         command=_command(configuration, notes) if kind is ServiceType.COMMAND else (),
-        notify=kind is ServiceType.COMMAND and _notifies(configuration, notes),
+        notify=(says := _notifies(configuration, notes) if kind is ServiceType.COMMAND else "") != "",
+        notify_reload=says == "reload",
         configuration=own,
         source=source if isinstance(source, dict) else {},
     )
@@ -208,12 +209,13 @@ def _location(configuration: etree._Element | None, notes: FaultList, folder: st
     return path
 
 
-def _notifies(configuration: etree._Element | None, notes: FaultList) -> bool:
-    """Return True if the program itself says READY=1 (sd_notify). Most programs do not, and are ready when
-    they run.
+def _notifies(configuration: etree._Element | None, notes: FaultList) -> str:
+    """Return what the program itself says by sd_notify: "ready" for READY=1, "reload" for RELOADING=1 as
+    well, or nothing. Most programs say nothing, and are ready when they run.
     """
     element = _only(configuration, "notify", notes)
-    return element is not None and (element.text or "").strip().lower() in TRUE
+    text = "" if element is None else (element.text or "").strip().lower()
+    return text if text == "reload" else "ready" if text in TRUE else ""
 
 
 def _command(configuration: etree._Element | None, notes: FaultList) -> tuple[str, ...]:
