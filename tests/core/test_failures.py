@@ -294,3 +294,18 @@ def test_the_details_of_a_failure_are_plain_json() -> None:
     sim.begin()
     sim.end("a", code=1)
     json.dumps([record.detail for record in sim.records])
+
+
+def test_a_failure_action_that_stops_all_tasks_stops_them_in_their_order() -> None:
+    """The rule of the failed task restarts one that others come after, in the step that stops the others."""
+    sim = Simulation.of(
+        task("a"),
+        task("b", rule("on_fail", "restart", "a"), after=("a",), failure_action="stop"),
+        task("c", after=("a",)),
+    )
+    sim.begin()
+    sim.ready("a")
+    sim.ready("b", "c")
+    sim.obedient = False
+    sim.end("b", code=1)
+    assert (sim.sub_state("a"), sim.sub_state("c")) == ("stop-after", "stop-sigterm")

@@ -43,8 +43,9 @@ def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...
 def _settle(draft: Draft) -> None:
     """Let the consequences of the fact have theirs, until nothing more follows."""
     while draft.failed or draft.unsettled:
-        order_waits.settle(draft)
+        # Failures first: a failure action may stop tasks that another stop has to wait for.
         failures.settle(draft)
+        order_waits.settle(draft)
     order_waits.record(draft)
 
 
