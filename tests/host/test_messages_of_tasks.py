@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 import waiting
-from forked import Nest, update
+from forked import Nest, launch_spec, update
 from forwarder import Forwarder, received
 
 from zmsvc.core import messages
+from zmsvc.task.publications import Publications
 
 HEARING = """
 from __future__ import annotations
@@ -173,6 +175,79 @@ def test_a_subscriber_knows_what_it_has_missed(nest: Nest, bus: Forwarder) -> No
     assert "Missed 8 messages on temperature from a (1 so far)" in nest.logged()
     task.signal(signal.SIGTERM)
     assert task.end() == 0
+
+
+def test_the_loss_of_the_last_message_is_seen(nest: Nest, bus: Forwarder) -> None:
+    hearing(nest, "MessageTask")
+    publisher = bus.connected_publisher()
+    task = nest.fork()
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+    for topic, launch, number in (
+        ("temperature", 1, 5), ("zmsvc.sequence.temperature", 1, 5), ("zmsvc.sequence.temperature", 1, 8),
+        ("zmsvc.sequence.temperature", 1, 8), ("zmsvc.sequence.temperature", 2, 9), ("temperature", 1, 10),
+    ):  # fmt: skip
+        assert publisher.send(frame(0, "a", topic=topic, launch=launch, sequence=number))
+    told = [update(nest) for _ in range(2)]
+    assert [(each["number"], each["missed"]) for each in told] == [(5, 0), (10, 4)]
+    lines = [line.partition("Missed ")[2] for line in nest.logged().splitlines() if "Missed" in line]
+    assert lines == [
+        "3 messages on temperature from a (1 so far)",
+        "1 messages on temperature from a (2 so far)",
+    ]
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("SingleTask", "    def run(self):\n        self.publish('news', {})\n        self.wait()\n"),
+        ("AsyncTask", "    async def run(self):\n        self.publish('news', {})\n        await self.wait_async()\n"),
+    ],
+)  # fmt: skip
+def test_a_task_that_falls_silent_repeats_its_last_number(
+    nest: Nest, bus: Forwarder, kind: str, body: str
+) -> None:
+    hearing(nest, kind, body)
+    subscriber = bus.subscriber(b"zmsvc.sequence.news @@@ ")
+    bus.connected_publisher(b"zmsvc.sequence.news @@@ ")
+    task = nest.fork()
+    for _ in range(2):
+        topic, told = messages.decode(received(subscriber))
+        assert (topic, told["header"]["launch"], told["header"]["sequence"]) == ("zmsvc.sequence.news", 17, 1)
+        # The second one comes because the task ends, if it is not a repetition.
+        task.signal(signal.SIGTERM)
+    assert task.end() == 0
+
+
+def test_a_silent_topic_is_repeated_with_doubling_pauses_and_then_costs_nothing() -> None:
+    sent: list[tuple[str, int]] = []
+
+    def send(each: bytes) -> bool:
+        topic, body = messages.decode(each)
+        sent.append((topic, body["header"]["sequence"]))
+        return True
+
+    published = Publications(launch_spec(), send, repeats=True)
+    assert published.repeat(100.0) == math.inf
+    published.publish("a", {})
+    published.publish("a", {})
+    assert published.repeat(100.0) == 1.0
+    published.publish("b", {})
+    published.publish("a", {})
+    del sent[:]
+    now, times = 100.5, []
+    while (pause := published.repeat(now)) < math.inf:
+        now += pause
+        times.append(now)
+    assert times == [101.5, 103.5, 107.5, 115.5]
+    assert sorted(sent) == [("zmsvc.sequence.a", 3)] * 4 + [("zmsvc.sequence.b", 1)] * 4
+    published.finish()
+    assert len(sent) == 8
+    published.publish("a", {})
+    published.finish()
+    assert sent[9:] == [("zmsvc.sequence.a", 4)]
 
 
 READING = """

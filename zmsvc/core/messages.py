@@ -30,6 +30,11 @@ connected; the supervisor's origin follows.
 In byte order it is the last of the topics of a supervisor. libzmq passes subscriptions on in that order, so a
 publisher that has this one has all of them.
 """
+LAST_NUMBER = "zmsvc.sequence."
+"""The prefix of the topic on which a task that has fallen silent repeats the number of its last message; the
+topic of that message follows. So a subscriber notices that it has missed the last message. Other clients
+subscribe to the topic alone and do not receive it.
+"""
 HEADER_ORDER = ("service_transaction", "service_id", "action", "service_name")
 MAX_ECHO = 4096
 """Maximum bytes of a request's header, which the answer repeats."""

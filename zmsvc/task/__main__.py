@@ -26,6 +26,8 @@ from zmsvc.task.stop import SignalStop
 class Terminal:
     """A replacement for the supervisor and the bus that prints."""
 
+    lossy = False
+
     def ready(self) -> None:
         logging.info("Ready")
 

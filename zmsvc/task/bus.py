@@ -66,6 +66,8 @@ class Subscription:
 class TaskBus:
     """The connection. Any thread may call its methods."""
 
+    lossy = True
+
     def __init__(
         self, publish_endpoint: str, subscribe_endpoint: str, curve: sockets.Curve | None = None
     ) -> None:

@@ -40,6 +40,16 @@ class Message(Generic[T]):
     """The number of messages of the same sender and topic that were lost since the previous one."""
 
 
+@dataclass(slots=True)
+class _Last:
+    """The last message of a sender on a topic."""
+
+    launch: int
+    sequence: int
+    known: int
+    """The highest number of this launch that is known to exist."""
+
+
 class Inbox:
     """The messages of one subscription to topics, of one task."""
 
@@ -59,8 +69,8 @@ class Inbox:
         self._own = {topic: messages.prefix(topic) + _HEADER + own for topic in self.topics}
         self._foreign = {topic: messages.prefix(topic) + _HEADER for topic in self.topics}
         self._ignored, self._missed = SparseLog(log.warning), SparseLog(log.warning)
-        self._last: dict[tuple[str, str, str], tuple[int, int]] = {}
-        """Launch and number of the last message of each transaction, sender and topic."""
+        self._last: dict[tuple[str, str, str], _Last] = {}
+        """The last message of each transaction, sender and topic."""
         self.convert: Callable[[Any], Any] | None = None
         """The conversion of the content."""
 
@@ -69,7 +79,8 @@ class Inbox:
         """The prefixes to subscribe to. The device cannot filter by transaction, because a client may write
         its JSON in any form (core/prefixes.py has the forms for one topic).
         """
-        return [messages.prefix(topic) for topic in sorted(self.topics)]
+        numbers = (f"{messages.LAST_NUMBER}{topic}" for topic in self.topics)
+        return [messages.prefix(topic) for topic in sorted((*self.topics, *numbers))]
 
     def next(self, subscription: Subscription) -> Message[Any] | None:
         """Return the next message for this task, or None if none waits. Raises ProtocolError for a content
@@ -98,6 +109,9 @@ class Inbox:
         if transaction and transaction != self._transaction and not self._every_transaction:
             return None
         if (transaction, sender) == (self._transaction, self._service_id):
+            return None
+        if topic not in self.topics:
+            self._take_last_number(header, (transaction, sender, topic.removeprefix(messages.LAST_NUMBER)))
             return None
         sequence, missed = self._numbered(header, (transaction, sender, topic))
         content = body["content"] if "content" in body else _without_header(body)
@@ -129,15 +143,26 @@ class Inbox:
         # A dict keeps the order of insertion: the first key is that of the sender that has been silent
         # longest.
         last = self._last.pop(key, None)
-        self._last[key] = launch, sequence
+        self._last[key] = _Last(launch, sequence, sequence)
         if len(self._last) > MAX_SENDERS:
             del self._last[next(iter(self._last))]
         if last is None:
             return sequence, 0
-        missed = max(0, sequence - 1 - (last[1] if last[0] == launch else 0))
-        if missed:
-            self._missed.add("Missed %d messages on %s from %s", missed, key[2], key[1])
-        return sequence, missed
+        same = last.launch == launch
+        self._log_missed(sequence - 1 - (last.known if same else 0), key)
+        return sequence, max(0, sequence - 1 - (last.sequence if same else 0))
+
+    def _take_last_number(self, header: Mapping[str, Any], key: tuple[str, str, str]) -> None:
+        """Note the number that a sender repeats: the messages up to it that have not come are lost."""
+        sequence, last = header.get("sequence"), self._last.get(key)
+        if type(sequence) is not int or last is None or last.launch != header.get("launch"):
+            return
+        self._log_missed(sequence - last.known, key)
+        last.known = max(last.known, sequence)
+
+    def _log_missed(self, count: int, key: tuple[str, str, str]) -> None:
+        if count > 0:
+            self._missed.add("Missed %d messages on %s from %s", count, key[2], key[1])
 
 
 def named_topics(cls: type, configured: Any) -> tuple[str, ...]:

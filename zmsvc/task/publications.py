@@ -1,9 +1,13 @@
 """The messages that a task publishes: the standard header around a content without one, with a number that
 shows a subscriber what it has missed.
+
+After the last message on a topic no number follows that would show its loss. So a topic that has fallen
+silent repeats its last number a few times, and then costs nothing any more.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +17,13 @@ from zmsvc.protocol.launch import LaunchSpec
 
 ACTION = "published"
 """The action in the standard header."""
+REPEATED = "sequence"
+"""The action in the header of a repeated number."""
+FIRST_PAUSE = 1.0
+"""Seconds of silence before the first repetition. Each further pause is twice as long."""
+REPETITIONS = 4
+MAX_SILENT = 1000
+"""The number of topics of a task that repeat their last number. A task may invent any number of topics."""
 
 
 class Publications:
@@ -20,7 +31,7 @@ class Publications:
     frame.
     """
 
-    def __init__(self, spec: LaunchSpec, send: Callable[[bytes], bool]) -> None:
+    def __init__(self, spec: LaunchSpec, send: Callable[[bytes], bool], *, repeats: bool) -> None:
         self._header = messages.header(
             transaction=spec.transaction,
             service_id=spec.task,
@@ -28,10 +39,14 @@ class Publications:
             service_name=spec.service_name or spec.instance,
             launch=spec.launch,
         )
-        self._send = send
+        self._send, self._repeats = send, repeats
         self._lock = threading.Lock()
         self._sequences: dict[str, int] = {}
         """The number of the last message of each topic."""
+        self._silent: dict[str, tuple[float, int]] = {}
+        """The topics whose last number is to be repeated, with the time of the next repetition and how many
+        there were. The time is 0 of a topic that was published to since `repeat` looked.
+        """
 
     def publish(self, topic: str, content: Mapping[str, Any]) -> bool:
         """Publish a content, or unchanged a message that has a header of its own. Return False if it was
@@ -46,4 +61,39 @@ class Publications:
         # The lock keeps the messages of all threads in the order of their numbers.
         with self._lock:
             number = self._sequences[topic] = self._sequences.get(topic, 0) + 1
+            if self._repeats and (len(self._silent) < MAX_SILENT or topic in self._silent):
+                self._silent[topic] = 0.0, 0
             return self._send(messages.published(topic, self._header, number, text))
+
+    def repeat(self, now: float) -> float:
+        """Repeat the numbers that are due. Return the seconds until the next time, infinity if there is
+        none.
+        """
+        if not self._silent:
+            return math.inf
+        pause = math.inf
+        with self._lock:
+            for topic, (due, count) in list(self._silent.items()):
+                if due and now >= due:
+                    self._repeat(topic)
+                    count += 1
+                if count >= REPETITIONS:
+                    del self._silent[topic]
+                    continue
+                if now >= due:
+                    due = now + FIRST_PAUSE * 2**count
+                    self._silent[topic] = due, count
+                pause = min(pause, due - now)
+        return pause
+
+    def finish(self) -> None:
+        """Repeat the last number of each topic that was published to lately: the task ends."""
+        with self._lock:
+            for topic in self._silent:
+                self._repeat(topic)
+            self._silent.clear()
+
+    def _repeat(self, topic: str) -> None:
+        header = self._header | {"action": REPEATED}
+        number = self._sequences[topic]
+        self._send(messages.published(f"{messages.LAST_NUMBER}{topic}", header, number, b"{}"))

@@ -57,6 +57,9 @@ class StatusSink(Protocol):
 class BusSink(Protocol):
     """The operations of the bus that a task uses: the bus, or a terminal."""
 
+    lossy: bool
+    """True if a message may be lost."""
+
     def publish(self, frame: bytes) -> bool: ...
     def subscribe(self, prefixes: Sequence[bytes]) -> Subscription | None: ...
 
@@ -90,7 +93,7 @@ class TaskRuntime:
         self._watchdog = spec.watchdog
         self._fed_at = -math.inf
         self._updates = Updates(status_sink, stop)
-        self._publications = Publications(spec, bus.publish)
+        self._publications = Publications(spec, bus.publish, repeats=bus.lossy)
         self._loaded = False
         self._subscriptions = Subscriptions(bus, stop, spec.transaction, spec.task, log)
         self._handled: list[tuple[Subscription, Handle]] = []
@@ -111,7 +114,13 @@ class TaskRuntime:
         self._feed(self._stop.now(), self._watchdog / 2)
 
     def publish(self, topic: str, content: Mapping[str, Any]) -> bool:
-        return self._publications.publish(topic, content)
+        sent = self._publications.publish(topic, content)
+        if self._event_loop is not None:
+            self._event_loop.published()
+        return sent
+
+    def _repeat_numbers(self) -> float:
+        return self._publications.repeat(self._stop.now())
 
     def wait(self, seconds: float | None) -> bool:
         until = math.inf if seconds is None else self._stop.now() + seconds
@@ -126,7 +135,7 @@ class TaskRuntime:
                 now = self._stop.now()
                 if now >= until:
                     break
-                pause = min(until - now, self._feed(now, self._watchdog / 2))
+                pause = min(until - now, self._feed(now, self._watchdog / 2), self._publications.repeat(now))
                 if not more:
                     # A wait inside a callback ends only by time or by the stop request.
                     self._call_watchers(
@@ -182,7 +191,7 @@ class TaskRuntime:
             while not self._stop.requested:
                 more = self._deliver()
                 now = self._stop.now()
-                pause = self._feed(now, self._watchdog / 2)
+                pause = min(self._feed(now, self._watchdog / 2), self._publications.repeat(now))
                 if (message := source.next()) is not None:
                     return message
                 if now >= until:
@@ -332,6 +341,7 @@ class TaskRuntime:
         if status == 0:
             self._status_sink.stopping()
         self._subscriptions.close()
+        self._publications.finish()
         return status
 
     def _run_until_end(self, load: Callable[[], type[TaskService]], tasks: list[Task]) -> None:
@@ -350,7 +360,9 @@ class TaskRuntime:
             # Imported here for start-up time: only an AsyncTask needs asyncio.
             from zmsvc.task.event_loop import EventLoop
 
-            self._event_loop = EventLoop(self._stop, lambda: self._feed(self._stop.now(), self._watchdog / 2))
+            self._event_loop = EventLoop(
+                self._stop, lambda: self._feed(self._stop.now(), self._watchdog / 2), self._repeat_numbers
+            )
         handled = self._subscribe(service, task)
         if not self._subscriptions.confirm(feed=lambda: None):
             return

@@ -360,6 +360,8 @@ class _Status:
 class _Bus:
     """The connection of one task to the bus of its simulation."""
 
+    lossy = False
+
     def __init__(self, task: SimulatedTask) -> None:
         self._task = task
 

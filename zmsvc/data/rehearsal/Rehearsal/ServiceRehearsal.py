@@ -13,9 +13,7 @@ class Rehearsing(LoopedTask):
     def setup(self) -> None:
         """The first message connects to the bus."""
         self.steps = 0
-        self.publish(
-            "rehearsal", {"header": {"service_transaction": self.transaction, "service_id": self.service_id}}
-        )
+        self.publish("rehearsal", {"steps": self.steps})
 
     def step(self) -> None:
         """One result, and another one at the end."""
