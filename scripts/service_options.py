@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from zmsvc.core.option_kinds import Fields, Kind, Several, Value, Variables, any_of
+from zmsvc.core.option_kinds import Fields, Kind, Several, Value, Variables, Words, any_of
 from zmsvc.core.service_options import EVERY_TYPE, OPTIONS, Option, types_of
 
 DATA = Path(__file__).parents[1] / "zmsvc" / "data"
@@ -82,6 +82,12 @@ def _content(kind: Kind) -> Iterator[str]:
         case Variables():
             yield '<ref name="space"/>'
             yield '<zeroOrMore><element><anyName/><ref name="space"/><text/></element></zeroOrMore>'
+        case Words():
+            yield '<ref name="space"/>'
+            yield "<choice>"
+            yield "  <text/>"
+            yield '  <oneOrMore><element name="arg"><ref name="space"/><text/></element></oneOrMore>'
+            yield "</choice>"
 
 
 # --- the manual

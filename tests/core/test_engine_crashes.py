@@ -170,6 +170,18 @@ def reload_tasks(sim: Simulation) -> None:
     sim.ready()
 
 
+def reload_command(sim: Simulation) -> None:
+    """A reload_command ends well, another one fails, and a third one takes too long."""
+    sim.ready()
+    for number, code in enumerate((0, 1)):
+        sim.ask("reload-tasks", "a", request=number)
+        sim.end(sim.task("a").auxiliaries[0].launch, code=code)
+    sim.ask("reload-tasks", "a", request=3)
+    sim.ring()
+    sim.ask("stop", "a", request=4)
+
+
+RELOADS = replace(task("a", start_timeout=5.0), reload_command=("reload",))
 NOTIFIES = replace(task("a", kind="Command", notify=True, start_timeout=5.0), notify_reload=True)
 
 STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
@@ -185,6 +197,7 @@ STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
         (replace(task("a", rule("on_fail", "restart", "a"), stop_timeout=2.0), memory_restart=1),),
     ),
     "reload tasks": (reload_tasks, (NOTIFIES, replace(NOTIFIES, id="b"))),
+    "reload command": (reload_command, (RELOADS,)),
     "no fork": (no_fork, (task("a", rule("on_fail", "restart", "a")),)),
 }
 

@@ -76,8 +76,9 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
             **more,
         )
         made = replace(made, memory_restart=draw(st.sampled_from([-1, 1 << 20])))
-        signal = draw(st.sampled_from(["", "SIGUSR1"]))
-        tasks.append(replace(made, notify_reload=notify and draw(st.booleans()), reload_signal=signal))
+        made = replace(made, notify_reload=notify and draw(st.booleans()))
+        how = draw(st.sampled_from([{}, {"reload_signal": "SIGUSR1"}, {"reload_command": ("reload",)}]))
+        tasks.append(replace(made, **how))
     return tasks
 
 

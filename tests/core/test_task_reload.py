@@ -158,8 +158,18 @@ def test_a_rule_sees_a_task_that_reloads_as_running() -> None:
 @pytest.mark.parametrize(
     ("tasks", "more", "code", "text"),
     [
-        (("b",), {}, 1, "cannot reload b: it has no <reload_signal> (zmsvcctl -c Sim restart b)"),
-        (("a", "b"), {}, 1, "cannot reload b: it has no <reload_signal> (zmsvcctl -c Sim restart b)"),
+        (
+            ("b",),
+            {},
+            1,
+            "cannot reload b: it has neither <reload_signal> nor <reload_command> (zmsvcctl -c Sim restart b)",
+        ),
+        (
+            ("a", "b"),
+            {},
+            1,
+            "cannot reload b: it has neither <reload_signal> nor <reload_command> (zmsvcctl -c Sim restart b)",
+        ),
         (("c",), {}, 1, "cannot reload c: it is not active"),
         (("x",), {}, 4, "cannot reload x: no such task in Sim"),
         (("a",), {"transaction": "NO"}, 4, "cannot reload a: no such transaction"),
@@ -192,3 +202,84 @@ def test_a_new_supervisor_sends_the_signal_again_and_waits_for_the_report() -> N
     reloading(sim, at=sim.now)
     sim.ready()
     assert sim.sub_state("a") == "running"
+
+
+# --- reload_command
+
+BY_COMMAND = replace(task("a", start_timeout=5.0, watchdog=2.0), reload_command=("reload", "--now"))
+
+
+def command(sim: Simulation) -> int:
+    """Return the launch of the reload_command."""
+    (found,) = sim.task("a").auxiliaries
+    return found.launch
+
+
+def test_a_reload_command_runs_beside_the_task_and_the_answer_waits_for_its_end() -> None:
+    sim = running(BY_COMMAND)
+    sim.ask("reload-tasks", "a")
+    (ordered,) = sim.told(ev.LaunchAuxiliary)
+    assert (ordered.of, ordered.command) == (sim.launch_of("a"), ("reload", "--now"))
+    assert (sim.sub_state("a"), answered(sim), sim.told(ev.SendSignal)) == ("reload", None, [])
+    sim.end(command(sim), code=0)
+    assert (sim.sub_state("a"), answered(sim)) == ("running", (True, 0, ""))
+    assert sim.replies(7)[0].data["tasks"][0]["reloaded"] is True
+    assert sim.alarms[("T1", "a")] == sim.now + 2, "the watchdog goes on"
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ({"code": 3}, "its reload_command has failed (status 3)"),
+        ({"signal": "SIGSEGV"}, "its reload_command has failed (SIGSEGV)"),
+    ],
+)
+def test_a_reload_command_that_fails_is_a_failure_of_the_order_and_not_of_the_task(
+    end: dict[str, Any], why: str
+) -> None:
+    sim = running(BY_COMMAND)
+    sim.ask("reload-tasks", "a")
+    sim.end(command(sim), **end)
+    assert answered(sim) == (False, 1, f"cannot reload a: {why}")
+    assert (sim.sub_state("a"), sim.task("a").failures) == ("running", 0)
+
+
+def test_a_reload_command_that_is_not_executed_says_why() -> None:
+    sim = running(BY_COMMAND)
+    sim.keeper.broken = True
+    sim.ask("reload-tasks", "a")
+    assert answered(sim) == (
+        False,
+        1,
+        "cannot reload a: its reload_command cannot be executed: cannot fork: no memory",
+    )
+    assert sim.sub_state("a") == "running"
+
+
+def test_a_reload_command_that_takes_too_long_is_killed_and_the_task_goes_on() -> None:
+    sim = running(BY_COMMAND)
+    sim.ask("reload-tasks", "a")
+    sim.stuck = set()
+    launch = command(sim)
+    sim.ring()
+    assert answered(sim) == (False, 1, "cannot reload a: its reload_command has not ended within 5 s")
+    assert [effect.launch for effect in sim.told(ev.KillAll)] == [launch]
+    assert sim.sub_state("a") == "running"
+    sim.ask("reload-tasks", "a", request=8)
+    assert answered(sim, 8) == (
+        False,
+        1,
+        "cannot reload a: the reload_command of an earlier order has not ended",
+    )
+    sim.let_die()
+    sim.ask("reload-tasks", "a", request=9)
+    sim.end(command(sim), code=0)
+    assert answered(sim, 9) == (True, 0, "")
+
+
+def test_the_end_of_a_task_ends_its_reload() -> None:
+    sim = running(BY_COMMAND)
+    sim.ask("reload-tasks", "a")
+    sim.end("a", code=1)
+    assert answered(sim) == (False, 1, "cannot reload a: failed (exit-code, status 1)")
+    assert (sim.sub_state("a"), sim.task("a").auxiliaries) == ("failed", ())

@@ -1285,6 +1285,13 @@ def test_a_port_in_use_is_reported_with_the_line_and_the_element_of_the_file() -
             "<stop_signal>HPU</stop_signal>",
             "a name such as QUIT or SIGQUIT, or a number (did you mean SIGHUP?)",
         ),
+        ("<reload_command></reload_command>", "<reload_command> is empty, expected a program"),
+        ("<reload_command>a 'b</reload_command>", "cannot be split (no closing quotation)"),
+        ("<reload_command>a<arg>b</arg></reload_command>", "<reload_command> has more than <arg> elements"),
+        (
+            "<reload_command>a</reload_command><reload_signal>HUP</reload_signal>",
+            "has both <reload_signal> and <reload_command>, expected one of them",
+        ),
     ],
 )
 def test_a_fault_of_a_value_says_what_is_wrong(inner: str, fault: str) -> None:

@@ -227,6 +227,30 @@ def test_what_a_unit_says_is_said(home: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lines", "command"),
+    [
+        (
+            ["/usr/sbin/nginx -g 'daemon on;' -s reload"],
+            ("/usr/sbin/nginx", "-g", "daemon on;", "-s", "reload"),
+        ),
+        (["/usr/bin/tool $MAINPID 'a b'"], ("/bin/sh", "-c", """/usr/bin/tool "$MAINPID" 'a b'""")),
+        (
+            ["/usr/sbin/sshd -t", "/bin/kill -HUP ${MAINPID}"],
+            ("/bin/sh", "-c", """/usr/sbin/sshd -t && /bin/kill -HUP "$MAINPID\""""),
+        ),
+        (["-/bin/false x"], ("/bin/sh", "-c", "/bin/false x || :")),
+    ],
+)
+def test_the_commands_with_which_a_unit_reloads_become_one(
+    lines: list[str], command: tuple[str, ...], home: Path, capsys: Capture
+) -> None:
+    reloads = "".join(f"ExecReload={line}\n" for line in lines)
+    done = Import(capsys, home / "server.service", f"[Service]\nExecStart=/bin/true\n{reloads}")
+    (task,) = done.tasks
+    assert (task.reload_command, task.signal_to_reload, done.err) == (command, "", "")
+
+
+@pytest.mark.parametrize(
     ("lines", "notify", "signal"),
     [
         ("Type=notify-reload", "reload", "SIGHUP"),

@@ -26,7 +26,10 @@ def refused(
 ) -> tuple[int, str]:
     children = SimpleNamespace(protocol=protocol)
     children.knows_signal = partial(Children.knows_signal, cast(Children, children))
-    tasks = {name: SimpleNamespace(signal_to_reload=each) for name, each in reload_signals.items()}
+    tasks = {
+        name: SimpleNamespace(signal_to_reload=each, reload_command=())
+        for name, each in reload_signals.items()
+    }
     context = SimpleNamespace(tasks=tasks, named=lambda name: (name,))
     world = SimpleNamespace(context=context)
     loop = SimpleNamespace(children=children, on_change=[], world=world)

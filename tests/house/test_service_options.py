@@ -82,6 +82,7 @@ class More(ServiceOptions):
         kinds.Fields(names=("low", "high"), value=kinds.SIZE), factory=dict, name="memory", summary="Fields."
     )
     labels: dict[str, str] = option(kinds.Variables(), factory=dict, summary="Variables.")
+    thaw_command: tuple[str, ...] = option(kinds.WORDS, (), summary="A command.")
 
 
 GOOD: dict[str, tuple[str, Any]] = {
@@ -112,6 +113,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "successor": ("\nts_1.A-b ", "ts_1.A-b"),
     "sizes": ("<high>1K</high>", {"high": 1024}),
     "labels": ("<A.B>x</A.B>", {"A.B": "x"}),
+    "thaw_command": ("<arg>a</arg><arg>b c</arg>", ("a", "b c")),
 }
 BAD = {
     "ready_after": "never",
@@ -141,9 +143,10 @@ BAD = {
     "successor": "a/b",
     "sizes": "<high>much</high>",
     "labels": "<A-B/>",
+    "thaw_command": "a 'b",
 }
 NEW = [each for each in options_of(More) if each.field in GOOD]
-BEYOND_A_SCHEMA = {"labels", "status", "statuses"}
+BEYOND_A_SCHEMA = {"labels", "status", "statuses", "thaw_command"}
 DEFAULTS = {
     "ready_after": "250ms",
     "pause": "5s",

@@ -83,10 +83,31 @@ def test_reload_of_a_task_sends_its_signal_and_leaves_the_context_file_alone(con
     assert "ts_3" not in context.tasks()
     refused = context.ctl("reload", "ts_1", "ts_2", check=1).stderr
     assert refused == (
-        "zmsvcctl: cannot reload ts_2: it has no <reload_signal> (zmsvcctl -c Live restart ts_2)\n"
+        "zmsvcctl: cannot reload ts_2: it has neither <reload_signal> nor <reload_command> (zmsvcctl -c Live restart ts_2)\n"
     )
     assert "no such task" in context.ctl("reload", "ts_9", check=4).stderr
     assert "(zmsvcctl -c Live reload does that" in context.ctl("reload", "Live", check=4).stderr
     context.ctl("reload", "--dry-run", "ts_1", check=2)
     context.ctl("reload", "--transaction", TX, check=2)
     assert asked(context.home) == "SIGUSR1\n"
+
+
+def test_a_reload_command_runs_as_its_task_does_and_its_exit_status_is_told(context: Context) -> None:
+    home = context.home
+    (home / "Services").mkdir()
+    script = f"echo $MAINPID $COLOR $PWD | tee -a {home}/asked; exit $(cat {home}/status)"
+    command = f"<reload_command><arg>/bin/sh</arg><arg>-c</arg><arg>{script}</arg></reload_command>"
+    service = (
+        f"<environment><COLOR>red</COLOR></environment><working_directory>{home}</working_directory>{command}"
+    )
+    context.task("ts_1", "Sleeper", kind="Command", config="<command>sleep 1000</command>", service=service)
+    (home / "status").write_text("0\n")
+    context.start("--transaction", TX)
+    pid = context.tasks()["ts_1"]["pid"]
+    assert context.ctl("reload", "ts_1").stdout == f"{TX}/ts_1: reloaded, PID {pid}\n"
+    assert asked(home) == f"{pid} red {home}\n"
+    (home / "status").write_text("3\n")
+    failed = context.ctl("reload", "ts_1", check=1).stderr
+    assert failed.startswith("zmsvcctl: cannot reload ts_1: its reload_command has failed (status 3)")
+    task = context.tasks()["ts_1"]
+    assert (task["sub"], task["pid"], task["restarts"]) == ("running", pid, 0)

@@ -27,7 +27,7 @@ from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Trigger
 from zmsvc.core.service_options import ServiceType
-from zmsvc.core.transitions import apply, executed, fire, signals_others
+from zmsvc.core.transitions import apply, executed, fire, reload_command_ended, signals_others
 from zmsvc.core.world import Auxiliary, Exit, Reason, Task, World
 
 
@@ -136,6 +136,18 @@ def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: TaskFact) -> N
     """Take a fact about an auxiliary process, which cannot notify for its task."""
     if isinstance(fact, ev.TaskExited | ev.LaunchFailed):
         auxiliary.forget(draft, key, which)
+        if which.name is ev.AuxiliaryName.RELOAD:
+            reload_command_ended(draft, key, _why_not_reloaded(fact))
+
+
+def _why_not_reloaded(end: auxiliary.End) -> str:
+    """Return the reason why a reload_command has failed; empty if it has ended with status 0."""
+    if end.why:
+        return f"its reload_command cannot be executed: {end.why}"
+    if isinstance(end, ev.TaskExited) and end.signal is None and not end.code:
+        return ""
+    how = "" if isinstance(end, ev.LaunchFailed) else end.signal or f"status {end.code}"
+    return f"its reload_command has failed ({how})"
 
 
 def _deadline(draft: Draft, key: Key) -> None:
@@ -159,7 +171,9 @@ def _reloading(draft: Draft, key: Key, fact: ev.TaskReloading) -> None:
         apply(draft, key, TaskEvent.RELOADING)
 
 
-_EXTENDED = (SubState.START, SubState.RELOAD_SIGNAL, SubState.RELOAD_NOTIFY, SubState.STOP_SIGTERM)
+_EXTENDED = frozenset(
+    {SubState.START, SubState.RELOAD, SubState.RELOAD_SIGNAL, SubState.RELOAD_NOTIFY, SubState.STOP_SIGTERM}
+)
 """The sub-states in which a task may ask for more time."""
 
 

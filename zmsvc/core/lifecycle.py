@@ -42,6 +42,8 @@ class SubState(StrEnum):
     """Has been sent its reload signal, and has not answered it by RELOADING=1 yet."""
     RELOAD_NOTIFY = "reload-notify"
     """Reloads its configuration: it has sent RELOADING=1, and not READY=1 yet."""
+    RELOAD = "reload"
+    """Its reload_command runs beside it."""
     STOP_AFTER = "stop-after"
     """Runs and is to be stopped, but waits for the end of the tasks that have it in their `<after>` or
     `<requires>` and are being stopped, too. This sub-state has no deadline: each of them has one.
@@ -68,6 +70,7 @@ STATE_OF = {
     SubState.RUNNING: State.ACTIVE,
     SubState.RELOAD_SIGNAL: State.ACTIVE,
     SubState.RELOAD_NOTIFY: State.ACTIVE,
+    SubState.RELOAD: State.ACTIVE,
     SubState.STOP_AFTER: State.DEACTIVATING,
     SubState.STOP_SIGTERM: State.DEACTIVATING,
     SubState.STOP_SIGKILL: State.DEACTIVATING,
@@ -89,6 +92,7 @@ LIVE = frozenset(
         SubState.RUNNING,
         SubState.RELOAD_SIGNAL,
         SubState.RELOAD_NOTIFY,
+        SubState.RELOAD,
         SubState.STOP_AFTER,
         SubState.STOP_SIGTERM,
         SubState.STOP_SIGKILL,
@@ -126,6 +130,10 @@ class TaskEvent(StrEnum):
     READY = "ready"
     RELOAD = "reload"
     """The operator has the task read its configuration again, and the task reports the end of that."""
+    RUN_RELOAD = "run-reload"
+    """The operator has the reload_command of the task executed."""
+    RELOAD_ENDED = "reload-ended"
+    """The reload_command has ended."""
     RELOADING = "reloading"
     """The task has sent RELOADING=1."""
     MEMORY_EXCEEDED = "memory-exceeded"
@@ -154,6 +162,8 @@ class Act(Enum):
     SEND_RELOAD = auto()
     AWAIT_RELOADED = auto()
     BE_RELOADED = auto()
+    RUN_RELOAD = auto()
+    END_RELOAD = auto()
     RELOAD_TIMED_OUT = auto()
     AWAIT_STOP = auto()
     NOTE_PROCESS = auto()
@@ -206,10 +216,14 @@ _END: Row = {
 }
 
 
-_RELOAD: Row = {
-    TaskEvent.RELOAD: Transition(SubState.RELOAD_SIGNAL, Act.SEND_RELOAD),
+_RELOAD_LIMITS: Row = {
     TaskEvent.DEADLINE: Transition(SubState.RUNNING, Act.RELOAD_TIMED_OUT),
     TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
+}
+_RELOAD: Row = {
+    TaskEvent.RELOAD: Transition(SubState.RELOAD_SIGNAL, Act.SEND_RELOAD),
+    TaskEvent.RUN_RELOAD: Transition(SubState.RELOAD, Act.RUN_RELOAD),
+    **_RELOAD_LIMITS,
 }
 
 
@@ -259,6 +273,13 @@ TABLE: dict[SubState, Row] = {
         TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
         TaskEvent.RELOAD: Transition(SubState.RELOAD_SIGNAL, Act.SEND_RELOAD),
         TaskEvent.RELOADING: Transition(SubState.RELOAD_NOTIFY, Act.AWAIT_RELOADED),
+        TaskEvent.RUN_RELOAD: Transition(SubState.RELOAD, Act.RUN_RELOAD),
+        **_STOP,
+        **_END,
+    },
+    SubState.RELOAD: {
+        TaskEvent.RELOAD_ENDED: Transition(SubState.RUNNING, Act.END_RELOAD),
+        **_RELOAD_LIMITS,
         **_STOP,
         **_END,
     },

@@ -103,9 +103,14 @@ class TaskService(ServiceOptions):
         return tuple(dict.fromkeys((*self.after, *self.requires)))
 
     @property
+    def reports_reload(self) -> bool:
+        """True if the end of a reload is known, so an order to reload waits for it."""
+        return self.notify_reload or bool(self.reload_command)
+
+    @property
     def signal_to_reload(self) -> str:
         """The signal that has the task read its configuration again; empty if it has none."""
-        return self.reload_signal or ("SIGHUP" if self.notify_reload else "")
+        return self.reload_signal or ("SIGHUP" if self.notify_reload and not self.reload_command else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,14 @@ class Several:
         return f"{self.value.words}; the element may be repeated"
 
 
-Kind = Value | Fields | Variables | Several
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """A kind of option whose element has the words of a command. The value is a tuple of them."""
+
+    words: str = "a program and its arguments, written as <command> is"
+
+
+Kind = Value | Fields | Variables | Several | Words
 
 
 def any_of(names: Iterable[str]) -> str:
@@ -340,3 +347,6 @@ def list_of(value: Value, words: str) -> Value:
         read=read,
         show=lambda values: " ".join(map(value.show, values)),
     )
+
+
+WORDS = Words()

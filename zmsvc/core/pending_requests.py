@@ -289,7 +289,7 @@ def _reloaded(draft: Draft, key: Key) -> bool:
     """Return True if a task has reported the end of its reload. Tasks that report none have not."""
     service = draft.service(key)
     task = draft.tasks.get(key)
-    reports = service is not None and service.notify_reload
+    reports = service is not None and service.reports_reload
     return reports and task is not None and task.sub_state is SubState.RUNNING
 
 

@@ -8,11 +8,12 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
+from zmsvc.core import auxiliary
 from zmsvc.core import events as ev
 from zmsvc.core.access import Verb
 from zmsvc.core.cause import NO_CAUSE, Cause
 from zmsvc.core.draft import Draft, ensure_task
-from zmsvc.core.events import Key, Requested
+from zmsvc.core.events import AuxiliaryName, Key, Requested
 from zmsvc.core.lifecycle import START_PENDING, State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.pending_requests import named, stopped, wait
@@ -395,6 +396,7 @@ _SIGNALED = (
     SubState.RUNNING,
     SubState.RELOAD_SIGNAL,
     SubState.RELOAD_NOTIFY,
+    SubState.RELOAD,
     SubState.STOP_AFTER,
     SubState.STOP_SIGTERM,
     SubState.STOP_SIGKILL,
@@ -430,31 +432,42 @@ def signal(draft: Draft, order: Requested) -> None:
 
 
 def reload_tasks(draft: Draft, order: Requested) -> None:
-    """Send each named task its reload signal, in each of the transactions in which it is active. The reply
-    waits for those that report the end of their reload.
+    """Send each named task its reload signal, or execute its reload_command, in each of the transactions in
+    which it is active. The reply waits for commands, and for tasks that report the end of their reload.
     """
     _known(draft, order)
     _named(order)
     keys = [key for name in _addressed_transactions(draft, order) for key in _targets(draft, name, order)]
     active = [key for key in keys if draft.tasks[key].state is State.ACTIVE]
     for name in order.tasks:
-        if not draft.context.tasks[name].signal_to_reload:
-            raise _RefusedError(1, f"it has no <reload_signal> ({_ctl(draft)} restart {name})", name)
+        service = draft.context.tasks[name]
+        if not (service.signal_to_reload or service.reload_command):
+            why = "it has neither <reload_signal> nor <reload_command>"
+            raise _RefusedError(1, f"{why} ({_ctl(draft)} restart {name})", name)
         if not any(key[1] == name for key in active):
             raise _RefusedError(1, "it is not active", name)
         if _shares_process(draft, [key for key in active if key[1] == name]):
             raise _RefusedError(1, "it shares its process with other tasks, which would get the signal", name)
-    reporting = [key for key in active if draft.context.tasks[key[1]].notify_reload]
+        if any(auxiliary.find(draft.tasks[key], AuxiliaryName.RELOAD) for key in active if key[1] == name):
+            raise _RefusedError(1, "the reload_command of an earlier order has not ended", name)
+    reporting = [key for key in active if draft.context.tasks[key[1]].reports_reload]
     names = tuple(dict.fromkeys(key[0] for key in active))
     wait(draft, order, names, active, reporting)
-    by = {"by": order.origin.by, "uid": order.origin.uid}
     for key in active:
-        task, name = draft.tasks[key], draft.context.tasks[key[1]].signal_to_reload
-        draft.record(key, "reloading", signal=name, pid=task.pid, **by)
-        if key in reporting:
-            apply(draft, key, TaskEvent.RELOAD)
-        else:
-            draft.emit(ev.SendSignal(launch=task.launch, key=key, signal=name, all=False))
+        _reload_one(draft, key, order.origin)
+
+
+def _reload_one(draft: Draft, key: Key, origin: ev.Origin) -> None:
+    task, service = draft.tasks[key], draft.context.tasks[key[1]]
+    name = service.signal_to_reload
+    how = {"command": list(service.reload_command)} if service.reload_command else {"signal": name}
+    draft.record(key, "reloading", **how, pid=task.pid, by=origin.by, uid=origin.uid)
+    if service.reload_command:
+        apply(draft, key, TaskEvent.RUN_RELOAD)
+    elif service.reports_reload:
+        apply(draft, key, TaskEvent.RELOAD)
+    else:
+        draft.emit(ev.SendSignal(launch=task.launch, key=key, signal=name, all=False))
 
 
 def _shares_process(draft: Draft, keys: list[Key]) -> bool:

@@ -34,6 +34,7 @@ from zmsvc.core.option_kinds import (
     TIME_LIMIT,
     TIME_SPAN,
     VARIABLE,
+    WORDS,
     YES_NO,
     Fields,
     Kind,
@@ -594,6 +595,29 @@ class ServiceOptions:
             A Process needs a handler for the signal, since otherwise most signals end it.
             """,
         default_words="none; HUP with <notify>reload</notify>",
+        types=(ServiceType.PROCESS, ServiceType.COMMAND),
+        otherwise="which shares its process with other tasks",
+        in_place=(ServiceType.PROCESS, ServiceType.COMMAND),
+    )
+    reload_command: tuple[str, ...] = option(
+        WORDS,
+        (),
+        summary="The program that has the task read its configuration again, in place of a signal.",
+        manual="""
+            .Ql zmsvcctl reload TASK
+            runs it beside the task: as the user of the task, in its working directory and control group, with
+            its environment and the variable MAINPID.
+            The order is done when the program has ended.
+            An exit status other than 0 is a failure of the order and not of the task.
+            After
+            .Li start_timeout
+            the program is killed, and meanwhile the
+            .Li watchdog
+            of the task rests.
+            No variable is replaced in the arguments, but
+            .Ql /bin/sh -c 'kill -USR1 $MAINPID'
+            does that.
+            """,
         types=(ServiceType.PROCESS, ServiceType.COMMAND),
         otherwise="which shares its process with other tasks",
         in_place=(ServiceType.PROCESS, ServiceType.COMMAND),

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from zmsvc.core import auxiliary, foreground
 from zmsvc.core import events as ev
-from zmsvc.core import foreground
 from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start_by_rule
 from zmsvc.core.cause import MAX_SOURCES, Cause, Source, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key
+from zmsvc.core.events import AuxiliaryName, Key
 from zmsvc.core.lifecycle import START_PENDING, TABLE, Act, State, SubState, TaskEvent
 from zmsvc.core.model import Action, Rule, TaskService, Trigger
 from zmsvc.core.pending_requests import (
@@ -185,18 +185,47 @@ def await_reloaded(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
 
 
-def be_reloaded(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    task = draft.change(key, reload_at=0.0, deadline=_after(draft, draft.limits(key).watchdog))
-    draft.record(key, "reload-finished", pid=task.pid)
-    complete_reloads(draft, key)
+def be_reloaded(draft: Draft, key: Key, event: TaskEvent) -> None:
+    end_reload(draft, key, event)
+    _report_reload(draft, key)
 
 
-def reload_timed_out(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    """Report a task that has not answered its reload in time. As with systemd, it goes on."""
-    why = f"has not reported the end of its reload within {draft.limits(key).start_timeout:g} s"
-    task = draft.change(key, reload_at=0.0, deadline=_after(draft, draft.limits(key).watchdog))
-    draft.record(key, "reload-failed", pid=task.pid, message=why)
-    complete_reloads(draft, key, f"{key[1]}: {why}")
+def run_reload(draft: Draft, key: Key, _event: TaskEvent) -> None:
+    """Execute the reload_command of a task. It has as long as for a start."""
+    service = draft.service(key)
+    if service is not None:
+        auxiliary.start(draft, key, AuxiliaryName.RELOAD, *service.reload_command)
+    draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
+
+
+def end_reload(draft: Draft, key: Key, _event: TaskEvent) -> None:
+    draft.change(key, reload_at=0.0, deadline=_after(draft, draft.limits(key).watchdog))
+
+
+def reload_command_ended(draft: Draft, key: Key, why: str) -> None:
+    """Take the end of a reload_command; `why` is the reason why it has failed, or empty."""
+    if apply(draft, key, TaskEvent.RELOAD_ENDED):
+        _report_reload(draft, key, why)
+
+
+def reload_timed_out(draft: Draft, key: Key, event: TaskEvent) -> None:
+    """Report a reload that takes too long. As with systemd, the task goes on, and a reload_command is
+    killed.
+    """
+    runs = auxiliary.find(draft.tasks[key], AuxiliaryName.RELOAD) is not None
+    what = "its reload_command has not ended" if runs else "has not reported the end of its reload"
+    auxiliary.kill(draft, key, AuxiliaryName.RELOAD)
+    end_reload(draft, key, event)
+    _report_reload(draft, key, f"{what} within {draft.limits(key).start_timeout:g} s")
+
+
+def _report_reload(draft: Draft, key: Key, why: str = "") -> None:
+    pid = draft.tasks[key].pid
+    if why:
+        draft.record(key, "reload-failed", pid=pid, message=why)
+    else:
+        draft.record(key, "reload-finished", pid=pid)
+    complete_reloads(draft, key, f"{key[1]}: {why}" if why else "")
 
 
 # --- stopping
@@ -584,6 +613,8 @@ _ACTS: dict[Act, Callable[[Draft, Key, TaskEvent], None]] = {
     Act.SEND_RELOAD: send_reload,
     Act.AWAIT_RELOADED: await_reloaded,
     Act.BE_RELOADED: be_reloaded,
+    Act.RUN_RELOAD: run_reload,
+    Act.END_RELOAD: end_reload,
     Act.RELOAD_TIMED_OUT: reload_timed_out,
     Act.TERMINATE: terminate,
     Act.START_TIMED_OUT: start_timed_out,

@@ -726,10 +726,11 @@ is started the next time. A failed task stays failed, as with **systemctl daemon
 changed for it, stderr names it and the command that starts it.
 
 With tasks: have these read their own configuration again, and leave the context file alone. Each gets its
-*reload_signal*, in all open transactions or in the named one. The order is refused, and nothing is sent, if
-one of the tasks has none or is not active. The answer comes when the signal is on its way; of a Command with
-**<notify>reload</notify>** it waits until the program says that it has reloaded, see **zmsvc.xml**(5). If the
-program does not say so in time, the exit status is 1 and the task goes on.""",
+*reload_signal*, or its *reload_command* is executed, in all open transactions or in the named one. The order
+is refused, and nothing is sent, if one of the tasks has neither or is not active. The answer comes when the
+signal is on its way; of a Command with **<notify>reload</notify>** it waits until the program says that it
+has reloaded, and it waits for the end of a *reload_command*, see **zmsvc.xml**(5). If the command fails, or
+this takes longer than *start_timeout*, the exit status is 1 and the task goes on.""",
     ),
     VerbEntry(
         "reset-failed",

@@ -37,5 +37,7 @@ names that Python has. One of protocol 0 ends at any other name, and all tasks e
 """
 PROTOCOL_REPLICAS = 5
 """The first protocol in which a task of the keeper's zygote finds the number of a replica in its ID."""
+PROTOCOL_AUXILIARY = 5
+"""The first protocol with auxiliary processes of tasks."""
 PROTOCOL_SOCKETS = 5
 """The first protocol in which a keeper opens and holds sockets for tasks."""

@@ -25,7 +25,7 @@ from zmsvc.host.bus import bus_users
 from zmsvc.host.config import context_files, reader
 from zmsvc.host.kernel import signals
 from zmsvc.host.systemd import journal
-from zmsvc.protocol import PROTOCOL_SIGNALS_ALL
+from zmsvc.protocol import PROTOCOL_AUXILIARY, PROTOCOL_SIGNALS_ALL
 from zmsvc.protocol.supervision import Reexec, RestartDevice
 from zmsvc.supervisor import installed, report
 from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
@@ -105,13 +105,14 @@ class Requests:
         return await self._answered(asked, asked.verb, None)
 
     async def _reload_tasks(self, request: Mapping[str, Any], uid: int, write: Write) -> Answer:
-        """Have tasks reload. No keeper gets a signal that it does not know."""
+        """Have tasks reload. No keeper gets an order that it does not know."""
         context = self._loop.world.context
         for name in request.get("tasks") or ():
-            for task in context.named(str(name)):
-                if (unknown := context.tasks[task].signal_to_reload) and self._unknown_to_keeper(
-                    unknown, False
-                ):
+            for task in map(context.tasks.__getitem__, context.named(str(name))):
+                unknown = task.signal_to_reload and self._unknown_to_keeper(task.signal_to_reload, False)
+                if task.reload_command and self._loop.children.protocol < PROTOCOL_AUXILIARY:
+                    unknown = "<reload_command>"
+                if unknown:
                     return self._too_old_keeper("reload", unknown)
         return await self._order(request, uid, write)
 

@@ -104,6 +104,7 @@ class _Unit:
         self._environment()
         self._command()
         self._kind()
+        self._reload()
         self._restart()
         if "TimeoutStopSec" not in self.service.values and "TimeoutSec" not in self.service.values:
             self.task.put("stop_timeout", "90s", self.place, "the default of TimeoutStopSec=")
@@ -176,6 +177,8 @@ class _Unit:
             name = match[1] or match[2]
             if name is None:
                 return "$"
+            if name == "MAINPID":
+                return "$MAINPID"
             if name not in self.task.environment:
                 self.report.warn(
                     start.place,
@@ -260,8 +263,8 @@ class _Unit:
             self.task.add("success_exit_status", _statuses(value.text), value.place, said)
         elif key.startswith("Limit"):
             self._limit(key.removeprefix("Limit").lower(), value, said)
-        elif key in ("ExecReload", "ExecStop"):
-            self._kill(key, value, said)
+        elif key == "ExecStop":
+            self._stop(value, said)
         elif key in _UNSAID:
             if not (key in ("StandardOutput", "StandardError") and value.text in _SILENT_OUTPUT):
                 self.report.warn(value.place, f"{said}: {_UNSAID[key]}")
@@ -290,18 +293,44 @@ class _Unit:
             self.report.warn(value.place, f"{said}: a task has one limit of a kind, and {soft} is it")
         self.task.set_limit(name, soft.strip(), value.place, said)
 
-    def _kill(self, key: str, value: Value, said: str) -> None:
+    def _reload(self) -> None:
+        """Read the commands that reload: one that sends a signal to the main process, or others in their
+        order.
+        """
+        values = self.service.values.get("ExecReload", [])
+        if not values:
+            return
+        said = f"ExecReload={values[0].text}"
+        match = _KILL.fullmatch(values[0].text.lstrip("-"))
+        if len(values) == 1 and match:
+            self.task.put("reload_signal", match[1], values[0].place, said)
+            return
+        commands = [self._reload_words(value) for value in values]
+        if len(values) == 1 and not values[0].text.startswith("-") and "$MAINPID" not in "".join(commands[0]):
+            self.task.put("reload_command", shlex.join(commands[0]), values[0].place, said)
+            return
+        script = " && ".join(
+            " ".join(map(_shell_word, words)) + (" || :" if value.text.startswith("-") else "")
+            for words, value in zip(commands, values, strict=True)
+        )
+        self.task.put("reload_command", shlex.join(["/bin/sh", "-c", script]), values[0].place, said)
+
+    def _reload_words(self, value: Value) -> list[str]:
+        return list(self._substituted(self._words(Value(value.text.lstrip("-"), value.place)), value))
+
+    def _stop(self, value: Value, said: str) -> None:
         """Read a command that sends a signal to the main process. Other commands are left out."""
         match = _KILL.fullmatch(value.text.lstrip("-"))
-        if key == "ExecReload":
-            if match:
-                self.task.put("reload_signal", match[1], value.place, said)
-            else:
-                self.task.put("reload_command", shlex.join(self._words(value)), value.place, said)
-        elif match:
+        if match:
             self.task.put("stop_signal", match[1], value.place, said)
         else:
             self.report.warn(value.place, f"{said}: a signal stops a task, <stop_signal> says which")
+
+
+def _shell_word(word: str) -> str:
+    """Return a word for sh, which replaces $MAINPID in it and nothing else."""
+    parts = word.split("$MAINPID")
+    return '"$MAINPID"'.join(shlex.quote(part) if part else "" for part in parts) or "''"
 
 
 def _statuses(text: str) -> str:

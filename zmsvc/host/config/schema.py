@@ -18,7 +18,7 @@ from typing import Any
 from lxml import etree
 
 from zmsvc.core.model import TRIGGERS_OF_TASK
-from zmsvc.core.option_kinds import Fields, Kind, Several, Value, Variables
+from zmsvc.core.option_kinds import Fields, Kind, Several, Value, Variables, Words
 from zmsvc.core.service_options import OPTIONS, Option
 from zmsvc.core.similar import similar
 from zmsvc.core.values import WHITE, quote
@@ -76,6 +76,8 @@ def _option(kind: Kind) -> Schema:
             return Schema(children={f"{name}?": TEXT for name in kind.names})
         case Variables():
             return Schema(others=_VALUE, attributes=_VALUE.attributes)
+        case Words():
+            return Schema(text=True, children={"arg*": _VALUE}, attributes=_VALUE.attributes)
 
 
 _TASK = Schema(

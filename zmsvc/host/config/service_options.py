@@ -22,9 +22,11 @@ from zmsvc.core.option_kinds import (
     Several,
     Value,
     Variables,
+    Words,
 )
 from zmsvc.core.service_options import Limits, Option, ServiceOptions, ServiceType, options_of, types_of
 from zmsvc.core.values import WHITE, each_of, quote
+from zmsvc.host.config import command_words
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.xml_text import TRIMMED, loses, value
 from zmsvc.host.kernel import signals
@@ -48,6 +50,8 @@ def read_service_options(
     values = read_options(service, _OTHERS, notes)
     _check_types(values, element, kind, notes)
     _imply_fresh(values, service, kind, notes)
+    if values.get("reload_command") and values.get("reload_signal"):
+        notes.fault(service, "<service> has both <reload_signal> and <reload_command>, expected one of them")
     if "user" in values:
         values.setdefault("no_new_privileges", True)
     limits = _delays(service, read_options(service, _LIMITS, notes), notes)
@@ -90,6 +94,8 @@ def _read(element: etree._Element, kind: Kind, notes: FaultList) -> Any:
             return {str(child.tag): notes.value(child, kind.value.read, None) for child in known}
         case Variables():
             return _variables(element, notes)
+        case Words():
+            return command_words.read(element, notes) or None
 
 
 def _reader(kind: Value) -> Callable[[str], Any]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import keyword
 import os
-import shlex
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +18,10 @@ from zmsvc.core.service_options import ServiceType
 from zmsvc.core.settings import TEXT_KEY
 from zmsvc.core.similar import similar
 from zmsvc.core.values import TASK_ID, TRUE, WHITE, quote
+from zmsvc.host.config import command_words
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.service_options import read_service_options
-from zmsvc.host.config.xml_text import TRIMMED, kept, leaf, loses, text_of, to_json, value
+from zmsvc.host.config.xml_text import kept, leaf, text_of, to_json
 
 _ID_WORDS = "1 to 64 of A-Z a-z 0-9 _ . -"
 _ENTRY = ("on_start", "start_now")
@@ -224,21 +224,4 @@ def _command(configuration: etree._Element | None, notes: FaultList) -> tuple[st
         if configuration is not None:
             notes.fault(configuration, "the <configuration> of a Command has no <command>, expected one")
         return ()
-    arguments = element.findall("arg")
-    if len(arguments) != len(element) or (arguments and leaf(element)):
-        notes.fault(element, "<command> has more than <arg> elements, expected them alone, or a text alone")
-    for argument in filter(loses, arguments):
-        notes.warn(argument, f"an <arg> is read {TRIMMED}")
-    words = [value(argument) for argument in arguments] or notes.value(element, _split, ["?"])
-    if not words or not words[0]:
-        notes.fault(element, "<command> is empty, expected a program and its arguments")
-    return tuple(words)
-
-
-def _split(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise ValueError(
-            f"{quote(text)} cannot be split ({str(error).lower()}), expected words quoted as in sh"
-        ) from error
+    return command_words.read(element, notes)
