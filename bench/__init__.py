@@ -1,3 +1,3 @@
-"""The benchmark: zmsvc beside other service managers and beside the bare floors. `make bench` runs it;
-pytest never collects it.
+"""The benchmark: it compares zmsvc with other service managers and with bare minimal programs. `make bench`
+runs it; pytest does not collect it.
 """

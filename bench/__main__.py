@@ -64,15 +64,15 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _prepare() -> None:
-    """The same for everybody: as many descriptors as there may be, and a Python that is used as it is
-    meant.
+    """All contenders have the same environment: as many descriptors as the system allows, and a Python that
+    caches its compiled modules.
     """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # A user who interrupts it must not be left with a thousand tasks.
+    # If the user interrupts the benchmark, it must not leave a thousand tasks behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: broken off"))
     for name in [name for name in os.environ if name.startswith("PYTHON") and name != "PYTHONPATH"]:
-        # PYTHONDONTWRITEBYTECODE alone has every service compiled again at each start.
+        # With PYTHONDONTWRITEBYTECODE, Python would compile every service again at each start.
         del os.environ[name]
 
 

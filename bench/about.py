@@ -1,4 +1,6 @@
-"""The machine on which it was measured, in words that name nobody: cores, memory, kernel, versions."""
+"""Describe the machine on which the benchmark ran: cores, memory, kernel, versions. The text has no names of
+hosts or users.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one ear that measures everybody: a task of any contender says when it runs, by the clock that all
+"""The receiver of the reports of all contenders: each task reports when it runs, by a clock that all
 processes share.
 """
 
@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PATIENCE = 120.0
-"""Seconds that any one fact may take, on the slowest contender."""
+"""Seconds that a report may take with the slowest contender."""
 SERVICE = Path(__file__).with_name("service.py")
-"""The program that a contender runs which executes programs: a Python service that has imported pyzmq."""
+"""The program that contenders run which execute programs: a Python service that has imported pyzmq."""
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A task ran at `at` (seconds of CLOCK_MONOTONIC); `pid` is what the kernel says, as seen from here."""
+    """The report of a task: it ran at `at` (seconds of CLOCK_MONOTONIC). `pid` is its PID as the kernel
+    reports it, in the namespace of this process.
+    """
 
     name: str
     pid: int
@@ -40,18 +42,18 @@ class Ear:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         path.unlink(missing_ok=True)
         self._socket.bind(str(path))
-        # A task may have a user of its own.
+        # A task may run as another user.
         path.chmod(0o666)
         self.pids: dict[str, int] = {}
-        """The process that spoke last for each name."""
+        """The process that has reported last, by name."""
 
     def __enter__(self) -> Ear:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-        # Where a contender failed, or was broken off, its tasks may still be there, also such as have not
-        # reported: all name this socket.
+        # If a contender failed or was interrupted, its tasks may still run, even those that have not
+        # reported. The command line of each names this socket.
         for file in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 arguments = file.read_bytes().split(b"\0")
@@ -59,7 +61,7 @@ class Ear:
                     os.kill(int(file.parent.name), signal.SIGKILL)
 
     def hear(self, names: Collection[str]) -> dict[str, Report]:
-        """Wait until each of them has reported; reports of others are noted and passed over."""
+        """Wait until each of these tasks has reported. Reports of other tasks are recorded in `pids`."""
         heard: dict[str, Report] = {}
         until = time.monotonic() + PATIENCE
         wanted = set(names)
@@ -80,19 +82,17 @@ class Ear:
         return heard
 
     def run_again(self, name: str) -> float:
-        """Kill the task of this name with SIGKILL and wait until it reports again; the seconds from the
-        one to the other.
-        """
+        """Kill a task with SIGKILL, and wait until it reports again. Return the seconds between the two."""
         killed = self.kill(name)
         return self.hear([name])[name].at - killed
 
     def runs_instead(self, victim: str, heir: str) -> float:
-        """Kill one task and wait until another reports."""
+        """Kill one task, and wait until the other one reports. Return the seconds between the two."""
         killed = self.kill(victim)
         return self.hear([heir])[heir].at - killed
 
     def kill(self, name: str) -> float:
-        """SIGKILL; the moment before it."""
+        """Send SIGKILL, and return the time before it."""
         at = time.monotonic()
         os.kill(self.pids[name], signal.SIGKILL)
         return at
@@ -100,7 +100,7 @@ class Ear:
 
 @contextlib.contextmanager
 def ends_of(pids: Collection[int]) -> Iterator[Ends]:
-    """Watch processes, also those that are not children."""
+    """Yield an Ends for these processes, which need not be children."""
     ends = Ends(pids)
     try:
         yield ends
@@ -109,14 +109,14 @@ def ends_of(pids: Collection[int]) -> Iterator[Ends]:
 
 
 def end(pid: int) -> None:
-    """SIGTERM a process, and wait until it has ended."""
+    """Send SIGTERM to a process, and wait until it has ended."""
     with ends_of([pid]) as ends:
         os.kill(pid, signal.SIGTERM)
         ends.wait()
 
 
 class Ends:
-    """Tells when the last of some processes has ended."""
+    """Waits for the end of the last of some processes."""
 
     def __init__(self, pids: Collection[int]) -> None:
         self._epoll = select.epoll()
@@ -130,7 +130,7 @@ class Ends:
             self._epoll.register(fd, select.EPOLLIN)
 
     def wait(self) -> float:
-        """The moment in which the last one was gone."""
+        """Return the time at which the last process had ended."""
         until = time.monotonic() + PATIENCE
         while self._left:
             ready = self._epoll.poll(max(0.0, until - time.monotonic()))

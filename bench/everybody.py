@@ -1,4 +1,4 @@
-"""The list of everybody who is measured."""
+"""The list of all contenders."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from bench.contenders.zmsvc import Zmsvc
 from bench.fleet import Contender
 
 UNSHARED = Zmsvc(without=("immortal", "fill"))
-"""Without the shortcuts by which tasks share more memory."""
+"""zmsvc without the shortcuts by which tasks share more memory."""
 OURS_UNSHARED = UNSHARED.name
 
 
 def everybody() -> list[Contender]:
-    """In the order of the columns: we, the floors, the others."""
+    """Return the contenders in the order of the columns: zmsvc, the floors, the others."""
     return [
         Zmsvc(),
         Zmsvc(cgroups=True),

@@ -1,4 +1,4 @@
-"""The interface of every contender and its input: a fleet of equal tasks, and pairs of victim and heir."""
+"""The interface of every contender, and its input: a fleet of equal tasks, and pairs of a victim and an heir."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = ["SERVICE", "Command", "Contender", "Ear", "Fleet", "Session", "progra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """`size` tasks that are restarted when they fail, and `pairs` of a victim whose failure starts its
-    heir.
+    """`size` tasks that are restarted when they fail, and `pairs` of a victim and an heir: the failure of the
+    victim starts the heir.
     """
 
     size: int = 0
@@ -40,7 +40,7 @@ class Fleet:
 
     @property
     def entry(self) -> list[str]:
-        """The tasks that run after the order to start."""
+        """Return the tasks that run after the order to start."""
         return self.workers + self.victims
 
 
@@ -69,49 +69,50 @@ class Command:
 
 
 class Session(Protocol):
-    """A contender that runs and knows the fleet, of which nothing is started yet."""
+    """A contender that runs and has read its configuration of the fleet. No task has been started yet."""
 
     fleet: Fleet
     ear: Ear
     tells: bool
-    """True if `started` and `stopped` wait for facts, so that the time until they return is the contender's.
+    """True if `started` and `stopped` wait for a report of the contender. Otherwise the reports of the tasks
+    are the only measure.
     """
 
     def order_start(self) -> None:
-        """Order that all entry tasks start. Returns when the order is given."""
+        """Order the start of all entry tasks, and return when the order has been given."""
 
     def started(self) -> None:
-        """Wait until the contender itself says that all of them are ready, where it can tell."""
+        """Wait until the contender itself reports that all entry tasks are ready, if it can report that."""
 
     def order_stop(self) -> None: ...
 
     def stopped(self) -> None: ...
 
     def status(self) -> Command:
-        """The command that shows the status of all tasks."""
+        """Return the command that shows the status of all tasks."""
 
     def managers(self) -> dict[str, list[int]]:
-        """The PIDs of the contender's own processes by role."""
+        """Return the PIDs of the contender's own processes by role."""
 
     def revive(self, victim: str, heir: str) -> None:
-        """After the heir has been started: stop it, and start the victim again."""
+        """Stop the heir, which has been started, and start the victim again."""
 
 
 class Contender(Protocol):
     name: str
 
     def missing(self) -> str:
-        """Why it cannot be measured here; empty when it can be."""
+        """Return the reason why this machine cannot measure the contender; an empty string if it can."""
 
     def open(self, fleet: Fleet, home: Path) -> contextlib.AbstractContextManager[Session]:
-        """A Session in an empty directory of its own; at the end nothing of it is left."""
+        """Yield a session in an empty directory. At the end, no process or file of it is left."""
 
 
 @contextlib.contextmanager
 def running(
     argv: Sequence[str], log: Path, *, by: signal.Signals = signal.SIGTERM, **more: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program for as long as it is needed; its output goes to a file. `by` is what ends it."""
+    """Run a program until the end of the block. Its output goes to a file. The signal `by` ends it."""
     with log.open("ab") as output:
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, **more}
         process: subprocess.Popen[bytes] = subprocess.Popen(argv, stderr=output, **options)
@@ -128,6 +129,6 @@ def running(
 
 
 def program(name: str) -> str:
-    """A program of the Python that runs this, before the same one of the system."""
+    """Return a program of the environment in which this Python runs, else the one in PATH."""
     own = Path(sys.executable).with_name(name)
     return str(own) if own.exists() else name

@@ -1,8 +1,8 @@
-"""Measures the ways to fork a task: one clone() with and without the interpreter's hooks, and two forks in a
+"""Measure the ways to fork a task: one clone() with and without the interpreter's hooks, and two forks in a
 row.
 
-`python -m bench.forks`, or `make bench-forks`. It is measured in a fork of this process that has prepared its
-memory as the zygote does, from the call until the parent goes on; the child ends at once.
+`python -m bench.forks`, or `make bench-forks`. A fork of this process prepares its memory as the zygote does,
+and measures there: from the call until the parent goes on. The child ends at once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from zmsvc.task import warmup
 
 
 class OneHook:
-    """The sibling fork up to Python 3.12, which let the child's hook alone be called. Since 3.13 it would
-    end the child.
+    """The sibling fork of Python 3.12 and older, in which only the hook of the child can be called. Since
+    3.13 this would end the child.
     """
 
     def __init__(self) -> None:
@@ -39,13 +39,13 @@ class OneHook:
 
 
 def ways() -> Mapping[str, Callable[[], Fork]]:
-    """Return what makes each of them, by name."""
+    """Return the functions that fork, by name."""
     old = {"sibling fork, only the child's hook": OneHook} if sys.version_info < (3, 13) else {}
     return {**old, "sibling fork, all three hooks": SiblingFork, "two forks": DoubleFork}
 
 
 def measure(times: int) -> dict[str, list[float]]:
-    """Return seconds by way; the ways take turns."""
+    """Return the seconds of each fork, by name. The ways take turns."""
     made = {name: way() for name, way in ways().items()}
     found: dict[str, list[float]] = {name: [] for name in made}
     for _ in range(times):
@@ -55,12 +55,12 @@ def measure(times: int) -> dict[str, list[float]]:
             if pid == 0:
                 os._exit(0)
             found[name].append(time.perf_counter() - begin)
-            # It is a child of our parent, which reaps it.
+            # The child is a child of the parent of this process, which reaps it.
     return found
 
 
 def in_zygote(times: int) -> dict[str, list[float]]:
-    """Do it in a process that is to this one what the zygote is to the keeper."""
+    """Measure in a process that is to this one what the zygote is to the keeper."""
     linux.become_subreaper()
     reader, writer = os.pipe()
     pid = os.fork()

@@ -1,5 +1,5 @@
-"""The promised figures, and whether those of a run meet them: ratios where the speed of the machine would
-decide otherwise.
+"""The promised figures, compared with those of a run. Where the speed of the machine would decide, the figure
+is a ratio.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OURS = "zmsvc"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """The limits of a connected task for one version of Python: bytes (PSS) with 100 and with 1,000 tasks,
+    """The limits of a connected task with one version of Python: bytes (PSS) with 100 and with 1,000 tasks,
     and page faults of a start.
     """
 
@@ -27,7 +27,9 @@ class Memory:
     many: float
     faults: float
     faster: float | None
-    """The time for 1,000 tasks, as a share of that without immortal objects and filled holes."""
+    """The limit of the time for 1,000 tasks, as a share of the time without the shortcuts `immortal` and
+    `fill`.
+    """
 
 
 MEMORY = {
@@ -37,12 +39,12 @@ MEMORY = {
 }
 """Debian 12 has 3.11, which has no immortal objects; Debian 13 has 3.13."""
 UNKNOWN = Memory(some=3.2e6, many=3.2e6, faults=1000, faster=None)
-"""For another Python: that of zmsvc 1.0 with none of it."""
+"""For another Python: the figures of zmsvc 1.0, which has none of these shortcuts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """`value` is to be at most `limit`; None: it was not measured."""
+    """A goal: `value` must be at most `limit`. None means that it was not measured."""
 
     goal: str
     limit: float
@@ -56,7 +58,7 @@ class Verdict:
 
 
 def verdicts(results: Results, python: tuple[int, int] = sys.version_info[:2]) -> list[Verdict]:
-    """Every goal, met or not. `python` is the version that was measured."""
+    """Return every goal. `python` is the version with which the run was made."""
 
     def median(figure: str, size: int, contender: str = OURS) -> float | None:
         return results.median(figure, contender, size)
@@ -169,7 +171,7 @@ def _ratio(ours: float | None, theirs: float | None) -> float | None:
 
 
 def _linear(figure: str, name: str, median: Callable[[str, int], float | None]) -> Verdict:
-    """Ten times the tasks may take ten times as long, and a quarter more for the noise."""
+    """Ten times the tasks may take ten times as long, and a quarter more because measurements vary."""
     return Verdict(
         goal=f"{name} of 1,000 over that of 100",
         limit=12.5,
@@ -178,7 +180,9 @@ def _linear(figure: str, name: str, median: Callable[[str, int], float | None]) 
 
 
 def _device(results: Results) -> list[float]:
-    """The device's part of the bare proxy's throughput, by size and number of subscribers."""
+    """Return the throughput of the device as a share of the bare proxy's, by size of message and number of
+    subscribers.
+    """
     found = (
         _ratio(
             results.median(f"throughput.{size}", OURS, subscribers),
@@ -191,5 +195,5 @@ def _device(results: Results) -> list[float]:
 
 
 def _mean(shares: list[float]) -> float | None:
-    """The geometric mean of the inverses."""
+    """Return the geometric mean of the inverses."""
     return math.exp(-sum(map(math.log, shares)) / len(shares)) if shares else None

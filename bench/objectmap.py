@@ -1,8 +1,7 @@
-"""Runs zmsvcd, except that its zygote, before it forks its first task, writes down which object lies at which
-address.
+"""Run zmsvcd with a zygote that writes down the address of each object before it forks its first task.
 
-`python -m bench.objectmap FILE [COMMAND...] -m zmsvc.keeper ARGUMENTS`: COMMAND is left out, so that this can
-stand before one. The keeper then executes this module as its zygote.
+`python -m bench.objectmap FILE [COMMAND...] -m zmsvc.keeper ARGUMENTS`: COMMAND is ignored, so that these
+words can stand before the command line of a daemon. The keeper then executes this module as its zygote.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ from zmsvc.keeper.execution import execute
 from zmsvc.keeper.machine import Machine
 
 VARIABLE = "BENCH_OBJECTS"
-"""Tells the zygote where to write."""
+"""The variable with the path of the file that the zygote writes."""
 
 Region = tuple[int, int, str, str]
-"""Address, bytes, what is there, and of which type or function."""
+"""Address, bytes, kind of object, and its type or function."""
 
 _HAVE_GC, _PREHEADER = 1 << 14, 1 << 3 | 1 << 4
-"""Of tp_flags: an object has two words of the collector before it, and, since 3.12, two with pointers
-before these.
+"""Flags of a type (tp_flags): before the object lie two words of the garbage collector, and, since 3.12,
+before these two words with pointers.
 """
 _TABLE_AT: dict[type, int] = {dict: 32, list: 24}
-"""Where a dictionary and a list have the address of their table."""
+"""The offsets at which a dictionary and a list have the address of their table."""
 
 
 def write(path: str) -> None:
-    """Write down the objects of this process. A fork does it, so that nothing is allocated here."""
+    """Write down the objects of this process. A fork does it, so that nothing is allocated in this process."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -86,7 +85,7 @@ def _regions(each: Any) -> Iterator[Region]:
 
 
 def keep(path: str, arguments: list[str]) -> None:
-    """Be the keeper."""
+    """Run the keeper in this process."""
 
     def spawn_zygote(
         module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]
@@ -101,7 +100,7 @@ def keep(path: str, arguments: list[str]) -> None:
 
 
 def fork_tasks(path: str) -> None:
-    """Be the zygote."""
+    """Run the zygote in this process."""
     share = page_sharing.share
 
     def share_and_write() -> None:

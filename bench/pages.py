@@ -1,9 +1,8 @@
-"""Names what a task has written to: each page that it does not share any more with the zygote, by what lies
-there.
+"""Name the pages of a task that it does not share any more with the zygote, by their contents.
 
-`python -m bench.pages`, or `make bench-pages`, starts a context with a few connected tasks and compares the
-memory of one of them with that of the zygote, which writes down where its objects lie (bench.objectmap).
-Needs root, or the right to read the memory of both.
+`python -m bench.pages`, or `make bench-pages`, starts a context with a few connected tasks, and compares the
+memory of one of them with that of the zygote, which writes down the addresses of its objects
+(bench.objectmap). It needs root, or the right to read the memory of both processes.
 """
 
 from __future__ import annotations
@@ -28,24 +27,24 @@ from bench.objectmap import Region
 
 PAGE = 4096
 _PRESENT, _SWAPPED, _FILE_OR_SHARED, _EXCLUSIVE = 1 << 63, 1 << 62, 1 << 61, 1 << 56
-"""Of an entry in /proc/PID/pagemap: https://docs.kernel.org/admin-guide/mm/pagemap.html"""
+"""Bits of an entry in /proc/PID/pagemap: https://docs.kernel.org/admin-guide/mm/pagemap.html"""
 
 NEW, SAME = "new: not there in the zygote", "the same: written, and written back"
 
 
 @dataclass(slots=True)
 class Report:
-    """Name the contents of the pages that a task has for itself."""
+    """Names the contents of the pages that belong to a task alone."""
 
     pages: int = 0
     on: Counter[str] = field(default_factory=Counter)
-    """On how many pages something was written to."""
+    """Pages in which this was written to."""
     alone: Counter[str] = field(default_factory=Counter)
-    """And on how many of them nothing else was."""
+    """Pages in which nothing but this was written to."""
     names: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, written: set[tuple[str, str]]) -> None:
-        """Take one page, with what was written to there and whose it is."""
+        """Count one page, for each thing in it that was written to, with the owner of the thing."""
         self.pages += 1
         kinds = {kind for kind, _ in written}
         self.on.update(kinds)
@@ -55,7 +54,7 @@ class Report:
             self.names.setdefault(kind, Counter())[name] += 1
 
     def markdown(self, names: int) -> str:
-        """A table; below it the `names` most frequent of each line."""
+        """Return a table, and below it the `names` most frequent owners of each line."""
         lines = ["| what was written to | pages | nothing else there |", "|---|---|---|"]
         lines += [f"| {kind} | {count} | {self.alone[kind]} |" for kind, count in self.on.most_common()]
         for kind, _ in self.on.most_common():
@@ -65,21 +64,21 @@ class Report:
 
 
 class Map:
-    """The objects of the zygote by address."""
+    """The objects of the zygote, by address."""
 
     def __init__(self, regions: list[Region]) -> None:
         self._regions = regions
         self._starts = [region[0] for region in regions]
 
     def at(self, address: int) -> tuple[str, str] | None:
-        """Return the content of this place, and its owner."""
+        """Return the kind of object at this address, and its owner."""
         place = bisect.bisect_right(self._starts, address + 7) - 1
         start, size, kind, name = self._regions[place]
         return (kind, name) if place >= 0 and address < start + size else None
 
 
 def compare(zygote: int, task: int, objects: Map) -> Report:
-    """Look at each page of the task's own."""
+    """Compare each page that belongs to the task alone."""
     report = Report()
     with open(f"/proc/{zygote}/mem", "rb", 0) as theirs, open(f"/proc/{task}/mem", "rb", 0) as own:
         for address, mapping in _own_pages(task):
@@ -95,8 +94,8 @@ def compare(zygote: int, task: int, objects: Map) -> Report:
 
 
 def _own_pages(pid: int) -> Iterator[tuple[int, str]]:
-    """Addresses of pages that are in memory, of no file, and mapped by this process alone; with the
-    mapping's name.
+    """Yield the addresses of pages that are in memory, belong to no file, and are mapped by this process
+    alone, with the name of the mapping.
     """
     with open(f"/proc/{pid}/pagemap", "rb", 0) as pagemap:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():

@@ -1,5 +1,5 @@
-"""The contents of one run: cells, each of which opens one contender once and takes some figures. The short
-plan and the long one.
+"""The contents of a run: cells, each of which starts one contender and takes some figures. There is a short
+and a long plan.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from bench.results import Results
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """How much is measured."""
+    """The amount of measurements."""
 
     sizes: tuple[int, ...]
     rounds: int
     budget: float
-    """Seconds for everything."""
+    """Seconds for the whole run."""
     failures: float
     """Seconds that the samples of one kind of failure may take in one cell."""
     idle: float
     messages: int
-    """MiB that are sent through a device at a time."""
+    """MiB that a device forwards in one measurement."""
     suites_up_to: int
-    """The largest fleet of s6 and runit: their start is the start of their interpreters, as everybody's
-    but ours.
+    """The largest fleet of s6 and runit. Each of their tasks starts a Python interpreter, as with all
+    contenders but zmsvc and the floors.
     """
 
 
@@ -47,17 +47,17 @@ STATUSES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One thing to do in each round."""
+    """One part of each round."""
 
     name: str
     missing: Callable[[], str]
     run: Callable[[Results, Path], None]
-    """It is given an empty directory."""
+    """Takes the measurements, in an empty directory."""
 
 
 def cells(scale: Scale) -> list[Cell]:
-    # The largest first: what is left of the time after the first round is theirs, who have one sample a
-    # round.
+    # The largest fleets come first: they have one sample in each round, and get the time that is left after
+    # the first round.
     largest_first = sorted(scale.sizes, reverse=True)
     made = [
         _of(contender, size, scale)
@@ -87,7 +87,7 @@ def _suits(contender: Contender, size: int, scale: Scale) -> bool:
     largest = {"s6": scale.suites_up_to, "runit": scale.suites_up_to, "zmsvc (cgroups)": FEW_TASKS}.get(
         contender.name, max(scale.sizes)
     )
-    # With few tasks nothing is measured in which shared memory shows.
+    # With few tasks no figure is taken that depends on shared memory.
     least = FEW_TASKS + 1 if contender.name == OURS_UNSHARED else 0
     return least <= size <= largest
 
@@ -101,7 +101,7 @@ def _of(contender: Contender, size: int, scale: Scale) -> Cell:
 
 
 def fleet(contender: Contender, size: int, scale: Scale, results: Results, home: Path) -> None:
-    """Everything that is asked of a fleet of one size, in one life of it."""
+    """Start one fleet of this size, and take all its figures."""
     few = size == FEW_TASKS
     name = contender.name
     with contender.open(Fleet(size=size, pairs=PAIRS if few else 0), home) as session:

@@ -1,6 +1,4 @@
-"""Start time and memory against the number of tasks, as an SVG that is written by hand: two panels with
-logarithmic axes.
-"""
+"""Draw start time and memory against the number of tasks, as an SVG: two panels with logarithmic axes."""
 
 from __future__ import annotations
 
@@ -19,11 +17,11 @@ class Panel:
     title: str
     unit: str
     lines: dict[str, list[tuple[float, float]]]
-    """By contender the points (tasks, value)."""
+    """The points (tasks, value), by contender."""
 
 
 def svg(results: Results) -> str:
-    """The picture."""
+    """Return the picture."""
     names = [name for name in results.contenders() if len(_points(results, "start", name, 1)) > 1]
     panels = [
         Panel(
@@ -86,7 +84,7 @@ def _panel(panel: Panel, left: float) -> str:
 
 
 def _range(values: list[float]) -> tuple[int, int]:
-    """Whole powers of ten around the values."""
+    """Return the powers of ten around the values."""
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     return low, max(high, low + 1)
 

@@ -1,5 +1,5 @@
-"""The bare proxy: libzmq's own loop and nothing around it. `python -m bench.proxy FRONT BACK`; publishers
-connect to FRONT.
+"""The bare proxy: libzmq's own loop and nothing else. `python -m bench.proxy FRONT BACK`; publishers connect
+to FRONT.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 import zmq
 
 HWM = 100_000
-"""The same as the device's."""
+"""The same limit as in the device."""
 
 
 def main() -> None:
@@ -21,7 +21,8 @@ def main() -> None:
     xsub, xpub = context.socket(zmq.XSUB), context.socket(zmq.XPUB)
     for each in (xsub, xpub):
         each.set_hwm(HWM)
-    # There is always a subscriber, so that a publisher can tell when it is connected, as at zmsvc's device.
+    # There is always a subscriber, as at zmsvc's device, so that a publisher can find out when it is
+    # connected.
     xsub.setsockopt(zmq.BACKLOG, 1024)
     xpub.setsockopt(zmq.BACKLOG, 1024)
     xsub.bind(sys.argv[1])

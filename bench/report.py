@@ -1,6 +1,4 @@
-"""The results as Markdown, for people: ratios first, then the figure itself, with the number of samples
-behind it.
-"""
+"""Write the results as Markdown: ratios first, then the figure itself, with the number of samples."""
 
 from __future__ import annotations
 
@@ -15,8 +13,8 @@ from bench.results import Results
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A line of the table for each size in which the figure was taken; `share` is a percentile, without it
-    the median is meant.
+    """A line of the table, for each size of fleet with this figure. `share` is a percentile; without it the
+    line has the median.
     """
 
     figure: str
@@ -55,7 +53,7 @@ readiness; systemd is booted in a namespace. MB are 1,000,000 bytes."""
 
 
 def markdown(results: Results, machine: Mapping[str, str], seconds: float) -> str:
-    """The whole document."""
+    """Return the whole document."""
     parts = [
         "# Results of the benchmark",
         "Made by `make bench`; the same as data in [results.json](results.json).",
@@ -83,7 +81,7 @@ def markdown(results: Results, machine: Mapping[str, str], seconds: float) -> st
 
 
 def amount(value: float | None, unit: str) -> str:
-    """A figure with as many digits as mean something."""
+    """Return a figure with as many digits as are significant."""
     if value is None:
         return "-"
     if unit == "s":

@@ -1,4 +1,4 @@
-"""Results: samples by figure, contender and size, and figures that could not be measured, with the reason."""
+"""Results: samples by figure, contender and size; and figures that could not be measured, with the reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key = tuple[str, str, int]
 class Results:
     samples: dict[Key, list[float]] = field(default_factory=lambda: defaultdict(list))
     missing: dict[str, str] = field(default_factory=dict)
-    """Figures that were not measured, with the reason."""
+    """The reasons of figures that were not measured."""
 
     def add(self, figure: str, contender: str, size: int, values: float | Iterable[float]) -> None:
         self.samples[figure, contender, size].extend([values] if isinstance(values, int | float) else values)
@@ -31,7 +31,7 @@ class Results:
         return statistics.median(found) if found else None
 
     def percentile(self, figure: str, contender: str, size: int, share: float) -> float | None:
-        """The smallest sample that is not exceeded by `share` of them."""
+        """Return the smallest sample that this share of the samples does not exceed."""
         found = sorted(self.samples.get((figure, contender, size), ()))
         return found[max(0, math.ceil(share * len(found)) - 1)] if found else None
 
@@ -42,7 +42,7 @@ class Results:
         return sorted({size for name, _, size in self.samples if name == figure})
 
     def contenders(self) -> list[str]:
-        """In the order in which they were measured first."""
+        """Return the contenders in the order in which they were measured first."""
         return list(dict.fromkeys(name for _, name, _ in self.samples))
 
     def as_json(self) -> dict[str, Any]:

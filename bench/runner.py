@@ -1,4 +1,4 @@
-"""Runs the cells of a plan round by round, so that contenders alternate, within a budget of time."""
+"""Run the cells of a plan round by round, so that contenders alternate, within a limit of time."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MEMORY = "/dev/shm"
 
 
 def run(cells: Sequence[Cell], rounds: int, budget: float) -> Results:
-    """Every cell once in each round, as long as what it took last still fits; what cannot be measured is
-    left out, with its reason.
+    """Run every cell once in each round, as long as the time that it took last is still left. A cell that
+    cannot be measured is left out, with its reason.
     """
     results = Results()
     began = time.monotonic()
@@ -55,13 +55,13 @@ def _noted(cell: Cell, results: Results) -> bool:
 
 
 def _one(cell: Cell, results: Results) -> None:
-    # In memory, as /run is, where an installation has its sockets and PID files; systemd's machine lies in
-    # memory as a whole. And a short path: a Unix socket's may have 107 bytes.
+    # The directory is in memory, as /run is, where an installation has its sockets and PID files. The machine
+    # of systemd is in memory as a whole. The path is short, because that of a Unix socket may have 107 bytes.
     home = Path(tempfile.mkdtemp(prefix="zmb", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
     try:
         cell.run(results, home)
     except (OSError, RuntimeError, AssertionError, ValueError) as error:
-        # One contender that fails must not take the figures of the others along; the report says it.
+        # If one contender fails, the others are still measured, and the report has the reason.
         results.missing[cell.name] = f"it failed in at least one round: {error}"
         _say(f"{cell.name} failed: {error!r}")
     finally:
@@ -70,8 +70,8 @@ def _one(cell: Cell, results: Results) -> None:
 
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Break off what takes longer: a contender that hangs, or a first round on a slow machine, whose
-    length is not known yet.
+    """Interrupt a cell that takes longer: a contender hangs, or it is the first round on a slow machine,
+    whose duration is not known yet.
     """
 
     def late(_signal: int, _frame: FrameType | None) -> None:

@@ -1,9 +1,9 @@
-"""Measures what the guards against other users cost: the start of tasks, and failure to other task, with each
-guard and without it.
+"""Measure the cost of the guards against other users: the start of tasks, and the time from a failure until
+another task runs, with each guard and without it.
 
-`python -m bench.safety`, or `make bench-safety`. A guard that cannot be switched off is measured by itself,
-beside the time of a start. The pairs take turns, and the figures are medians; on a busy machine the
-difference between two runs of the same is larger than the limit.
+`python -m bench.safety`, or `make bench-safety`. A guard that cannot be disabled is measured separately, and
+compared with the time of a start. The two variants of a pair take turns, and the figures are medians. On a
+busy machine two runs of the same variant differ by more than the limit.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from zmsvc.host.kernel.sockdiag import SockDiag
 from zmsvc.host.systemd import notify
 
 LIMIT = 0.05
-"""The share of a start, or of failure to other task, that no guard may cost."""
+"""The share of a start, or of the time until another task runs, that no guard may cost."""
 LAUNCH = bytes(2000)
-"""A launch has about as many bytes."""
+"""The approximate number of bytes of a launch."""
 USER = "nobody"
 
 PLAIN = Zmsvc()
@@ -47,7 +47,7 @@ class Pair:
     with_it: Zmsvc
     without: Zmsvc
     counts: bool = True
-    """True if the limit applies to it: an option of the context file has its price."""
+    """False for an option of the context file, whose cost has no limit."""
 
 
 PAIRS_OF_GUARDS = (
@@ -79,8 +79,8 @@ PAIRS_OF_GUARDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A guard by itself. `starts` is how many tasks are started for each time it acts, 0: it does not act
-    at a start.
+    """A guard that is measured separately. `starts` is the number of tasks that are started for each time
+    that it acts; 0 means that it does not act at a start.
     """
 
     guard: str
@@ -129,7 +129,7 @@ def _place() -> Iterator[Callable[[], object]]:
 
 @contextmanager
 def _datagram() -> Iterator[Callable[[], object]]:
-    """A copy of what a task of another user says, as its thread makes one."""
+    """Copy a notification of another user's task, as the thread for this user does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     notify.peek_from_start(ours)
@@ -162,7 +162,7 @@ def parts(size: int) -> list[Part]:
 
 
 def measure(part: Part, times: int) -> float:
-    """Return the median of the seconds that it takes."""
+    """Return the median of the seconds that a call takes."""
     found: list[float] = []
     with part.make() as act:
         for _ in range(times):
@@ -173,7 +173,7 @@ def measure(part: Part, times: int) -> float:
 
 
 def cells(size: int, seconds: float) -> list[Cell]:
-    """Each contender of the pairs once."""
+    """Return each contender of the pairs once."""
     everybody = dict.fromkeys(each for pair in PAIRS_OF_GUARDS for each in (pair.with_it, pair.without))
 
     def cell(contender: Zmsvc) -> Cell:
@@ -189,7 +189,7 @@ def cells(size: int, seconds: float) -> list[Cell]:
 
 
 def report(results: Results, size: int, times: int) -> Iterator[str]:
-    """The tables, line by line."""
+    """Yield the lines of the tables."""
     yield f"| guard | start of {size + PAIRS}, without | with | cost | failure to other task, without | with | cost | at most {LIMIT:.0%} |"
     yield "|---|---|---|---|---|---|---|---|"
     for pair in PAIRS_OF_GUARDS:

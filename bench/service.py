@@ -1,10 +1,8 @@
-"""The service that contenders run which execute programs: `service.py NAME EAR`. It has imported pyzmq, says
-that it runs, and waits.
+"""The service that contenders run which execute programs: `service.py NAME EAR`. It has imported pyzmq,
+reports that it runs, and waits. s6 passes BENCH_READY_FD, at which the service reports that it is ready.
 
-BENCH_READY_FD is where s6 wants to be told that a service is ready.
-
-It makes no ZMQ context and connects to nothing, which zmsvc's tasks do: the difference is an advantage of the
-others.
+It makes no ZMQ context and connects to nothing, although zmsvc's tasks do: the difference is an advantage of
+the other contenders.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Messages through a device: a sender and its subscribers, each a process of its own, so that only what lies
-between them differs.
+"""Send messages through a device, and receive them. The sender and its subscribers are two processes, which
+are the same for each device that is compared.
 
-`traffic.py send ENDPOINT` takes orders on its standard input, `traffic.py hear ENDPOINT SUBSCRIBERS`
-likewise; both answer in JSON lines.
+`traffic.py send ENDPOINT` and `traffic.py hear ENDPOINT SUBSCRIBERS` take orders on their standard input, and
+answer in lines of JSON.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def send(endpoint: str) -> None:
 
 
 def _send(socket: zmq.Socket[bytes], count: int, size: int, pace: float) -> None:
-    """Messages of `size` bytes, `pace` seconds apart, each with the time at which it was sent."""
+    """Send messages of `size` bytes, `pace` seconds apart. Each has the time at which it was sent."""
     padding = b"x" * (size - len(TOPIC) - _STAMP)
     due = time.monotonic()
     for _ in range(count):
@@ -89,7 +89,7 @@ def hear(endpoint: str, subscribers: int) -> None:
 
 
 def _probed(poller: zmq.Poller, wanted: int) -> bool:
-    """Return True if every subscriber got a probe within a moment."""
+    """Return True if every subscriber has received a probe within a short time."""
     got: set[zmq.Socket[bytes]] = set()
     while len(got) < wanted:
         ready = poller.poll(500)
@@ -102,8 +102,8 @@ def _probed(poller: zmq.Poller, wanted: int) -> bool:
 
 
 def _heard(poller: zmq.Poller, wanted: int) -> dict[str, Any]:
-    """`last`: when the last of the messages came; `lost`: how many did not; `delays`: of a part of them,
-    in seconds.
+    """Return `last`, the time at which the last message came; `lost`, the number of messages that did not
+    come; and `delays` in seconds, of a part of them.
     """
     got, delays, last = 0, [], 0.0
     every = max(1, wanted // 5000)

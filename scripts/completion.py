@@ -257,7 +257,7 @@ def _fish_offer(what: str) -> str:
     if what.startswith("files "):
         of = f"suffix {what[7:]}" if what[7:] else "path (commandline -ct)"
         return f"-a '(__fish_complete_{of})'"
-    # fish runs what stands in parentheses without a dollar sign.
+    # fish executes words in parentheses, even without a dollar sign.
     return f"-a {_fish_quoted(what.replace('$(', '('))}" if what else ""
 
 

@@ -43,7 +43,7 @@ if [ -n "$tree" ]; then
     mount --bind "$output" "$root/build/output"
     mount --bind "$(dirname "$script")" "$root/build/scripts"
     cp /etc/resolv.conf "$root/etc/resolv.conf"
-    # No daemon that comes with a build dependency is to be started.
+    # No daemon that comes with a build dependency may start.
     printf '#!/bin/sh\nexit 101\n' > "$root/usr/sbin/policy-rc.d"
     chmod +x "$root/usr/sbin/policy-rc.d"
     export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8

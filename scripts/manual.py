@@ -91,7 +91,7 @@ def _prose(text: str) -> str:
 
 
 def _paragraph(text: str) -> str:
-    # Only words in another face keep their hyphens: the others may be hyphenated.
+    # Only words in another face keep their hyphens. A formatter may break the others there.
     words = re.sub(r"\*\*(.+?)\*\*|\*(.+?)\*|([^*]+)", _marked, " ".join(text.split()))
     lines = textwrap.wrap(words, WIDTH, break_long_words=False, break_on_hyphens=False)
     return "".join(f"\\&{line}\n" if line.startswith((".", "'")) else f"{line}\n" for line in lines)

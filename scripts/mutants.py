@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 CORE = Path("zmsvc/core")
 TESTS = Path("tests/core")
 ALSO = "tests/host/test_config.py"
-"""It tests what the core says about values of a context file."""
+"""Tests of what the core reports about values of a context file."""
 SLOW = ("test_engine_properties", "test_engine_crashes", "test_keeper_and_supervisor", "test_graph")
 """These run last: most changes are noticed without them."""
 CPU_S = 60
@@ -183,7 +183,8 @@ def _copy(to: Path) -> Path:
         ".git", ".venv*", "build", "dist", "bench", "__pycache__", ".*_cache", ".hypothesis"
     )
     shutil.copytree(ROOT, to, ignore=ignored, symlinks=True)
-    # By their contents, since a mutant may have the size and the second of the source before.
+    # Python checks the compiled modules by their contents, because a mutant may have the size and the time of
+    # the original.
     subprocess.run(
         [sys.executable, "-m", "compileall", "-q", "--invalidation-mode=checked-hash", to / "zmsvc"],
         check=True,

@@ -163,7 +163,7 @@ class Tree:
             )
 
     def run(self, command: Sequence[str]) -> int:
-        """Run a command with this checkout as its working directory; the exit status."""
+        """Run a command with this checkout as its working directory. Return the exit status."""
         # The mounts exist only in the namespace of the run, so one empty directory is enough for all runs.
         work = self.cache / "work"
         work.mkdir(exist_ok=True)
@@ -181,9 +181,7 @@ class Tree:
 
 
 def debootstrap_scripts(suite: str, cache: Path) -> Path:
-    """Make a private copy of debootstrap's files, in which a suite that is newer than debootstrap is known
-    as well.
-    """
+    """Make a private copy of debootstrap's files, with an entry for a suite that it does not know."""
     if not shutil.which("debootstrap"):
         raise SuiteError("debootstrap is not installed: apt-get install debootstrap")
     copy = cache / f"{suite}.debootstrap"
@@ -256,8 +254,8 @@ def environment() -> dict[str, str]:
 def run_isolated(
     command: Sequence[str], *, environment: dict[str, str] | None = None, output: int | None = None
 ) -> int:
-    """Run a command with mounts and processes of its own, which end with it, and with this process; the
-    exit status.
+    """Run a command with mounts and processes of its own, which end with the command, and with this process.
+    Return the exit status.
     """
     # setpriv: when this process is killed, so is unshare, and with it the first process of the namespace.
     killed = ("setpriv", "--pdeathsig", "KILL")

@@ -1,5 +1,5 @@
-"""Everybody who is measured, a module each. Each can open a fleet of tasks; nothing here measures.
+"""The programs that the benchmark measures, a module each. A contender can start a fleet of tasks;
+`bench.figures` measures it.
 
-Nothing is imported here: some of the modules run as processes as well, which are measured and must hold no
-more than they need.
+This module imports nothing: some contenders run as processes of their own, whose memory is measured.
 """

@@ -1,5 +1,5 @@
-"""Circus: checks ten times a second instead of every five, no warm-up, no statistics; a subscriber to its
-events starts heirs.
+"""Circus: it checks its processes ten times a second instead of every five seconds, and has no warm-up delay
+and no statistics. A subscriber to its events starts heirs.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Circus:
                 )
             (home / "circus.ini").write_text("\n".join(parts))
             listener = [sys.executable, "-m", "bench.contenders.circus", str(home)]
-            # It has stopped its tasks; its own orderly end takes many seconds, which are not measured.
+            # By now Circus has stopped its tasks. Its own orderly end takes many seconds, which the benchmark
+            # does not measure.
             with (
                 running(
                     [program("circusd"), str(home / "circus.ini")], home / "log", by=signal.SIGKILL
@@ -82,10 +83,10 @@ class CircusSession(DaemonSession):
         self._client: Any = None
 
     def call(self, command: str, **properties: Any) -> dict[str, Any]:
-        """One command and its answer; it says no while it is busy with another one, and then is asked
-        again.
+        """Send one command and return the answer. While Circus executes another command, it refuses this one,
+        which is then sent again.
         """
-        # Only where Circus is installed.
+        # Circus may not be installed.
         from circus.client import CircusClient
 
         if self._client is None:
@@ -104,7 +105,8 @@ class CircusSession(DaemonSession):
             self._client.stop()
 
     def order_start(self) -> None:
-        # One by one: a start of many passes over those which the start of the daemon has passed over.
+        # Start the tasks one by one: a start by a pattern leaves out those that the start of the daemon has
+        # left out.
         self.in_background(self._start_each)
 
     def _start_each(self) -> None:
@@ -124,12 +126,14 @@ class CircusSession(DaemonSession):
 
 
 def listen(home: Path) -> None:
-    """Start the heir when the victim's `reap` event comes, as a plugin would, with less in between."""
+    """Start the heir when Circus publishes the `reap` event of the victim. A plugin would do the same, with
+    more layers between.
+    """
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     events = context.socket(zmq.SUB)
     events.subscribe(b"watcher.victim-")
     events.connect(f"ipc://{home}/events")
-    # An order to a busy Circus is refused, so this asks again.
+    # Circus refuses an order while it is busy, and `call` then repeats it.
     session = CircusSession(Fleet(), None, home, 0)  # type: ignore[arg-type]
     while True:
         topic = events.recv_multipart()[0].decode()

@@ -1,4 +1,4 @@
-"""The base class for the sessions of contenders with one daemon. The orders themselves are each contender's own."""
+"""The base class for sessions of contenders that have one daemon. Each contender defines its orders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from bench.fleet import Fleet
 
 
 class DaemonSession:
-    """A session with one daemon. A thread gives the order to start, which may return late."""
+    """A session with one daemon. A thread gives the order to start, because the order may return only when
+    all tasks run.
+    """
 
     tells = False
     role = "daemon"

@@ -1,8 +1,6 @@
-"""The floor: a warm Python that forks and waits, with no state, no bus of its own and no promise. It is the
-lower bound of every service manager that starts processes.
-
-`connected` adds to each fork what every task on a bus needs: a ZMQ context, and a socket that is connected to
-a bare proxy.
+"""The floor: a Python process that has imported everything, forks and waits. It has no state, no bus and no
+guarantees, so it is the lower bound for every service manager that starts processes. `connected` adds what
+every task on a bus needs: a ZMQ context, and a socket that is connected to a bare proxy.
 """
 
 from __future__ import annotations
@@ -57,7 +55,7 @@ class Floor:
 
 
 class FloorSession:
-    """Orders are single letters on a socket."""
+    """Each order is one letter on a socket."""
 
     tells = False
 
@@ -93,12 +91,13 @@ class FloorSession:
 
 
 class Parent:
-    """Forks, waits, and forks again what was killed."""
+    """Forks the tasks, waits for their ends, and forks each killed task again."""
 
     def __init__(self, ear: str, bus: str, fleet: Fleet) -> None:
         self._ear, self._bus, self._fleet = ear, bus, fleet
         self._names: dict[int, str] = {}
-        # A victim's end starts its heir; the end of the heir brings the victim back for the next round.
+        # The end of a victim starts its heir. The end of the heir starts the victim again, for the next
+        # round.
         pairs = list(zip(fleet.victims, fleet.heirs, strict=True))
         self._next = (
             {name: name for name in fleet.workers} | dict(pairs) | {heir: victim for victim, heir in pairs}

@@ -1,5 +1,5 @@
-"""s6 and runit: a directory of services, a small supervisor process for each; a victim's `finish` script
-starts its heir.
+"""s6 and runit: both have a directory of services, and a small supervisor process for each. The `finish`
+script of a victim starts its heir.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from bench.fleet import SERVICE, Command, Fleet, running
 
 
 class Suite:
-    """One of the two. The order to start is the start of the process that scans the directory."""
+    """s6 or runit. The order to start is the start of the process that scans the directory."""
 
     name = ""
     scan: tuple[str, ...] = ()
     finish = ""
-    """The script of a victim; $HEIR is its heir's directory."""
+    """The `finish` script of a victim; $HEIR is the directory of its heir."""
     again = ""
     """The command that starts the service in $0."""
     look = ""
@@ -83,14 +83,14 @@ class SuiteSession:
     def started(self) -> None: ...
 
     def order_stop(self) -> None:
-        # Both understand it as: end all services, then yourself.
+        # For both, this signal means: end all services, and then end.
         os.kill(self._pid, signal.SIGTERM if self._suite.name == "s6" else signal.SIGHUP)
 
     def stopped(self) -> None: ...
 
     def end(self) -> None:
-        """Supervisor processes go on without their parent, and one of runit's hangs where its `finish` writes
-        to it while it ends: nothing that works in our directories may be left.
+        """End the suite, and kill every process that works in its directories. The supervisor processes go on
+        without their parent. One of runit hangs if its `finish` script writes to it while it ends.
         """
         with contextlib.suppress(ProcessLookupError):
             self.order_stop()
@@ -116,11 +116,11 @@ class SuiteSession:
 
 
 class S6(Suite):
-    """With readiness: without it a service is held back for a second."""
+    """s6, with notifications of readiness: without them s6 delays each service by a second."""
 
     name = "s6"
     scan = ("s6-svscan", "-c", "4000")
-    # 125: do not start it again.
+    # With exit status 125 s6 does not start the service again.
     finish = "s6-svc -o $HEIR; exit 125"
     again = 'exec s6-svc -u "$0"'
     look = 'for each in "$0"/*; do s6-svstat "$each"; done'

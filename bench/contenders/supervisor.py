@@ -1,5 +1,5 @@
-"""Supervisor: no waiting for `startsecs`, no log files, orders by XML-RPC; an event listener starts heirs,
-as its manual has it.
+"""Supervisor: `startsecs` is 0, there are no log files, and orders go by XML-RPC. An event listener starts
+heirs, as its manual recommends.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Supervisor:
                 )
             parts.append(f"[group:entry]\nprograms={','.join(fleet.entry)}\n")
             (home / "conf").write_text("\n".join(parts))
-            # It has stopped its tasks; its own orderly end takes many seconds, which are not measured.
+            # By now Supervisor has stopped its tasks. Its own orderly end takes many seconds, which the
+            # benchmark does not measure.
             with running(
                 [program("supervisord"), "-c", str(home / "conf")], home / "log", by=signal.SIGKILL
             ) as process:
@@ -77,7 +78,7 @@ class Supervisor:
 
 
 def proxy(home: Path) -> Any:
-    # Only where Supervisor is installed.
+    # Supervisor may not be installed.
     from xmlrpc.client import ServerProxy
 
     from supervisor.xmlrpc import SupervisorTransport
@@ -99,16 +100,17 @@ class SupervisorSession(DaemonSession):
                 assert proxy(self._home).getState()["statename"] == "RUNNING"
                 return
             except OSError:
-                time.sleep(0.02)  # nothing is measured yet
+                time.sleep(0.02)  # No measurement runs yet.
         raise RuntimeError("cannot measure Supervisor: it does not answer")
 
     def _call(self, verb: str) -> None:
-        # Where the tasks did not come up the daemon is killed over the order.
+        # If the tasks did not come up, the daemon is killed while the order waits for its answer.
         with contextlib.suppress(OSError, http.client.HTTPException):
             getattr(proxy(self._home), verb)("entry", False)
 
     def order_start(self) -> None:
-        # The call returns when all have been started, which is too late to listen.
+        # The call returns when all tasks have been started. The reports of the tasks must be received before
+        # that.
         self.in_background(lambda: self._call("startProcessGroup"))
 
     def order_stop(self) -> None:
@@ -125,7 +127,7 @@ class SupervisorSession(DaemonSession):
 
 
 def listen(home: Path) -> None:
-    """The event listener: the end of a victim starts its heir."""
+    """Run the event listener of Supervisor: start the heir when a victim ends."""
     while True:
         print("READY", flush=True)
         header = dict(word.split(":") for word in sys.stdin.readline().split())

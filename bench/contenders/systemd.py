@@ -1,4 +1,4 @@
-"""systemd: this machine's own, booted in namespaces as for the boot tests. Each task is a unit."""
+"""systemd: that of this machine, which is booted in namespaces as for the boot tests. Each task is a unit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PYTHON = "/opt/bench/bin/" + Path(sys.executable).name
 _INSTALL = (
     "mkdir /opt/bench && cd /mnt && cp -a --parents bin pyvenv.cfg lib/python*/site-packages/*zmq* /opt/bench"
 )
-"""The virtual environment may lie where the machine has a /tmp of its own."""
+"""The booted machine has a /tmp of its own, in which the virtual environment of this Python may lie."""
 _UNIT = """[Unit]
 StartLimitIntervalSec=0
 {more}

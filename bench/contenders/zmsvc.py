@@ -1,4 +1,4 @@
-"""zmsvc: the real daemon, started by hand, and its control socket. Its tasks are connected to the bus
+"""zmsvc: the real daemon, which is started by hand, and its control socket. Its tasks connect to the bus
 before they are ready.
 """
 
@@ -48,16 +48,14 @@ class ServiceWork(TaskService):
 """
 
 EAGER = "<restart_delay>0</restart_delay><restart_max_delay>0</restart_max_delay>"
-"""Every contender is asked to restart at once."""
+"""All contenders restart tasks without a delay."""
 
 
 class Zmsvc:
-    """With `cgroups` it is given a control group, as systemd would (Delegate=yes); `without` names shortcuts
-    for ZMSVC_DISABLE.
-
-    `wrapper` is a command that runs the daemon, by executing the rest of its arguments. With `tcp` the bus is
-    at loopback ports; `service` is XML in the `<service>` of each task. A contender that has either has a
-    `label`.
+    """With `cgroups` the daemon gets a control group, as it does from systemd (Delegate=yes). `without` names
+    shortcuts for ZMSVC_DISABLE. `wrapper` is a command that runs the daemon, by executing the rest of its
+    arguments. With `tcp` the bus is at loopback ports. `service` is XML in the `<service>` of each task. A
+    contender with `tcp` or `service` has a `label`.
     """
 
     def __init__(
@@ -95,7 +93,7 @@ class Zmsvc:
             _configure(context, fleet, ear, EAGER + self._service)
             try:
                 with group:
-                    # As `--detach` has it: the log goes to the file alone.
+                    # The log goes to the file alone, as with `--detach`.
                     context.start(
                         "--no-autostart",
                         ZMSVC_LOG=str(home / "context.log"),
@@ -117,7 +115,7 @@ def _configure(context: Context, fleet: Fleet, ear: Ear, service: str) -> None:
 
 
 class ZmsvcSession:
-    """Orders over the control socket: the answer comes when all tasks are ready, or gone."""
+    """Orders go over the control socket. The answer comes when all tasks are ready, or have ended."""
 
     tells = True
 
@@ -149,7 +147,7 @@ class ZmsvcSession:
         return {"zygote": [self.context.zygote()]} | {role: [status[name]] for role, name in own.items()}
 
     def revive(self, victim: str, heir: str) -> None:
-        # It is not stopped by an order: what an operator has stopped is started by no rule.
+        # This does not stop the task by an order, because no rule starts a task that an operator has stopped.
         end(self.ear.pids[heir])
         self.ask(verb="start", transaction=TRANSACTION, tasks=[victim])
         self.ear.hear([victim])
@@ -166,7 +164,7 @@ class ZmsvcSession:
         self._pending = sock
 
     def answered(self) -> dict[str, Any]:
-        """The answer to the last order."""
+        """Return the answer to the last order."""
         assert self._pending is not None
         with self._pending as sock, sock.makefile("rb") as answers:
             line = answers.readline()
@@ -188,7 +186,7 @@ def _cgroup_base() -> Path | None:
 
 @contextlib.contextmanager
 def _control_group(wanted: bool) -> Iterator[contextlib.AbstractContextManager[None]]:
-    """A control group that is handed over; who starts processes inside what is yielded starts them in it."""
+    """Yield a delegated control group: processes that the block starts begin in it."""
     base = _cgroup_base() if wanted else None
     if base is None:
         yield contextlib.nullcontext()

@@ -1,3 +1,1 @@
-"""Everything that is measured, a module each. A figure is taken from an open session and gives plain
-numbers by name.
-"""
+"""The measurements, a module each. Each takes an open session, and returns numbers by name."""

@@ -1,5 +1,5 @@
-"""The supervisor is killed with SIGKILL: the time until the next one knows every task and answers. Only zmsvc
-has this figure.
+"""Adoption: the supervisor is killed with SIGKILL, and the time is taken until the next one knows every task
+and answers. Only zmsvc has this figure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bench.contenders.zmsvc import ZmsvcSession
 
 
 def measure(session: ZmsvcSession) -> dict[str, float]:
-    """`adoption`: seconds. The question is asked at once and waits on the listening socket, which the
+    """Return `adoption` in seconds. The request is sent at once and waits on the listening socket, which the
     keeper holds.
     """
     before = {name: session.ear.pids[name] for name in session.fleet.entry}
@@ -33,8 +33,8 @@ def measure(session: ZmsvcSession) -> dict[str, float]:
 
 
 def ask_next(session: ZmsvcSession, old: int) -> dict[str, Any]:
-    """The status that the next supervisor gives; the one that was killed may have taken our connection
-    with it.
+    """Return the status that the next supervisor reports. The connection may have ended with the killed
+    supervisor.
     """
     while True:
         try:

@@ -10,7 +10,7 @@ from bench.contenders.zmsvc import ZmsvcSession
 
 
 def measure(session: ZmsvcSession) -> dict[str, float]:
-    """`bus.messages`, `bus.bytes`, and `bus.largest`, the bytes of the largest message."""
+    """Return `bus.messages`, `bus.bytes`, and `bus.largest`, the bytes of the largest message."""
     subscriber = Subscriber(session.context.subscribe_endpoint, session.context.publish_endpoint)
     socket = subscriber._socket
     sizes: list[int] = []
@@ -18,7 +18,7 @@ def measure(session: ZmsvcSession) -> dict[str, float]:
         session.order_start()
         session.ear.hear(session.fleet.entry)
         session.started()
-        # Messages sent before the answer have arrived long before this silence ends.
+        # After this time without a message, all that were sent before the answer have arrived.
         while socket.poll(500):
             sizes.append(len(socket.recv()))
     finally:

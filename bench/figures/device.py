@@ -1,8 +1,7 @@
-"""The device beside the bare proxy: messages a second, and how long one takes. Both run at the same time and
-are used in turn.
+"""Compare the device with the bare proxy: messages a second, and the delay of one message.
 
-All the while the supervisor is kept busy with questions, so what is compared is what a context has when its
-supervisor works. The bare proxy has the same work beside it.
+Both run at the same time and are used in turn. Meanwhile another process keeps the supervisor busy with
+requests, as in a context whose supervisor works. The bare proxy runs under the same load.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ LATENCIES = 400
 REPEATS = 3
 """The load of the machine changes from moment to moment, so the two take turns."""
 RATE = 100e6
-"""Bytes a second at most while single messages are timed, which must not queue."""
+"""The limit of bytes a second while the delay of single messages is measured, so that they do not queue."""
 TASKS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forwarder:
-    """One of the two: where to publish, where to subscribe, and its process."""
+    """The device or the bare proxy: the endpoints at which to publish and to subscribe, and its process."""
 
     name: str
     publish_endpoint: str
@@ -53,7 +52,8 @@ def run(ours: Zmsvc, mebibytes: int, results: Results, home: Path) -> None:
         session.ear.hear(session.fleet.entry)
         session.started()
         publish_endpoint, subscribe_endpoint = f"ipc://{home}/front", f"ipc://{home}/back"
-        # In a session of its own, as the device is: a kernel may share its processors out among sessions.
+        # The proxy gets a session of its own, as the device has: a kernel may distribute its processors by
+        # session.
         proxy = stack.enter_context(
             running(
                 [sys.executable, "-m", "bench.proxy", publish_endpoint, subscribe_endpoint],
@@ -118,7 +118,9 @@ class Line:
                 return
 
     def transfer(self, count: int, size: int, pace: float) -> dict[str, Any]:
-        """Send, and wait until all is heard; `took` is in seconds, from the order to the last message."""
+        """Send the messages, and wait until all have been received. `took` is in seconds, from the order to
+        the last message.
+        """
         self._order(self._hearer, do="hear", count=count)
         begin = time.monotonic()
         self._order(self._sender, do="send", count=count, size=size, pace=pace)
@@ -156,7 +158,7 @@ def _line(each: Forwarder, subscribers: int, home: Path) -> Iterator[Line]:
 
 @contextlib.contextmanager
 def _busy(session: ZmsvcSession) -> Iterator[None]:
-    """Ask the supervisor for the status of all tasks again and again."""
+    """Request the status of all tasks from the supervisor again and again."""
     over = threading.Event()
 
     def ask() -> None:

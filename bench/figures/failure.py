@@ -1,5 +1,5 @@
-"""A task is killed with SIGKILL: how long until it runs again, or until the task runs that is to run
-instead.
+"""Failures: a task is killed with SIGKILL, and the time is taken until it runs again, or until another task
+runs in its place.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from bench.fleet import Session
 
 
 def restart(session: Session, seconds: float, most: int) -> list[float]:
-    """Each worker in turn, so that none is restarted twice within a moment: that is what every contender's
-    brakes are for.
+    """Kill each worker in turn, so that none fails twice within a short time: every contender delays the
+    restarts of such a task.
     """
     if not session.fleet.workers:
         return []
@@ -30,7 +30,7 @@ def restart(session: Session, seconds: float, most: int) -> list[float]:
 
 
 def chain(session: Session, seconds: float, most: int) -> list[float]:
-    """Each pair in turn; what comes between two of them is not measured."""
+    """Kill the victim of each pair in turn. The time between two pairs is not measured."""
     until = time.monotonic() + seconds
     found: list[float] = []
     pairs = list(zip(session.fleet.victims, session.fleet.heirs, strict=True))
@@ -43,8 +43,8 @@ def chain(session: Session, seconds: float, most: int) -> list[float]:
 
 
 def order(session: ZmsvcSession, seconds: float, most: int) -> list[float]:
-    """As `chain`, but until the supervisor has said on the bus that it starts the heir: the decision,
-    without the start itself.
+    """Measure as `chain` does, but until the supervisor has published on the bus that it starts the heir:
+    this is the decision, without the start itself.
     """
     subscriber = Subscriber(
         session.context.subscribe_endpoint, session.context.publish_endpoint, b"process @@@ "

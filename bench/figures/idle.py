@@ -1,4 +1,4 @@
-"""The cost of doing nothing: CPU time and wake-ups of the contender's own processes and of its tasks, as the
+"""The cost of an idle fleet: CPU time and wake-ups of the contender's own processes and of its tasks, as the
 kernel counts them.
 """
 
@@ -15,7 +15,7 @@ from bench.fleet import Session
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Used:
-    """By all threads of some processes since they were started."""
+    """The counts for all threads of some processes, since their start."""
 
     seconds: float
     wakeups: int
@@ -31,7 +31,7 @@ def used(pids: Collection[int]) -> Used:
             try:
                 spent, status = (thread / "schedstat").read_text(), (thread / "status").read_text()
             except (FileNotFoundError, ProcessLookupError):
-                continue  # The supervisor has a thread for each client, and this one's client has gone.
+                continue  # The supervisor has a thread for each client, and the client of this thread has disconnected.
             nanoseconds += int(spent.split()[0])
             found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.MULTILINE)
             wakeups += int(found[1]) if found else 0
@@ -39,8 +39,8 @@ def used(pids: Collection[int]) -> Used:
 
 
 def measure(session: Session, seconds: float) -> dict[str, float]:
-    """`idle.cpu`: the part of one core that the contender itself uses; `idle.wakeups` a second;
-    `idle.tasks` those of all its tasks.
+    """Return `idle.cpu`, the part of one core that the contender itself uses; `idle.wakeups` a second;
+    `idle.tasks`, the wake-ups a second of all its tasks.
     """
     managers = [pid for pids in session.managers().values() for pid in pids]
     tasks = [session.ear.pids[name] for name in session.fleet.entry]

@@ -1,5 +1,5 @@
-"""Memory of processes: their own and their share of shared pages (PSS of /proc/PID/smaps_rollup), in bytes;
-and page faults.
+"""Memory of processes in bytes: their own pages and their share of shared pages (PSS in
+/proc/PID/smaps_rollup); and page faults.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ def pss(pid: int) -> int:
 
 
 def faults(pid: int) -> int:
-    """Return the page faults of this process since its fork: most of them copied a page, or made a new
+    """Return the page faults of this process since its fork. Most of them have copied a page, or made a new
     one.
     """
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
 def measure(session: Session) -> dict[str, float]:
-    """`memory`: of one task, the mean of all; `memory.ROLE` of the contender's processes; `memory.own` of all
-    of these.
-
-    `faults`: page faults of the start of a task, the median of all.
+    """Return `memory` of one task, the mean of all; `memory.ROLE` of the contender's processes, and
+    `memory.own` of all of these; `faults`, the page faults of the start of a task, the median of all.
     """
     managers = session.managers()
     pids = [session.ear.pids[name] for name in session.fleet.entry]

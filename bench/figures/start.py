@@ -1,5 +1,5 @@
-"""From the order to the moment in which every task runs, by its own word, and the contender knows it,
-where it can know.
+"""The start of a fleet: the time from the order until every task has reported that it runs, and until the
+contender knows it, if it can know it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from bench.fleet import Session
 
 
 def measure(session: Session) -> dict[str, float]:
-    """`start`: seconds."""
+    """Return `start` in seconds."""
     begin = time.monotonic()
     session.order_start()
     heard = session.ear.hear(session.fleet.entry)
     session.started()
     known = time.monotonic()
     last = max(report.at for report in heard.values())
-    # A contender that cannot tell that all are ready is measured by the last task alone: the time in which we noticed is
-    # not theirs.
+    # For a contender that cannot report that all tasks are ready, the report of the last task counts, and not
+    # the time at which this process has read it.
     return {"start": (known if session.tells else last) - begin}

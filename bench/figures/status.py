@@ -10,12 +10,12 @@ from bench.fleet import Session
 
 
 def measure(session: Session, times: int) -> list[float]:
-    """Seconds."""
+    """Return the seconds of each call."""
     command = session.status()
     found = []
     for _ in range(times):
         begin = time.monotonic()
-        # Some give the state of the worst service as their exit status.
+        # Some contenders use the exit status for the state of the worst service.
         command.run(check=False)
         found.append(time.monotonic() - begin)
     return found

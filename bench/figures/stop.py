@@ -1,5 +1,5 @@
-"""From the order to stop everything until the last task's process is gone, and the contender says so,
-where it does.
+"""The stop of a fleet: the time from the order until the process of the last task has ended, and until the
+contender reports it, if it can report it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from bench.fleet import Session
 
 
 def measure(session: Session) -> dict[str, float]:
-    """`stop`: seconds."""
+    """Return `stop` in seconds."""
     with ends_of([session.ear.pids[name] for name in session.fleet.entry]) as ends:
         begin = time.monotonic()
         session.order_stop()

@@ -115,7 +115,7 @@ class Machine:
         if self._groups.exists():
             (self._groups / "cgroup.kill").write_text("1")
         if hasattr(self, "_process"):
-            self._process.wait(10)
+            self._process.wait(60)
         _remove_groups(self._groups)
         if hasattr(self, "_lock"):
             os.close(self._lock)

@@ -49,7 +49,7 @@ def on_message(self: object, message: Message[Reading]) -> None:
 
 
 def untyped(self: object, message: Message[Any]) -> None:
-    """Show that there is none."""
+    """Declare no type of the messages."""
 
 
 convert = conversion(on_message)

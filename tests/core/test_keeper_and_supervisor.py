@@ -209,7 +209,7 @@ def play(house: FakeContext, *, protocols: tuple[int, ...]) -> None:
     for _ in range(40):
         disturb(house)
         house.run_for(kernel.random.choice([0.0, 0.0, 0.01, 0.2, 1.0]))
-    # From here on nothing fails, and everything has to come to rest.
+    # From here on the test injects no fault, so everything has to come to rest.
     kernel.faults = kernel.crashes = 0.0
     house.run_for(200.0)
 

@@ -144,8 +144,8 @@ def ask(client: socket.socket, **request: object) -> dict[str, object]:
 
 
 def test_a_supervisor_without_descriptors_hears_large_updates(few: Context) -> None:
-    """An update of 200 kB comes as a descriptor. The supervisor has one in reserve for that, and reserves it
-    again for the next.
+    """An update of 200 kB comes as a descriptor. The supervisor holds one descriptor in reserve for it, and
+    reserves one again for the next update.
     """
     status = few.status()
     ear = Ear(few.subscribe_endpoint, few.publish_endpoint, b"control @@@ ")

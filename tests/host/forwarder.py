@@ -1,5 +1,5 @@
-"""A real device for tests. As the keeper does, the test has its listening sockets and reads its
-notifications.
+"""A real device for tests. The test takes the place of the keeper: it holds the listening sockets of the
+device, and reads its notifications.
 """
 
 from __future__ import annotations

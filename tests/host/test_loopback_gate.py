@@ -1,5 +1,5 @@
-"""The gate of a device without keys: which users may connect over loopback, that no message of others comes
-through, and the reason that those get.
+"""The gate of a device without keys: which users may connect over loopback. No message of another user
+passes, and that user is told the reason.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class OldClient:
         self._subscriber.connect(sub)
         self._publisher.connect(pub)
         self.info: dict[str, Any] = {}
-        """Return our transaction in the last `context_info`."""
+        """Our transaction, as the last `context_info` has it."""
         # 1.0 slept here until its sockets were connected.
         while not (self._publisher.poll(PATIENCE * 1000) and b"state" in self._publisher.recv()[1:]):
             pass

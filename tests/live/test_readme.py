@@ -126,7 +126,7 @@ def test_the_five_minutes_run_as_they_stand(person: Person) -> None:
     assert "MYRUN/ts_100" in told["start"] + told["logs"]
     assert "by=operator" in told["events"]
     assert person.type("zmsvcctl list").count("running") == 0
-    # Done twice, the tutorial has one run again.
+    # A second pass through the tutorial has one run, as the first one had.
     start = next(iter(said))
     assert "resumes" not in person.type(f"{start} 2>&1")
     assert " in 1 transaction\n" in person.type("zmsvcctl status")

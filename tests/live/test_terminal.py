@@ -15,7 +15,7 @@ import pytest
 import zmq
 from context import Context
 from others import others
-from waiting import wait_for, wait_for_line
+from waiting import PATIENCE, wait_for, wait_for_line
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 EVIL = "\x1b]0;evil\x07\x1b[2J\x9b31m\u202egnp.exe"
@@ -242,6 +242,6 @@ def test_a_foreground_daemon_writes_no_control_characters(context: Context) -> N
                 seen += os.read(ours, 65536)
         finally:
             daemon.terminate()
-            daemon.wait(15)
+            daemon.wait(PATIENCE)
     # The terminal itself adds the carriage returns.
     assert harmless(seen.decode().replace("\r\n", "\n")), ascii(seen)

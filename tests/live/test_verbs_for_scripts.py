@@ -78,10 +78,7 @@ def waits(context: Context, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def has_socket(pid: int) -> bool:
-    try:
-        return any(os.readlink(each).startswith("socket:") for each in Path(f"/proc/{pid}/fd").iterdir())
-    except FileNotFoundError:
-        return False  # The process has closed a file meanwhile.
+    return any(os.readlink(each).startswith("socket:") for each in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def test_wait_is_answered_when_the_task_is_in_the_state_and_not_before(context: Context) -> None:

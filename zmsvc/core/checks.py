@@ -164,7 +164,8 @@ def _rings(before: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
             for task in free:
                 del left[task]
             continue
-        # Each task that is left has one that is left before it, so the way back comes to a ring.
+        # Each task that is left has another one before it that is left, so the way from a task to those
+        # before it leads to a ring.
         path = [next(iter(left))]
         while path.count(path[-1]) == 1:
             path.append(next(name for name in before[path[-1]] if name in left))
@@ -426,7 +427,7 @@ def _setting_warnings(task: TaskService) -> Iterator[str]:
 
 
 def _memory_warnings(task: TaskService) -> Iterator[str]:
-    """Yield the limits of memory that another one makes useless."""
+    """Yield warnings about limits of memory that have no effect because of another limit."""
     if _reaches(task.memory_high, task.memory_max):
         yield "its <memory_high> is not below its <memory_max>: it has no effect"
     if _reaches(task.memory_restart, task.memory_max):

@@ -234,7 +234,7 @@ class Draft:
             self.emit(ev.HoldSockets(sockets=needed))
 
     def _rest_of_listeners(self) -> bool:
-        """Return True if a task with sockets has come to rest in this step, or has left it."""
+        """Return True if a task with sockets has come to rest in this step, or is at rest no longer."""
         for key in self._touched:
             service = self.service(key)
             if service is not None and service.listen:

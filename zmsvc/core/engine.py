@@ -41,7 +41,7 @@ def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...
 
 
 def _settle(draft: Draft) -> None:
-    """Let the consequences of the fact have theirs, until nothing more follows."""
+    """Decide what follows from the consequences of the fact, until nothing more follows."""
     while draft.failed or draft.unsettled:
         # Failures first: a failure action may stop tasks that another stop has to wait for.
         failures.settle(draft)

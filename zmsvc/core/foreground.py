@@ -16,8 +16,8 @@ _NEVER = r"(?!)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A program that can put itself into the background. `on` and `off` are searched in its arguments, joined
-    with a blank before each.
+    """A program that can put itself into the background. zmsvc searches `on` and `off` in the text of its
+    arguments, in which a blank is before each argument.
     """
 
     name: str

@@ -26,7 +26,9 @@ class ListenSocket:
     one.
     """
     name: str = ""
-    """As FileDescriptorName= of systemd. Empty for the ID of the task in the file."""
+    """The name by which the task finds the socket, as FileDescriptorName= of systemd. Empty: the ID of the
+    task in the file.
+    """
     mode: int = 0o660
     """The permissions of a Unix socket: those who may write may connect."""
     user: str | None = None

@@ -19,7 +19,8 @@ def settle(draft: Draft) -> None:
     if not (draft.context.successors or draft.before.context.successors):
         draft.unsettled.clear()
     while draft.unsettled or draft.wants_required:
-        # These first: otherwise a task would not be started, because what it requires is not started yet.
+        # Start the required tasks first: a task is not started as long as one that it requires is not on its
+        # way.
         while draft.wants_required:
             _start_required(draft, draft.wants_required.pop())
         changed, draft.unsettled = draft.unsettled, {}
@@ -99,8 +100,9 @@ def _start_required(draft: Draft, key: Key) -> None:
 
 
 def _delay_starts(draft: Draft, key: Key) -> None:
-    """Answer the clients that wait for the starts of tasks behind this one, which has failed and is started
-    again later: as for the task itself, the first failure is the outcome. The tasks themselves go on waiting.
+    """Answer the clients that wait for the starts of tasks that come after this one, which has failed and is
+    started again later. As for the task itself, its first failure is the outcome. The other tasks go on
+    waiting.
     """
     reached, found = {key}, [key]
     while found:

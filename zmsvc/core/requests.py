@@ -333,8 +333,8 @@ def leave(draft: Draft, order: Requested) -> None:
             if draft.tasks[key].sub_state is SubState.STOP_AFTER:
                 apply(draft, key, TaskEvent.PROCEED)
             if draft.tasks[key].sub_state in (SubState.STOP_SIGTERM, SubState.FINAL_SIGTERM):
-                # The operator has given the order again, with `now`: no task has the rest of its stop
-                # timeout.
+                # The operator has given the order again, with `now`: kill the tasks at once, without the rest
+                # of their stop timeouts.
                 apply(draft, key, TaskEvent.DEADLINE)
 
 

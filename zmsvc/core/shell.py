@@ -135,7 +135,7 @@ def _in_text(words: Sequence[tuple[str, str]]) -> Iterator[str]:
             continue
         if redirection := _REDIRECTION.search(plain):
             yield word[redirection.start() : redirection.end()]
-        # Inside an argument, a single character of these may be intended: ?a=1&b=2.
+        # Within an argument, one of these characters alone may be intended, as in ?a=1&b=2.
         if joined := re.search(r"&&|\|\||^[|&;]|[&;]$" if number else r"&&|\|\||[|&;]", plain):
             yield joined[0]
         for expansion in _EXPANSION.finditer(open_):

@@ -175,7 +175,7 @@ class PendingRequest:
     """The origin of the order that stopped a task before it had started, in words, by key."""
     failures: tuple[str, ...] = ()
     opened: bool = False
-    """The order opened its transaction."""
+    """True if the order has opened its transaction."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """Further items of the answer, beside the outcome of each task."""
 

@@ -34,7 +34,9 @@ def needs_reload(status: ContextStatus, places: Places) -> bool | None:
 
 
 def _may_open(path: str, places: Places) -> bool:
-    """Return False for a path that only another user names: its supervisor could make root open a device."""
+    """Return False for a path that only a supervisor of another user has named, since it could make root open
+    a device.
+    """
     if path == os.path.abspath(places.config_file):
         return True
     try:

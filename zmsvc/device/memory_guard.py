@@ -205,7 +205,7 @@ class MemoryGuard:
         elif self._used() < self._limit * 5 // 4 and any(
             each.not_reading for each in self._subscribers.all()
         ):
-            return  # A subscriber may have stopped reading; then no busy publisher is the cause.
+            return  # Perhaps a subscriber has stopped reading. Then no publisher is the cause.
         elif not self._blame([*self._publishers.all(), *self._subscribers.all()], now, what):
             self._note_hopeless(self._used())
 

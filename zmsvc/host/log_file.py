@@ -23,9 +23,9 @@ def stamp(at: float) -> str:
 
 
 def offer(fd: int, data: bytes) -> bool:
-    """Write to a terminal or a pipe what it takes now; return False if that is not all. Raises OSError.
-
-    A pipe that is ready takes PIPE_BUF bytes without blocking. A stopped terminal (Ctrl-S) is not ready.
+    """Write to a terminal or a pipe as much as it takes at once. Return False if a part is left. Raises
+    OSError. A pipe that is ready takes PIPE_BUF bytes without blocking. A stopped terminal (Ctrl-S) is not
+    ready.
     """
     ready = select.poll()
     ready.register(fd, select.POLLOUT)

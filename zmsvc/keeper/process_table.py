@@ -288,7 +288,7 @@ class ProcessTable:
     # --- the main process
 
     def set_main(self, launch: int, pid: int, started: int) -> None:
-        """Make another process of a launch its main one. The keeper watches its end by another way, too,
+        """Make another process of a launch its main one. The keeper also watches the process by a pidfd,
         since the parent that reaps it may be another process.
         """
         record = self._records.get(launch)

@@ -39,7 +39,7 @@ class TaskGroups:
         not be set.
         """
         if spec.memory_accounting:
-            # The group may stay without: the supervisor has another way to measure.
+            # The group may stay without accounting: the supervisor has another way to measure.
             self._set(ACCOUNTING, group)
         limits = limits_of(spec, self._whole)
         if not limits and not (group is not None and self._written.get(group)):

@@ -29,7 +29,7 @@ class StandardError:
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self.left_out = 0
-        """Number of left out lines since the last notice about them."""
+        """The number of lines that were left out since the last notice about them."""
         self._changed = threading.Condition()
         self._ending = False
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -39,8 +39,8 @@ class SignalTask:
     Since protocol 2.
     """
     all: bool = False
-    """Send the signal to every process of the launch. Nothing is to end, so `Gone` does not follow. Since
-    protocol 4.
+    """Send the signal to every process of the launch. The signal is not meant to end them, so `Gone` does not
+    follow. Since protocol 4.
     """
 
 

@@ -332,8 +332,8 @@ def _set_environment(spec: LaunchSpec, from_files: Mapping[str, str]) -> None:
 
 
 def apply_environment(variables: Mapping[str, str]) -> None:
-    """Apply variables that usually have their effect at the start of an interpreter to this one, which runs
-    already, as far as possible.
+    """Apply to this interpreter, which runs already, the variables that an interpreter reads at its start, as
+    far as possible.
     """
     if "TZ" in variables:
         time.tzset()

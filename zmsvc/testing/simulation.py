@@ -197,7 +197,7 @@ class SimulatedTask:
             stop=self._stop,
             log=logging.getLogger(cls.__name__),
         )
-        # A daemon thread: a task that never ends must not keep the test process.
+        # A daemon thread: a task that never ends must not keep the test process from ending.
         self._thread = threading.Thread(target=self._run, name=service_id, daemon=True)
         self._thread.start()
 

@@ -259,8 +259,8 @@ def _encode(fields: Mapping[str, Any]) -> bytes:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    """Write to a pipe whose reader may be slow. The pipe may be non-blocking: a program that inherited it may
-    have set that for all.
+    """Write to a pipe whose reader may be slow. The pipe may be non-blocking, because a program that
+    inherited it has made it so for all its users.
     """
     left = memoryview(data)
     while left:
