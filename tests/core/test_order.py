@@ -452,3 +452,21 @@ def test_a_context_without_order_has_the_effects_that_it_had() -> None:
     sim = begun(task("a"), task("b"))
     assert sim.world.context.successors == {}
     assert subs(sim, "a", "b") == ["start", "start"]
+
+
+def test_an_order_resets_the_back_off_of_the_tasks_that_it_starts_for_another() -> None:
+    sim = begun(
+        task("b", requires=("a",), entry=False, start_timeout=0.0),
+        task("a", rule("on_fail", "restart", "a"), start_timeout=0.0),
+    )
+    for _ in range(3):
+        sim.ready("a")
+        sim.end("a", code=1)
+        sim.ring()
+    sim.ready("a")
+    sim.end("a", code=1)
+    before = sim.task("a")
+    assert (before.sub_state.value, before.failures, before.quick_starts) == ("back-off", 4, 4)
+    sim.ask("start", "b", request=1)
+    after = sim.task("a")
+    assert (after.sub_state.value, after.failures, after.quick_starts) == ("start", 0, 0)

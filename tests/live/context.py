@@ -100,6 +100,29 @@ class Context:
             f'<service>{service}</service><state type="{state}">{triggers}</state></Task></TaskService>'
         )
 
+    def writing_task(
+        self, task_id: str, instance: str, kind: str, service: str, *, code: str, program: Iterable[str]
+    ) -> Path:
+        """Add a task that writes into a file. Return the file.
+
+        `code` is the service of a task in Python, which finds the path as `file` in its configuration.
+        `program` has the words of a Command; the path takes the place of `{file}` in them. The kind `fresh` is
+        a Process in an interpreter of its own.
+        """
+        found = self.home / f"{task_id}.written"
+        found.touch()
+        found.chmod(0o666)
+        if kind == "Command":
+            (self.home / "Services").mkdir(exist_ok=True)
+            words = "".join(f"<arg>{escape(word.replace('{file}', str(found)))}</arg>" for word in program)
+            self.task(task_id, instance, kind=kind, config=f"<command>{words}</command>", service=service)
+            return found
+        self.service(instance, code)
+        if kind == "fresh":
+            kind, service = "Process", f"{service}<fresh>yes</fresh>"
+        self.task(task_id, instance, kind=kind, config=f"<file>{found}</file>", service=service)
+        return found
+
     def element(self, text: str) -> None:
         """Add a TaskService element that another program wrote."""
         self._tasks.append(text)

@@ -35,20 +35,8 @@ class ServiceTell(TaskService):
 
 def teller(context: Context, task: str, kind: str, service: str) -> Path:
     """Add a task that writes its environment into a file. Return the file."""
-    found = context.home / f"{task}.told"
-    found.touch()
-    found.chmod(0o666)
-    if kind == "Command":
-        (context.home / "Services").mkdir(exist_ok=True)
-        script = f"(env; date +'zone %Z'; echo end) &gt; {found}; exec sleep 3600"
-        config = f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>"
-        context.task(task, "Tell", kind=kind, config=config, service=service)
-        return found
-    context.service("Tell", PYTHON)
-    if kind == "fresh":
-        kind, service = "Process", f"{service}<fresh>yes</fresh>"
-    context.task(task, "Tell", kind=kind, config=f"<file>{found}</file>", service=service)
-    return found
+    script = "(env; date +'zone %Z'; echo end) > {file}; exec sleep 3600"
+    return context.writing_task(task, "Tell", kind, service, code=PYTHON, program=("sh", "-c", script))
 
 
 def told(file: Path) -> list[str]:

@@ -45,21 +45,10 @@ KINDS = ["Process", "Thread", "Command", "fresh"]
 
 def placed(context: Context, task: str, kind: str, service: str) -> Path:
     """Add a task that writes its place into a file. Return the file."""
-    found = context.home / f"{task}.json"
-    found.touch()
-    found.chmod(0o666)
-    if kind == "Command":
-        script = context.home / "place.py"
-        script.write_text(SHELL)
-        (context.home / "Services").mkdir(exist_ok=True)
-        words = "".join(f"<arg>{word}</arg>" for word in ("/usr/bin/python3", script, found))
-        context.task(task, "Place", kind=kind, config=f"<command>{words}</command>", service=service)
-        return found
-    context.service("Place", PYTHON)
-    if kind == "fresh":
-        kind, service = "Process", f"{service}<fresh>yes</fresh>"
-    context.task(task, "Place", kind=kind, config=f"<file>{found}</file>", service=service)
-    return found
+    script = context.home / "place.py"
+    script.write_text(SHELL)
+    program = ("/usr/bin/python3", str(script), "{file}")
+    return context.writing_task(task, "Place", kind, service, code=PYTHON, program=program)
 
 
 def place_in(file: Path) -> list[object]:
