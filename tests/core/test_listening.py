@@ -26,6 +26,9 @@ def listening(one: TaskService, *sockets: ListenSocket) -> TaskService:
     ("text", "expected"),
     [
         ("8080", "tcp://*:8080"),
+        ("1", "tcp://*:1"),
+        ("65535", "tcp://*:65535"),
+        (f"/{'x' * 106}", f"ipc:///{'x' * 106}"),
         (" 127.0.0.1:80\n", "tcp://127.0.0.1:80"),
         ("tcp://127.0.0.1:80", "tcp://127.0.0.1:80"),
         ("*:80", "tcp://*:80"),

@@ -369,7 +369,9 @@ def test_the_context_is_named_after_the_file(path: str, name: str) -> None:
     assert _name(Path(path)) == name
 
 
-def test_a_large_file_is_refused(home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ini_file, "MAX_SIZE", 10)
-    done = Import(capsys, home / "s.conf", "[program:a]\ncommand=a\n")
-    assert done.status == 2
+def test_a_large_file_is_refused(home: Path) -> None:
+    file = home / "s.conf"
+    file.write_text("[program:a]\n")
+    assert ini_file.read_text(file, max_size=12) == "[program:a]\n"
+    with pytest.raises(ini_file.UnreadableError, match="larger than"):
+        ini_file.read_text(file, max_size=11)

@@ -88,15 +88,12 @@ def test_a_launch_outlives_several_zygotes(forks: Forks, nest: Nest, monkeypatch
     assert nest.rest() == ["STOPPING=1"]
 
 
-def test_a_zygote_that_was_stopped_is_killed_and_replaced(
-    forks: Forks, nest: Nest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_zygote_that_was_stopped_is_killed_and_replaced(forks: Forks, nest: Nest) -> None:
     first = forks.pid
     assert first is not None
-    monkeypatch.setattr("zmsvc.keeper.zygote_client.ANSWER_TIMEOUT", 2.0)
+    forks.answer_timeout = 4.0
     os.kill(first, signal.SIGSTOP)
     pid = launch(forks, nest)
-    monkeypatch.undo()
     assert reap(first) == -signal.SIGKILL
     stop(pid, nest)
     assert nest.rest() == ["STOPPING=1"], "the launch that the stopped zygote never saw was done as well"

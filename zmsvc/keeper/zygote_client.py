@@ -97,6 +97,7 @@ class ZygoteClient:
         output: OutputClient | None = None,
     ) -> None:
         self.sockets = TaskSockets(machine)
+        self.answer_timeout = ANSWER_TIMEOUT
         self._machine, self._dispatcher = machine, dispatcher
         self._output = output if output is not None and output.wanted else None
         """Creates a pipe for the output of each task."""
@@ -260,7 +261,7 @@ class ZygoteClient:
                 continue
             if self._greeting_pending:
                 if self._answer_due is None:
-                    self._answer_due = self._machine.now() + ANSWER_TIMEOUT
+                    self._answer_due = self._machine.now() + self.answer_timeout
                 return
             self._send_order()
 
@@ -294,7 +295,7 @@ class ZygoteClient:
             # Only now: until here the supervisor may order to close the socket of a task that it stops.
             listen = self.sockets.open(order.spec.listen) if order.spec else ()
             linux.leave_room(max(memory, order.gate_writer))
-            self._in_progress, self._answer_due = order, self._machine.now() + ANSWER_TIMEOUT
+            self._in_progress, self._answer_due = order, self._machine.now() + self.answer_timeout
             seqpacket.send_data(
                 self._channel,
                 *forking.order(

@@ -39,17 +39,17 @@ class Section:
         return self.values[key].place if key in self.values else self.place
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a file. Raises UnreadableError."""
+def read_text(path: Path, max_size: int = MAX_SIZE) -> str:
+    """Return the text of a file of at most so many bytes. Raises UnreadableError."""
     try:
         with open(path, "rb") as file:
-            data = file.read(MAX_SIZE + 1)
+            data = file.read(max_size + 1)
     except (OSError, ValueError) as error:
         raise UnreadableError(
             str(path), reason(error) if isinstance(error, OSError) else str(error)
         ) from error
-    if len(data) > MAX_SIZE:
-        raise UnreadableError(str(path), f"it is larger than {MAX_SIZE >> 20} MiB")
+    if len(data) > max_size:
+        raise UnreadableError(str(path), f"it is larger than {max_size >> 20} MiB")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
