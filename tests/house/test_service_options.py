@@ -75,6 +75,7 @@ class More(ServiceOptions):
     credential: str = option(kinds.OPTIONAL_FILE, "-/etc/key", summary="A file.")
     address: str = option(kinds.ADDRESS, "tcp://*:80", summary="An address.")
     socket_name: str = option(kinds.SOCKET_NAME, "web", summary="A name.")
+    alarms: str = option(kinds.TOPIC, "alarm", summary="A topic.")
     unset: str = option(kinds.VARIABLE, "LANG", summary="A variable.")
     successor: str = option(kinds.TASK, "ts_1", summary="A task.")
     places: tuple[str, ...] = option(kinds.Several(value=kinds.PATH), (), summary="Places.")
@@ -109,6 +110,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "credential": (" -/etc/a b", "-/etc/a b"),
     "address": (" 127.0.0.1:80", "tcp://127.0.0.1:80"),
     "socket_name": (" web-1 ", "web-1"),
+    "alarms": (" a b ", "a b"),
     "unset": (" _A1", "_A1"),
     "successor": ("\nts_1.A-b ", "ts_1.A-b"),
     "sizes": ("<high>1K</high>", {"high": 1024}),
@@ -139,6 +141,7 @@ BAD = {
     "credential": "~/key",
     "address": "localhost:80",
     "socket_name": "a:b",
+    "alarms": "a @@@ b",
     "unset": "A-B",
     "successor": "a/b",
     "sizes": "<high>much</high>",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from context import Context, Ear
@@ -107,3 +110,67 @@ class ServiceHearing(TaskService):
     heard = ear(b"control @@@ ")
     context.ctl("send", "news", '{"content": [1]}')
     assert heard.control("updated", "ts_1")["content"]["status"]["heard"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("queue", "second_is_next", "logged"),
+    [
+        ('<queue topic="news" policy="last">10</queue>', False, False),
+        ('<queue policy="drop-oldest">3</queue>', False, True),
+        ("<queue>3</queue>", True, True),
+    ],
+)
+def test_a_queue_keeps_what_its_policy_says(
+    context: Context, home: Path, ear: Callable[..., Ear], queue: str, second_is_next: bool, logged: bool
+) -> None:
+    for gate in ("slow", "fast"):
+        os.mkfifo(home / gate)
+    context.service("Slow", f"""{HEAD}
+class Slow(MessageTask):
+    topics = ("news",)
+    def on_message(self, message):
+        self.update(n=message.content["n"], missed=message.missed)
+        if message.content["n"] == 0:
+            open("{home}/slow").read()
+
+class ServiceSlow(TaskService):
+    task_class = Slow
+""")  # fmt: skip
+    context.service("Fast", f"""{HEAD}
+class Fast(SingleTask):
+    def run(self):
+        for n in range(201):
+            self.publish("news", {{"n": n}})
+            if n in (0, 199):
+                open("{home}/fast").read()
+
+class ServiceFast(TaskService):
+    task_class = Fast
+""")  # fmt: skip
+    context.task("ts_slow", "Slow", service=queue, entry=False)
+    context.task("ts_fast", "Fast", entry=False)
+    context.start("--transaction", "T")
+    heard, news = ear(b"control @@@ "), ear(b"news @@@ ")
+    context.ctl("start", "--transaction", "T", "ts_slow")
+    context.ctl("start", "--transaction", "T", "ts_fast")
+    told = [status(heard.control("updated", "ts_slow"))]
+    (home / "fast").write_text("")
+    for _ in range(200):
+        news.next()
+    # Nearly all of them wait in the process of the slow task by now.
+    (home / "slow").write_text("")
+    told.append(status(heard.control("updated", "ts_slow")))
+    (home / "fast").write_text("")
+    while told[-1][0] < 200:
+        told.append(status(heard.control("updated", "ts_slow")))
+    assert told[0] == (0, 0)
+    assert (told[1][0] == 1) == second_is_next
+    assert all(n == before + 1 + missed for (before, _), (n, missed) in pairwise(told))
+    assert len(told) + sum(missed for _, missed in told) == 201
+    assert len(told) < 100
+    assert ("the queue of this task has dropped" in context.log.read_text()) == logged
+
+
+def status(body: dict[str, Any]) -> tuple[int, int]:
+    found = body["content"]["status"]
+    return found["n"], found["missed"]

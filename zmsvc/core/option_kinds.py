@@ -306,6 +306,17 @@ ADDRESS = Value(
 SOCKET_NAME = Value(words="a name without a colon", schema=_token(r"[^:\s]{1,255}"), read=listening.name)
 
 
+def _topic(text: str) -> str:
+    word = text.strip(WHITE)
+    if not word or "@" in word:
+        raise ValueError(f"{quote(text)} cannot be a topic, expected a text without @")
+    return word
+
+
+TOPIC = Value(words="a topic without @", schema=_token("[^@]+"), read=_topic)
+"""A topic of the bus."""
+
+
 def whole_number(low: int, high: int) -> Value:
     """Return the kind of a whole number from `low` to `high`."""
     limits = f'<param name="minInclusive">{low}</param><param name="maxInclusive">{high}</param>'

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from zmsvc.core.listening import ListenSocket
+from zmsvc.core.message_queues import MessageQueue, QueuePolicy
 from zmsvc.core.option_kinds import (
     ADDRESS,
     CPU_QUOTA,
@@ -33,6 +34,7 @@ from zmsvc.core.option_kinds import (
     TASKS,
     TIME_LIMIT,
     TIME_SPAN,
+    TOPIC,
     VARIABLE,
     WORDS,
     YES_NO,
@@ -400,6 +402,42 @@ class ServiceOptions:
             """,
         types=(ServiceType.PROCESS, ServiceType.COMMAND),
         otherwise="which shares its process with other tasks",
+        protocol=5,
+    )
+    queue: tuple[MessageQueue, ...] = option(
+        Several(
+            value=whole_number(1, 100_000),
+            attributes={"topic": TOPIC, "policy": choice(QueuePolicy, "is not a policy")},
+            make=lambda mark, **values: MessageQueue(mark=mark, **values),
+        ),
+        (),
+        summary="The number of messages that wait in the process of the task for one of its topics.",
+        manual="""
+            It is for
+            .Li topic ,
+            or for all topics without a queue of their own.
+            When so many wait,
+            .Li policy
+            says which one is dropped:
+            .Li drop-newest
+            (the default) the one that has just come,
+            .Li drop-oldest
+            the one that has waited longest;
+            with
+            .Li last
+            only the last message of each sender waits, and the number is that of senders.
+            .Li missed
+            of the next message counts what was dropped; except with
+            .Li last
+            the log says so as well.
+            .Pp
+            The process fills its queues between two messages that it handles.
+            While it handles one, up to 20,000 more wait in ZeroMQ, and 100,000 in the device.
+            Without this option these are the only queues.
+            """,
+        types=IN_PYTHON,
+        otherwise="which subscribes itself",
+        default_words="those of ZeroMQ alone",
         protocol=5,
     )
     user: str | None = option(

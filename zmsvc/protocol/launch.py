@@ -103,6 +103,8 @@ class LaunchSpec:
     """The sockets that the keeper gives to the task, as `core.listening.ListenSocket.as_json`."""
     listen_names: tuple[str, ...] = ()
     """The names of these sockets."""
+    queue: tuple[Mapping[str, Any], ...] = ()
+    """The queues of the task, as `core.message_queues.MessageQueue.as_json`."""
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_file: tuple[str, ...] = ()
     """The paths of files with variables, with a `-` before a path that may be missing. The task itself reads

@@ -117,6 +117,7 @@ def _options(service: TaskService) -> dict[str, Any]:
     """Return the options that the task or the keeper applies: those that `LaunchSpec` has a field for."""
     found = {name: getattr(service, name) for name in _CARRIED}
     found["listen"] = tuple(map(socket_spec, service.listen))
+    found["queue"] = tuple(each.as_json() for each in service.queue)
     found["listen_names"] = tuple(each.name or replicas.base(service.id) for each in service.listen)
     return found | {name: getattr(service.limits, name) for name in _CARRIED_LIMITS}
 

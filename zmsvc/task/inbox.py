@@ -73,6 +73,10 @@ class Inbox:
         """The last message of each transaction, sender and topic."""
         self.convert: Callable[[Any], Any] | None = None
         """The conversion of the content."""
+        self.take_dropped: Callable[[str], int | None] = _none_dropped
+        """Return how many messages of a topic the queues of this task have dropped since the last call; None
+        if that is not a loss.
+        """
 
     @property
     def prefixes(self) -> list[bytes]:
@@ -161,8 +165,14 @@ class Inbox:
         last.known = max(last.known, sequence)
 
     def _log_missed(self, count: int, key: tuple[str, str, str]) -> None:
-        if count > 0:
-            self._missed.add("Missed %d messages on %s from %s", count, key[2], key[1])
+        if count <= 0 or (dropped := self.take_dropped(key[2])) is None:
+            return
+        reason = f": the queue of this task has dropped {dropped} of this topic" if dropped else ""
+        self._missed.add("Missed %d messages on %s from %s%s", count, key[2], key[1], reason)
+
+
+def _none_dropped(_topic: str) -> int:
+    return 0
 
 
 def named_topics(cls: type, configured: Any) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ class TaskRuntime:
         self._updates = Updates(status_sink, stop)
         self._publications = Publications(spec, bus.publish, repeats=bus.lossy)
         self._loaded = False
-        self._subscriptions = Subscriptions(bus, stop, spec.transaction, spec.task, log)
+        self._subscriptions = Subscriptions(bus, stop, spec, log)
         self._handled: list[tuple[Subscription, Handle]] = []
         """The subscriptions whose messages are passed to on_control and on_message."""
         self._in_callback = False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from zmsvc.core.errors import LaunchError
+from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.task.bus import Subscription
 from zmsvc.task.inbox import Inbox, Message, named_topics
 from zmsvc.task.sdk import LoopedTask, MessageTask, Task
@@ -42,11 +43,9 @@ class Source:
 class Subscriptions:
     """All subscriptions of a task."""
 
-    def __init__(
-        self, bus: Subscribing, stop: Stop, transaction: str, task: str, log: logging.Logger
-    ) -> None:
+    def __init__(self, bus: Subscribing, stop: Stop, spec: LaunchSpec, log: logging.Logger) -> None:
         self._bus, self._stop, self._log = bus, stop, log
-        self._transaction, self._task = transaction, task
+        self._transaction, self._task, self._queues = spec.transaction, spec.task, spec.queue
         self._sources: dict[frozenset[str], Source] = {}
         self._open: list[tuple[Subscription, float]] = []
         """Each subscription with the time until which to wait for its confirmation."""
@@ -70,8 +69,18 @@ class Subscriptions:
                 every_transaction=every_transaction,
                 log=self._log,
             )
-            self._sources[key] = Source(inbox, self.add(inbox.prefixes))
+            self._sources[key] = Source(inbox, self._queued(self.add(inbox.prefixes), inbox))
         return self._sources[key]
+
+    def _queued(self, subscription: Subscription | None, inbox: Inbox) -> Subscription | None:
+        if subscription is None or not self._queues:
+            return subscription
+        # Imported here for start-up time: few tasks have queues of their own.
+        from zmsvc.task.queued_subscription import QueuedSubscription
+
+        queued = QueuedSubscription(subscription, self._queues)
+        inbox.take_dropped = queued.take_dropped
+        return queued
 
     def confirmed(self, topics: Collection[str]) -> Source | None:
         """Return the messages on these topics if the device has confirmed that subscription already."""
