@@ -7,7 +7,7 @@ A test fails if the files differ from the table.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from zmsvc.ctl.verb_table import GLOBAL, HELP, VERBS, VERSION, Argument, VerbEntry
@@ -24,6 +24,17 @@ def options_of(verb: VerbEntry) -> list[Argument]:
 
 def positionals_of(verb: VerbEntry) -> list[Argument]:
     return [each for each in verb.options if each.positional]
+
+
+def everywhere(verbs: Sequence[VerbEntry]) -> list[Argument]:
+    """Return the options that mean something to each verb."""
+    return [option for option in (*GLOBAL, HELP) if all(verb.understands(option) for verb in verbs)]
+
+
+def global_options_of(verb: VerbEntry, verbs: Sequence[VerbEntry]) -> list[Argument]:
+    """Return the options of all verbs that mean something to this one, and nothing to another one."""
+    common = everywhere(verbs)
+    return [option for option in GLOBAL if option not in common and verb.understands(option)]
 
 
 def with_values(verbs: Sequence[VerbEntry]) -> dict[str, Argument]:
@@ -51,7 +62,7 @@ def with_other_values(verbs: Sequence[VerbEntry]) -> dict[str, Argument]:
 
 def bash(verbs: Sequence[VerbEntry] = VERBS) -> str:
     """Return the file for bash."""
-    everywhere = " ".join(flag for option in (*GLOBAL, HELP) for flag in option.flags)
+    everywhere = _flags((*GLOBAL, HELP))
     before = "|".join(flag for option in GLOBAL if option.takes_value for flag in option.flags)
     names = " ".join(verb.name for verb in verbs)
     lines = [
@@ -106,16 +117,20 @@ def bash(verbs: Sequence[VerbEntry] = VERBS) -> str:
     ]
     lines += ["        case $verb in"]
     for verb in verbs:
-        own = " ".join(flag for option in options_of(verb) for flag in option.flags)
-        own = f"$({CREATE} | tr '\\n' ' ')" if verb.own_arguments else own
+        own = f"$({CREATE} | tr '\\n' ' ')" if verb.own_arguments else _flags(options_of(verb))
+        understood = _flags(option for option in (*GLOBAL, HELP) if verb.understands(option))
         lines.append(
-            f'            {verb.name}) _zmsvcctl_offer "{" ".join(filter(None, (everywhere, own)))}" ;;'
+            f'            {verb.name}) _zmsvcctl_offer "{" ".join(filter(None, (understood, own)))}" ;;'
         )
     lines += ["        esac", "        return", "    fi", "    case $verb.$at in"]
     for verb in verbs:
         lines += [f"        {each} ;;" for each in _bash_positionals(verb)]
     lines += ["    esac", "}", "", "complete -F _zmsvcctl zmsvcctl"]
     return "\n".join(lines) + "\n"
+
+
+def _flags(options: Iterable[Argument]) -> str:
+    return " ".join(flag for option in options for flag in option.flags)
 
 
 def _bash_value(option: Argument) -> str:
@@ -145,6 +160,8 @@ def _bash_positionals(verb: VerbEntry) -> Iterator[str]:
 
 def zsh(verbs: Sequence[VerbEntry] = VERBS) -> str:
     """Return the file for zsh."""
+    some = [option for option in GLOBAL if option not in everywhere(verbs)]
+    before = " ".join(each for option in (*some, VERSION) for each in _zsh_option(option))
     lines = [
         "#compdef zmsvcctl",
         f"# {MADE}",
@@ -159,20 +176,20 @@ def zsh(verbs: Sequence[VerbEntry] = VERBS) -> str:
         "  local curcontext=$curcontext state line",
         "  local -a everywhere verbs",
         "  everywhere=(",
-        *(f"    {each}" for option in (*GLOBAL, HELP) for each in _zsh_option(option)),
+        *(f"    {each}" for option in everywhere(verbs) for each in _zsh_option(option)),
         "  )",
         "  verbs=(",
         *(f"    {_quoted(f'{verb.name}:{verb.about}')}" for verb in verbs),
         "  )",
-        f"  _arguments -C $everywhere {' '.join(_zsh_option(VERSION))} '1:verb:->verb' "
-        f"'*::argument:->argument'",
+        f"  _arguments -C $everywhere {before} '1:verb:->verb' '*::argument:->argument'",
         "  case $state in",
         "    verb) _describe verb verbs ;;",
         "    argument)",
         "      case $words[1] in",
     ]
     for verb in verbs:
-        own = [each for option in options_of(verb) for each in _zsh_option(option)]
+        options = (*global_options_of(verb, verbs), *options_of(verb))
+        own = [each for option in options for each in _zsh_option(option)]
         own += [_zsh_positional(at, option) for at, option in enumerate(positionals_of(verb), 1)]
         own += [f'"${{(@f)$({CREATE})}}"', "'*:value:_default'"] if verb.own_arguments else []
         lines += [
@@ -220,7 +237,10 @@ def _zsh_offer(what: str) -> str:
 def fish(verbs: Sequence[VerbEntry] = VERBS) -> str:
     """Return the file for fish."""
     lines = [f"# fish completion for zmsvcctl, {MADE}", "", "complete -c zmsvcctl -f"]
-    lines += [_fish_option(option, "") for option in (*GLOBAL, HELP)]
+    for option in (*GLOBAL, HELP):
+        names = [verb.name for verb in verbs if verb.understands(option)]
+        where = f"__fish_use_subcommand; or __fish_seen_subcommand_from {' '.join(names)}"
+        lines.append(_fish_option(option, where if len(names) < len(verbs) else ""))
     lines += [_fish_option(VERSION, "__fish_use_subcommand")]
     for verb in verbs:
         lines += [

@@ -80,6 +80,9 @@ def test_the_manual_can_be_set() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+NO_BLOCK = next(option for option in GLOBAL if "--no-block" in option.flags)
+
+
 def completed(*words: str) -> set[str]:
     """Return the words that bash offers for the last of these words."""
     script = (
@@ -109,7 +112,9 @@ def test_bash_completes_options_before_the_verb() -> None:
 
 @pytest.mark.parametrize("verb", OWN, ids=lambda verb: verb.name)
 def test_bash_completes_options_of_a_verb(verb: VerbEntry) -> None:
-    assert completed("--json", verb.name, "-") == flags(*GLOBAL, *verb.options) | HELP
+    understood = [option for option in GLOBAL if verb.understands(option)]
+    assert completed("--json", verb.name, "-") == flags(*understood, *verb.options) | HELP
+    assert ("--no-block" in completed(verb.name, "--")) is verb.understands(NO_BLOCK)
 
 
 def test_bash_completes_values() -> None:
@@ -157,6 +162,8 @@ def test_fish_completes_verbs_options_and_values() -> None:
         assert done.returncode == 0, done.stderr
         return {each.split("\t")[0] for each in done.stdout.splitlines()}
 
+    assert "--no-block" in offered("zmsvcctl --no") & offered("zmsvcctl start --no")
+    assert "--no-block" not in offered("zmsvcctl status --no")
     assert offered("zmsvcctl re") == {verb.name for verb in VERBS if verb.name.startswith("re")}
     (graph,) = [verb for verb in VERBS if verb.name == "graph"]
     assert {flag for flag in flags(*graph.options) if flag.startswith("--")} <= offered("zmsvcctl graph --")

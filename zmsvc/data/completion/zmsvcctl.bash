@@ -62,34 +62,34 @@ _zmsvcctl()
     fi
     if [[ $cur == -* ]]; then
         case $verb in
-            start) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
-            stop) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --no-triggers" ;;
-            restart) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --no-triggers --one-by-one" ;;
-            signal) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --all" ;;
-            status) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -n --lines" ;;
-            top) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --sort --interval --once" ;;
-            list) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
-            is-active) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -q --quiet" ;;
-            is-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -q --quiet" ;;
-            show) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction -p --property --value" ;;
-            wait) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --for" ;;
-            logs) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
-            events) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines" ;;
-            watch) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --topic --count --endpoint --keys" ;;
-            send) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --endpoint --keys" ;;
-            check) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
-            graph) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --format" ;;
-            keys) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --now" ;;
-            units) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --user --install" ;;
-            create) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
-            import) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --name --restart" ;;
-            exit) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
-            reload) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --dry-run" ;;
-            reset-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
-            forget) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction" ;;
-            enable) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
-            disable) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
-            reexec) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
+            start) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --transaction --task" ;;
+            stop) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --transaction --task --no-triggers" ;;
+            restart) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --transaction --task --no-triggers --one-by-one" ;;
+            signal) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --all" ;;
+            status) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction --task -n --lines" ;;
+            top) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task --sort --interval --once" ;;
+            list) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
+            is-active) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -q --quiet" ;;
+            is-failed) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -q --quiet" ;;
+            show) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction -p --property --value" ;;
+            wait) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for" ;;
+            logs) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
+            events) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -f --follow -n --lines" ;;
+            watch) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --topic --count --endpoint --keys" ;;
+            send) _zmsvcctl_offer "-c --context --json --timeout -h --help --endpoint --keys" ;;
+            check) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
+            graph) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --format" ;;
+            keys) _zmsvcctl_offer "-c --context --json --timeout -h --help --now" ;;
+            units) _zmsvcctl_offer "-c --context --json --timeout -h --help --user --install" ;;
+            create) _zmsvcctl_offer "-c --context --json --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
+            import) _zmsvcctl_offer "-c --context --json --timeout -h --help --name --restart" ;;
+            exit) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help" ;;
+            reload) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --transaction --task --dry-run" ;;
+            reset-failed) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task" ;;
+            forget) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction" ;;
+            enable) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
+            disable) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
+            reexec) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
         esac
         return
     fi

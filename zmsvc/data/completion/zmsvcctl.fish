@@ -3,8 +3,8 @@
 complete -c zmsvcctl -f
 complete -c zmsvcctl -s c -l context -x -a "(zmsvcctl list 2>/dev/null | string match -r '^\S+' | string match -v NAME)" -d 'the context; the default is the only one that runs'
 complete -c zmsvcctl -l json -d 'answer as JSON'
-complete -c zmsvcctl -l no-block -d 'do not wait until an order is carried out'
-complete -c zmsvcctl -l no-pager -d 'do not use a pager'
+complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from start stop restart exit reload' -l no-block -d 'do not wait until an order is carried out'
+complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from status logs' -l no-pager -d 'do not use a pager'
 complete -c zmsvcctl -l timeout -x -d 'wait no longer, and end with 124; 0 waits as long as it takes'
 complete -c zmsvcctl -s h -l help -d 'show the options and end'
 complete -c zmsvcctl -n '__fish_use_subcommand' -l version -d 'show the version and end'
