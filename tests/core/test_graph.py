@@ -73,6 +73,18 @@ def test_the_rules_of_the_context_lead_from_any_task() -> None:
     assert "  n2 -->|on_any_fail: start| n1" in mermaid(told).splitlines()
 
 
+def test_a_task_is_tied_to_those_that_it_comes_after_or_requires() -> None:
+    third = TaskService(id="ts003", instance="Walk", after=("ts001", "ts002"), requires=("ts002",))
+    ordered = context(*DAY.tasks.values(), third)
+    assert [line for line in dot(ordered).splitlines() if "odot" in line] == [
+        '  n2 -> n0 [label="after", style=solid, arrowhead=odot, color="#8a6d00", fontcolor="#8a6d00"];',
+        '  n2 -> n1 [label="requires", style=solid, arrowhead=odot, color="#8a6d00", fontcolor="#8a6d00"];',
+    ]
+    lines = mermaid(ordered).splitlines()
+    assert [line for line in lines if "--o" in line] == ["  n2 --o|after| n0", "  n2 --o|requires| n1"]
+    assert "  linkStyle 4 stroke:#8a6d00" in lines
+
+
 def test_mermaid_has_the_tasks_as_nodes_and_the_rules_as_labeled_arrows() -> None:
     lines = mermaid(DAY).splitlines()
     assert lines[0] == "flowchart LR"

@@ -1,10 +1,12 @@
 """Describe a context as a graph in the languages of Graphviz and Mermaid: tasks are nodes, rules are labeled
-arrows. Replicas of a task are one node. Pure; nothing is drawn here.
+arrows. Lines that end in a circle lead from a task to those that it comes after or requires. Replicas of a
+task are one node. Pure; nothing is drawn here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from zmsvc.core.model import Action, Context, TaskService, Trigger
 
@@ -30,6 +32,22 @@ _STROKE: Mapping[Trigger, str] = {
 }
 
 
+_ORDER = "#8a6d00"
+"""The color of the lines to the tasks in `<after>` and `<requires>`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Edge:
+    """A line from a task to another one; `dot` and `mermaid` are its style in each language."""
+
+    source: str
+    target: str
+    words: str
+    color: str
+    dot: str = "style=solid"
+    mermaid: str = "-->"
+
+
 def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
     """Return the context in Graphviz's language. `states` colors tasks by ID. Entry tasks have a double
     border, and stopping rules are dashed.
@@ -50,13 +68,11 @@ def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
         lines.append(f'  {names[task.id]} [label={label}, peripheries={border}, fillcolor="{fill}"];')
     if context.on_any_fail:
         lines.append(f"  {names[ANY]} [label={_dot(ANY)}, shape=plaintext, style=solid];")
-    for source, target, trigger, action, words in _arrows(context):
-        style = "dashed" if action is Action.STOP else "solid"
-        color = _STROKE[trigger]
-        lines.append(
-            f'  {names[source]} -> {names[target]} [label="{words}", style={style}, '
-            f'color="{color}", fontcolor="{color}"];'
-        )
+    lines += [
+        f'  {names[edge.source]} -> {names[edge.target]} [label="{edge.words}", {edge.dot}, '
+        f'color="{edge.color}", fontcolor="{edge.color}"];'
+        for edge in _edges(context)
+    ]
     return "\n".join([*lines, "}"]) + "\n"
 
 
@@ -77,26 +93,49 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
             shown.setdefault(state, []).append(names[task.id])
     if context.on_any_fail:
         lines.append(f"  {names[ANY]}[/{_mermaid(ANY)}/]")
-    arrows = list(_arrows(context))
-    for source, target, _, action, words in arrows:
-        arrow = "-.->" if action is Action.STOP else "-->"
-        lines.append(f"  {names[source]} {arrow}|{words}| {names[target]}")
-    for index, (_, _, trigger, _, _) in enumerate(arrows):
-        lines.append(f"  linkStyle {index} stroke:{_STROKE[trigger]}")
+    edges = list(_edges(context))
+    for edge in edges:
+        lines.append(f"  {names[edge.source]} {edge.mermaid}|{edge.words}| {names[edge.target]}")
+    for index, edge in enumerate(edges):
+        lines.append(f"  linkStyle {index} stroke:{edge.color}")
     for state, nodes in shown.items():
         lines.append(f"  classDef {state} fill:{FILL[state]},stroke:#555555,color:#000000")
         lines.append(f"  class {','.join(nodes)} {state}")
     return "\n".join(lines) + "\n"
 
 
-def _arrows(context: Context) -> Iterator[tuple[str, str, Trigger, Action, str]]:
+def _edges(context: Context) -> Iterator[_Edge]:
+    yield from _arrows(context)
+    for task in context.as_written.values():
+        for name in task.predecessors:
+            if name in context.as_written:
+                # What a task requires, it comes after as well.
+                words = "requires" if name in task.requires else "after"
+                yield _Edge(
+                    source=task.id,
+                    target=name,
+                    words=words,
+                    color=_ORDER,
+                    dot="style=solid, arrowhead=odot",
+                    mermaid="--o",
+                )
+
+
+def _arrows(context: Context) -> Iterator[_Edge]:
     rules = [(task.id, task.rules) for task in context.as_written.values()] + [(ANY, context.on_any_fail)]
     for here, of_one in rules:
         for rule in of_one:
             if rule.call in context.as_written:
                 only = f", {rule.only}" if rule.only else ""
-                words = f"{rule.trigger}: {rule.action}{only}"
-                yield here, rule.call, rule.trigger, rule.action, words
+                stops = rule.action is Action.STOP
+                yield _Edge(
+                    source=here,
+                    target=rule.call,
+                    words=f"{rule.trigger}: {rule.action}{only}",
+                    color=_STROKE[rule.trigger],
+                    dot="style=dashed" if stops else "style=solid",
+                    mermaid="-.->" if stops else "-->",
+                )
 
 
 def _label(task: TaskService, state: State | None) -> list[str]:

@@ -573,7 +573,8 @@ The files in *Context-NAME.d* are checked with *Context-NAME.xml*, whichever of 
         ),
         group=FILES,
         manual="""\
-Draw tasks and rules. For the *NAME* of a context that runs, tasks have the colors of their states.""",
+Draw tasks and rules. A line that ends in a circle leads from a task to one in its *after* or *requires*. For
+the *NAME* of a context that runs, tasks have the colors of their states.""",
     ),
     VerbEntry(
         "keys",
