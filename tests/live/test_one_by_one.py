@@ -57,6 +57,21 @@ def test_the_first_task_that_does_not_come_back_ends_it(context: Context) -> Non
     assert [each["id"] for each in answer["tasks"]] == ["ts_2"]
 
 
+def test_a_task_that_requires_others_is_restarted_once(context: Context) -> None:
+    context.looped("Echo")
+    context.task("web", "Echo", service="<requires>base other</requires>")
+    context.task("base", "Echo")
+    context.task("other", "Echo", service="<requires>base</requires>")
+    context.start("--transaction", "T")
+    before = pids(context)
+    done = json.loads(context.ctl("--json", "restart", "--one-by-one", "web", "base", "other").stdout)
+    assert sorted(task["id"] for task in done["tasks"]) == ["base", "other", "web"]
+    assert all(pid != before[name] for name, pid in pids(context).items())
+    rows = [json.loads(line) for line in context.ctl("--json", "events").stdout.splitlines()]
+    launched = [row["task"] for row in rows if row["event"] == "launching"]
+    assert sorted(launched) == sorted(2 * ["web", "base", "other"])
+
+
 def test_what_cannot_be_restarted_one_by_one_is_refused(context: Context) -> None:
     begin(context)
     assert "--no-block" in context.ctl("restart", "--one-by-one", "--no-block", check=2).stderr

@@ -375,6 +375,7 @@ def task_as_json(
         "ended": list(map(leftover_as_json, task.leftovers)),
         "user": service.user if service else None,
         "entry": bool(service and service.entry),
+        "requires": list(service.requires) if service else [],
         "held": task.stopped_by_operator,
         "disabled": disabled,
         "dropped": task.dropped,

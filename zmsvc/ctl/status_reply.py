@@ -41,6 +41,7 @@ class TaskStatus:
         "last",
         "left",
         "pid",
+        "requires",
         "restarts",
         "since",
         "state",
@@ -70,6 +71,8 @@ class TaskStatus:
         self.user = _text(data.get("user"))
         self.cgroup = _text(data.get("cgroup"))
         self.entry = data.get("entry") is True
+        requires = data.get("requires")
+        self.requires = [*map(_text, requires)] if isinstance(requires, list) else []
         self.held = data.get("held") is True
         self.disabled = data.get("disabled") is True
         self.dropped = _number(data.get("dropped")) or 0

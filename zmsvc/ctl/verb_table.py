@@ -243,8 +243,9 @@ Stop and start again. The restart of one task fires its *on_exit* rules as its s
 
 With **--one-by-one** the named tasks, or without one all that run, are restarted one after the other: in
 their order, or that of the file, in each open transaction or the named one. Each has to be ready before the
-next one is stopped. At the first that does not come back **zmsvcctl** ends with its exit status (1, or 124
-after **--timeout**, which is for each task), and names those that were not restarted.""",
+next one is stopped. A task that requires another one is restarted together with that one, and only once. At
+the first that does not come back **zmsvcctl** ends with its exit status (1, or 124 after **--timeout**, which
+is for each task), and names those that were not restarted.""",
     ),
     VerbEntry(
         "signal",

@@ -80,6 +80,9 @@ def _restart_one_by_one(args: argparse.Namespace) -> int:
             more = {"tasks": [*done, *objects(error.data.get("tasks"))], "not_restarted": rest}
             raise CtlError(error.code, f"{error}{also}{hint}", error.data | more) from None
         done += objects(data.get("tasks"))
+        # A task that requires the restarted one was restarted together with it.
+        again = {(each.get("transaction"), each.get("id")) for each in objects(data.get("tasks"))}
+        left = [each for each in left if each not in again]
         if not args.json:
             _print_outcome(args, data, new=None)
             terminal.out("", flush=True)
@@ -91,7 +94,9 @@ def _restart_one_by_one(args: argparse.Namespace) -> int:
 
 
 def _to_restart(args: argparse.Namespace, client: Client) -> list[tuple[str, str]]:
-    """Return the tasks to restart one by one, with their transactions: the named ones, or all that run."""
+    """Return the tasks to restart one by one, with their transactions: the named ones, or all that run. Those
+    that others require come before these.
+    """
     names = list(dict.fromkeys([*args.tasks, *args.task]))
     it = ContextStatus(client.ask("status", transaction=args.transaction, tasks=names))
     opened = [each for each in it.transactions if each.open]
@@ -99,14 +104,31 @@ def _to_restart(args: argparse.Namespace, client: Client) -> list[tuple[str, str
         what = args.transaction or client.name
         raise CtlError(4, f"cannot restart {what}: no transaction is open (zmsvcctl -c {client.name} status)")
     place = {name: at for at, name in enumerate(names)}
-    return [
-        (each.id, task.id)
-        for each in opened
-        for task in sorted(
-            each.tasks, key=lambda task: place.get(task.id, place.get(base(task.id), len(place)))
-        )
-        if names or task.state in ("active", "activating")
-    ]
+    found = []
+    for each in opened:
+        tasks = [task for task in each.tasks if names or task.state in ("active", "activating")]
+        tasks.sort(key=lambda task: place.get(task.id, place.get(base(task.id), len(place))))
+        found += [(each.id, name) for name in _required_first({task.id: task.requires for task in tasks})]
+    return found
+
+
+def _required_first(requires: dict[str, list[str]]) -> list[str]:
+    """Return the tasks in their order, each after those of them that it requires."""
+    seen: set[str] = set()
+    found = []
+    for first in requires:
+        path = [] if first in seen else [first]
+        seen.add(first)
+        while path:
+            before = next(
+                (name for name in requires[path[-1]] if name in requires and name not in seen), None
+            )
+            if before is None:
+                found.append(path.pop())
+            else:
+                seen.add(before)
+                path.append(before)
+    return found
 
 
 def send_signal(args: argparse.Namespace) -> int:
