@@ -39,6 +39,33 @@ def test_a_disabled_task_is_not_started_by_the_next_start_of_the_context(context
     context.task_is("ts_2", "running")
 
 
+def test_is_enabled_ends_as_that_of_systemctl_does(context: Context) -> None:
+    disabled(context)
+    assert context.ctl("is-enabled", "ts_1").stdout == "enabled\n"
+    assert context.ctl("is-enabled", "ts_2", check=1).stdout == "disabled\n"
+    assert context.ctl("is-enabled", "ts_2", "ts_3").stdout == "disabled\nstatic\n"
+    unknown = context.ctl("is-enabled", "ts_9", check=4)
+    assert (unknown.stdout, "no such task" in unknown.stderr) == ("not-found\n", True)
+    context.ctl("exit")
+    assert context.wait() == 0
+    assert context.ctl("is-enabled", "--quiet", "ts_2", check=1).stdout == ""
+
+
+def test_now_stops_what_is_disabled_and_starts_what_is_enabled(context: Context) -> None:
+    disabled(context)
+    told = context.ctl("disable", "--now", "ts_1", "ts_2").stdout.splitlines()
+    assert told[:2] == ["ts_1: disabled", "ts_2: already disabled"]
+    assert [line.partition(" (")[0] for line in told[2:]] == ["T/ts_1: inactive", "T/ts_2: inactive"]
+    assert json.loads(context.ctl("--json", "disable", "--now", "ts_1").stdout)["now"] == {"tasks": []}
+    done = json.loads(context.ctl("--json", "enable", "--now", "ts_1", "ts_2").stdout)
+    assert [(each["id"], each["disabled"]) for each in done["tasks"]] == [("ts_1", False), ("ts_2", False)]
+    assert [(each["id"], each["sub"]) for each in done["now"]["tasks"]] == [
+        ("ts_1", "running"),
+        ("ts_2", "running"),
+    ]
+    assert "ts_3" not in context.ctl("enable", "--now", "ts_1").stdout
+
+
 def test_an_enabled_task_starts_with_the_next_transaction(context: Context) -> None:
     disabled(context)
     context.ctl("start", "--transaction", "T2")

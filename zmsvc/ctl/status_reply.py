@@ -193,3 +193,10 @@ def _at_rest(task: TaskStatus) -> bool:
     it (and another one may have stopped it since).
     """
     return task.state == "inactive" and (task.sub == "exited" or not task.entry or task.disabled)
+
+
+def unit_file_state(disabled: bool, entry: bool) -> str:
+    """Return systemd's word for a task that starts with its transaction, or does not."""
+    if disabled:
+        return "disabled"
+    return "enabled" if entry else "static"

@@ -41,7 +41,7 @@ _SAVED = "the state is always saved, and the next start resumes what ran"
 _HELP = "zmsvcctl --help lists the verbs, zmsvcctl VERB --help lists the arguments"
 
 _INSTEAD = {
-    _AT_BOOT: "reenable is-enabled preset startup autostart",
+    _AT_BOOT: "reenable preset startup autostart",
     _NOT_AT_BOOT: "unstartup",
     _HELD: "mask unmask hold unhold",
     _LOG: "tail maintail log journal follow attach fg",

@@ -159,12 +159,16 @@ LINES = Argument(
     help="show the last N only",
     manual="Show the last *N* only: for **status** lines, otherwise entries, which may have several lines.",
 )
+NOW = (
+    "**enable**: start the tasks as well. **disable**: stop those that run. **keys revoke**: end the "
+    "connections that are open, too; without a *CLIENT* do nothing else."
+)
 QUIET = Argument(
     "-q",
     "--quiet",
     action="store_true",
     help="print nothing; the exit status is the answer",
-    manual="**is-active**, **is-failed**: print nothing. The exit status is the answer.",
+    manual="**is-active**, **is-failed**, **is-enabled**: print nothing. The exit status is the answer.",
 )
 LEVELS = "emerg alert crit err warning notice info debug"
 ENDPOINT = Argument(
@@ -353,6 +357,19 @@ stderr says so.""",
         manual="""\
 Print the states as **is-active** does. The exit status is 0 if at least one of them is failed, else 1, or 4
 if all named tasks are unknown, as with **systemctl**.""",
+    ),
+    VerbEntry(
+        "is-enabled",
+        "verbs.is_state.is_enabled",
+        "print whether tasks start with a transaction, and end with 0 if one does",
+        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        QUIET,
+        group=STATE,
+        manual="""\
+Print for each named task whether it starts with a transaction: *enabled*; *disabled* after **disable**; or
+*static* if its *state* in the file is not of the type *on_start*, so that rules and orders alone start it.
+The exit status is 0 if at least one of them is enabled or static, else 1, or 4 if all named tasks are unknown
+(*not-found*), as with **systemctl**.""",
     ),
     VerbEntry(
         "show",
@@ -599,11 +616,7 @@ the *NAME* of a context that runs, tasks have the colors of their states.""",
             "allow: a public key file; revoke: the name of a client",
         ),
         Argument(
-            "--now",
-            action="store_true",
-            help="revoke: end the connections that are open, too",
-            manual="**keys revoke**: end the connections that are open, too; without a *CLIENT* do nothing "
-            "else.",
+            "--now", action="store_true", help="revoke: end the connections that are open, too", manual=NOW
         ),
         group=FILES,
         manual="""\
@@ -756,9 +769,12 @@ again. Its history stays. Without this the 64 transactions that were stopped las
         "verbs.orders.switch",
         "let disabled tasks start with a transaction again",
         Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        Argument("--now", action="store_true", help="start the tasks as well", manual=NOW),
         group=ORDERS,
+        waits=True,
         manual="""\
-Take back a **disable**. The tasks start with the next start of a transaction. A task whose *state* in the
+Take back a **disable**. The tasks start with the next start of a transaction; with **--now** they are started
+at once, as by **start**. A task whose *state* in the
 file is not of the type *on_start* cannot be enabled.""",
     ),
     VerbEntry(
@@ -766,13 +782,15 @@ file is not of the type *on_start* cannot be enabled.""",
         "verbs.orders.switch",
         "let tasks no longer start with a transaction",
         Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        Argument("--now", action="store_true", help="stop those that run", manual=NOW),
         group=ORDERS,
+        waits=True,
         manual="""\
 Let tasks no longer start with any transaction of the context: not with its start or restart, and not when a
-reload adds them. A task that runs goes on. A rule, an order that names the task, and the start of a task
-that requires it start it; a rule starts no task that a **stop** holds. This lasts until **enable**, also
-after **exit** and after a reboot; **status** shows it. A whole context is enabled at boot by **systemctl
-enable zmsvc@NAME**.""",
+reload adds them. A task that runs goes on; with **--now** it is stopped, as by **stop**. A rule, an order
+that names the task, and the start of a task that requires it start it; a rule starts no task that a **stop**
+holds. This lasts until **enable**, also after **exit** and after a reboot; **status** shows it. A whole
+context is enabled at boot by **systemctl enable zmsvc@NAME**.""",
     ),
     VerbEntry(
         "reexec",

@@ -1,4 +1,6 @@
-"""The verbs is-active, is-failed and wait: an exit status for scripts, and the state as one word."""
+"""The verbs is-active, is-failed, is-enabled and wait: an exit status for scripts, and the state as one
+word.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,12 @@ from zmsvc.core.replicas import is_named
 from zmsvc.ctl import status_source, terminal
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.select_context import NoneRunningError, choose
-from zmsvc.ctl.status_reply import ContextStatus
+from zmsvc.ctl.status_reply import ContextStatus, unit_file_state
 
 TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zmsvc.ctl.client import Json
 
 ACTIVE = ("active", "reloading")
@@ -28,6 +32,17 @@ def is_failed(args: argparse.Namespace) -> int:
     return _answer(args, ("failed",), otherwise=1)
 
 
+def is_enabled(args: argparse.Namespace) -> int:
+    """is-enabled: print whether tasks start with a transaction. Returns 0 if at least one is enabled or
+    static, else 1, as systemctl does.
+    """
+    args = argparse.Namespace(**vars(args), transaction=None, task=[])
+    unknown: list[str] = []
+    states = _states(args, unknown, quiet=args.quiet, of_task=_file_state, absent="not-found")
+    known = len(unknown) < len(states)
+    return _told(args, states, unknown, ("enabled", "static"), otherwise=1 if known else 4)
+
+
 def _answer(args: argparse.Namespace, wanted: tuple[str, ...], *, otherwise: int) -> int:
     unknown: list[str] = []
     try:
@@ -38,21 +53,40 @@ def _answer(args: argparse.Namespace, wanted: tuple[str, ...], *, otherwise: int
         known = True
     else:
         known = not states or len(unknown) < len(states)
+    return _told(args, states, unknown, wanted, otherwise=otherwise if known else 4)
+
+
+def _told(
+    args: argparse.Namespace,
+    states: list[Json],
+    unknown: list[str],
+    wanted: tuple[str, ...],
+    *,
+    otherwise: int,
+) -> int:
+    """Print the states, and return the exit status: 0 if one of them is wanted."""
     for problem in () if args.quiet else dict.fromkeys(unknown):
         terminal.complain(problem)
     if args.json and not args.quiet:
         terminal.out(json.dumps({"states": states}) + "\n")
     elif not args.quiet:
         terminal.out("".join(f"{each['state']}\n" for each in states))
-    if any(each["state"] in wanted for each in states):
-        return 0
-    return otherwise if known else 4
+    return 0 if any(each["state"] in wanted for each in states) else otherwise
 
 
-def _states(args: argparse.Namespace, unknown: list[str], *, quiet: bool) -> list[Json]:
+def _states(
+    args: argparse.Namespace,
+    unknown: list[str],
+    *,
+    quiet: bool,
+    of_task: Callable[[ContextStatus, str], list[Json]] | None = None,
+    absent: str = "inactive",
+) -> list[Json]:
     """Return a state for each named task of each transaction; without tasks that of the named transaction, or
     of the context. An unknown task is inactive, as systemctl has it, and `unknown` gets the message about it.
+    `of_task` returns the states of one task, and `absent` is that of an unknown one.
     """
+    of_task = of_task or _of_task
     places = choose(args.context, args.transaction)
     names = status_source.selected_tasks(args)
     try:
@@ -62,16 +96,16 @@ def _states(args: argparse.Namespace, unknown: list[str], *, quiet: bool) -> lis
             raise
         if len(names) == 1:
             unknown.append(str(error))
-            return [{"transaction": None, "task": names[0], "state": "inactive"}]
+            return [{"transaction": None, "task": names[0], "state": absent}]
         # One of several is unknown: look at each by itself.
         one = argparse.Namespace(**{**vars(args), "task": []})
         found = []
         for name in names:
             one.tasks = [name]
-            found += _states(one, unknown, quiet=True)
+            found += _states(one, unknown, quiet=True, of_task=of_task, absent=absent)
         return found
     if names:
-        return [each for name in names for each in _of_task(status, name)]
+        return [each for name in names for each in of_task(status, name)]
     if args.transaction is not None:
         return [{"transaction": each.id, "task": None, "state": each.state} for each in status.transactions]
     return [{"transaction": None, "task": None, "state": status.state or "inactive"}]
@@ -88,6 +122,21 @@ def _of_task(status: ContextStatus, name: str) -> list[Json]:
         if is_named(task.id, (name,))
     ]
     return found or [{"transaction": None, "task": name, "state": "inactive"}]
+
+
+def _file_state(status: ContextStatus, name: str) -> list[Json]:
+    """Return whether a task, or each of its replicas, starts with a transaction. Raises CtlError if no
+    transaction has it: the supervisor shows only tasks of transactions.
+    """
+    found = {
+        task.id: {"transaction": None, "task": task.id, "state": unit_file_state(task.disabled, task.entry)}
+        for transaction in status.transactions
+        for task in transaction.tasks
+        if is_named(task.id, (name,))
+    }
+    if not found:
+        raise CtlError(1, f"cannot say whether {name} is enabled: no transaction has it yet")
+    return list(found.values())
 
 
 def wait(args: argparse.Namespace) -> int:

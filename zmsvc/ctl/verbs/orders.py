@@ -150,7 +150,9 @@ def send_signal(args: argparse.Namespace) -> int:
 
 
 def switch(args: argparse.Namespace) -> int:
-    """enable, disable: say whether tasks start with a transaction; print what has changed."""
+    """enable, disable: say whether tasks start with a transaction; print what has changed. With --now, start
+    or stop them as well.
+    """
     places = choose(args.context)
     client = Client(places, args.timeout)
     try:
@@ -164,16 +166,46 @@ def switch(args: argparse.Namespace) -> int:
             else _hint(args, client.name, error, [])
         )
         raise CtlError(error.code, f"{error}{hint}", error.data) from None
-    if args.json:
-        terminal.out(json.dumps(data) + "\n")
+    if not args.json:
+        _print_switched(args, client.name, data)
+    if not args.now:
+        if args.json:
+            terminal.out(json.dumps(data) + "\n")
         return 0
+    done = _start_or_stop(args, client, data)
+    if args.json:
+        terminal.out(json.dumps(data | {"now": done}) + "\n")
+    else:
+        _print_outcome(args, done, new=None)
+    return 0
+
+
+def _print_switched(args: argparse.Namespace, name: str, data: Json) -> None:
     for task in objects(data.get("tasks")):
         off, ident = task.get("disabled") is True, task.get("id")
         again = "" if task.get("changed") is True else "already "
-        goes_on = off and task.get("live") is True
-        goes_on_text = f"; it goes on running (zmsvcctl -c {client.name} stop {ident})" if goes_on else ""
+        goes_on = off and task.get("live") is True and not args.now
+        goes_on_text = f"; it goes on running (zmsvcctl -c {name} stop {ident})" if goes_on else ""
         terminal.out(_line(ident, f"{again}{'disabled' if off else 'enabled'}{goes_on_text}"))
-    return 0
+
+
+def _start_or_stop(args: argparse.Namespace, client: Client, switched: Json) -> Json:
+    """Start enabled tasks, or stop disabled ones that run, and return the outcome."""
+    verb = "start" if args.verb == "enable" else "stop"
+    tasks = [
+        each.get("id")
+        for each in objects(switched.get("tasks"))
+        if verb == "start" or each.get("live") is True
+    ]
+    if not tasks:
+        return {"tasks": []}
+    request: Json = {"tasks": tasks, "block": not args.no_block, "timeout": args.timeout or None}
+    if verb == "start":
+        request |= {"transaction": ids.transaction_id(), "new": True}
+    try:
+        return client.ask(verb, **request)
+    except CtlError as error:
+        raise CtlError(error.code, str(error) + _hint(args, client.name, error, []), switched) from None
 
 
 def _print_outcome(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
@@ -252,7 +284,7 @@ def _hint(args: argparse.Namespace, name: str, error: CtlError, tasks: list[str]
     if "zmsvcctl" in message or error.code not in (1, 4, 124):
         return ""
     ctl = f"zmsvcctl -c {name}"
-    transaction = error.data.get("transaction") or args.transaction
+    transaction = error.data.get("transaction") or getattr(args, "transaction", None)
     if error.code == 1 and args.verb in ("start", "restart") and isinstance(transaction, str):
         return f" (see {ctl} logs --transaction {transaction}{''.join(f' {task}' for task in tasks)})"
     return f" (see {ctl} status)"

@@ -11,7 +11,7 @@ from zmsvc.ctl import render, status_source, terminal
 from zmsvc.ctl.client import CtlError
 from zmsvc.ctl.file_change import needs_reload
 from zmsvc.ctl.select_context import choose
-from zmsvc.ctl.status_reply import ContextStatus, objects
+from zmsvc.ctl.status_reply import ContextStatus, objects, unit_file_state
 
 TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
@@ -107,7 +107,12 @@ def show(args: argparse.Namespace) -> int:
     data = status_source.current(args, places)
     if args.tasks:
         shown = [
-            {**task, "transaction": each.get("id"), "enabled": _enabled(task), **_main_process(task)}
+            {
+                **task,
+                "transaction": each.get("id"),
+                "enabled": unit_file_state(task.get("disabled") is True, task.get("entry") is True),
+                **_main_process(task),
+            }
             for each in objects(data.get("transactions"))
             for task in objects(each.get("tasks"))
         ]
@@ -161,13 +166,6 @@ def _signal_number(name: object) -> int:
         return int(found)
     number = str(name).removeprefix("SIG")
     return int(number) if number.isascii() and number.isdigit() else 0
-
-
-def _enabled(task: Json) -> str:
-    """Return systemd's word for a task that starts with its transaction, or does not."""
-    if task.get("disabled") is True:
-        return "disabled"
-    return "enabled" if task.get("entry") is True else "static"
 
 
 def _selected(args: argparse.Namespace, table: dict[str, str]) -> list[str]:

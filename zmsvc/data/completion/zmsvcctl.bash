@@ -57,7 +57,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed show wait logs events watch send check graph keys units create import exit reload reset-failed forget enable disable reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show wait logs events watch send check graph keys units create import exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -71,6 +71,7 @@ _zmsvcctl()
             list) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
             is-active) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -q --quiet" ;;
             is-failed) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -q --quiet" ;;
+            is-enabled) _zmsvcctl_offer "-c --context --json --timeout -h --help -q --quiet" ;;
             show) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction -p --property --value" ;;
             wait) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for" ;;
             logs) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
@@ -87,8 +88,8 @@ _zmsvcctl()
             reload) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --transaction --task --dry-run" ;;
             reset-failed) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task" ;;
             forget) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction" ;;
-            enable) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
-            disable) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
+            enable) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --now" ;;
+            disable) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --now" ;;
             reexec) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
         esac
         return

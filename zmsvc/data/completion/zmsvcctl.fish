@@ -3,7 +3,7 @@
 complete -c zmsvcctl -f
 complete -c zmsvcctl -s c -l context -x -a "(zmsvcctl list 2>/dev/null | string match -r '^\S+' | string match -v NAME)" -d 'the context; the default is the only one that runs'
 complete -c zmsvcctl -l json -d 'answer as JSON'
-complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from start stop restart exit reload' -l no-block -d 'do not wait until an order is carried out'
+complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from start stop restart exit reload enable disable' -l no-block -d 'do not wait until an order is carried out'
 complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from status logs' -l no-pager -d 'do not use a pager'
 complete -c zmsvcctl -l timeout -x -d 'wait no longer, and end with 124; 0 waits as long as it takes'
 complete -c zmsvcctl -s h -l help -d 'show the options and end'
@@ -52,6 +52,9 @@ complete -c zmsvcctl -n __fish_use_subcommand -a is-failed -d 'print the states 
 complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -l task -x -d 'a task; may be given again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -s q -l quiet -d 'print nothing; the exit status is the answer'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a is-enabled -d 'print whether tasks start with a transaction, and end with 0 if one does'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-enabled' -s q -l quiet -d 'print nothing; the exit status is the answer'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a show -d 'print the properties of tasks or of the context, as NAME=VALUE'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l transaction -x -d 'the transaction'
@@ -132,7 +135,9 @@ complete -c zmsvcctl -n __fish_use_subcommand -a forget -d 'forget stopped trans
 complete -c zmsvcctl -n '__fish_seen_subcommand_from forget' -l transaction -x -d 'the transaction'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a enable -d 'let disabled tasks start with a transaction again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from enable' -l now -d 'start the tasks as well'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a disable -d 'let tasks no longer start with a transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from disable' -l now -d 'stop those that run'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a reexec -d 'replace the supervisor, as after an upgrade; tasks go on'
