@@ -109,7 +109,7 @@ def _edges(context: Context) -> Iterator[_Edge]:
     for task in context.as_written.values():
         for name in task.predecessors:
             if name in context.as_written:
-                # What a task requires, it comes after as well.
+                # `predecessors` has both: a task also comes after those that it requires.
                 words = "requires" if name in task.requires else "after"
                 yield _Edge(
                     source=task.id,
