@@ -1420,7 +1420,7 @@ def test_the_oldest_stopped_transactions_beyond_the_limit_are_forgotten() -> Non
     sim.begin()
     for number in range(MAX_CLOSED + 5):
         sim.now += 1
-        # In the order of names the oldest ones would come last.
+        # In the order of their names, the oldest ones would come last.
         name = f"X{999 - number}"
         sim.ask("start", transaction=name)
         sim.ask("stop", transaction=name)

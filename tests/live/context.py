@@ -49,6 +49,8 @@ class Context:
         self.daemon: subprocess.Popen[bytes] | None = None
         self.wrapper: list[str] = []
         """A command that runs the daemon, by executing the rest of its arguments."""
+        self.edit: Callable[[str], str] = lambda text: text
+        """Changes the text of the context file before it is written."""
         self._tasks: list[str] = []
         self._ready: socket.socket | None = None
 
@@ -128,13 +130,14 @@ class Context:
         self._tasks.append(text)
 
     def write(self) -> None:
-        self.file.write_text(
+        text = (
             f"<Context><FrontEndEndpoint>{self.subscribe_endpoint}</FrontEndEndpoint><BackendEndpoint>{self.publish_endpoint}</BackendEndpoint>"
             f"<FrontBind>{self.publish_endpoint}</FrontBind><BackendBind>{self.subscribe_endpoint}</BackendBind>"
             f"<ContextID>context001</ContextID><TaskLogName>{self.name}</TaskLogName>\n"
             + "\n".join(self._tasks)
             + "\n</Context>\n"
         )
+        self.file.write_text(self.edit(text))
 
     def clear_tasks(self) -> None:
         self._tasks.clear()

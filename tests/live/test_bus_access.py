@@ -152,15 +152,7 @@ def test_the_user_of_a_task_may_connect_and_a_reload_counts_at_once(loopback: Co
 def test_bus_access_anyone_opens_the_bus_with_a_warning(loopback: Context) -> None:
     stranger = others(1)[0]
     loopback.task("ts_1", "Echo")
-    write = loopback.write
-
-    def opened() -> None:
-        write()
-        loopback.file.write_text(
-            loopback.file.read_text().replace("<Context>", '<Context bus_access="anyone">')
-        )
-
-    loopback.write = opened  # type: ignore[method-assign]
+    loopback.edit = lambda text: text.replace("<Context>", '<Context bus_access="anyone">')
     loopback.start("--transaction", TX)
     warning = 'bus_access="anyone": every user of this machine may give orders (start, stop, restart, exit)'
     assert warning in loopback.log.read_text()
@@ -290,17 +282,8 @@ def test_the_bus_does_not_know_every_order_of_the_control_socket(loopback: Conte
 
 def test_no_more_transactions_are_opened_than_the_file_allows(loopback: Context) -> None:
     loopback.task("ts_1", "sleep", kind="Command", config="<command>sleep 1000</command>")
-    write = loopback.write
-
-    def limited() -> None:
-        write()
-        loopback.file.write_text(
-            loopback.file.read_text().replace(
-                "<ContextID>", "<max_transactions>2</max_transactions><ContextID>"
-            )
-        )
-
-    loopback.write = limited  # type: ignore[method-assign]
+    limit = "<max_transactions>2</max_transactions>"
+    loopback.edit = lambda text: text.replace("<ContextID>", f"{limit}<ContextID>")
     loopback.start("--transaction", TX)
     loopback.ctl("start", "--transaction", "SECOND")
     said = loopback.ctl("start", check=1).stderr
@@ -321,15 +304,7 @@ def test_without_endpoints_the_bus_is_at_sockets_that_others_cannot_open(context
     context.home.chmod(0o755)
     place = context.runtime / context.name
     context.subscribe_endpoint, context.publish_endpoint = f"ipc://{place}/sub", f"ipc://{place}/pub"
-    write = context.write
-
-    def bare() -> None:
-        write()
-        text = context.file.read_text()
-        begin, end = text.index("<FrontEndEndpoint>"), text.index("<ContextID>")
-        context.file.write_text(text[:begin] + text[end:])
-
-    context.write = bare  # type: ignore[method-assign]
+    context.edit = lambda text: text[: text.index("<FrontEndEndpoint>")] + text[text.index("<ContextID>") :]
     context.start("--transaction", TX)
     assert context.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
     context.ctl("send", "context", order("start", "BYBUS"))

@@ -448,15 +448,7 @@ def test_bus_access_anyone_is_for_the_monitor_too_with_a_warning(context: Contex
     (port,) = free_ports(1)
     place = f"tcp://127.0.0.1:{port}"
     context.task("ts000", "Monitor", config=settings(place))
-    write = context.write
-
-    def opened() -> None:
-        write()
-        context.file.write_text(
-            context.file.read_text().replace("<Context>", '<Context bus_access="anyone">')
-        )
-
-    context.write = opened  # type: ignore[method-assign]
+    context.edit = lambda text: text.replace("<Context>", '<Context bus_access="anyone">')
     context.start("--transaction", TX)
     assert (
         f'ts000: bus_access="anyone": every user of this machine may read at {place}'

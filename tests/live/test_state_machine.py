@@ -14,11 +14,10 @@ EXAMPLE = Path(__file__).parents[2] / "zmsvc" / "data" / "examples" / "Context-S
 
 def test_the_example_cycles_and_the_operators_stop_ends_it(context: Context, ear: Callable[..., Ear]) -> None:
     text = EXAMPLE.read_text().replace("</device_action>", "</device_action><seconds>0.2</seconds>")
-    context.file.write_text(text)
     # This file names no endpoints.
     place = context.runtime / context.name
     context.subscribe_endpoint, context.publish_endpoint = f"ipc://{place}/sub", f"ipc://{place}/pub"
-    context.write = lambda: None  # type: ignore[method-assign]
+    context.edit = lambda _: text
     context.start("--no-autostart")
     listener = ear(b"control @@@ ")
     context.ask(verb="start", transaction="T", block=False)

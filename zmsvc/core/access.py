@@ -24,7 +24,7 @@ class Verb(StrEnum):
     DISABLE = "disable"
     SIGNAL = "signal"
     RELOAD = "reload"
-    """A fact of its own, `ContextReloaded`, carries it with the context file; `Requested` carries the
+    """The fact `ContextReloaded` carries this order, together with the context file. `Requested` carries the
     others.
     """
     RELOAD_TASKS = "reload-tasks"

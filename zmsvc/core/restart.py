@@ -29,8 +29,8 @@ _NORMAL = frozenset({Reason.EXITED, Reason.REQUESTED, Reason.EXIT_CODE, Reason.C
 def rules_of(
     restart: Restart | None, task: str, written: Sequence[Rule], *, limited: bool = False
 ) -> tuple[Rule, ...]:
-    """Return the rules for which the options are short, except those that the file has as well. `limited`:
-    the task has a `memory_restart`.
+    """Return the rules that the options stand for, except those that the file has as well. `limited` is True
+    if the task has a `memory_restart`.
     """
     there = {rule.trigger for rule in written if rule.call == task and rule.action in _STARTING}
     found = [

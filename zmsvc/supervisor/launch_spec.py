@@ -124,7 +124,7 @@ def _options(service: TaskService) -> dict[str, Any]:
 
 def socket_spec(each: ListenSocket) -> dict[str, Any]:
     """Return a socket as the keeper opens it. The keeper looks up no owner: a user database may be on another
-    machine. An unknown name stays one, and the keeper refuses it.
+    machine. An unknown name stays a name, and the keeper refuses it.
     """
     uid = None if each.user is None else bus_users.number(each.user)
     gid = None if each.group is None else bus_users.group_number(each.group)

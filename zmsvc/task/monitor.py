@@ -45,7 +45,7 @@ peers made the process grow by 12 MB/s at 20 samples a second. A view of 5,000 t
 BATCH = 100
 """Requests that are answered at once, before the next sample and a stop request have their turn."""
 BATCH_BYTES = 16 << 20
-"""The same limit in bytes of the answers."""
+"""The same limit for the answers, in bytes."""
 REFRESH_S = 60.0
 """Seconds after which the view is requested in any case. This repairs the effect of a lost message."""
 

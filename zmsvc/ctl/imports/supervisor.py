@@ -244,7 +244,9 @@ class _Program:
         return _expand(self.section.text(key), names, self.section.at(key), self.report) or ""
 
     def _inherited(self, draft: TaskDraft, key: str, option: str, names: Mapping[str, object]) -> None:
-        """Set an option of the program, or that of the daemon from which its programs inherit it."""
+        """Set an option from the section of the program. If it is not there, set it from that of the daemon,
+        from which programs inherit it.
+        """
         section = self.section if key in self.section.values else self.daemon
         if not (text := section.text(key)) or (section is self.daemon and (key, text) == ("user", "root")):
             return
