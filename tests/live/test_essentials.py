@@ -138,7 +138,7 @@ def test_leftover_processes_of_a_task_are_killed_and_named(context: Context, hom
     body = f"""
     def setup(self):
         import subprocess
-        child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo $$ > {home}/child; while :; do sleep 1000; done"])
+        child = subprocess.Popen(["sh", "-c", "trap '' TERM; echo $$ > {home}/new; mv {home}/new {home}/child; while :; do sleep 1000; done"])
         while not __import__("os").path.exists("{home}/child"):
             self.wait(0.01)
     """
