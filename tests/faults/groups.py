@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,8 @@ def _mounted(kind: str, option: str = "") -> Path | None:
 
 @contextlib.contextmanager
 def _made(base: Path) -> Iterator[Path]:
-    directory = base / f"zmfault-{os.getpid()}"
+    # A killed run may have left a group with this PID in its name.
+    directory = base / f"zmfault-{os.getpid()}-{time.monotonic_ns()}"
     directory.mkdir()
     try:
         yield directory

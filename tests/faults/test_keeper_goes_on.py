@@ -63,12 +63,14 @@ def test_a_thread_task_that_is_started_while_its_shared_process_dies(context: Co
 
 
 def test_a_thread_task_keeps_its_reported_exit_when_its_process_crashes_right_after(context: Context) -> None:
-    context.service("Ender", """
-        import os, threading
+    gate = context.home / "gate"
+    context.service("Ender", f"""
+        import os
         from zmsvc.task import SingleTask, TaskService
         class Work(SingleTask):
             def run(self):
-                self.wait(0.2)
+                while not os.path.exists("{gate}"):
+                    self.wait(0.01)
         class ServiceEnder(TaskService):
             task_class = Work
     """)  # fmt: skip
@@ -76,14 +78,21 @@ def test_a_thread_task_keeps_its_reported_exit_when_its_process_crashes_right_af
     context.task("a", "Ender", kind="Thread", entry=False)
     context.task("b", "Echo", kind="Thread")
     context.start("--transaction", "T")
-    shared = context.tasks()["b"]["pid"]
+
+    def threads(pid: int) -> int:
+        return len(os.listdir(f"/proc/{pid}/task"))
+
     for _ in range(3):
+        gate.unlink(missing_ok=True)
         assert context.ask(verb="start", tasks=["a"], transaction="T")["ok"]
         shared = context.tasks()["b"]["pid"]
+        running = threads(shared)
         # The keeper gets both events at once.
         with stopped(keeper_of(context)):
-            until = time.monotonic() + 0.6
-            wait_for(lambda until=until: time.monotonic() > until)  # type: ignore[misc]
+            gate.touch()
+            wait_for(lambda pid=shared, before=running: threads(pid) < before)  # type: ignore[misc]
+            # The main thread reports the end, and sleeps again.
+            wait_for(lambda pid=shared: is_in_state(pid, "S"))  # type: ignore[misc]
             os.kill(shared, signal.SIGKILL)
             wait_for(lambda old=shared: is_dead(old))  # type: ignore[misc]
         end = context.task_is("a", "exited")["exit"]
@@ -101,11 +110,11 @@ def test_a_stopped_zygote_delays_launches_only(context: Context) -> None:
         context.ask(verb="start", tasks=["a"], transaction="T", block=False)
         before = time.monotonic()
         assert context.ask(verb="stop", tasks=["b"])["ok"]
-        assert time.monotonic() - before < 5, "a stop of another task waited for the zygote"
+        assert time.monotonic() - before < 8, "a stop of another task waited for the zygote"
         before = time.monotonic()
         context.kill_supervisor()
         context.status()
-        assert time.monotonic() - before < 5, "the next supervisor waited for the zygote"
+        assert time.monotonic() - before < 8, "the next supervisor waited for the zygote"
     context.task_is("a", "running")
 
 
@@ -156,7 +165,7 @@ def test_orders_are_answered_while_the_supervisor_is_replaced_under_load(context
         for client in clients:
             client.join()
     # 1 s on a machine that has nothing else to do; a hung one takes 30.
-    assert slowest < 5, f"{slowest:.2f} s"
+    assert slowest < 20, f"{slowest:.2f} s"
 
 
 def test_a_closed_or_full_stderr_neither_ends_nor_holds_the_daemon(context: Context) -> None:

@@ -91,7 +91,7 @@ def test_orders_without_a_supervisor_are_counted_and_reported(context: Context, 
     rows = [json.loads(line) for line in context.ctl("--json", "events").stdout.splitlines()]
     (row,) = [row for row in rows if row["event"] == "dropped"]
     assert row["detail"]["orders"] == 5
-    assert "no supervisor was there to receive orders of the bus" in context.log.read_text()
+    wait_for(lambda: "no supervisor was there to receive orders of the bus" in context.log.read_text())
 
 
 def test_received_orders_are_not_counted_as_missed(context: Context, stranger: Stranger) -> None:
@@ -100,6 +100,8 @@ def test_received_orders_are_not_counted_as_missed(context: Context, stranger: S
     stranger.order("start", service_transaction="OTHER")
     context.task_is("ts_1", "running", "OTHER")
     context.kill_supervisor()
+    # The next supervisor answers `status` before all publishers have its subscriptions.
+    stranger.until(b"\x01unheard.")
     assert context.status()["restarts"] == 1
     stranger.order("stop", service_transaction="OTHER")
     wait_for(lambda: context.tasks("OTHER")["ts_1"]["sub"] == "stopped")

@@ -63,7 +63,7 @@ def test_a_damaged_state_file_is_set_aside_and_reported(context: Context) -> Non
     assert context.tasks()["ts_1"]["sub"] == "running"
     (aside,) = (context.home / "state" / context.name).glob("state.db.damaged-*")
     assert b"not a database" in aside.read_bytes()
-    assert str(aside) in context.log.read_text()
+    wait_for(lambda: str(aside) in context.log.read_text())
 
 
 def test_a_truncated_file_is_set_aside(context: Context) -> None:

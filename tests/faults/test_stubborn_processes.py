@@ -63,7 +63,7 @@ def test_a_stopped_task_misses_its_watchdog_and_its_rule_fires(either: Context) 
     either.task(
         "ts_1",
         "Echo",
-        service="<watchdog>1500ms</watchdog><stop_timeout>200ms</stop_timeout>",
+        service="<watchdog>3s</watchdog><stop_timeout>200ms</stop_timeout>",
         rules={"on_fail": ("restart", "ts_1")},
     )
     either.start("--transaction", "T")
