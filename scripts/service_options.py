@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from zmsvc.core.option_kinds import Fields, Kind, Several, Value, Variables, Words, any_of
+from zmsvc.core.option_kinds import Attributes, Fields, Kind, Several, Value, Variables, Words, any_of
 from zmsvc.core.service_options import EVERY_TYPE, OPTIONS, Option, types_of
 
 DATA = Path(__file__).parents[1] / "zmsvc" / "data"
@@ -74,6 +74,10 @@ def _content(kind: Kind) -> Iterator[str]:
             for name, each in attributes.items():
                 yield f'<optional><attribute name="{name}">{each.schema}</attribute></optional>'
             yield f"<list><oneOrMore>{value.schema}</oneOrMore></list>" if separated else value.schema
+        case Attributes():
+            for name, each in kind.values.items():
+                yield f'<optional><attribute name="{name}">{each.schema}</attribute></optional>'
+            yield "<empty/>"
         case Fields():
             yield "<interleave>"
             for name in kind.names:

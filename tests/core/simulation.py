@@ -18,10 +18,11 @@ from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.expansion import expand
 from zmsvc.core.held_sockets import in_use
-from zmsvc.core.lifecycle import TABLE, SubState, TaskEvent
+from zmsvc.core.lifecycle import TABLE, State, SubState, TaskEvent
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
 from zmsvc.core.order import awaited_ends, awaited_starts, unmet
+from zmsvc.core.probing import Health
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
 from zmsvc.core.world import Reason, Task, World, launches_of, task_from_row, task_to_row
 
@@ -116,6 +117,8 @@ def check_world(world: World) -> None:
         assert task.deadline is None or TaskEvent.DEADLINE in TABLE[task.sub_state], (
             f"{key}: nothing would follow from its deadline: {task}"
         )
+        assert task.probe_at is None or task.state in (State.ACTIVATING, State.ACTIVE), (key, task)
+        assert task.health is None or task.pid is not None, (key, task)
         assert not (task.resting and key[1] not in world.context.tasks) or asked_for(world, key), (
             f"{key} is in no file"
         )
@@ -178,7 +181,7 @@ def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None
         effect.key: effect.when for effect in effects if isinstance(effect, ev.WakeAt)
     }
     for key in before.tasks.keys() | after.tasks.keys():
-        was, wants = (world.tasks[key].deadline if key in world.tasks else None for world in (before, after))
+        was, wants = (world.tasks[key].alarm if key in world.tasks else None for world in (before, after))
         assert rung.get(key, was) == wants, f"the alarm of {key} is not its deadline"
 
 
@@ -257,7 +260,9 @@ def reread(task: Task) -> Task:
 
 def timeless(task: Task) -> Task:
     end = replace(task.exit, at=0.0) if task.exit else None
-    return replace(task, since=0.0, deadline=None, launched_at=0.0, reload_at=0.0, exit=end)
+    others = tuple(replace(each, since=0.0) for each in task.auxiliaries)
+    times = {"since": 0.0, "deadline": None, "probe_at": None, "launched_at": 0.0, "reload_at": 0.0}
+    return replace(task, **times, exit=end, auxiliaries=others)
 
 
 # --- the machine
@@ -461,7 +466,7 @@ class Simulation:
             self.acknowledge()
         assert self.keeper.sockets == in_use(self.world.context, self.world.tasks)
         assert self.alarms == {
-            key: each.deadline for key, each in self.world.tasks.items() if each.deadline is not None
+            key: each.alarm for key, each in self.world.tasks.items() if each.alarm is not None
         }
 
     def decide(self, fact: Fact) -> list[Effect]:
@@ -605,6 +610,15 @@ class Simulation:
         launch = self.launch_of(name)
         self.alive[launch].executed = True
         return self.happen(ev.TaskExecuted(launch=launch))
+
+    def auxiliary(self, name: str) -> int:
+        """Return the launch of the auxiliary process of a task of T1."""
+        (found,) = self.task(name).auxiliaries
+        return found.launch
+
+    def probe(self, name: str, health: str, text: str = "") -> list[Effect]:
+        """Let the probe process of a task of T1 report this health."""
+        return self.happen(ev.HealthReported(launch=self.auxiliary(name), health=Health(health), text=text))
 
     def update(self, name: str, **items: Any) -> list[Effect]:
         launch = self.launch_of(name)

@@ -37,12 +37,6 @@ def begun() -> Simulation:
     return sim
 
 
-def other(sim: Simulation) -> int:
-    """Return the launch of the auxiliary process."""
-    (found,) = sim.task("a").auxiliaries
-    return found.launch
-
-
 def test_a_task_has_one_auxiliary_process_of_each_name() -> None:
     sim = begun()
     assert not [effect for effect in order(sim) if isinstance(effect, ev.LaunchAuxiliary)]
@@ -50,7 +44,7 @@ def test_a_task_has_one_auxiliary_process_of_each_name() -> None:
 
 def test_the_end_of_an_auxiliary_process_does_not_end_its_task() -> None:
     sim = begun()
-    effects = sim.end(other(sim), code=1)
+    effects = sim.end(sim.auxiliary("a"), code=1)
     assert sim.sub_state("a") == "running"
     assert not sim.task("a").auxiliaries
     assert not sim.keeper.ends, "its end is acknowledged"
@@ -61,13 +55,13 @@ def test_the_end_of_an_auxiliary_process_does_not_end_its_task() -> None:
 def test_an_auxiliary_process_does_not_notify_for_its_task(fact: type[ev.TaskReady]) -> None:
     sim = begun()
     before = sim.task("a")
-    sim.happen(fact(launch=other(sim)))
+    sim.happen(fact(launch=sim.auxiliary("a")))
     assert sim.task("a") == before
 
 
 def test_the_end_of_a_task_ends_its_auxiliary_processes() -> None:
     sim = begun()
-    launch = other(sim)
+    launch = sim.auxiliary("a")
     sim.end("a", code=1)
     assert launch not in sim.alive
     assert not sim.task("a").auxiliaries
@@ -76,10 +70,10 @@ def test_the_end_of_a_task_ends_its_auxiliary_processes() -> None:
 
 def test_a_new_supervisor_adopts_an_auxiliary_process() -> None:
     sim = begun()
-    launch = other(sim)
+    launch = sim.auxiliary("a")
     sim.crash()
     sim.happen()
-    assert other(sim) == launch
+    assert sim.auxiliary("a") == launch
     assert [number for number, _ in sim.keeper.forked].count(launch) == 1
     assert not [record for record in sim.records if record.event == "stranger"]
 
@@ -91,13 +85,13 @@ def test_a_new_supervisor_repeats_an_order_that_did_not_reach_the_keeper() -> No
     order(sim)
     sim.crash()
     sim.happen()
-    assert other(sim) in sim.alive
+    assert sim.auxiliary("a") in sim.alive
     assert sim.told(ev.LaunchAuxiliary)[-1].command == ("reload", "--now")
 
 
 def test_an_end_that_came_while_no_supervisor_was_there_is_not_lost() -> None:
     sim = begun()
-    launch = other(sim)
+    launch = sim.auxiliary("a")
     sim.keeper.end(launch, code=0)
     sim.crash()
     sim.happen()

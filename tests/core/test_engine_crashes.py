@@ -16,6 +16,7 @@ from simulation import Simulation, rule, task
 from test_engine_properties import files
 
 from zmsvc.core import events as ev
+from zmsvc.core import probing
 from zmsvc.core.model import TaskService
 
 Story = Callable[[Simulation], None]
@@ -116,6 +117,26 @@ def in_order(sim: Simulation) -> None:
     sim.ask("stop", "a", request=5)
 
 
+def probed(sim: Simulation) -> None:
+    """A Command that is ready by its probe, becomes unhealthy, and whose probe process dies."""
+    sim.execute("a")
+    sim.end(sim.auxiliary("a"), code=0)
+    sim.probe("a", "healthy")
+    sim.end(sim.auxiliary("a"), signal="SIGKILL")
+    sim.ring()
+    sim.probe("a", "unhealthy", "why")
+    sim.probe("a", "failed", "why")
+    sim.ring()
+    sim.end(sim.auxiliary("a"), code=1)
+    sim.ask("stop", request=1)
+
+
+PROBED = (
+    replace(
+        task("a", rule("on_fail", "restart", "a"), kind="Command"), health=probing.HEALTH, ready=probing.READY
+    ),
+)
+
 IN_ORDER = (task("c", requires=("b",)), task("b", after=("a",), requires=("a",)), task("a", entry=True))
 
 
@@ -198,6 +219,7 @@ STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
     ),
     "reload tasks": (reload_tasks, (NOTIFIES, replace(NOTIFIES, id="b"))),
     "reload command": (reload_command, (RELOADS,)),
+    "probed": (probed, PROBED),
     "no fork": (no_fork, (task("a", rule("on_fail", "restart", "a")),)),
 }
 

@@ -18,6 +18,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.model import Rule, TaskService
+from zmsvc.core.probing import HEALTH, READY, Health
 
 NAMES = ("a", "b", "c")
 TRANSACTIONS = ("T1", "T2")
@@ -77,6 +78,8 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
         )
         made = replace(made, memory_restart=draw(st.sampled_from([-1, 1 << 20])))
         made = replace(made, notify_reload=notify and draw(st.booleans()))
+        ready = st.sampled_from([None, READY]) if kind == "Command" and not notify else st.none()
+        made = replace(made, health=draw(st.sampled_from([None, HEALTH])), ready=draw(ready))
         how = draw(st.sampled_from([{}, {"reload_signal": "SIGUSR1"}, {"reload_command": ("reload",)}]))
         tasks.append(replace(made, **how))
     return tasks
@@ -134,7 +137,7 @@ class Machine(RuleBasedStateMachine):
         self.sim.end(launch, code=code, signal=None if code is not None else "SIGSEGV", left=left)
 
     @precondition(lambda self: self.sim.alive)
-    @rule(data=st.data(), which=st.integers(0, 8))
+    @rule(data=st.data(), which=st.integers(0, 9))
     def say(self, data: st.DataObject, which: int) -> None:
         launch = data.draw(st.sampled_from(sorted(self.sim.alive)))
         self.sim.happen(words(launch, which, data.draw(st.integers(0, 3))))
@@ -143,7 +146,7 @@ class Machine(RuleBasedStateMachine):
     def say_ready(self) -> None:
         self.sim.ready()
 
-    @rule(launch=st.integers(0, 30), which=st.integers(0, 8), sequence=st.integers(0, 3))
+    @rule(launch=st.integers(0, 30), which=st.integers(0, 9), sequence=st.integers(0, 3))
     def anybody_says_anything(self, launch: int, which: int, sequence: int) -> None:
         """Notifications may also be about launches that are over or never were, and may come before the
         process is known.
@@ -167,7 +170,7 @@ class Machine(RuleBasedStateMachine):
     def late_timer(self, name: str, transaction: str) -> None:
         """An alarm that belonged to an earlier state changes nothing."""
         key = (transaction, name)
-        due = self.sim.world.tasks[key].deadline if key in self.sim.world.tasks else None
+        due = self.sim.world.tasks[key].alarm if key in self.sim.world.tasks else None
         if due is None or due > self.sim.now:
             after, effects = step(self.sim.world, ev.DeadlinePassed(key=key), self.sim.now)
             assert after == self.sim.world
@@ -273,6 +276,7 @@ def words(launch: int, which: int, sequence: int) -> ev.Fact:
         ev.TaskExecuted(launch=launch),
         ev.TaskReloading(launch=launch),
         ev.TaskReloading(launch=launch, at=BEGINNING + sequence),
+        ev.HealthReported(launch=launch, health=[*Health][sequence], text="hm"),
     ]
     return facts[which]
 

@@ -14,6 +14,7 @@ from simulation import Simulation, context, task
 from zmsvc.core import events as ev
 from zmsvc.core.cause import Cause, Source, SourceExit
 from zmsvc.core.lifecycle import SubState
+from zmsvc.core.probing import Health
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.world import (
     Auxiliary,
@@ -106,6 +107,10 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "tokens": times,
     "tokens_at": times,
     "leftovers": st.lists(leftovers, max_size=2).map(tuple),
+    "health": st.none() | st.sampled_from(Health),
+    "health_text": texts,
+    "probe_at": st.none() | times,
+    "probe_ends": numbers,
     "auxiliaries": st.lists(auxiliaries, max_size=2).map(tuple),
     "last_definition": st.none()
     | st.builds(definition_to_keep, st.builds(task, texts, kind=st.sampled_from(ServiceType))),

@@ -13,6 +13,8 @@ from zmsvc.protocol import PROTOCOL
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.supervisor.launch_spec import dropped_options
 
+OF_AUXILIARIES = {"ready", "health"}
+"""The options that the launch of an auxiliary process carries."""
 OF_1_0 = {"user", "group", "nice", "environment", "rlimits", "watchdog"}
 """The options that a launch of zmsvc 1.0 carries."""
 
@@ -20,7 +22,9 @@ OF_1_0 = {"user", "group", "nice", "environment", "rlimits", "watchdog"}
 def test_each_option_that_a_launch_carries_names_the_first_protocol_that_has_it() -> None:
     carried = {each.name for each in fields(LaunchSpec)}
     for option in OPTIONS:
-        if option.field in carried and set(option.in_place) != set(option.types):
+        if option.field in OF_AUXILIARIES:
+            assert option.protocol, option.name
+        elif option.field in carried and set(option.in_place) != set(option.types):
             assert bool(option.protocol) is (option.field not in OF_1_0), option.name
         else:
             assert option.protocol == 0, f"no launch carries <{option.name}>"

@@ -17,6 +17,8 @@ import pytest
 from lxml import etree
 
 from zmsvc.core import option_kinds as kinds
+from zmsvc.core import probing
+from zmsvc.core.probing import Probe
 from zmsvc.core.service_options import (
     EVERY_TYPE,
     OPTIONS,
@@ -82,6 +84,7 @@ class More(ServiceOptions):
     sizes: dict[str, int] = option(
         kinds.Fields(names=("low", "high"), value=kinds.SIZE), factory=dict, name="memory", summary="Fields."
     )
+    alive: Probe | None = option(kinds.HEALTH, None, summary="Attributes.")
     labels: dict[str, str] = option(kinds.Variables(), factory=dict, summary="Variables.")
     thaw_command: tuple[str, ...] = option(kinds.WORDS, (), summary="A command.")
 
@@ -116,6 +119,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "sizes": ("<high>1K</high>", {"high": 1024}),
     "labels": ("<A.B>x</A.B>", {"A.B": "x"}),
     "thaw_command": ("<arg>a</arg><arg>b c</arg>", ("a", "b c")),
+    "alive": (" exec='true' retries='9' ", probing.health(exec=("true",), retries=9)),
 }
 BAD = {
     "ready_after": "never",
@@ -147,6 +151,7 @@ BAD = {
     "sizes": "<high>much</high>",
     "labels": "<A-B/>",
     "thaw_command": "a 'b",
+    "alive": "tcp='80' retries='0'",
 }
 NEW = [each for each in options_of(More) if each.field in GOOD]
 BEYOND_A_SCHEMA = {"labels", "status", "statuses", "thaw_command"}
@@ -168,9 +173,15 @@ DEFAULTS = {
 by_field = pytest.mark.parametrize("added", NEW, ids=lambda each: each.field)
 
 
+def element(added: Option, text: str) -> str:
+    if isinstance(added.kind, kinds.Attributes):
+        return f"<{added.name} {text}/>"
+    return f"<{added.name}>{text}</{added.name}>"
+
+
 def read(added: Option, text: str) -> tuple[dict[str, Any], list[str]]:
     notes = FaultList()
-    service = etree.fromstring(f"<service><{added.name}>{text}</{added.name}></service>")
+    service = etree.fromstring(f"<service>{element(added, text)}</service>")
     values = read_options(service, options_of(More), notes)
     return values, [words for _, words in notes.found]
 
@@ -180,7 +191,7 @@ def validates(added: Option, text: str) -> bool:
     grammar = SCRIPT["between_marks"](SCRIPT["SCHEMA"].read_text(), part)
     start = '<start><ref name="service"/></start>'
     root = etree.fromstring(re.sub("<start>.*</start>", start, grammar, flags=re.DOTALL).encode())
-    service = etree.fromstring(f"<service><{added.name}>{text}</{added.name}></service>")
+    service = etree.fromstring(f"<service>{element(added, text)}</service>")
     return bool(etree.RelaxNG(root).validate(service))
 
 

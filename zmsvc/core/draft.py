@@ -250,7 +250,7 @@ class Draft:
         self._remove_scheduled()
         for key in self._touched:
             old, new = self.before.tasks.get(key), self.tasks.get(key)
-            was, wants = old.deadline if old else None, new.deadline if new else None
+            was, wants = old.alarm if old else None, new.alarm if new else None
             if was != wants:
                 self.emit(ev.WakeAt(key=key, when=wants))
         self._hold_sockets()

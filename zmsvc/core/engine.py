@@ -12,6 +12,7 @@ from typing import Any, assert_never
 from zmsvc.core import (
     auxiliary,
     failures,
+    health,
     memory_limit,
     order_waits,
     pending_requests,
@@ -23,7 +24,7 @@ from zmsvc.core import (
 from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
-from zmsvc.core.events import Effect, Fact, Key
+from zmsvc.core.events import AuxiliaryName, Effect, Fact, Key
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Trigger
 from zmsvc.core.service_options import ServiceType
@@ -87,6 +88,7 @@ TaskFact = (
     | ev.TaskUpdated
     | ev.TaskSaid
     | ev.WatchdogFed
+    | ev.HealthReported
     | ev.MemoryMeasured
     | ev.TimeoutExtended
     | ev.MainNamed
@@ -108,7 +110,11 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
         case ev.TaskExecuted():
             executed(draft, key)
         case ev.TaskReady():
-            apply(draft, key, TaskEvent.READY)
+            service = draft.service(key)
+            waits = draft.tasks[key].sub_state is SubState.START
+            # A task with `<ready>` is ready when its probe says so.
+            if not (waits and service is not None and service.ready):
+                apply(draft, key, TaskEvent.READY)
         case ev.TaskReloading():
             _reloading(draft, key, fact)
         case ev.TaskUpdated():
@@ -118,6 +124,8 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
         case ev.WatchdogFed():
             if draft.tasks[key].sub_state is SubState.RUNNING and (limit := draft.limits(key).watchdog):
                 draft.change(key, deadline=draft.now + limit)
+        case ev.HealthReported():
+            """Do nothing: only the probe process reports it."""
         case ev.MemoryMeasured():
             memory_limit.measured(draft, key, fact)
         case ev.TimeoutExtended():
@@ -136,8 +144,15 @@ def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: TaskFact) -> N
     """Take a fact about an auxiliary process, which cannot notify for its task."""
     if isinstance(fact, ev.TaskExited | ev.LaunchFailed):
         auxiliary.forget(draft, key, which)
-        if which.name is ev.AuxiliaryName.RELOAD:
-            reload_command_ended(draft, key, _why_not_reloaded(fact))
+        match which.name:
+            case AuxiliaryName.READY | AuxiliaryName.HEALTH:
+                health.ended(draft, key, which, fact)
+            case AuxiliaryName.RELOAD:
+                reload_command_ended(draft, key, _why_not_reloaded(fact))
+            case _:
+                assert_never(which.name)
+    elif isinstance(fact, ev.HealthReported) and which.name is AuxiliaryName.HEALTH:
+        health.reported(draft, key, fact)
 
 
 def _why_not_reloaded(end: auxiliary.End) -> str:
@@ -153,13 +168,16 @@ def _why_not_reloaded(end: auxiliary.End) -> str:
 def _deadline(draft: Draft, key: Key) -> None:
     """Let a deadline pass. If it has moved meanwhile, or belonged to an earlier state, nothing happens."""
     task = draft.tasks.get(key)
-    if task is None or task.deadline is None:
+    if task is None or task.alarm is None:
         return
-    if task.deadline <= draft.now:
-        apply(draft, key, TaskEvent.DEADLINE)
-    else:
+    if task.alarm > draft.now:
         # The alarm came too early and is used up: set it again.
-        draft.emit(ev.WakeAt(key=key, when=task.deadline))
+        draft.emit(ev.WakeAt(key=key, when=task.alarm))
+        return
+    if task.probe_at is not None and task.probe_at <= draft.now:
+        health.probe_again(draft, key)
+    if task.deadline is not None and task.deadline <= draft.now:
+        apply(draft, key, TaskEvent.DEADLINE)
 
 
 def _reloading(draft: Draft, key: Key, fact: ev.TaskReloading) -> None:
@@ -279,6 +297,8 @@ def _reason(draft: Draft, key: Key, task: Task, fact: ev.TaskExited) -> Reason:
     if fact.code and fact.code not in clean:
         return Reason.EXIT_CODE
     ready = task.state is State.ACTIVE or (
-        service is not None and service.service_type is ServiceType.COMMAND and not service.notify
+        service is not None
+        and service.service_type is ServiceType.COMMAND
+        and not (service.notify or service.ready)
     )
     return Reason.EXITED if ready else Reason.NOT_READY

@@ -13,6 +13,7 @@ from typing import Any
 from zmsvc.core.access import Verb
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Context, TaskService
+from zmsvc.core.probing import Health
 
 Key = tuple[str, str]
 """A running task: (transaction, task id)."""
@@ -35,6 +36,10 @@ class AuxiliaryName(StrEnum):
 
     RELOAD = "reload"
     """Executes `reload_command`."""
+    READY = "ready"
+    """Runs the probe of `<ready>` until it succeeds, and then ends with status 0."""
+    HEALTH = "health"
+    """Runs the probe of `<health>` and reports each change."""
 
 
 # --- facts
@@ -171,6 +176,18 @@ class WatchdogFed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HealthReported:
+    """The probe process of a task has found another health than before. The launch is that of the probe
+    process.
+    """
+
+    launch: int
+    health: Health
+    text: str = ""
+    """The reason of a failed probe."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryMeasured:
     """The processes of a launch use `used` bytes of memory; the machine has `machine`."""
 
@@ -264,6 +281,7 @@ Fact = (
     | TaskUpdated
     | TaskSaid
     | WatchdogFed
+    | HealthReported
     | MemoryMeasured
     | TimeoutExtended
     | MainNamed

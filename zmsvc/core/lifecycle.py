@@ -136,6 +136,8 @@ class TaskEvent(StrEnum):
     """The reload_command has ended."""
     RELOADING = "reloading"
     """The task has sent RELOADING=1."""
+    UNHEALTHY = "unhealthy"
+    """The probe of `<health>` has failed too often in a row."""
     MEMORY_EXCEEDED = "memory-exceeded"
     """The task uses more memory than its `memory_restart`."""
     DEADLINE = "deadline"
@@ -170,6 +172,7 @@ class Act(Enum):
     TERMINATE = auto()
     START_TIMED_OUT = auto()
     WATCHDOG_MISSED = auto()
+    UNHEALTHY = auto()
     MEMORY_EXCEEDED = auto()
     KILL = auto()
     TERMINATE_OTHERS = auto()
@@ -218,6 +221,7 @@ _END: Row = {
 
 _RELOAD_LIMITS: Row = {
     TaskEvent.DEADLINE: Transition(SubState.RUNNING, Act.RELOAD_TIMED_OUT),
+    TaskEvent.UNHEALTHY: Transition(SubState.STOP_SIGTERM, Act.UNHEALTHY),
     TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
 }
 _RELOAD: Row = {
@@ -270,6 +274,7 @@ TABLE: dict[SubState, Row] = {
     },
     SubState.RUNNING: {
         TaskEvent.DEADLINE: Transition(SubState.STOP_SIGTERM, Act.WATCHDOG_MISSED),
+        TaskEvent.UNHEALTHY: Transition(SubState.STOP_SIGTERM, Act.UNHEALTHY),
         TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
         TaskEvent.RELOAD: Transition(SubState.RELOAD_SIGNAL, Act.SEND_RELOAD),
         TaskEvent.RELOADING: Transition(SubState.RELOAD_NOTIFY, Act.AWAIT_RELOADED),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from zmsvc.core import listening
+from zmsvc.core import listening, probing
 from zmsvc.core.owners import owner
 from zmsvc.core.values import (
     PRIORITIES,
@@ -99,7 +99,23 @@ class Words:
     words: str = "a program and its arguments, written as <command> is"
 
 
-Kind = Value | Fields | Variables | Several | Words
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attributes:
+    """An element without content, whose attributes have these values. Each may be left out."""
+
+    values: Mapping[str, Value]
+    make: Callable[..., Any]
+    """Return the value of the option from those of the attributes that are there. Raises ValueError as
+    `Value.read` does.
+    """
+
+    @property
+    def words(self) -> str:
+        listed = "; ".join(f"{name}, {kind.words}" for name, kind in self.values.items())
+        return f"an element without text and with the attributes {listed}"
+
+
+Kind = Value | Fields | Variables | Several | Words | Attributes
 
 
 def any_of(names: Iterable[str]) -> str:
@@ -361,3 +377,19 @@ def list_of(value: Value, words: str) -> Value:
 
 
 WORDS = Words()
+
+
+_PROBE = {
+    "exec": Value(
+        words="a program and its arguments, quoted as in sh", schema=_token(r".*\S.*"), read=probing.command
+    ),
+    "tcp": Value(words="a port or ADDRESS:PORT", schema=_token(probing.TCP_PATTERN), read=probing.tcp),
+    "http": Value(words="http://ADDRESS:PORT/PATH", schema=_token(probing.HTTP_PATTERN), read=probing.http),
+    "interval": Value(words="a time span", schema=_token(_SPAN), read=probing.span),
+    "timeout": Value(words="a time span", schema=_token(_SPAN), read=probing.span),
+}
+READY = Attributes(values=_PROBE, make=probing.ready)
+HEALTH = Attributes(
+    values={**_PROBE, "retries": whole_number(1, 1000), "start_period": TIME_SPAN}, make=probing.health
+)
+"""A `probing.Probe`."""

@@ -72,8 +72,8 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
     for key, task in list(draft.tasks.items()):
         if draft.service(key) is None:
             draft.schedule_removal(key)
-        if task.deadline is not None:
-            draft.emit(ev.WakeAt(key=key, when=task.deadline))
+        if task.alarm is not None:
+            draft.emit(ev.WakeAt(key=key, when=task.alarm))
         if not task.live:
             continue
         if task.launch in children:

@@ -21,12 +21,14 @@ from zmsvc.core.option_kinds import (
     CPU_WEIGHT,
     DIRECTORY,
     EXIT_STATUS,
+    HEALTH,
     LOG_LEVEL,
     MEMORY,
     MODE,
     OPTIONAL_FILE,
     OWNER,
     PATH,
+    READY,
     SIGNAL,
     SIZE,
     SOCKET_NAME,
@@ -46,6 +48,7 @@ from zmsvc.core.option_kinds import (
     choice,
     whole_number,
 )
+from zmsvc.core.probing import Probe
 
 
 class ServiceType(StrEnum):
@@ -318,6 +321,84 @@ class ServiceOptions:
             operator has stopped all others.
             """,
         in_place=EVERY_TYPE,
+    )
+    ready: Probe | None = option(
+        READY,
+        None,
+        summary="A probe: the task is ready when it succeeds for the first time.",
+        default_words="none: the task is ready when its program runs",
+        manual="""
+            The probes are those of
+            .Li <health> .
+            The first one runs as soon as the process of the task exists, and the next ones 1 s after the end
+            of the one before (interval).
+            A probe that takes longer than 10 s (timeout) has failed.
+            If none succeeds within
+            .Li start_timeout ,
+            the task has failed (reason
+            .Li not-ready ) .
+            READY=1 of the program itself is then ignored.
+            .Bd -literal
+            <ready tcp="127.0.0.1:6379"/>
+            .Ed
+            """,
+        types=(ServiceType.COMMAND,),
+        otherwise="which is ready when its setup has ended",
+        protocol=5,
+    )
+    health: Probe | None = option(
+        HEALTH,
+        None,
+        summary="A probe that runs at intervals while the task runs.",
+        default_words="none",
+        manual="""
+            .Li exec
+            is a program that exits with status 0 if the task is healthy; no shell reads it.
+            .Li tcp
+            is an address that accepts a connection, and
+            .Li http
+            one that answers a GET request with a status from 200 to 399.
+            The address is localhost (if only a port is given, too), or an IP address, in brackets for IPv6;
+            other names are not looked up.
+            .Pp
+            The other attributes have the meaning and the defaults that they have in HEALTHCHECK of Docker.
+            The first probe runs 30 s
+            .Pq Li interval
+            after the task has become ready, and each further one as long after the end of the one before.
+            A probe that takes longer than 30 s
+            .Pq Li timeout
+            has failed, and its process group is killed.
+            A failed probe makes the task unhealthy, and a successful one makes it healthy again;
+            .Ql zmsvcctl status ,
+            the journal and
+            .Ql zmsvcctl events
+            say so.
+            After 3
+            .Pq Li retries
+            failures in a row the task has failed (reason
+            .Li unhealthy ) :
+            it gets its stop signal, and its rules of
+            .Li <on_fail>
+            act.
+            Failures in the first 0 s
+            .Pq Li start_period
+            do not count, until a probe has succeeded.
+            .Bd -literal
+            <health exec="redis-cli ping" interval="10s" timeout="2s"/>
+            <health http="http://127.0.0.1:8080/healthz" start_period="1min"/>
+            .Ed
+            .Pp
+            A process beside the task runs the probes: as the user of the task, in its working directory, with
+            its environment and
+            .Ev MAINPID ,
+            and in a control group below that of the task, whose limits apply to both.
+            It is killed with the task, and does not count as a process of it.
+            If it ends by itself, it is started again after a delay, which the journal says; this does not
+            end the task.
+            """,
+        types=(ServiceType.PROCESS, ServiceType.COMMAND),
+        otherwise="which shares its process with other tasks",
+        protocol=5,
     )
     memory_restart: int | str = option(
         MEMORY,

@@ -16,7 +16,7 @@ from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start
 from zmsvc.core.cause import MAX_SOURCES, Cause, Source, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import AuxiliaryName, Key
-from zmsvc.core.lifecycle import START_PENDING, TABLE, Act, State, SubState, TaskEvent
+from zmsvc.core.lifecycle import START_PENDING, STATE_OF, TABLE, Act, State, SubState, TaskEvent
 from zmsvc.core.model import Action, Rule, TaskService, Trigger
 from zmsvc.core.pending_requests import (
     complete_reloads,
@@ -26,6 +26,7 @@ from zmsvc.core.pending_requests import (
     restarted,
     stopped,
 )
+from zmsvc.core.probing import Health
 from zmsvc.core.restart import fires_for
 from zmsvc.core.service_options import KillMode, ServiceType
 from zmsvc.core.world import Exit, Reason, Task, status_at
@@ -47,6 +48,8 @@ def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
         return False
     if transition.to is not task.sub_state:
         changes.setdefault("deadline", None)
+    if STATE_OF[transition.to] is not task.state:
+        changes.setdefault("probe_at", None)
     draft.put(key, replace(task, sub_state=transition.to, **changes))
     _ACTS[transition.act](draft, key, event)
     return True
@@ -92,6 +95,7 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
         sequence=0,
         tokens_at=0.0,
         leftovers=(),
+        probe_ends=0,
     )
     draft.record(key, "launching", launch=number, cause=as_json(task.cause))
     draft.publish_process(key, "start")
@@ -112,22 +116,33 @@ def _after_failure(old: Task) -> bool:
 def process_started(draft: Draft, key: Key, _event: TaskEvent) -> None:
     # The timeout begins now and not with the order: among a thousand launches one may wait for seconds.
     draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
+    service = draft.service(key)
+    if service is not None and service.ready is not None:
+        auxiliary.start(draft, key, AuxiliaryName.READY)
 
 
 def be_ready(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.change(key, action="started", deadline=_after(draft, draft.limits(key).watchdog))
     draft.publish_control(key, "started", success=True, pid=task.pid, items={})
     draft.record(key, "started", pid=task.pid, launch=task.launch)
+    _watch_health(draft, key)
     complete_starts(draft, key)
     fire(draft, key, Trigger.ON_START)
 
 
+def _watch_health(draft: Draft, key: Key) -> None:
+    service = draft.service(key)
+    if service is not None and service.health is not None:
+        draft.change(key, health=Health.STARTING)
+        auxiliary.start(draft, key, AuxiliaryName.HEALTH)
+
+
 def executed(draft: Draft, key: Key) -> None:
     """Note that the program of a Command runs. It is ready then, unless its `<notify>` says that it sends
-    READY=1 itself.
+    READY=1 itself, or its `<ready>` says what it waits for.
     """
     service = draft.service(key)
-    if service is None or not service.notify:
+    if service is None or not (service.notify or service.ready):
         apply(draft, key, TaskEvent.READY)
 
 
@@ -308,6 +323,11 @@ def watchdog_missed(draft: Draft, key: Key, _event: TaskEvent) -> None:
     _signal(draft, key, "SIGABRT")
 
 
+def unhealthy(draft: Draft, key: Key, event: TaskEvent) -> None:
+    draft.change(key, stop_reason=Reason.UNHEALTHY)
+    terminate(draft, key, event)
+
+
 def memory_exceeded(draft: Draft, key: Key, event: TaskEvent) -> None:
     draft.change(key, stop_reason=Reason.MEMORY_LIMIT)
     terminate(draft, key, event)
@@ -390,6 +410,8 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
         stop_reason=None,
         restart_pending=False,
         reload_at=0.0,
+        health=None,
+        health_text="",
         failures=failures_after(task, limits, draft.now) if bad else 0,
     )
     if text := _background(draft, key, task):
@@ -619,6 +641,7 @@ _ACTS: dict[Act, Callable[[Draft, Key, TaskEvent], None]] = {
     Act.TERMINATE: terminate,
     Act.START_TIMED_OUT: start_timed_out,
     Act.WATCHDOG_MISSED: watchdog_missed,
+    Act.UNHEALTHY: unhealthy,
     Act.MEMORY_EXCEEDED: memory_exceeded,
     Act.KILL: kill,
     Act.TERMINATE_OTHERS: terminate_others,

@@ -19,6 +19,7 @@ from zmsvc.core.cause import from_json as cause_from_json
 from zmsvc.core.events import AuxiliaryName, Key, Leftover, leftover_as_json
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
 from zmsvc.core.model import Context, TaskService
+from zmsvc.core.probing import Health
 from zmsvc.core.service_options import ServiceType
 
 
@@ -31,6 +32,8 @@ class Reason(StrEnum):
     SIGNAL = "signal"
     OOM_KILL = "oom-kill"
     WATCHDOG = "watchdog"
+    UNHEALTHY = "unhealthy"
+    """The probe of `<health>` has failed as many times in a row as its `retries` says."""
     MEMORY_LIMIT = "memory-limit"
     """The task used more memory than its `memory_restart`."""
     NOT_READY = "not-ready"
@@ -125,6 +128,14 @@ class Task:
     """The processes that the task left behind at its last end, and how each ended."""
     auxiliaries: tuple[Auxiliary, ...] = ()
     """The auxiliary processes of the current launch, in the order of their starts."""
+    health: Health | None = None
+    """The health of a running task that has `<health>`."""
+    health_text: str = ""
+    """The reason why the last probe has failed."""
+    probe_at: float | None = None
+    """The time at which a probe process that has ended is started again."""
+    probe_ends: int = 0
+    """The number of ends in a row of a probe process."""
     last_definition: Mapping[str, Any] | None = None
     """The task's definition before a reload removed it. Messages about the task use it until the task has
     ended.
@@ -133,6 +144,12 @@ class Task:
     @property
     def state(self) -> State:
         return STATE_OF[self.sub_state]
+
+    @property
+    def alarm(self) -> float | None:
+        """The next time for which the task needs `DeadlinePassed`."""
+        due = [at for at in (self.deadline, self.probe_at) if at is not None]
+        return min(due, default=None)
 
     @property
     def live(self) -> bool:
@@ -307,6 +324,8 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
         values["sub"] = sub
     if "sub" in values:
         values["sub"] = SubState(values["sub"])
+    if values.get("health") is not None:
+        values["health"] = Health(values["health"])
     if values.get("verdict") is not None:
         values["verdict"] = Reason(values["verdict"])
     if values.get("exit") is not None:
@@ -379,6 +398,8 @@ def task_as_json(
         "held": task.stopped_by_operator,
         "disabled": disabled,
         "dropped": task.dropped,
+        "health": task.health.value if task.health else None,
+        "health_text": task.health_text,
         "cause": cause_as_json(task.cause),
         "cgroup": None,
     }

@@ -270,6 +270,8 @@ def _details(task: TaskStatus, log: Sequence[str] | None, style: Style) -> list[
         or log is not None
     ):
         lines.append(f'  Status: "{clean(task.status)}"')
+    if task.health == "unhealthy":
+        lines.append(f"  Unhealthy: {clean(task.health_text)}")
     if task.held:
         lines.append("  Held: no rule starts it until an operator starts it")
     if task.disabled:

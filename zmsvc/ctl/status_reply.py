@@ -35,6 +35,8 @@ class TaskStatus:
         "dropped",
         "entry",
         "exit",
+        "health",
+        "health_text",
         "held",
         "id",
         "instance",
@@ -73,6 +75,8 @@ class TaskStatus:
         self.entry = data.get("entry") is True
         requires = data.get("requires")
         self.requires = [*map(_text, requires)] if isinstance(requires, list) else []
+        self.health = _text(data.get("health"))
+        self.health_text = _text(data.get("health_text"))
         self.held = data.get("held") is True
         self.disabled = data.get("disabled") is True
         self.dropped = _number(data.get("dropped")) or 0

@@ -134,6 +134,10 @@ class LaunchSpec:
     """The name of the auxiliary process (`core.events.AuxiliaryName`)."""
     keys: str | None = None
     """The directory of the CURVE keys that a client of these endpoints needs; None if it needs none."""
+    probe: Mapping[str, Any] = field(default_factory=dict)
+    """The probe that the auxiliary process runs, as `core.probing.Probe.as_json`. Without one it executes
+    `command`.
+    """
 
 
 AUXILIARY_GROUP = ".zmsvc-"

@@ -25,6 +25,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.events import Fact
 from zmsvc.core.nesting import check_depth
+from zmsvc.core.probing import Health
 from zmsvc.host import seqpacket
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd import notify
@@ -552,6 +553,10 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
         yield ev.TaskSaid(launch=launch, status=lines["STATUS"])
     if "EXTEND_TIMEOUT_USEC" in lines:
         yield ev.TimeoutExtended(launch=launch, seconds=int(lines["EXTEND_TIMEOUT_USEC"]) / 1e6)
+    if notify.HEALTH in lines:
+        yield ev.HealthReported(
+            launch=launch, health=Health(lines[notify.HEALTH]), text=lines.get("STATUS", "")
+        )
     if lines.get("WATCHDOG") == "1":
         yield ev.WatchdogFed(launch=launch)
     if lines.get("RELOADING") == "1":

@@ -9,7 +9,7 @@ from typing import Any
 
 from zmsvc.core import cause, replicas
 from zmsvc.core import events as ev
-from zmsvc.core.events import Key
+from zmsvc.core.events import AuxiliaryName, Key
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.memory_limit import NO_LIMIT
 from zmsvc.core.model import Context, TaskService
@@ -76,23 +76,30 @@ def spec_of(
 
 def auxiliary_spec(
     world: World, effect: ev.LaunchAuxiliary, places: Places, log_target: str, granted: Container[int]
-) -> LaunchSpec:
+) -> LaunchSpec | None:
     """Return the launch of an auxiliary process. It begins as its task does, but without the sockets, the
-    watchdog, the PID file and the group limits of the task.
+    watchdog, the PID file and the group limits of the task. None: a reload has removed its probe.
     """
+    service = world.context.tasks[effect.key[1]]
+    probe = {AuxiliaryName.READY: service.ready, AuxiliaryName.HEALTH: service.health}.get(effect.name)
+    if probe is None and not effect.command:
+        return None
     spec = spec_of(world, effect.key, places, log_target, granted)
     return replace(
         spec,
         launch=effect.launch,
         auxiliary=effect.name.value,
         auxiliary_of=effect.of,
-        service_type=ServiceType.COMMAND.value,
+        service_type=(ServiceType.PROCESS if probe else ServiceType.COMMAND).value,
         command=effect.command,
+        probe=probe.as_json() if probe else {},
         mark=process_marks.limit_value(places.context_mark, effect.launch),
         pidfile=None,
         cgroup=f"{cgroup_name(effect.key)}/{AUXILIARY_GROUP}{effect.launch}",
         environment={**spec.environment, "MAINPID": str(world.tasks[effect.key].pid)},
         watchdog=0.0,
+        fresh=False,
+        python=None,
         listen=(),
         listen_names=(),
         memory_accounting=False,

@@ -316,8 +316,12 @@ class Loop:
         task = self.world.tasks.get(effect.key)
         if task is None or task.launch != effect.of or effect.key[1] not in self.world.context.tasks:
             self.take(ev.LaunchFailed(launch=effect.launch, why="its task has ended meanwhile"))
+            return
+        spec = auxiliary_spec(self.world, effect, self.places, self.log_target, self.granted)
+        if spec is None:
+            self.take(ev.LaunchFailed(launch=effect.launch, why="the context file has lost it meanwhile"))
         else:
-            self.children.tell(auxiliary_spec(self.world, effect, self.places, self.log_target, self.granted))
+            self.children.tell(spec)
 
     def _hold_sockets(self, effect: ev.HoldSockets) -> None:
         if self.children.protocol >= PROTOCOL_SOCKETS:

@@ -12,7 +12,17 @@ from zmsvc.host.systemd import journal
 
 MAX_VALUE = 200
 """The number of characters of one detail in the journal."""
-_WARNINGS = ("failed", "killing", "survivor", "lost", "dropped", "dependency", "reload-failed")
+_WARNINGS = (
+    "failed",
+    "killing",
+    "survivor",
+    "lost",
+    "dropped",
+    "dependency",
+    "reload-failed",
+    "unhealthy",
+    "probe-ended",
+)
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from zmsvc.host.kernel import linux, signals
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.task import handover, loader, process, renew, threads
+from zmsvc.task import handover, loader, probes, process, renew, threads
 from zmsvc.task.bus import TaskBus
 from zmsvc.task.runtime import TaskRuntime, headline
 from zmsvc.task.stop import SignalStop
@@ -57,6 +57,8 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
         process.become(spec, fds.output)
     except Exception as error:
         return _report_failed_start(notifier, fds, headline(error))
+    if spec.probe:
+        return probes.run(spec, notifier)
     if spec.service_type == "Command":
         handover.pass_on(fds)
         return _report_failed_start(notifier, fds, process.execute(list(spec.command)))
@@ -100,6 +102,12 @@ def _set_title(spec: LaunchSpec) -> None:
     """Make `ps` and `systemctl status` show which task this process is. A Command shows its own command
     line.
     """
+    if spec.auxiliary:
+        linux.set_process_name(f"{spec.task}-{spec.auxiliary}")
+        linux.set_process_title(
+            f"zmsvc: {spec.auxiliary} of {spec.task} of {spec.context}/{spec.transaction}"
+        )
+        return
     shared = spec.service_type == "Thread"
     linux.set_process_name(f"{spec.context}-threads" if shared else spec.task)
     of = f"{spec.context}/{spec.transaction}"

@@ -42,6 +42,8 @@ OF_TASK = {
     "CauseBy": "cause.by",
     "CauseUID": "cause.uid",
     "Entry": "entry",
+    "Health": "health",
+    "HealthText": "health_text",
     "Held": "held",
     "UnitFileState": "enabled",
     "DroppedUpdates": "dropped",

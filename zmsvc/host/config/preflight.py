@@ -205,8 +205,12 @@ def _missing(task: TaskService) -> Iterator[str]:
         else:
             variables |= of_file
             yield from variable_warnings(task, of_file, f"its <environment_file> {optional_path(file)[0]}")
+    for name, probe in (("health", task.health), ("ready", task.ready)):
+        if probe is not None and probe.command:
+            for text in _program(task, probe.command[0], variables):
+                yield f"{text} (of its <{name}>)"
     if task.service_type is ServiceType.COMMAND:
-        yield from _program(task, variables)
+        yield from _program(task, task.command[0], variables)
         yield from foreground.warnings(task.command, _text)
         return
     if task.python is not None and not programs.find(task.python, ""):
@@ -264,9 +268,8 @@ def _uncompilable(service: Path) -> Iterator[str]:
             yield f"{file}: {type(error).__name__}: {error}: a task that imports it cannot start"
 
 
-def _program(task: TaskService, variables: Mapping[str, str]) -> Iterator[str]:
+def _program(task: TaskService, program: str, variables: Mapping[str, str]) -> Iterator[str]:
     """Look for the program as the task will: in the PATH and from the working directory of the task."""
-    program = task.command[0]
     if shell.assigned(program) or shell.builtin(program):
         # core/checks.py warns of these, on every machine.
         return

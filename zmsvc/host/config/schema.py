@@ -18,7 +18,7 @@ from typing import Any
 from lxml import etree
 
 from zmsvc.core.model import TRIGGERS_OF_TASK
-from zmsvc.core.option_kinds import Fields, Kind, Several, Value, Variables, Words
+from zmsvc.core.option_kinds import Attributes, Fields, Kind, Several, Value, Variables, Words
 from zmsvc.core.service_options import OPTIONS, Option
 from zmsvc.core.similar import similar
 from zmsvc.core.values import WHITE, quote
@@ -70,6 +70,8 @@ def _option(kind: Kind) -> Schema:
     match kind:
         case Several(attributes=attributes) if attributes:
             return Schema(text=True, attributes=tuple(attributes))
+        case Attributes():
+            return Schema(attributes=tuple(kind.values))
         case Value() | Several():
             return TEXT
         case Fields():

@@ -17,6 +17,7 @@ from zmsvc.core.option_kinds import (
     EXIT_STATUS,
     SIGNAL,
     VARIABLE_WORDS,
+    Attributes,
     Fields,
     Kind,
     Several,
@@ -84,6 +85,8 @@ def _read(element: etree._Element, kind: Kind, notes: FaultList) -> Any:
     match kind:
         case Value():
             return notes.value(element, _reader(kind), None)
+        case Attributes():
+            return _of_attributes(element, kind, notes)
         case Several(make=make) if make is not None:
             return _with_attributes(element, kind, make, notes)
         case Several():
@@ -130,17 +133,34 @@ def _with_attributes(
     element: etree._Element, kind: Several, make: Callable[..., Any], notes: FaultList
 ) -> tuple[Any, ...] | None:
     found = notes.value(element, _reader(kind.value), None)
+    values = _attributes(element, kind.attributes, notes)
+    return None if found is None else (make(found, **values),)
+
+
+def _of_attributes(element: etree._Element, kind: Attributes, notes: FaultList) -> Any:
+    before = len(notes.found)
+    values = _attributes(element, kind.values, notes)
+    if len(notes.found) > before:
+        return None
+    try:
+        return kind.make(**values)
+    except ValueError as error:
+        notes.fault(element, f"<{element.tag!s}> {error}")
+        return None
+
+
+def _attributes(element: etree._Element, kinds: Mapping[str, Value], notes: FaultList) -> dict[str, Any]:
     values: dict[str, Any] = {}
     # The schema reports an unknown attribute.
     for name, text in element.attrib.items():
         attribute = str(name)
-        if (value := kind.attributes.get(attribute)) is None:
+        if (value := kinds.get(attribute)) is None:
             continue
         try:
             values[attribute] = _reader(value)(str(text))
         except ValueError as error:
             notes.fault(element, f"the {attribute} of <{element.tag!s}> {error}")
-    return None if found is None else (make(found, **values),)
+    return values
 
 
 def _variables(block: etree._Element, notes: FaultList) -> Mapping[str, str]:

@@ -78,6 +78,8 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         configuration=own,
         source=source if isinstance(source, dict) else {},
     )
+    if task.notify and task.ready is not None:
+        notes.fault(element, "<notify> yes and <ready> both say when the task is ready, expected one of them")
     return ParsedService(
         task=task, element=element, configuration=configuration, rules=tuple(where for _, where in rules)
     )

@@ -37,6 +37,9 @@ DROPPED = "X_ZMSVC_DROPPED"
 """The key of the device's counters of refused and closed connections, for the keeper: `name:count`, separated
 by blanks."""
 
+HEALTH = "X_ZMSVC_HEALTH"
+"""The key by which a probe process reports the health of its task (`core.probing.Health`)."""
+
 _STATUS_LIMIT = 4096
 _DATAGRAM_LIMIT = UPDATE_INLINE + 4096
 _SO_PEEK_OFF = 42  # asm-generic/socket.h; Python has no name for it

@@ -1,0 +1,305 @@
+"""The probes of `<health>` and `<ready>`: how they are written, how results are judged, and what follows for
+the task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulation import Simulation, rule, task
+
+from zmsvc.core import events as ev
+from zmsvc.core import probing
+from zmsvc.core.model import Rule, TaskService
+from zmsvc.core.probing import HEALTH, READY, Address, Health, Judgment, Probe, judge, probe_from_json
+
+RESTART = rule("on_fail", "restart", "a")
+
+
+def watched(*rules: Rule, probe: Probe = HEALTH) -> TaskService:
+    return replace(task("a", *rules, stop_timeout=5.0), health=probe)
+
+
+def waiting() -> TaskService:
+    """Return a Command that is ready when its probe succeeds."""
+    return replace(task("a", RESTART, kind="Command", start_timeout=20.0), ready=READY)
+
+
+def running(*rules: Rule) -> Simulation:
+    sim = Simulation.of(watched(*rules))
+    sim.begin()
+    sim.ready()
+    return sim
+
+
+# --- the element
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (" 80 ", Address(host="localhost", port=80)),
+        ("127.0.0.1:6379", Address(host="127.0.0.1", port=6379)),
+        ("[::1]:1", Address(host="::1", port=1)),
+    ],
+)
+def test_a_tcp_probe_names_a_port_or_an_address(text: str, address: Address) -> None:
+    assert probing.tcp(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("http://localhost", Address(host="localhost", port=80, target="/", authority="localhost")),
+        ("http://[::1]:8080/a?b=1", Address(host="::1", port=8080, target="/a?b=1", authority="[::1]:8080")),
+        ("http://10.0.0.1?q", Address(host="10.0.0.1", port=80, target="/?q", authority="10.0.0.1")),
+    ],
+)
+def test_an_http_probe_names_a_request(text: str, address: Address) -> None:
+    assert probing.http(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "example.org:80", "0", "65536", "1.2.3:4", "[1.2.3.4]x:5", "::1:80"])
+def test_a_bad_address_is_refused_with_what_was_expected(text: str) -> None:
+    with pytest.raises(ValueError, match=", expected "):
+        probing.tcp(text)
+    with pytest.raises(ValueError, match=", expected "):
+        probing.http(f"http://{text}/x" if text != "0" else "https://localhost")
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [({}, "has no probe"), ({"tcp": probing.tcp("80"), "exec": ("true",)}, "has exec and tcp")],
+)
+def test_an_element_has_one_probe(values: dict[str, object], fault: str) -> None:
+    with pytest.raises(ValueError, match=f"^{fault}, expected one of the attributes exec, tcp and http$"):
+        probing.health(**values)
+
+
+def test_what_is_left_out_is_as_in_docker() -> None:
+    probe = probing.health(exec=("true",))
+    assert (probe.interval, probe.timeout, probe.retries, probe.start_period) == (30.0, 30.0, 3, 0.0)
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [
+        probing.health(exec=("a", "b c"), retries=7, start_period=3.5),
+        probing.ready(http=probing.http("http://localhost/x"), timeout=0.5),
+    ],
+)
+def test_a_probe_survives_its_way_to_the_process_that_runs_it(probe: Probe) -> None:
+    assert probe_from_json(probe.as_json()) == probe
+
+
+# --- judging
+
+
+def judged(probe: Probe, results: list[bool], ages: list[float]) -> list[Judgment]:
+    found = [Judgment()]
+    for ok, age in zip(results, ages, strict=True):
+        found.append(judge(found[-1], probe, ok=ok, age=age))
+    return found[1:]
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.floats(0, 10)), max_size=20),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 5.0, 100.0]),
+)
+def test_a_task_fails_after_as_many_failures_in_a_row_and_not_before(
+    steps: list[tuple[bool, float]], retries: int, start_period: float
+) -> None:
+    probe = replace(HEALTH, retries=retries, start_period=start_period)
+    results, ages = [ok for ok, _ in steps], sorted(age for _, age in steps)
+    row, succeeded = 0, False
+    for ok, age, judgment in zip(results, ages, judged(probe, results, ages), strict=True):
+        counts = succeeded or row > 0 or age >= start_period
+        row = 0 if ok else row + 1 if counts else 0
+        succeeded = succeeded or ok
+        assert (judgment.health is Health.HEALTHY) == ok
+        assert (judgment.health is Health.STARTING) == (not ok and row == 0)
+        assert (judgment.health is Health.FAILED) == (row >= retries)
+
+
+# --- what follows
+
+
+def test_the_probe_of_a_task_runs_from_its_ready_to_its_end() -> None:
+    sim = Simulation.of(watched())
+    sim.begin()
+    assert not sim.task("a").auxiliaries
+    sim.ready()
+    launch = sim.auxiliary("a")
+    assert launch in sim.alive
+    assert sim.task("a").health is Health.STARTING
+    sim.end("a", code=0)
+    assert not sim.alive
+    assert sim.task("a").health is None
+
+
+def test_the_first_success_is_shown_and_not_recorded() -> None:
+    sim = running()
+    sim.probe("a", "healthy")
+    assert sim.task("a").health is Health.HEALTHY
+    assert not [each for each in sim.records if each.event in ("healthy", "unhealthy")]
+
+
+def test_a_change_to_unhealthy_and_back_is_recorded_and_the_task_goes_on() -> None:
+    sim = running()
+    for health in ("healthy", "unhealthy", "unhealthy", "healthy"):
+        sim.probe("a", health, "why" if health == "unhealthy" else "")
+    assert [each.event for each in sim.records if each.event.endswith("healthy")] == ["unhealthy", "healthy"]
+    assert (sim.sub_state("a"), sim.task("a").health_text) == ("running", "")
+
+
+def test_a_task_that_stays_unhealthy_is_stopped_as_a_failure_and_its_rules_fire() -> None:
+    sim = running(RESTART)
+    sim.obedient = False
+    sim.probe("a", "unhealthy", "exit status 1")
+    sim.probe("a", "failed", "exit status 1")
+    first = sim.launch_of("a")
+    assert (sim.sub_state("a"), sim.alive[first].signals) == ("stop-sigterm", ["SIGTERM"])
+    sim.ring()
+    assert sim.sub_state("a") == "back-off", "it was killed at the end of its stop timeout"
+    assert sim.reason("a") == "unhealthy"
+    assert [each.detail["message"] for each in sim.records if each.event == "failed"] == [
+        "unhealthy: exit status 1"
+    ]
+    sim.ring()
+    sim.ready()
+    assert (sim.sub_state("a"), sim.task("a").restarts) == ("running", 1)
+    assert sim.task("a").health is Health.STARTING
+
+
+def test_health_means_nothing_while_a_task_stops() -> None:
+    sim = running()
+    sim.obedient = False
+    sim.ask("stop", "a")
+    before = sim.task("a")
+    sim.probe("a", "failed", "exit status 1")
+    assert sim.task("a") == before
+
+
+def test_a_task_itself_does_not_report_its_health() -> None:
+    sim = running()
+    sim.happen(ev.HealthReported(launch=sim.launch_of("a"), health=Health.FAILED))
+    assert sim.sub_state("a") == "running"
+
+
+def test_a_command_is_ready_when_the_probe_process_ends_with_status_0() -> None:
+    sim = Simulation.of(waiting())
+    sim.begin()
+    sim.execute("a")
+    sim.ready()
+    assert sim.sub_state("a") == "start", "neither its exec nor READY=1 counts"
+    sim.end(sim.auxiliary("a"), code=0)
+    assert sim.sub_state("a") == "running"
+    assert not sim.task("a").auxiliaries
+
+
+def test_a_command_that_exits_before_its_probe_succeeds_has_failed() -> None:
+    sim = Simulation.of(waiting())
+    sim.begin()
+    sim.execute("a")
+    sim.end("a", code=0)
+    assert sim.reason("a") == "not-ready"
+
+
+def test_a_command_whose_probe_does_not_succeed_is_not_ready_in_time() -> None:
+    sim = Simulation.of(waiting())
+    sim.begin()
+    sim.execute("a")
+    sim.ring()
+    assert sim.reason("a") == "not-ready"
+    assert not [launch for launch in sim.alive if sim.alive[launch].auxiliary_of]
+
+
+@pytest.mark.parametrize("made", [watched, waiting])
+def test_a_probe_process_that_ends_is_started_again_after_growing_delays(made: object) -> None:
+    sim = Simulation.of(made())  # type: ignore[operator]
+    sim.begin()
+    if made is watched:
+        sim.ready()
+    main, delays = sim.launch_of("a"), []
+    for _ in range(4):
+        sim.end(sim.auxiliary("a"), signal="SIGSEGV")
+        before = sim.now
+        assert not sim.task("a").auxiliaries
+        sim.ring()
+        delays.append(sim.now - before)
+    assert delays == [1.0, 2.0, 4.0, 8.0]
+    assert (sim.launch_of("a"), len(sim.alive)) == (main, 2)
+    assert [each.detail["delay"] for each in sim.records if each.event == "probe-ended"] == delays
+
+
+def test_the_delay_is_short_again_for_a_probe_process_that_has_lived_long() -> None:
+    sim = running()
+    for _ in range(3):
+        sim.end(sim.auxiliary("a"), code=1)
+        sim.ring()
+    sim.now += 61
+    sim.end(sim.auxiliary("a"), code=1)
+    assert sim.task("a").probe_at == sim.now + 1.0
+
+
+def test_a_probe_process_that_cannot_be_forked_is_tried_again_later() -> None:
+    sim = Simulation.of(watched())
+    sim.begin()
+    sim.keeper.broken = True
+    sim.ready()
+    assert sim.sub_state("a") == "running"
+    assert sim.task("a").probe_at == sim.now + 1.0
+    sim.keeper.broken = False
+    sim.ring()
+    assert sim.auxiliary("a") in sim.alive
+
+
+def test_the_watchdog_still_rings_beside_a_probe_process_that_is_to_be_started_again() -> None:
+    sim = Simulation.of(replace(task("a", RESTART, watchdog=0.5), health=HEALTH))
+    sim.begin()
+    sim.ready()
+    sim.end(sim.auxiliary("a"), code=1)
+    sim.ring()
+    assert sim.reason("a") == "watchdog"
+
+
+def test_a_new_supervisor_starts_a_probe_process_again_that_waits_for_that() -> None:
+    sim = running()
+    sim.end(sim.auxiliary("a"), code=1)
+    sim.crash()
+    sim.happen()
+    sim.ring()
+    assert sim.auxiliary("a") in sim.alive
+
+
+def test_a_reload_that_changes_the_probe_restarts_the_task() -> None:
+    sim = running()
+    sim.reload(watched(probe=replace(HEALTH, retries=5)))
+    sim.ready()
+    assert sim.replies(8)[0].data["changed"] == ["a"]
+    assert sim.auxiliary("a") in sim.alive
+
+
+def test_a_task_is_watched_while_it_reloads() -> None:
+    sim = Simulation.of(replace(watched(), reload_signal="SIGHUP", notify_reload=True))
+    sim.begin()
+    sim.ready()
+    sim.end(sim.auxiliary("a"), code=1)
+    sim.happen(ev.TaskReloading(launch=sim.launch_of("a")))
+    assert sim.sub_state("a") == "reload-notify"
+    sim.ring()
+    sim.probe("a", "failed")
+    assert sim.reason("a") == "unhealthy"
+
+
+def test_a_task_with_ready_reports_the_end_of_a_reload_itself() -> None:
+    sim = Simulation.of(replace(waiting(), notify_reload=True))
+    sim.begin()
+    sim.end(sim.auxiliary("a"), code=0)
+    sim.happen(ev.TaskReloading(launch=sim.launch_of("a")))
+    sim.ready()
+    assert sim.sub_state("a") == "running"
