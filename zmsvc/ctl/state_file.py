@@ -272,6 +272,8 @@ def _task(context: Context | None, key: Key, task: Task, when: When, *, disabled
         "state": "inactive" if last else entry["state"],
         "sub": "dead" if last else entry["sub"],
         "last": last,
+        "health": None,
+        "health_text": "",
         "since": None if last or not task.launch else entry["since"],
     }
 
