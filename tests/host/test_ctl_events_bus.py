@@ -493,6 +493,18 @@ def test_send_that_fails_says_why(
     assert capsys.readouterr().err == f"zmsvcctl: {error}\n"
 
 
+def test_publish_outside_of_a_task_is_status_2(
+    courier: Courier, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ZMSVC_BACKEND", raising=False)
+    assert main(["publish", "talk", "{}"]) == 2
+    assert capsys.readouterr().err == (
+        "zmsvcctl: cannot publish: this process belongs to no task (ZMSVC_BACKEND is not set); zmsvcctl send "
+        "publishes from elsewhere\n"
+    )
+    assert courier.sent == []
+
+
 # --- context files
 
 GOOD = """<Context>

@@ -92,6 +92,30 @@ class ServiceSensor(TaskService):
     assert heard.control("updated", "ts_sensor")["content"]["status"]["heard"] is True
 
 
+def test_a_script_of_a_command_publishes_a_message_of_its_task(
+    context: Context, home: Path, ear: Callable[..., Ear]
+) -> None:
+    (home / "Services").mkdir()
+    words = [sys.executable, "-m", "zmsvc.ctl", "publish", "temperature", '{"celsius": 20}']
+    command = "".join(f"<arg>{word}</arg>" for word in words)
+    context.task("ts_shell", "Shell", kind="Command", config=f"<command>{command}</command>", entry=False)
+    context.start("--transaction", "T")
+    heard = ear(b"temperature @@@ ")
+    context.ctl("start", "--transaction", "T", "ts_shell")
+    assert heard.next() == (
+        "temperature",
+        {
+            "header": {
+                "service_transaction": "T",
+                "service_id": "ts_shell",
+                "action": "published",
+                "service_name": "Shell",
+            },
+            "content": {"celsius": 20},
+        },
+    )
+
+
 @pytest.mark.parametrize("kind", ["Process", "Thread", "fresh"])
 def test_a_task_hears_messages_in_every_kind_of_process(
     context: Context, ear: Callable[..., Ear], kind: str

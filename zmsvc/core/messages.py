@@ -30,6 +30,8 @@ connected; the supervisor's origin follows.
 In byte order it is the last of the topics of a supervisor. libzmq passes subscriptions on in that order, so a
 publisher that has this one has all of them.
 """
+PUBLISHED = "published"
+"""The action in the header of a message of a task."""
 LAST_NUMBER = "zmsvc.sequence."
 """The prefix of the topic on which a task that has fallen silent repeats the number of its last message; the
 topic of that message follows. So a subscriber notices that it has missed the last message. Other clients

@@ -559,6 +559,20 @@ Publish a message, and return when the device has it. Without *JSON* it is read 
 topic has no subscriber, stderr says so; that is not a failure.""",
     ),
     VerbEntry(
+        "publish",
+        "verbs.bus.publish",
+        "in a program of a task: publish a message of this task",
+        Argument("topic", metavar="TOPIC", help="the message's topic"),
+        Argument(
+            "message", nargs="?", metavar="JSON|-", help="its content; - or nothing: from standard input"
+        ),
+        group=MESSAGES,
+        manual="""\
+Publish a message of the task to which this process belongs, with the standard header around this content,
+and return when the device has it. It is for scripts of a Command: it finds the bus and the task in its
+environment (see **zmsvc-task**(7)), and sends no request to the supervisor. The message has no number.""",
+    ),
+    VerbEntry(
         "check",
         "verbs.check.check",
         "find all faults of context files, and warn",

@@ -15,8 +15,6 @@ from typing import Any
 from zmsvc.core import messages
 from zmsvc.protocol.launch import LaunchSpec
 
-ACTION = "published"
-"""The action in the standard header."""
 REPEATED = "sequence"
 """The action in the header of a repeated number."""
 FIRST_PAUSE = 1.0
@@ -35,7 +33,7 @@ class Publications:
         self._header = messages.header(
             transaction=spec.transaction,
             service_id=spec.task,
-            action=ACTION,
+            action=messages.PUBLISHED,
             service_name=spec.service_name or spec.instance,
             launch=spec.launch,
         )

@@ -485,8 +485,11 @@ class TaskRuntime:
 def _conversion(task: Task) -> Callable[[Any], Any] | None:
     """Return the conversion of messages that the annotation of on_message asks for. Raises LaunchError."""
     method = type(task).on_message
-    if not getattr(method, "__annotations__", None):
-        return None
+    try:
+        if not method.__annotations__:
+            return None
+    except NameError:
+        pass  # Python 3.14 evaluates annotations here; the import below reports the unknown name.
     # Imported here for start-up time: few tasks have typed messages.
     from zmsvc.task.message_types import conversion
 

@@ -1,12 +1,14 @@
-"""The verbs of the bus: `watch` prints its messages, `send` publishes one."""
+"""The verbs of the bus: `watch` prints its messages, `send` publishes one, `publish` one of a task."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zmsvc.core import access, messages
@@ -15,6 +17,7 @@ from zmsvc.ctl import status_source, terminal
 from zmsvc.ctl.client import Client, CtlError
 from zmsvc.ctl.select_context import choose
 from zmsvc.ctl.status_reply import ContextStatus
+from zmsvc.host.bus import curve_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,13 +101,41 @@ def message(frame: bytes, args: argparse.Namespace) -> str | None:
 def send(args: argparse.Namespace) -> int:
     """Publish one message, and wait until the device has it."""
     frame = messages.encode(_topic(args.topic), _body(args.message))
-    publish_endpoint, curve = _bus(args, lambda status: status.publish_endpoint)
+    # A supervisor that is just being replaced would miss an order: wait until one has subscribed.
+    presence = messages.MISSED_ORDERS if args.topic in access.TOPICS else b""
+    return _send(args, frame, *_bus(args, lambda status: status.publish_endpoint), presence)
+
+
+def publish(args: argparse.Namespace) -> int:
+    """Publish a message of the task to which this process belongs, and wait until the device has it."""
+    publish_endpoint, keys = os.environ.get("ZMSVC_BACKEND"), os.environ.get("ZMSVC_KEYS")
+    if not publish_endpoint:
+        raise CtlError(
+            2,
+            "cannot publish: this process belongs to no task (ZMSVC_BACKEND is not set); zmsvcctl send "
+            "publishes from elsewhere",
+        )
+    head = messages.header(
+        transaction=os.environ.get("ZMSVC_TRANSACTION", ""),
+        service_id=os.environ.get("ZMSVC_TASK", ""),
+        action=messages.PUBLISHED,
+        service_name=os.environ.get("ZMSVC_INSTANCE", ""),
+    )
+    frame = messages.encode(_topic(args.topic), {"header": head, "content": _json(args.message)})
+    try:
+        curve = curve_keys.load_client(Path(keys)) if keys else None
+    except ConfigError as error:
+        raise CtlError(5, str(error)) from None
+    return _send(args, frame, publish_endpoint, curve)
+
+
+def _send(
+    args: argparse.Namespace, frame: bytes, publish_endpoint: str, curve: Curve | None, presence: bytes = b""
+) -> int:
     # Imported here for start-up time: a message that cannot be sent is refused without ZMQ.
     from zmsvc.host.bus import sockets
 
     try:
-        # A supervisor that is just being replaced would miss an order: wait until one has subscribed.
-        presence = messages.MISSED_ORDERS if args.topic in access.TOPICS else b""
         wanted = sockets.send_once(
             publish_endpoint, frame, args.timeout or SEND_PATIENCE, curve, presence=presence
         )
@@ -176,13 +207,17 @@ def _topic(topic: str) -> str:
     return topic
 
 
-def _body(text: str | None) -> dict[str, Any]:
+def _json(text: str | None) -> Any:
     if text in (None, "-"):
         text = sys.stdin.read() if sys.stdin is not None else ""
     try:
-        body = json.loads(text or "", parse_constant=_no_constant)
+        return json.loads(text or "", parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise CtlError(2, f"cannot send: the message is not JSON: {error}") from None
+
+
+def _body(text: str | None) -> dict[str, Any]:
+    body = _json(text)
     if not isinstance(body, dict) or not isinstance(body.get("header", {}), dict):
         raise CtlError(
             2,

@@ -95,6 +95,8 @@ complete -c zmsvcctl -n __fish_use_subcommand -a send -d 'publish a message, and
 complete -c zmsvcctl -n '__fish_seen_subcommand_from send' -l endpoint -x -d 'the endpoint of a context on another machine; -c names the context whose keys are used'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from send' -l keys -x -a '(__fish_complete_directories)' -d 'with --endpoint: the CURVE keys to connect with, if they are not the context\'s'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a publish -d 'in a program of a task: publish a message of this task'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a check -d 'find all faults of context files, and warn'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from check' -a '(__fish_complete_suffix .xml)'
 
