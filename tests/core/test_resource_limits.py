@@ -49,6 +49,7 @@ def files(**texts: str) -> dict[str, str]:
         ("tasks_max", "0.01%", {"pids.max": "3"}),
         ("tasks_max", "infinity", {}),
         ("io_weight", "1", {"io.bfq.weight": "1", "io.weight": "default 1"}),
+        ("io_weight", "101", {"io.bfq.weight": "100", "io.weight": "default 101"}),
         ("io_weight", "10000", {"io.bfq.weight": "1000", "io.weight": "default 10000"}),
     ],
 )

@@ -26,7 +26,9 @@ from zmsvc.host.kernel.sockdiag import SockDiag
 
 HOSTILE = str(Path(__file__).parents[1] / "hostile.py")
 RATE = 100
-"""Hostile connections per second of each attacker. Meanwhile a permitted client must connect within 5 s."""
+"""Hostile connections per second of each attacker. Meanwhile a permitted client must connect within 5 s, on a
+busy machine within three times that.
+"""
 
 FRIEND = """
 import sys, time, zmq
@@ -45,11 +47,11 @@ while (left := began + patience - time.monotonic()) > 0 and news.poll(left * 100
     word = "in" if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else "refused"
     break
 print(word, round(time.monotonic() - began, 3), flush=True)
-if word == "in" and kind == "PUB" and made.poll(5000):
+if word == "in" and kind == "PUB" and made.poll(patience * 1000):
     made.send(b"GOOD from friend")
     time.sleep(0.2)
 made.disable_monitor()
-context.destroy(1000)
+context.destroy(10000)
 """
 
 
@@ -198,7 +200,7 @@ def test_no_hostile_message_passes_among_many_mixed_connections(
     assert told == ["let in 0 heard 0\n"] * 4
     assert [frame for frame in ears.heard if b"EVIL" in frame] == []
     assert {word for word, _ in came} == {"in"}
-    assert max(seconds for _, seconds in came) < 5.0
+    assert max(seconds for _, seconds in came) < 15.0
     assert sum(b"GOOD" in frame for frame in ears.heard) == len(came) // 2
 
 
