@@ -174,7 +174,19 @@ def test_an_oom_score_that_the_kernel_refuses_is_a_warning_and_the_task_runs(
     wait_for(lambda: "Cannot set oom_score_adjust to -999: Permission denied" in context.log.read_text())
 
 
-def test_a_keeper_that_would_drop_an_option_starts_no_task_without_it(context: Context, home: Path) -> None:
+LATER = {
+    "umask": ("<umask>077</umask>", "late"),
+    "listen": ("<listen>@zmsvc-{home}</listen>", "late"),
+    "replicas": ("<replicas>1</replicas>", "late@1"),
+}
+"""Options that a keeper of protocol 3 does not know, and the ID of a task with each of them."""
+
+
+@pytest.mark.parametrize("option", LATER)
+def test_a_keeper_that_would_drop_an_option_starts_no_task_without_it(
+    context: Context, home: Path, option: str
+) -> None:
+    service, ident = LATER[option]
     installed = Installed(home, extracted(PROTOCOL_3, home))
     (home / "Services").mkdir()
     sleep = "<command>sleep 3600</command>"
@@ -182,10 +194,10 @@ def test_a_keeper_that_would_drop_an_option_starts_no_task_without_it(context: C
     context.start("--transaction", "T", PYTHONPATH=str(installed.path), PYTHONDONTWRITEBYTECODE="1")
     installed.replace(ROOT)
     context.kill_supervisor()
-    context.task("late", "Sleep", kind="Command", config=sleep, service="<umask>077</umask>")
+    context.task("late", "Sleep", kind="Command", config=sleep, service=service.format(home=home))
     context.write()
     context.ctl("reload", check=None)
-    ended = context.task_is("late", "failed", "T")
+    ended = context.task_is(ident, "failed", "T")
     assert ended["exit"]["reason"] == "cannot-launch"
-    assert ended["status"] == "the keeper of an earlier zmsvc does not know <umask>: restart the context"
+    assert ended["status"] == f"the keeper of an earlier zmsvc does not know <{option}>: restart the context"
     context.task_is("plain", "running", "T")
