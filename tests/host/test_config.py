@@ -1298,6 +1298,18 @@ def test_a_fault_of_a_value_says_what_is_wrong(inner: str, fault: str) -> None:
     assert any(fault in each for each in faults(with_service(inner))), faults(with_service(inner))
 
 
+def test_a_fault_between_two_sockets_is_at_its_own_line_and_names_the_other_one() -> None:
+    sockets = (
+        "<service>\n<listen>bad</listen>\n<listen>8080</listen>\n<listen>127.0.0.1:8080</listen>\n</service>"
+    )
+    text = changed(("<Task>", f"<Task>{sockets}"))
+    line = number(text, "<listen>8080")
+    assert [each for each in faults(text) if "collides" in each] == [
+        f"F.xml:{line + 1}: ts_100: <listen> tcp://127.0.0.1:8080 collides with <listen> of ts_100, expected an "
+        f"address of its own (see F.xml:{line})"
+    ]
+
+
 def test_a_misspelled_call_and_instance_are_followed_by_a_suggestion(tmp_path: Path) -> None:
     (told,) = faults(changed(("<call>ts_100</call>", "<call>ts_10</call>")))
     assert told.endswith("calls 'ts_10', expected the id of a task of this context (did you mean ts_100?)")

@@ -43,8 +43,12 @@ class Fault:
     option: str = ""
     """The option of the task that has the fault, and the word in it."""
     word: str = ""
+    number: int | None = None
+    """The index of the option among several of this name, if a word does not tell which one it is."""
     other: int | None = None
     """The index of another task that the fault is about. Its place is shown, too."""
+    other_number: int | None = None
+    """The index of the option of the other task, as `number`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,24 +105,31 @@ def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
 
 def _sockets(tasks: Sequence[TaskService], binds: Mapping[str, Endpoint]) -> Iterator[Fault]:
     """Yield each socket of `<listen>` that another task, or the bus, has as well."""
-    taken = [(f"the {name} of the bus", place) for name, place in binds.items() if name.endswith("Bind")]
+    bus = [(f"the {name} of the bus", place) for name, place in binds.items() if name.endswith("Bind")]
+    taken: list[tuple[str, Endpoint, int | None, int | None]] = [(*each, None, None) for each in bus]
     for index, task in enumerate(tasks):
         if len(task.listen) > MAX_SOCKETS:
             text = f"the task has {len(task.listen)} <listen>, expected at most {MAX_SOCKETS}"
-            yield Fault(text=text, task=index)
-        for each in task.listen:
+            yield Fault(text=text, task=index, option="listen", number=MAX_SOCKETS)
+        for number, each in enumerate(task.listen):
             place = each.endpoint
-            other = next((name for name, one in taken if collide(place, one)), None)
+            other = next((one for one in taken if collide(place, one[1])), None)
             if other is not None:
-                text = f"<listen> {each.address} collides with {other}, expected an address of its own"
-                yield Fault(text=text, task=index)
-            taken.append((f"<listen> of {task.id}", place))
+                yield Fault(
+                    text=f"<listen> {each.address} collides with {other[0]}, expected an address of its own",
+                    task=index,
+                    option="listen",
+                    number=number,
+                    other=other[2],
+                    other_number=other[3],
+                )
+            taken.append((f"<listen> of {task.id}", place, index, number))
             if each.path is None and (each.mode, each.user, each.group) != (0o660, None, None):
                 text = (
                     f"<listen> {each.address} has a mode, user or group, which are for the path of a Unix "
                     f"socket, expected none"
                 )
-                yield Fault(text=text, task=index)
+                yield Fault(text=text, task=index, option="listen", number=number)
 
 
 def _calls(tasks: Sequence[TaskService], any_fail: Sequence[Rule]) -> Iterator[Fault]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lxml import etree
 
+from zmsvc.core import listening
 from zmsvc.core.checks import ConfigWarning, faults
 from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.expansion import expand
@@ -315,14 +316,32 @@ def _check_across(
             read = reads[fault.task]
             element = read.element if fault.rule is None else read.rules[fault.rule]
             if fault.option:
-                element = _option_element(read, fault.option, fault.word)
+                element = _option_element(read, fault.option, fault.word, fault.number)
         elif fault.rule is not None:
             element = any_fail[fault.rule][1]
-        other = "" if fault.other is None else f" (see {whole.place(reads[fault.other].element)})"
+        other = ""
+        if fault.other is not None:
+            there = reads[fault.other]
+            place = there.element
+            if fault.other_number is not None:
+                place = _option_element(there, fault.option, "", fault.other_number)
+            other = f" (see {whole.place(place)})"
         notes.fault(root if element is None else element, f"{fault.text}{other}")
 
 
-def _option_element(read: ParsedService, option: str, word: str) -> etree._Element:
-    """Return the element of an option that has this word; options may be repeated."""
+def _option_element(read: ParsedService, option: str, word: str, number: int | None) -> etree._Element:
+    """Return the element of an option that has this word or this index; options may be repeated."""
     found = read.element.findall(f"Task/service/{option}")
+    if number is not None:
+        # The task does not have those whose address is a fault of its own.
+        found = [each for each in found if _is_address(text_of(each))]
+        return found[number] if number < len(found) else read.element
     return next((each for each in found if word in text_of(each).split()), read.element)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        listening.address(text)
+    except ValueError:
+        return False
+    return True
