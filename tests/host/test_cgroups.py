@@ -51,3 +51,15 @@ def test_a_cgroup_of_another_user_is_not_delegated(tmp_path: Path) -> None:
     else:
         os.chown(directory, 65534, 65534)
     assert not linux.is_delegated(directory)
+
+
+def test_the_memory_of_a_container_is_the_lowest_limit_of_the_groups_around(tmp_path: Path) -> None:
+    own = tmp_path / "mount" / "slice" / "unit"
+    own.mkdir(parents=True)
+    (tmp_path / "memory.max").write_text("5\n")
+    (own / "memory.max").write_text("max\n")
+    (own.parent / "memory.max").write_text("4096\n")
+    (tmp_path / "mount" / "memory.max").write_text("8192\n")
+    assert linux.limits_around(own, tmp_path / "mount", "memory.max") == [4096, 8192]
+    assert linux.limits_around(own, tmp_path / "mount", "memory.limit_in_bytes") == []
+    assert 0 < linux.memory_size() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -200,8 +200,8 @@ def _show_amount(value: int | str) -> str:
 
 
 MEMORY = Value(
-    words="bytes, with K, M, G, T, P or E for powers of 1024, a percentage of the memory of the machine, or "
-    "infinity",
+    words="bytes, with K, M, G, T, P or E for powers of 1024, a percentage of the memory of the machine or "
+    "of the container, or infinity",
     schema=_token(rf"infinity|[0-9]+(\.[0-9]+)?[KMGTPE]?B?|{_PERCENTAGE}"),
     read=memory,
     show=_show_amount,

@@ -607,8 +607,32 @@ def write_cgroup(directory: Path, file: str, text: str) -> None:
 
 
 def memory_size() -> int:
-    """Return the bytes of memory of this machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Return the bytes of memory that this process may use: those of this machine, or of the container or
+    another cgroup around it if that has a lower limit.
+    """
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [machine]
+    for controller, file in (("", "memory.max"), ("memory", "memory.limit_in_bytes")):
+        own, mount = own_cgroup(controller), _cgroup_mount(controller)
+        if own is not None and mount is not None:
+            limits += limits_around(own, mount, file)
+    return min(limits)
+
+
+def limits_around(directory: Path, mount: Path, file: str) -> list[int]:
+    """Return the limits in a file of a cgroup and of those above it, up to `mount`."""
+    found = []
+    for each in (directory, *directory.parents):
+        try:
+            text = (each / file).read_text().strip()
+        except OSError:
+            # The root of the machine has no such file, and a controller may be missing.
+            text = ""
+        if text.isdecimal():
+            found.append(int(text))
+        if each == mount:
+            break
+    return found
 
 
 def most_tasks() -> int:
