@@ -148,7 +148,7 @@ def test_the_script_runs_from_a_checkout_anywhere(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("task_type", ["Looped", "Single", "Simple", "simple"])
+@pytest.mark.parametrize("task_type", ["Looped", "Single", "Simple", "simple", "Async"])
 def test_generated_code_is_clean_and_runs(tmp_path: Path, task_type: str) -> None:
     create({**TUTORIAL, "task_type": task_type}, tmp_path)
     need_tool(importlib.util.find_spec("ruff"), "ruff is not installed")
@@ -737,7 +737,7 @@ def _service(
         device_action="shout",
         entry_action=None,
         location=location,
-        single=False,
+        kind="looped",
     )
 
 

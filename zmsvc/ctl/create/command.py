@@ -45,7 +45,10 @@ _OF_SERVICE = {
     "task_file": ("NAME", "the module of the task, without .py (default: as --task_service)"),
     "task_class": ("NAME", "the class of the task (default: as --task_service)"),
     "task_desc": ("TEXT", "what the task does, for people"),
-    "task_type": ("TYPE", "Looped: runs until it is stopped (default); Single or Simple: runs once"),
+    "task_type": (
+        "TYPE",
+        "Looped: runs until it is stopped (default); Single or Simple: runs once; Async: a coroutine",
+    ),
     "service_name": ("NAME", "the name that the service's messages carry"),
     "task_id": ("ID", "the task's id, which no other of the context has"),
     "task_topic": ("TOPIC", "the topic of the service's messages (default: process)"),

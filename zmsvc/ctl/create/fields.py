@@ -13,8 +13,10 @@ from zmsvc.host.paths import CONTEXT_NAME
 
 CONTEXT_ID = "context001"
 ENTRY_ACTIONS = ("on_start", "start_now", "on_update", "on_fail", "on_exit")
-TASK_TYPES = {"single": True, "simple": True, "looped": False}
-"""The manual's words for the types of a task, in lower case; True if the task runs once."""
+TASK_TYPES = {"single": "single", "simple": "single", "looped": "looped", "async": "async"}
+"""The words for the types of a task, in lower case, and the names of their templates. `Simple` is in the
+manual of zmicroservices.
+"""
 SWITCH = {
     "1": True,
     "true": True,
@@ -120,7 +122,11 @@ def _one_of(words: Collection[str]) -> Check:
 
 
 def _task_type(text: str) -> str | None:
-    return None if text.lower() in TASK_TYPES else "is not a type of task: use Single (or Simple) or Looped"
+    return (
+        None
+        if text.lower() in TASK_TYPES
+        else "is not a type of task: use Single (or Simple), Looped or Async"
+    )
 
 
 def _switch(text: str) -> str | None:

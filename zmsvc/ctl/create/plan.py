@@ -74,7 +74,8 @@ class Service:
     device_action: str
     entry_action: str | None
     location: str
-    single: bool
+    kind: str
+    """The type of its task, which is the name of a template: looped, single or async."""
     rules: tuple[Rule, ...] = ()
     command: str = ""
     """The program and its arguments, of a Command. Empty for a service in Python."""
@@ -196,7 +197,7 @@ def _service(given: GivenFields, location: str) -> Service:
         device_action=given.get("device_action"),
         entry_action=given.get("entry_action") or None,
         location=os.path.abspath(os.path.expanduser(given.get("location", location))),
-        single=TASK_TYPES[given.get("task_type", "Looped").lower()],
+        kind=TASK_TYPES[given.get("task_type", "Looped").lower()],
         rules=tuple(
             Rule(trigger=Trigger(rule.trigger), action=Action(rule.action), call=rule.call)
             for rule in given.rules

@@ -43,12 +43,13 @@ def service_files(plan: Plan) -> Iterator[RenderedFile]:
             "service_name": json.dumps(service.service_name, ensure_ascii=False),
             "item": _item(service.device_action),
         }
-        task = "single" if service.single else "looped"
         yield RenderedFile(path=directory / "__init__.py", text=filled("init.py", values))
         yield RenderedFile(
             path=directory / f"Service{service.task_service}.py", text=filled("service.py", values)
         )
-        yield RenderedFile(path=directory / f"{service.task_file}.py", text=filled(f"{task}.py", values))
+        yield RenderedFile(
+            path=directory / f"{service.task_file}.py", text=filled(f"{service.kind}.py", values)
+        )
 
 
 def context_text(plan: Plan) -> str:
