@@ -234,8 +234,8 @@ port = 8023
 [env:si*]
 HERE = /srv/site
 """,
-        ["site-1", "site-2"],
-        [4, 7, 8, 11, 13, 14, 17],
+        ["site@1", "site@2"],
+        [4, 11, 13, 14],
     ),
     "variables for all": (
         """\

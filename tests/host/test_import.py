@@ -172,8 +172,25 @@ def test_what_circus_says_is_said(home: Path, capsys: Capture) -> None:
     assert (inner.restart, outer.restart, outer.rules) == (Restart.ALWAYS, None, ())
     assert inner.limits.stop_timeout == 30
     _, second = tasks("a site with a socket")
-    assert (second.command[0], second.command[-1]) == ("/srv/site/bin/serve", "site-2")
-    assert second.working_directory == "/srv/site"
+    assert second.command == ("/bin/sh", "-c", "exec /srv/site/bin/serve --fd 3 --name site-$ZMSVC_REPLICA")
+    assert [each.address for each in second.listen] == ["tcp://*:8023"]
+    assert (second.working_directory, second.id) == ("/srv/site", "site@2")
+
+
+def test_the_sockets_of_circus_are_those_of_a_task(home: Path, capsys: Capture) -> None:
+    text = (
+        "[watcher:web]\ncmd = serve --fd $(circus.sockets.b) --fd $(circus.sockets.A)\nuse_sockets = yes\n"
+        "numprocesses = 2\nworking_dir = /srv/$(circus.wid)\n"
+        "[watcher:other]\ncmd = serve $(circus.sockets.a)\n"
+        "[socket:a]\nport = 8001\nbacklog = 7\n[socket:b]\npath = /run/b.sock\n[socket:c]\nport = 8002\n"
+    )
+    done = Import(capsys, home / "circus.ini", text)
+    web, _, other = done.tasks
+    assert (web.command, other.command[-1]) == (("serve", "--fd", "3", "--fd", "4"), "$(circus.sockets.a)")
+    assert [each.address for each in web.listen] == ["ipc:///run/b.sock", "tcp://127.0.0.1:8001"]
+    # The number of a replica, the second task that wants a socket (and its command), the backlog, and a socket
+    # that no watcher wants.
+    assert sorted(done.warnings) == [5, 6, 7, 10, 13], done.err
 
 
 UNIT = """\

@@ -1,5 +1,5 @@
-"""Reads the files of Circus: [watcher:x], and the variables of [env] and [env:x]. Files that [circus]
-includes are read as well.
+"""Reads the files of Circus: [watcher:x], the sockets of [socket:x], and the variables of [env] and [env:x].
+Files that [circus] includes are read as well.
 """
 
 from __future__ import annotations
@@ -24,11 +24,17 @@ _VARIABLE = re.compile(
 )
 
 _LOG = "zmsvc keeps the output of all tasks in one log, see zmsvcctl logs"
-_SOCKETS = "the program has to open its socket itself"
+_SOCKET = re.compile(r"\$\(circus\.sockets\.([\w.-]+)\)|\(\(circus\.sockets\.([\w.-]+)\)\)", re.IGNORECASE)
+_FIRST_DESCRIPTOR = 3
+_OF_SOCKET = {
+    "umask": "the attribute mode of <listen> has the permissions of a Unix socket",
+    "backlog": "the attribute backlog of <listen> has this number",
+    "interface": "a socket listens at an address, and not at an interface",
+}
+"""Options of [socket:x] that are not said, with the way out."""
 _OF_WATCHER = {
     "warmup_delay": "the processes start at once",
-    "on_demand": f"{_SOCKETS}, and starts with its transaction",
-    "use_sockets": _SOCKETS,
+    "on_demand": "the task starts with its transaction",
     "priority": "",
     "max_age": "no task is restarted for its age; a systemd timer can run zmsvcctl restart TASK_ID",
     "max_age_variance": "no task is restarted for its age",
@@ -45,14 +51,11 @@ _OF_WATCHER = {
 }
 _READ = (
     "cmd", "args", "shell", "working_dir", "uid", "gid", "numprocesses", "stop_signal", "graceful_timeout",
-    "max_retry", "respawn", "autostart", "singleton", "copy_env", "send_hup", "use",
+    "max_retry", "respawn", "autostart", "singleton", "copy_env", "send_hup", "use", "use_sockets",
 )  # fmt: skip
 _OF_CIRCUS = ("check_delay", "endpoint", "pubsub_endpoint", "pidfile", "include", "include_dir", "umask")
 """Options of [circus] that are read, or that only say how circusctl reaches circusd."""
-_SECTIONS = {
-    "socket": _SOCKETS,
-    "plugin": "there are no plugins; zmsvcctl watch, or a rule of the task, tells of events",
-}
+_PLUGIN = "there are no plugins; zmsvcctl watch, or a rule of the task, tells of events"
 
 
 def read(path: Path, report: Report) -> list[TaskDraft]:
@@ -63,14 +66,18 @@ def read(path: Path, report: Report) -> list[TaskDraft]:
         if key not in _OF_CIRCUS and value.text.strip().lower() not in ("0", "false", ""):
             report.warn(value.place, f"{key}: zmsvc has no such setting")
     drafts: list[TaskDraft] = []
+    sockets = _Sockets(sections)
     for section in sections.values():
         kind, _, name = section.name.partition(":")
         if kind == "watcher":
-            drafts += _Watcher(section, name, sections, report).drafts(circus)
-        elif kind in _SECTIONS:
-            report.warn(section.place, f"[{section.name}]: {_SECTIONS[kind]}")
-        elif kind not in ("circus", "env"):
+            drafts += _Watcher(section, name, sections, report, sockets).drafts(circus)
+        elif kind == "plugin":
+            report.warn(section.place, f"[{section.name}]: {_PLUGIN}")
+        elif kind not in ("circus", "env", "socket"):
             report.warn(section.place, f"[{section.name}]: the section is unknown, and left out")
+    for name, section in sockets.sections.items():
+        if name not in sockets.owners:
+            report.warn(section.place, f"[{section.name}]: no watcher uses it")
     return drafts
 
 
@@ -90,11 +97,43 @@ def _with_included(path: Path, report: Report) -> dict[str, Section]:
     return sections
 
 
+class _Sockets:
+    """The [socket:x] of a file by name, and the watchers that have them."""
+
+    def __init__(self, sections: Mapping[str, Section]) -> None:
+        named = ((each.name.partition(":"), each) for each in sections.values())
+        self.sections = {name.lower(): each for (kind, _, name), each in named if kind == "socket"}
+        self.owners: dict[str, str] = {}
+
+    def wanted(self, command: str, *, use_sockets: bool) -> list[str]:
+        """Return the sockets that a command names, or all if it names none and its watcher uses sockets."""
+        named = [(match[1] or match[2]).lower() for match in _SOCKET.finditer(command)]
+        found = [name for name in dict.fromkeys(named) if name in self.sections]
+        return found or (list(self.sections) if use_sockets and not named else [])
+
+
+def _address(section: Section) -> str:
+    """Return the address of a socket, as <listen> has it."""
+    if path := section.text("path").strip():
+        return path
+    host = section.text("host").strip() or "localhost"
+    host = {"localhost": "127.0.0.1", "0.0.0.0": "*"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"{host}:{section.text('port').strip() or '8080'}"
+
+
 class _Watcher:
     """A reader of one [watcher:x]."""
 
-    def __init__(self, section: Section, name: str, sections: Mapping[str, Section], report: Report) -> None:
-        self.section, self.name, self.report = section, name, report
+    def __init__(
+        self, section: Section, name: str, sections: Mapping[str, Section], report: Report, sockets: _Sockets
+    ) -> None:
+        self.section, self.name, self.report, self.sockets = section, name, report, sockets
+        self._descriptors: dict[str, int] = {}
+        """The descriptors of the sockets that the task has, by their names."""
+        self._replicated = False
+        """All processes are replicas of one task."""
+        self._replica = ""
+        """The text that takes the place of $(wid) in the command of replicas."""
         self.variables = dict(_variables(sections, name))
         for key, value in section.values.items():
             self._say_unsaid(key, value.text.strip(), value.place)
@@ -121,12 +160,23 @@ class _Watcher:
             return
         count = self.number("numprocesses", 1)
         count = copies(count, self.section.at("numprocesses"), f"numprocesses={count}", self.report)
-        for number in range(1, count + 1):
+        wanted = self.sockets.wanted(
+            f"{self.section.text('cmd')} {self.section.text('args')}",
+            use_sockets=self._is("use_sockets", default=False),
+        )
+        # Tasks of their own could not share a socket.
+        tasks = 1 if wanted and count else count
+        for number in range(1, tasks + 1):
             draft = TaskDraft(
-                name=self.name if count == 1 else f"{self.name}-{number}",
+                name=self.name if tasks == 1 else f"{self.name}-{number}",
                 place=self.section.place, report=self.report, instance=self.name,
             )  # fmt: skip
+            self._listen(draft, wanted)
+            if tasks < count:
+                draft.put("replicas", str(count), self.section.at("numprocesses"), f"numprocesses={count}")
+                self._replicated, self._replica = True, "$ZMSVC_REPLICA"
             draft.command = self._command(number)
+            self._replica = ""
             # Circus starts the highest priority first.
             draft.rank = (-self.number("priority", 0),)
             draft.entry = self._is("autostart", default=True)
@@ -137,6 +187,24 @@ class _Watcher:
             for variable, (value, place) in self.variables.items():
                 draft.set_variable(variable, self._expanded(value, number, place), place)
             yield draft
+
+    def _listen(self, draft: TaskDraft, wanted: list[str]) -> None:
+        """Give a task its sockets. A socket of another task is left out, since two tasks cannot share it."""
+        for name in wanted:
+            section = self.sockets.sections[name]
+            owner = self.sockets.owners.setdefault(name, self.name)
+            if owner != self.name:
+                self.report.warn(
+                    self.section.place, f"[{section.name}]: the task {owner} has this socket alone"
+                )
+                continue
+            for key, value in section.values.items():
+                if key in _OF_SOCKET:
+                    self.report.warn(value.place, f"{key}={value.text}: {_OF_SOCKET[key]}")
+            before = len(draft.options.get("listen", ()))
+            draft.add("listen", _address(section), section.place, f"[{section.name}]")
+            if len(draft.options.get("listen", ())) > before:
+                self._descriptors[name] = _FIRST_DESCRIPTOR + before
 
     def number(self, key: str, default: int) -> int:
         text = self.section.text(key).strip()
@@ -157,6 +225,8 @@ class _Watcher:
         command = " ".join(f"{self._value('cmd', number)} {self._value('args', number)}".split("\n")).strip()
         if self._is("shell", default=False):
             return ["/bin/sh", "-c", command]
+        if self._replica and self._replica in command:
+            return ["/bin/sh", "-c", f"exec {command}"]
         try:
             shlex.split(command)
         except ValueError as error:
@@ -191,9 +261,16 @@ class _Watcher:
 
         def value(match: re.Match[str]) -> str:
             name = next(group for group in match.groups() if group).lower()
+            if name == "wid" and self._replicated and not self._replica:
+                self.report.warn(
+                    place, f"{match[0]} stays as it is: each replica has its number in ZMSVC_REPLICA"
+                )
+                return match[0]
             if name == "wid":
-                return str(number)
+                return self._replica or str(number)
             kind, _, rest = name.partition(".")
+            if kind == "sockets" and rest in self._descriptors:
+                return str(self._descriptors[rest])
             for variable, (known, _) in self.variables.items():
                 if kind == "env" and variable.lower() == rest:
                     return known
@@ -203,8 +280,7 @@ class _Watcher:
                         place, f"{match[0]} is the value of {variable} in the environment of this import"
                     )
                     return known
-            why = _SOCKETS if kind == "sockets" else "it is unknown here"
-            self.report.warn(place, f"{match[0]} stays as it is: {why}")
+            self.report.warn(place, f"{match[0]} stays as it is: it is unknown here")
             return match[0]
 
         return _VARIABLE.sub(value, text)
