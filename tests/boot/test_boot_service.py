@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -81,6 +82,22 @@ def test_the_program_behind_a_shell_has_its_stop_signal_and_its_time_before_it_i
     wrapped.stop()
     assert alive(wrapped.machine, pids) == []
     assert "asked to end" in wrapped.machine.journal("-t", "Wrapped")
+
+
+def test_a_reload_command_runs_as_its_task_does_below_the_control_group_of_it(
+    context: Callable[..., Installed],
+) -> None:
+    script = "echo reloads as $(id -un) for $MAINPID in $(grep ^0:: /proc/self/cgroup)"
+    command = f"<reload_command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></reload_command>"
+    program = task("ts_100", "Sleeper", configuration="<command>sleep 3600</command>", service=command)
+    sleeper = context("Sleeper", program.replace('serviceType="Process"', 'serviceType="Command"'))
+    sleeper.start()
+    ((key, pid),) = sleeper.pids().items()
+    assert "reloaded" in sleeper.ctl("reload", "ts_100")
+    said = wait_for(lambda: re.search(r"reloads as zmsvc.*", sleeper.machine.journal("-t", "Sleeper")))
+    group = sleeper.machine.sh(f"grep ^0:: /proc/{pid}/cgroup").stdout.strip()
+    assert said[0].startswith(f"reloads as zmsvc for {pid} in {group}/.zmsvc-")
+    assert sleeper.pids() == {key: pid}
 
 
 def test_restart_restarts_the_tasks_too(talker: Installed) -> None:
