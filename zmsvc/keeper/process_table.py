@@ -241,7 +241,7 @@ class ProcessTable:
     def _add_auxiliary(self, record: LaunchRecord) -> None:
         main = self._living_main(record.auxiliary_of)
         if main is None:
-            self._kill(record)
+            self._kill_auxiliary(record)
         else:
             main.auxiliaries.append(record)
 
@@ -546,14 +546,24 @@ class ProcessTable:
             self._check_gone(other)
 
     def _auxiliary_ended(self, record: LaunchRecord, status: ExitStatus) -> None:
-        """Kill what an auxiliary process has left, and report its end. The supervisor does not wait for the
-        others, since none of them belongs to the task.
+        """Report the end of an auxiliary process, and kill the processes that it has left. The supervisor
+        does not wait for those, since none of them belongs to the task.
         """
         self._note_exec_error(record, status)
         self._end(record, status, left=False)
-        record.killing = record.gone_expected = True
-        self._kill(record)
-        self._check_gone(record)
+        if self._may_have_leftovers(record):
+            record.killing = record.gone_expected = True
+            self._kill(record)
+            self._check_gone(record)
+
+    def _kill_auxiliary(self, record: LaunchRecord) -> None:
+        """Kill an auxiliary process, and those of its processes that are found without a search of /proc. Its
+        end shows if there are others.
+        """
+        others = self._descendants.reachable(record)
+        if record.cgroup is not None:
+            self._machine.kill_cgroup(record.cgroup)
+        self._machine.kill_each([record.pid, *others])
 
     @staticmethod
     def _note_exec_error(record: LaunchRecord, status: ExitStatus) -> None:
@@ -564,7 +574,7 @@ class ProcessTable:
         # Before the search for what the task has left.
         for each in record.auxiliaries:
             if each.end is None:
-                attempt(partial(self._kill, each))
+                attempt(partial(self._kill_auxiliary, each))
         self._note_exec_error(record, status)
         if record.pid_file is not None:
             unlink(record.pid_file)
