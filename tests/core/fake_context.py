@@ -370,7 +370,7 @@ class Task:
         except BlockingIOError:
             return False
         self.state = "launch"
-        if self.line is None:
+        if self.line is None and not self.spec.auxiliary:
             self.house.begins(self.spec.launch, self.spec.task, self.process)
         return True
 
@@ -388,7 +388,10 @@ class Task:
             os.close(self.exec_gate)
             self.process.fds.remove(self.exec_gate)
         elif self.line is None:
+            # An auxiliary process may say so, too: that has no meaning.
             self.say("READY=1")
+        if self.spec.auxiliary == "ready":
+            kernel.later(0.05, lambda: kernel.exit(self.process, status=0))
         return True
 
     def say(self, *lines: str) -> None:
@@ -548,6 +551,7 @@ class FakeContext:
             and each.state == "runs"
             and each.spec.task == task
             and each.line is None
+            and not each.spec.auxiliary
         ]
         assert not others, f"{task} has two processes"
 

@@ -12,6 +12,7 @@ import signal
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,11 @@ from simulation import rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core.lifecycle import SubState
-from zmsvc.core.model import Context, Endpoints
+from zmsvc.core.model import Context, Endpoints, TaskService
+from zmsvc.core.probing import HEALTH, READY
+from zmsvc.core.service_options import ServiceType
 from zmsvc.host import crashpoint
+from zmsvc.protocol import PROTOCOL
 from zmsvc.protocol import supervision as sv
 
 SEEDS = os.environ.get("ZMSVC_SEEDS", "40")
@@ -62,6 +66,14 @@ TASKS = (
 )
 
 
+PROBED = tuple(
+    each
+    if each.service_type is ServiceType.THREAD
+    else replace(each, health=HEALTH, ready=READY if each.service_type is ServiceType.COMMAND else None)
+    for each in TASKS
+)
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """Return a directory in memory, because each supervisor that dies closes a state file, which is slow on a
@@ -98,7 +110,9 @@ def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeContext]]:
         house.close()
 
 
-def fake_context(folder: Path, seed: int, crashing: list[FakeContext]) -> FakeContext:
+def fake_context(
+    folder: Path, seed: int, crashing: list[FakeContext], tasks: tuple[TaskService, ...] = TASKS
+) -> FakeContext:
     points = Endpoints(
         subscribe_endpoint=f"ipc://{folder}/b",
         publish_endpoint=f"ipc://{folder}/f",
@@ -106,7 +120,7 @@ def fake_context(folder: Path, seed: int, crashing: list[FakeContext]) -> FakeCo
         subscribe_bind=f"ipc://{folder}/b",
     )
     context = Context(
-        name="Sim", id="context001", log_name="Sim", endpoints=points, tasks={each.id: each for each in TASKS}
+        name="Sim", id="context001", log_name="Sim", endpoints=points, tasks={each.id: each for each in tasks}
     )
     crashing.append(made := FakeContext(seed, folder, context))
     return made
@@ -179,13 +193,20 @@ def check(house: FakeContext) -> None:
     running = Counter(
         name
         for each in house.tasks.values()
-        if each.process.alive
+        if each.process.alive and not each.spec.auxiliary
         for name in (each.members.values() if each.line is not None else [each.spec.task])
     )
     believed = Counter(
         key[1] for key, each in world.tasks.items() if each.sub_state in (SubState.START, SubState.RUNNING)
     )
     assert running == believed
+    probed = Counter(
+        (each.spec.task, each.spec.auxiliary)
+        for each in house.tasks.values()
+        if each.process.alive and each.spec.auxiliary
+    )
+    watched = [name for name in believed if (service := house.context.tasks[name]) and service.health]
+    assert probed == Counter((name, "health") for name in watched), "a running task has one probe process"
     assert {each.sub_state for each in world.tasks.values()} <= {
         SubState.RUNNING,
         SubState.EXITED,
@@ -235,6 +256,23 @@ def test_the_keeper_survives_any_fault_and_every_task_settles(
     print(counts)
     if len(seeds()) >= 40:
         assert not [name for name in REACHED if not counts[name]], "this was never reached"
+
+
+@pytest.mark.deadline(120)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_after_any_fault_each_running_task_has_one_probe_process(
+    folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for seed in seeds()[:12]:
+        (folder / str(seed)).mkdir()
+        house = fake_context(folder / str(seed), seed, crashing, PROBED)
+        try:
+            play(house, protocols=(PROTOCOL,))
+            check(house)
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}: {error!r}") from error
+        crashing.remove(house)
+        house.close()
 
 
 def test_a_second_ctrl_c_is_timed_from_when_the_keeper_could_take_it(
