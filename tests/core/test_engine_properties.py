@@ -270,6 +270,7 @@ def words(launch: int, which: int, sequence: int) -> ev.Fact:
         ev.TaskReady(launch=launch),
         ev.TaskUpdated(launch=launch, items={"x": sequence}, sequence=sequence),
         ev.TaskSaid(launch=launch, status="hm"),
+        ev.MessagesMissed(launch=launch, count=sequence),
         ev.WatchdogFed(launch=launch),
         ev.MemoryMeasured(launch=launch, used=2 << 20, machine=1 << 30),
         ev.TimeoutExtended(launch=launch, seconds=3.0),

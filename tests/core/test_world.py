@@ -104,6 +104,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "update": st.none() | maps,
     "sequence": numbers,
     "dropped": numbers,
+    "missed": numbers,
     "tokens": times,
     "tokens_at": times,
     "leftovers": st.lists(leftovers, max_size=2).map(tuple),

@@ -197,6 +197,8 @@ class ServiceFast(TaskService):
         wait_for(lambda: "the queue of this task has dropped" in context.log.read_text())
     else:
         assert "the queue of this task has dropped" not in context.log.read_text()
+    lost = sum(missed for _, missed in told) if logged else 0
+    wait_for(lambda: context.tasks("T")["ts_slow"]["missed"] == lost)
 
 
 def status(body: dict[str, Any]) -> tuple[int, int]:

@@ -87,6 +87,7 @@ TaskFact = (
     | ev.TaskReloading
     | ev.TaskUpdated
     | ev.TaskSaid
+    | ev.MessagesMissed
     | ev.WatchdogFed
     | ev.HealthReported
     | ev.MemoryMeasured
@@ -121,6 +122,8 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
             _updated(draft, key, fact)
         case ev.TaskSaid():
             draft.change(key, status=fact.status)
+        case ev.MessagesMissed():
+            draft.change(key, missed=fact.count)
         case ev.WatchdogFed():
             if draft.tasks[key].sub_state is SubState.RUNNING and (limit := draft.limits(key).watchdog):
                 draft.change(key, deadline=draft.now + limit)

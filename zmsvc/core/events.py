@@ -171,6 +171,14 @@ class TaskSaid:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessagesMissed:
+    """The number of messages that the current launch of a task has missed so far, as the task has noticed."""
+
+    launch: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WatchdogFed:
     launch: int
 
@@ -280,6 +288,7 @@ Fact = (
     | TaskReloading
     | TaskUpdated
     | TaskSaid
+    | MessagesMissed
     | WatchdogFed
     | HealthReported
     | MemoryMeasured

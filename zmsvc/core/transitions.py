@@ -93,6 +93,7 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
         firings=0,
         update=None,
         sequence=0,
+        missed=0,
         tokens_at=0.0,
         leftovers=(),
         probe_ends=0,

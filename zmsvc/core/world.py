@@ -120,6 +120,8 @@ class Task:
     """The number of the last accepted update, which identifies a repeated one."""
     dropped: int = 0
     """Updates beyond the rate limit, which were not published."""
+    missed: int = 0
+    """Messages of the bus that the current or last launch has missed, as far as it knows."""
     tokens: float = 0.0
     """Tokens of the rate limit: updates that the task may report now. They refill with time up to the burst.
     """
@@ -398,6 +400,7 @@ def task_as_json(
         "held": task.stopped_by_operator,
         "disabled": disabled,
         "dropped": task.dropped,
+        "missed": task.missed,
         "health": task.health.value if task.health else None,
         "health_text": task.health_text,
         "cause": cause_as_json(task.cause),

@@ -278,4 +278,6 @@ def _details(task: TaskStatus, log: Sequence[str] | None, style: Style) -> list[
         lines.append("  Disabled: it does not start with its transaction; rules and orders may start it")
     if task.dropped:
         lines.append(f"  Dropped: {task.dropped} updates came too fast")
+    if task.missed:
+        lines.append(f"  Missed: {task.missed} messages of the bus")
     return [*lines, *(style.paint("grey", f"  {clean(line)}") for line in log or ())]

@@ -42,6 +42,7 @@ class TaskStatus:
         "instance",
         "last",
         "left",
+        "missed",
         "pid",
         "requires",
         "restarts",
@@ -80,6 +81,7 @@ class TaskStatus:
         self.held = data.get("held") is True
         self.disabled = data.get("disabled") is True
         self.dropped = _number(data.get("dropped")) or 0
+        self.missed = _number(data.get("missed")) or 0
 
 
 class TransactionStatus:

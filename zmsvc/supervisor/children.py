@@ -551,6 +551,11 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
         yield ev.TaskUpdated(launch=launch, items=value, sequence=int(lines.get("X_ZMSVC_SEQ", 0)))
     if "STATUS" in lines:
         yield ev.TaskSaid(launch=launch, status=lines["STATUS"])
+    if "X_ZMSVC_MISSED" in lines:
+        count = int(lines["X_ZMSVC_MISSED"])
+        if not 0 <= count < 2**53:
+            raise ProtocolError(f"{count} is not a number of missed messages")
+        yield ev.MessagesMissed(launch=launch, count=count)
     if "EXTEND_TIMEOUT_USEC" in lines:
         yield ev.TimeoutExtended(launch=launch, seconds=int(lines["EXTEND_TIMEOUT_USEC"]) / 1e6)
     if notify.HEALTH in lines:

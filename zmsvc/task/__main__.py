@@ -34,6 +34,9 @@ class Terminal:
     def status(self, text: str) -> None:
         """Do nothing: the text is in the log already."""
 
+    def missed(self, count: int) -> None:
+        """Do nothing: there are no messages."""
+
     def watchdog(self) -> None:
         """Do nothing: there is no watchdog."""
 

@@ -29,12 +29,12 @@ Handle = Callable[[bytes], Awaitable[None] | None]
 class EventLoop:
     """The event loop of one task. Its thread is that of the task."""
 
-    def __init__(self, stop: Stop, feed: Callable[[], float], repeat: Callable[[], float]) -> None:
-        """`feed` feeds the watchdog if that is due, and returns the seconds until the next time. `repeat`
-        does the same with the numbers of the last messages.
+    def __init__(self, stop: Stop, feed: Callable[[], float], chores: Callable[[], float]) -> None:
+        """`feed` feeds the watchdog if that is due, and returns the seconds until the next time. `chores`
+        does the same with what the runtime has to do from time to time.
         """
-        self._stop, self._feed, self._repeat = stop, feed, repeat
-        self._repetition: asyncio.TimerHandle | None = None
+        self._stop, self._feed, self._chores = stop, feed, chores
+        self._next_chores: asyncio.TimerHandle | None = None
         own = stop.new_event_loop()
         self._runner = asyncio.Runner(loop_factory=None if own is None else lambda: own)
         self._loop = self._runner.get_loop()
@@ -55,18 +55,18 @@ class EventLoop:
         """Pass each message to `handle` while the next work runs."""
         self._reading.append((subscription, handle))
 
-    def published(self) -> None:
-        """Begin to repeat the number of the last message, if that has not begun. Any thread may call this."""
+    def begin_chores(self) -> None:
+        """Begin to do the chores when they are due, if that has not begun. Any thread may call this."""
         # A thread of the user may publish after the end of the loop.
-        if self._repetition is None and not self._loop.is_closed():
+        if self._next_chores is None and not self._loop.is_closed():
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._repeat_numbers)
+                self._loop.call_soon_threadsafe(self._do_chores)
 
-    def _repeat_numbers(self) -> None:
-        if self._repetition is not None:
-            self._repetition.cancel()
-        pause = self._repeat()
-        self._repetition = None if pause == math.inf else self._loop.call_later(pause, self._repeat_numbers)
+    def _do_chores(self) -> None:
+        if self._next_chores is not None:
+            self._next_chores.cancel()
+        pause = self._chores()
+        self._next_chores = None if pause == math.inf else self._loop.call_later(pause, self._do_chores)
 
     def run(self, act: Act, *, cancel: bool) -> None:
         """Call `act`, and await what it returns. With `cancel`, a stop request cancels it: this raises

@@ -71,6 +71,8 @@ class Inbox:
         self._ignored, self._missed = SparseLog(log.warning), SparseLog(log.warning)
         self._last: dict[tuple[str, str, str], _Last] = {}
         """The last message of each transaction, sender and topic."""
+        self.missed = 0
+        """The number of messages that were lost, except those that a queue with the policy `last` drops."""
         self.convert: Callable[[Any], Any] | None = None
         """The conversion of the content."""
         self.take_dropped: Callable[[str], int | None] = _none_dropped
@@ -167,6 +169,7 @@ class Inbox:
     def _log_missed(self, count: int, key: tuple[str, str, str]) -> None:
         if count <= 0 or (dropped := self.take_dropped(key[2])) is None:
             return
+        self.missed += count
         reason = f": the queue of this task has dropped {dropped} of this topic" if dropped else ""
         self._missed.add("Missed %d messages on %s from %s%s", count, key[2], key[1], reason)
 

@@ -38,6 +38,8 @@ from zmsvc.task.updates import Updates
 if TYPE_CHECKING:
     from zmsvc.task.event_loop import EventLoop
 
+_REPORT_S = 1.0
+"""Seconds between two reports of the number of missed messages."""
 _BATCH = 64  # messages between two checks of the clock and of the stop request
 
 Handle = Callable[[bytes], Awaitable[None] | None]
@@ -49,6 +51,7 @@ class StatusSink(Protocol):
     def ready(self) -> None: ...
     def status(self, text: str) -> None: ...
     def watchdog(self) -> None: ...
+    def missed(self, count: int) -> None: ...
     def stopping(self) -> None: ...
     def fileno(self) -> int: ...
     def update(self, json_text: str, sequence: int) -> bool: ...
@@ -98,6 +101,8 @@ class TaskRuntime:
         self._subscriptions = Subscriptions(bus, stop, spec, log)
         self._handled: list[tuple[Subscription, Handle]] = []
         """The subscriptions whose messages are passed to on_control and on_message."""
+        self._missed, self._missed_at = 0, -math.inf
+        """The number of missed messages that was reported last, and when."""
         self._in_callback = False
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = stop.poller()
@@ -116,11 +121,22 @@ class TaskRuntime:
     def publish(self, topic: str, content: Mapping[str, Any]) -> bool:
         sent = self._publications.publish(topic, content)
         if self._event_loop is not None:
-            self._event_loop.published()
+            self._event_loop.begin_chores()
         return sent
 
-    def _repeat_numbers(self) -> float:
-        return self._publications.repeat(self._stop.now())
+    def _chores(self, now: float) -> float:
+        """Do what is due: repeat numbers of messages, and report how many were missed. Return the seconds
+        until the next time.
+        """
+        pause = self._publications.repeat(now)
+        missed = self._subscriptions.missed
+        if missed == self._missed:
+            return pause
+        if now < self._missed_at + _REPORT_S:
+            return min(pause, self._missed_at + _REPORT_S - now)
+        self._missed, self._missed_at = missed, now
+        self._status_sink.missed(missed)
+        return pause
 
     def wait(self, seconds: float | None) -> bool:
         until = math.inf if seconds is None else self._stop.now() + seconds
@@ -135,7 +151,7 @@ class TaskRuntime:
                 now = self._stop.now()
                 if now >= until:
                     break
-                pause = min(until - now, self._feed(now, self._watchdog / 2), self._publications.repeat(now))
+                pause = min(until - now, self._feed(now, self._watchdog / 2), self._chores(now))
                 if not more:
                     # A wait inside a callback ends only by time or by the stop request.
                     self._call_watchers(
@@ -191,7 +207,7 @@ class TaskRuntime:
             while not self._stop.requested:
                 more = self._deliver()
                 now = self._stop.now()
-                pause = min(self._feed(now, self._watchdog / 2), self._publications.repeat(now))
+                pause = min(self._feed(now, self._watchdog / 2), self._chores(now))
                 if (message := source.next()) is not None:
                     return message
                 if now >= until:
@@ -211,6 +227,8 @@ class TaskRuntime:
         if source is None:
             source = await loop.in_thread(lambda: self._confirmed_source(task, named))
         while (message := await loop.next(source, seconds)) is not None:
+            if self._subscriptions.missed != self._missed:
+                loop.begin_chores()
             yield message
 
     async def update_async(self, items: Mapping[str, Any]) -> bool:
@@ -295,6 +313,8 @@ class TaskRuntime:
 
     def _handle_message(self, frame: bytes, task: Task, source: Source) -> Awaitable[None] | None:
         message = source.inbox.message(frame)
+        if self._event_loop is not None and self._subscriptions.missed != self._missed:
+            self._event_loop.begin_chores()
         if message is None:
             return None
         try:
@@ -340,6 +360,8 @@ class TaskRuntime:
             status = status or ended
         if status == 0:
             self._status_sink.stopping()
+        self._missed_at = -math.inf
+        self._chores(self._stop.now())
         self._subscriptions.close()
         self._publications.finish()
         return status
@@ -361,7 +383,9 @@ class TaskRuntime:
             from zmsvc.task.event_loop import EventLoop
 
             self._event_loop = EventLoop(
-                self._stop, lambda: self._feed(self._stop.now(), self._watchdog / 2), self._repeat_numbers
+                self._stop,
+                lambda: self._feed(self._stop.now(), self._watchdog / 2),
+                lambda: self._chores(self._stop.now()),
             )
         handled = self._subscribe(service, task)
         if not self._subscriptions.confirm(feed=lambda: None):

@@ -105,6 +105,11 @@ class Subscriptions:
                     self._stop.pause(_LOOK, poller)
         return True
 
+    @property
+    def missed(self) -> int:
+        """The number of messages that were lost, as far as the task knows."""
+        return sum(each.inbox.missed for each in self._sources.values())
+
     def close(self) -> None:
         for each, _ in self._open:
             each.close()

@@ -341,6 +341,9 @@ class _Status:
     def status(self, text: str) -> None:
         """Do nothing: the exception has the text."""
 
+    def missed(self, count: int) -> None:
+        """Do nothing: no message is lost here, except those of a sender that a test has invented."""
+
     def watchdog(self) -> None:
         """Do nothing: there is no watchdog."""
 

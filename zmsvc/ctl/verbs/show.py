@@ -47,6 +47,7 @@ OF_TASK = {
     "Held": "held",
     "UnitFileState": "enabled",
     "DroppedUpdates": "dropped",
+    "MissedMessages": "missed",
     "User": "user",
     "ControlGroup": "cgroup",
 }

@@ -123,6 +123,10 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
         """Report one line for the operator; line breaks become spaces and a long text is cut."""
         self.notify(status_line(text))
 
+    def missed(self, count: int) -> None:
+        """Report how many messages of the bus this process has missed so far."""
+        self.notify(f"X_ZMSVC_MISSED={count}")
+
     def watchdog(self) -> None:
         """Report that this process still works."""
         self.notify("WATCHDOG=1")
