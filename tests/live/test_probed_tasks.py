@@ -54,8 +54,7 @@ def probe_process(context: Context) -> int:
     """Return the PID of the process that runs the probes of ts_1."""
 
     def found() -> int:
-        (pid,) = [pid for pid, name in context.children().items() if name.startswith("ts_1-")] or [0]
-        return pid
+        return next((pid for pid, name in context.children().items() if name.startswith("ts_1-")), 0)
 
     return wait_for(found)
 
@@ -122,7 +121,7 @@ def test_a_command_is_ready_when_its_probe_succeeds(context: Context) -> None:
     context.wait_for_notification("READY=1")
     task = context.task_is("ts_1", "running")
     assert task["health"] is None
-    assert not [name for name in context.children().values() if name.startswith("ts_1-")]
+    wait_for(lambda: not [name for name in context.children().values() if name.startswith("ts_1-")])
 
 
 def test_a_command_whose_probe_never_succeeds_is_not_ready_in_time(context: Context) -> None:
@@ -142,7 +141,7 @@ def test_a_probe_process_that_dies_is_started_again_and_the_task_goes_on(context
     wait_for(lambda: probe_process(context) != first)
     sign.touch()
     assert has_health(context, "unhealthy")["pid"] == pid
-    assert "probe-ended name=health signal=SIGKILL delay=1.0" in context.log.read_text()
+    wait_for(lambda: "probe-ended name=health signal=SIGKILL delay=1.0" in context.log.read_text())
 
 
 def test_a_supervisor_that_crashes_keeps_the_probe_process(context: Context) -> None:
@@ -168,7 +167,8 @@ def test_a_probe_runs_in_the_place_and_with_the_environment_of_its_task(context:
     )
     context.start("--transaction", "T")
     pid = has_health(context, "healthy")["pid"]
-    assert found.read_text() == f"{place} blue {pid} 0027\n"
+    # Each probe writes the file again.
+    wait_for(lambda: found.read_text() == f"{place} blue {pid} 0027\n")
 
 
 def test_a_stop_leaves_no_probe_and_counts_none_as_left_behind(either: Context) -> None:
