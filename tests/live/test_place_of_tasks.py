@@ -178,6 +178,7 @@ LATER = {
     "umask": ("<umask>077</umask>", "late"),
     "listen": ("<listen>@zmsvc-{home}</listen>", "late"),
     "replicas": ("<replicas>1</replicas>", "late@1"),
+    "health": ('<health exec="true"/>', "late"),
 }
 """Options that a keeper of protocol 3 does not know, and the ID of a task with each of them."""
 

@@ -128,7 +128,7 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
             if draft.tasks[key].sub_state is SubState.RUNNING and (limit := draft.limits(key).watchdog):
                 draft.change(key, deadline=draft.now + limit)
         case ev.HealthReported():
-            """Do nothing: only the probe process reports it."""
+            pass  # Only the probe process of a task reports its health.
         case ev.MemoryMeasured():
             memory_limit.measured(draft, key, fact)
         case ev.TimeoutExtended():
