@@ -11,9 +11,10 @@ class Rehearsing(LoopedTask):
     interval = 0.0
 
     def setup(self) -> None:
-        """The first message connects to the bus."""
+        """The first message connects to the bus. The second one is of the other form that a task may use."""
         self.steps = 0
         self.publish("rehearsal", {"steps": self.steps})
+        self.publish("rehearsal", {"header": {"service_id": self.service_id}})
 
     def step(self) -> None:
         """One result, and another one at the end."""
