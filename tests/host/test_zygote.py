@@ -57,6 +57,18 @@ def test_a_task_is_a_child_of_the_keeper_in_a_session_of_its_own(forks: Forks, n
     stop(pid, nest)
 
 
+def test_a_zygote_has_no_library_that_makes_each_fork_slower(forks: Forks, nest: Nest) -> None:
+    """The kernel copies each mapping at a fork, and tears it down at the end of a task."""
+    stop(launch(forks, nest), nest)
+    loaded = {Path(line.split()[-1]).name.partition(".")[0] for line in _maps(forks)}
+    assert "_socket" in loaded
+    assert loaded & {"_bz2", "_lzma", "zlib", "termios"} == set()
+
+
+def _maps(forks: Forks) -> list[str]:
+    return Path(f"/proc/{forks.pid}/maps").read_text().splitlines()
+
+
 def test_a_zygote_that_was_killed_is_replaced_by_the_next_launch(forks: Forks, nest: Nest) -> None:
     first = forks.pid
     assert first is not None

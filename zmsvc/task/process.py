@@ -9,7 +9,6 @@ import contextlib
 import gc
 import grp
 import io
-import locale
 import logging
 import os
 import pwd
@@ -341,6 +340,9 @@ def apply_environment(variables: Mapping[str, str]) -> None:
     places = [os.path.abspath(place) for place in variables.get("PYTHONPATH", "").split(os.pathsep) if place]
     sys.path[0:0] = [place for place in places if place not in sys.path]
     if any(name == "LANG" or name.startswith("LC_") for name in variables):
+        # Few tasks have such a variable, and every task would have the tables of this module.
+        import locale
+
         # As an interpreter does at its start, set only LC_CTYPE, and ignore a locale that is not installed.
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_CTYPE, "")

@@ -1,10 +1,12 @@
-"""The program of the zygote. The keeper executes it with two descriptors; it is not meant to be started by
-hand.
+"""The program of the zygote. The keeper executes it; it is not meant to be started by hand.
+
+Its options are `--line FD`, the socket to the keeper; `--gate FD`, the pipe at which a task waits until the
+keeper knows its PID; `--keeper PID`; `--protocol N`, the protocol that the keeper speaks; and `--cgroups`, if
+each task starts in a control group of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import socket
 import sys
 from typing import NoReturn
@@ -16,30 +18,22 @@ from zmsvc.zygote import zygote
 
 
 def main() -> NoReturn:
-    parser = argparse.ArgumentParser(
-        prog="zmsvc.zygote", description="The process that forks the tasks of a context, run by zmsvcd."
-    )
-    parser.add_argument("--line", type=int, required=True, help="descriptor of the socket to the keeper")
-    parser.add_argument(
-        "--gate",
-        type=int,
-        required=True,
-        help="descriptor of the pipe at which a task waits until the keeper knows its PID",
-    )
-    parser.add_argument("--keeper", type=int, required=True, help="PID of the keeper")
-    parser.add_argument("--protocol", type=int, required=True, help="protocol that the keeper speaks")
-    parser.add_argument(
-        "--cgroups", action="store_true", help="each task starts in a control group of its own"
-    )
-    args = parser.parse_args()
-    if not args.protocol >= forking.OLDEST:
+    line, gate, keeper, protocol = (_number(name) for name in ("--line", "--gate", "--keeper", "--protocol"))
+    if not protocol >= forking.OLDEST:
         complain(
-            f"zmsvcd: cannot fork tasks: the keeper speaks protocol {args.protocol}, the installed zmsvc "
+            f"zmsvcd: cannot fork tasks: the keeper speaks protocol {protocol}, the installed zmsvc "
             f"{__version__} speaks "
             f"{forking.OLDEST} to {forking.PROTOCOL}; restart the context"
         )
         sys.exit(1)
-    zygote.run(socket.socket(fileno=args.line), args.gate, args.keeper, cgroups=args.cgroups)
+    zygote.run(socket.socket(fileno=line), gate, keeper, cgroups="--cgroups" in sys.argv)
+
+
+def _number(option: str) -> int:
+    """Return the value of an option. argparse would be in the memory of each task, and would load libraries
+    for compression.
+    """
+    return int(sys.argv[sys.argv.index(option) + 1])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import fcntl
 import os
 import socket
 import sys
-import termios
 import time
 from select import POLLRDHUP, poll
 from types import TracebackType
@@ -219,6 +218,9 @@ def _had_read_all(connection: socket.socket, timeout_ms: int) -> bool:
 
 def _unacknowledged(connection: socket.socket) -> int:
     """Return how many bytes the peer has not acknowledged: SIOCOUTQ, tcp(7)."""
+    # Only zmsvcctl needs termios, and each library that the zygote has loaded makes its forks slower.
+    import termios
+
     count = bytearray(4)
     fcntl.ioctl(connection, termios.TIOCOUTQ, count)
     return int.from_bytes(count, sys.byteorder)

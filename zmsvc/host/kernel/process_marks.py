@@ -9,9 +9,9 @@ each process to lower it.
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
-import zlib
 from collections.abc import Container
 
 from zmsvc.host.kernel import linux
@@ -30,7 +30,16 @@ def limit_value(context_mark: bytes, launch: int) -> int:
     """Return the limit of a launch. `context_mark` is the variable in the environment of every process of the
     context.
     """
-    return zlib.crc32(context_mark) << _LAUNCHES | launch & ((1 << _LAUNCHES) - 1)
+    return _context_number(context_mark) << _LAUNCHES | launch & ((1 << _LAUNCHES) - 1)
+
+
+@functools.lru_cache(maxsize=8)
+def _context_number(context_mark: bytes) -> int:
+    """Return the number of a context in its limits."""
+    # The zygote does not need zlib, and each library that it has loaded makes its forks slower.
+    import zlib
+
+    return zlib.crc32(context_mark)
 
 
 def set_limit(value: int) -> None:
@@ -58,7 +67,7 @@ def launch_of(pid: int, context_mark: bytes) -> int | None:
     other process.
     """
     value = limit_of(pid)
-    if value is None or value < 0 or value >> _LAUNCHES != zlib.crc32(context_mark):
+    if value is None or value < 0 or value >> _LAUNCHES != _context_number(context_mark):
         return None
     return value & ((1 << _LAUNCHES) - 1)
 
@@ -117,7 +126,7 @@ def _has_limit(pid: int, context_mark: bytes, launch: int | None) -> bool:
     if value is None or value < 0:
         return False
     return (
-        value >> _LAUNCHES == zlib.crc32(context_mark)
+        value >> _LAUNCHES == _context_number(context_mark)
         if launch is None
         else value == limit_value(context_mark, launch)
     )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import sysconfig
 from collections.abc import Callable
+
+from zmsvc.host.python import interpreter
 
 # From Include/internal/pycore_obmalloc.h, the same in 3.11 to 3.14 for 64 bits. If the sizes were others, no
 # complete pool would be recognized, and each class would be filled up to MOST_POOLS.
@@ -52,7 +53,7 @@ def fill() -> tuple[int, int]:
 
 def _has_pymalloc() -> bool:
     # getallocatedblocks() counts only blocks of pymalloc.
-    return not sysconfig.get_config_var("Py_GIL_DISABLED") and sys.getallocatedblocks() > 0
+    return not interpreter.is_free_threaded() and sys.getallocatedblocks() > 0
 
 
 def _fill_pools() -> int:

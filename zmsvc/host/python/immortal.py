@@ -15,14 +15,13 @@ import ctypes
 import gc
 import struct
 import sys
-import sysconfig
 import types
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from zmsvc.host.python import constants
+from zmsvc.host.python import constants, interpreter
 
 _IN_FLIGHT = frozenset({types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType})
 """The types of running code. Such an object releases others and runs its `finally` blocks only when it is
@@ -81,11 +80,7 @@ def mark() -> ImmortalMark | None:
     """
     known = sys.implementation.name == "cpython" and sys.version_info >= (3, 12)
     # Builds with other counts: free-threaded, debug, 32 bits.
-    other = (
-        sysconfig.get_config_var("Py_GIL_DISABLED")
-        or hasattr(sys, "gettotalrefcount")
-        or struct.calcsize("P") != 8
-    )
+    other = interpreter.is_free_threaded() or hasattr(sys, "gettotalrefcount") or struct.calcsize("P") != 8
     if not known or other:
         return None
     return ImmortalMark(0xFFFFFFFF) if sys.version_info < (3, 14) else ImmortalMark(3 << 30, 1 << 48)

@@ -12,6 +12,7 @@ import ctypes
 import functools
 import gc
 import os
+import sys
 from collections.abc import Callable, MutableMapping
 from enum import StrEnum
 
@@ -55,6 +56,13 @@ class Switch(StrEnum):
     """No shortcut, but a guard: the kernel refuses descriptors that clients send (SO_PASSRIGHTS). Without it
     zmsvc runs as on Linux before 6.16, which a test needs.
     """
+
+
+def is_free_threaded() -> bool:
+    """Return True if this build of CPython has no GIL. `sysconfig` would load all variables of the Makefile
+    for it.
+    """
+    return "t" in sys.abiflags
 
 
 @functools.cache
