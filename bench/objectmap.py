@@ -50,7 +50,10 @@ def write(path: str) -> None:
 
 def _regions(each: Any) -> Iterator[Region]:
     kind = type(each)
-    name = each.__qualname__ if issubclass(kind, type | types.FunctionType) else kind.__qualname__
+    if kind is types.CodeType:
+        name = f"{each.co_filename.rpartition('/')[2]}:{each.co_qualname}"
+    else:
+        name = each.__qualname__ if issubclass(kind, type | types.FunctionType) else kind.__qualname__
     address, size, own = id(each), sys.getsizeof(each), kind.__basicsize__
     if kind.__flags__ & _HAVE_GC:
         size -= 16
@@ -68,12 +71,7 @@ def _regions(each: Any) -> Iterator[Region]:
                 name,
             )
     elif kind is types.CodeType:
-        yield (
-            address + own,
-            size - own,
-            "byte code and its caches",
-            f"{each.co_filename.rpartition('/')[2]}:{each.co_qualname}",
-        )
+        yield address + own, size - own, "byte code and its caches", name
     else:
         own = size
     yield (
