@@ -21,7 +21,7 @@ class Codec(Generic[Message]):
 
     def __init__(self, kinds: Mapping[str, type[Message]]) -> None:
         self._readers = {op: _Reader(kind) for op, kind in kinds.items()}
-        self._ops = {kind: (op, tuple(each.name for each in fields(kind))) for op, kind in kinds.items()}  # type: ignore[arg-type]
+        self._writers = {kind: _Writer(op, kind) for op, kind in kinds.items()}
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -29,9 +29,8 @@ class Codec(Generic[Message]):
         return tuple(self._readers)
 
     def encode(self, message: Message) -> dict[str, Any]:
-        """Return the JSON object of a message."""
-        op, names = self._ops[type(message)]
-        return {"op": op, **{name: _plain(getattr(message, name)) for name in names}}
+        """Return the JSON object of a message. Its tuples are arrays in JSON."""
+        return self._writers[type(message)](message)
 
     def decode(self, body: Mapping[str, Any]) -> Message:
         """Return the message of a JSON object. Raises ProtocolError for an unknown `op`, a missing field or a
@@ -43,6 +42,30 @@ class Codec(Generic[Message]):
             raise ProtocolError(f"cannot read message: {op!r} is not an operation of this channel")
         message: Message = reader(body)
         return message
+
+
+class _Writer:
+    """The writer of one dataclass. It inspects the class only once: a launch has 60 fields, and most of them
+    are plain values.
+    """
+
+    def __init__(self, op: str, kind: type[Any]) -> None:
+        hints = get_type_hints(kind)
+        self._op = op
+        self._names = tuple(each.name for each in fields(kind))
+        self._nested = tuple(name for name in self._names if _has_dataclass(hints[name]))
+
+    def __call__(self, message: Any) -> dict[str, Any]:
+        body = {"op": self._op}
+        for name in self._names:
+            body[name] = getattr(message, name)
+        for name in self._nested:
+            body[name] = _plain(body[name])
+        return body
+
+
+def _has_dataclass(hint: Any) -> bool:
+    return is_dataclass(hint) or any(map(_has_dataclass, get_args(hint)))
 
 
 def _plain(value: Any) -> Any:
@@ -60,21 +83,37 @@ class _Reader:
     def __init__(self, kind: type[Any]) -> None:
         self._kind = kind
         hints = get_type_hints(kind)
-        self._fields = [(each.name, _read(hints[each.name]), _required(each)) for each in fields(kind)]
+        self._fields = [
+            (each.name, _plain_types(hints[each.name]), _read(hints[each.name]), _required(each))
+            for each in fields(kind)
+        ]
 
     def __call__(self, body: Any) -> Any:
         if not isinstance(body, Mapping):
             raise ProtocolError(f"cannot read {self._kind.__name__}: it is not an object")
         found = {}
-        for name, read, required in self._fields:
+        for name, plain, read, required in self._fields:
             if name in body:
+                value = body[name]
+                if type(value) in plain:
+                    found[name] = value
+                    continue
                 try:
-                    found[name] = read(body[name])
+                    found[name] = read(value)
                 except TypeError as error:
                     raise ProtocolError(f"cannot read {self._kind.__name__}: {name} {error}") from None
             elif required:
                 raise ProtocolError(f"cannot read {self._kind.__name__}: {name} is missing")
         return self._kind(**found)
+
+
+def _plain_types(hint: Any) -> frozenset[type]:
+    """Return the types whose values need no conversion for a field, and no closer look."""
+    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    return frozenset(kind for kind in kinds if kind in _PLAIN)
+
+
+_PLAIN = (str, int, bool, float, NoneType)
 
 
 def _required(field: Any) -> bool:

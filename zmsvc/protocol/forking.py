@@ -16,6 +16,7 @@ import json
 import marshal
 import os
 from dataclasses import dataclass, fields
+from operator import attrgetter
 
 from zmsvc.core.errors import ProtocolError
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -31,6 +32,7 @@ PACKET = 4096
 """Maximum bytes of a packet of the zygote."""
 
 _NAMES = tuple(each.name for each in fields(LaunchSpec))
+_VALUES = attrgetter(*_NAMES)
 _KNOWN = frozenset(_NAMES)
 _SPEC = "spec"
 """The name of the descriptor of the memory file, which comes with those of a launch."""
@@ -42,7 +44,7 @@ _SPEC = "spec"
 def encode_launch(spec: LaunchSpec) -> bytes:
     """Return the content of the memory file."""
     # Format 4, because the interpreter of a task may be an earlier Python than this one.
-    return marshal.dumps({name: getattr(spec, name) for name in _NAMES}, 4)
+    return marshal.dumps(dict(zip(_NAMES, _VALUES(spec), strict=True)), 4)
 
 
 def decode_launch(data: bytes) -> LaunchSpec:
