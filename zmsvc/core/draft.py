@@ -15,7 +15,7 @@ from zmsvc.core.events import AuxiliaryName, Effect, Key
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.service_options import Limits
-from zmsvc.core.world import Auxiliary, PendingRequest, Task, Transaction, World, service_of
+from zmsvc.core.world import Auxiliary, PendingRequest, Task, Transaction, World, service_of, with_changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class Draft:
         if old is None or old.sub_state is not task.sub_state:
             self._changed[key[0]] = None
             if old is None or old.state is not task.state:
-                task = replace(task, since=self.now)
+                task = with_changes(task, {"since": self.now})
         if not self._touched:
             self.tasks = dict(self.tasks)
         self._touched[key] = self.unsettled[key] = None
@@ -110,7 +110,7 @@ class Draft:
         return task
 
     def change(self, key: Key, **changes: Any) -> Task:
-        return self.put(key, replace(self.tasks[key], **changes))
+        return self.put(key, with_changes(self.tasks[key], changes))
 
     def remove(self, key: Key) -> None:
         """Remove the record of a task that is at rest."""

@@ -29,7 +29,7 @@ from zmsvc.core.pending_requests import (
 from zmsvc.core.probing import Health
 from zmsvc.core.restart import fires_for
 from zmsvc.core.service_options import KillMode, ServiceType
-from zmsvc.core.world import Exit, Reason, Task, status_at
+from zmsvc.core.world import Exit, Reason, Task, status_at, with_changes
 
 _AFTER_AN_END = (Trigger.ON_EXIT, Trigger.ON_FAIL, Trigger.ON_ANY_FAIL)
 _LATER = {TaskEvent.STOP: TaskEvent.STOP_LATER, TaskEvent.RESTART: TaskEvent.RESTART_LATER}
@@ -50,7 +50,7 @@ def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
         changes.setdefault("deadline", None)
     if STATE_OF[transition.to] is not task.state:
         changes.setdefault("probe_at", None)
-    draft.put(key, replace(task, sub_state=transition.to, **changes))
+    draft.put(key, with_changes(task, {**changes, "sub_state": transition.to}))
     _ACTS[transition.act](draft, key, event)
     return True
 
