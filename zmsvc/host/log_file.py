@@ -5,6 +5,7 @@ or pipe without waiting.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import select
 import time
@@ -17,9 +18,15 @@ _NAMED_ELSEWHERE = (errno.ENOENT, errno.ENOTDIR)
 
 def stamp(at: float) -> str:
     """Return a time (seconds since the epoch) in the format of the file."""
-    moment = time.localtime(at)
-    seconds, zone = time.strftime("%Y-%m-%dT%H:%M:%S", moment), time.strftime("%z", moment)
+    seconds, zone = _second(int(at))
     return f"{seconds}.{int(at * 1000) % 1000:03}{zone}"
+
+
+@functools.lru_cache(maxsize=1)
+def _second(at: int) -> tuple[str, str]:
+    """Return a time without its fraction, and its zone. Many lines are of one second."""
+    moment = time.localtime(at)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", moment), time.strftime("%z", moment)
 
 
 def offer(fd: int, data: bytes) -> bool:

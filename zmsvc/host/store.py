@@ -26,6 +26,8 @@ from zmsvc.core.replicas import MARK
 from zmsvc.core.world import Transaction, World, launches_of, task_from_row, task_to_row
 from zmsvc.host.config.context_files import parts_of_saved, saved_parts
 
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
+
 SCHEMA = 1
 HISTORY = 100_000
 """Rows of history to keep; there may be up to TRIM more."""
@@ -328,9 +330,7 @@ class Store:
             self._set_meta("epoch", world.keeper_id)
             self._set_meta("stopping", "1" if world.stopping else "0")
             self._set_meta("exit_status", str(world.exit_status))
-        rows = [
-            (at, r.transaction, r.task, r.event, json.dumps(r.detail, separators=(",", ":"))) for r in records
-        ]
+        rows = [(at, r.transaction, r.task, r.event, _dumps(r.detail)) for r in records]
         if rows:
             self._db.executemany(
                 "INSERT INTO events (at, transaction_id, task, event, detail) VALUES (?, ?, ?, ?, ?)", rows
@@ -341,13 +341,7 @@ class Store:
 
     def _write_tasks(self, old: Mapping[tuple[str, str], Any], new: Mapping[tuple[str, str], Any]) -> None:
         changed = [
-            (
-                key[0],
-                key[1],
-                task.sub_state.value,
-                task.pid,
-                json.dumps(task_to_row(task), separators=(",", ":")),
-            )
+            (key[0], key[1], task.sub_state.value, task.pid, _dumps(task_to_row(task)))
             for key, task in new.items()
             if old.get(key) is not task
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container
 from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any
 
 from zmsvc.core import cause, replicas
@@ -116,17 +117,20 @@ def auxiliary_spec(
 
 _FIELDS = {each.name for each in fields(LaunchSpec)}
 _CARRIED = [each.field for each in options_of(ServiceOptions) if each.field in _FIELDS]
+_CARRIED_VALUES = attrgetter(*_CARRIED)
 _LATER = [each for each in options_of(ServiceOptions) if each.protocol]
 _CARRIED_LIMITS = [each.field for each in options_of(Limits) if each.field in _FIELDS]
 
 
 def _options(service: TaskService) -> dict[str, Any]:
     """Return the options that the task or the keeper applies: those that `LaunchSpec` has a field for."""
-    found = {name: getattr(service, name) for name in _CARRIED}
+    found = dict(zip(_CARRIED, _CARRIED_VALUES(service), strict=True))
     found["listen"] = tuple(map(socket_spec, service.listen))
     found["queue"] = tuple(each.as_json() for each in service.queue)
     found["listen_names"] = tuple(each.name or replicas.base(service.id) for each in service.listen)
-    return found | {name: getattr(service.limits, name) for name in _CARRIED_LIMITS}
+    for name in _CARRIED_LIMITS:
+        found[name] = getattr(service.limits, name)
+    return found
 
 
 def socket_spec(each: ListenSocket) -> dict[str, Any]:

@@ -36,7 +36,10 @@ def write(record: Record) -> None:
         fields |= {"ZMSVC_TASK": record.task, "ZMSVC_EVENT": record.event}
     if record.instance:
         fields |= {"ZMSVC_INSTANCE": record.instance, "SYSLOG_IDENTIFIER": record.instance}
-    log.log(_level(record), "%s %s", record.event, history.as_text(details), extra={"journal": fields})
+    # Each start and each end writes several records, so this does not look for the line of the caller.
+    text = f"{record.event} {history.as_text(details)}"
+    if log.isEnabledFor(level := _level(record)):
+        log.handle(log.makeRecord(log.name, level, __file__, 0, text, (), None, "write", {"journal": fields}))
 
 
 def _level(record: Record) -> int:

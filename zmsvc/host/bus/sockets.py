@@ -110,6 +110,8 @@ class Publisher:
         """Number of subscriptions since the start that were not remembered because there were too many."""
         self._known: set[bytes] = set()
         self._sorted: list[bytes] = []
+        self._lengths: dict[int, int] = {}
+        """The number of known prefixes of each length. Usually there are few lengths."""
         self._size = 0
         self._unknown = 0
         """Number of subscriptions that were not remembered and have not ended."""
@@ -140,11 +142,15 @@ class Publisher:
                 self._unknown += 1
                 return
             self._known.add(prefix)
+            self._lengths[len(prefix)] = self._lengths.get(len(prefix), 0) + 1
             self._size += len(prefix)
             insort(self._sorted, prefix)
         elif not begun and prefix in self._known:
             self._ended += 1
             self._known.remove(prefix)
+            self._lengths[len(prefix)] -= 1
+            if not self._lengths[len(prefix)]:
+                del self._lengths[len(prefix)]
             self._size -= len(prefix)
             del self._sorted[bisect_left(self._sorted, prefix)]
         elif not begun and self._unknown:
@@ -174,7 +180,8 @@ class Publisher:
         at = bisect_left(self._sorted, prefix)
         if at < len(self._sorted) and self._sorted[at].startswith(prefix):
             return True
-        return any(prefix[:length] in self._known for length in range(len(prefix)))
+        lengths = self._lengths if len(self._lengths) < len(prefix) else range(len(prefix))
+        return any(length < len(prefix) and prefix[:length] in self._known for length in lengths)
 
     def expect_subscription(self, prefix: bytes) -> None:
         """Make `has_expected_subscription` return True once the device has sent this subscription, however
