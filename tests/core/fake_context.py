@@ -567,13 +567,21 @@ class FakeContext:
 
     def keeper_due(self) -> float | None:
         watches = self.keeper._dispatcher._selector
-        if selectors.DefaultSelector.select(watches, 0) or any(
-            process.end is not None and process.parent == self.kernel.keeper
-            for process in self.kernel.processes.values()
-        ):
+        if selectors.DefaultSelector.select(watches, 0) or self._child_has_ended():
             return self.kernel.now
         timeout = self.keeper.timeout()
         return None if timeout is None else self.kernel.now + timeout
+
+    def _keeper_turn(self) -> None:
+        if self._child_has_ended():
+            self.keeper.handle_signals([signal.SIGCHLD])
+        self.keeper.turn()
+
+    def _child_has_ended(self) -> bool:
+        return any(
+            process.end is not None and process.parent == self.kernel.keeper
+            for process in self.kernel.processes.values()
+        )
 
     def one(self) -> bool:
         """Run one process that has work. Return False if all of them wait for a time."""
@@ -582,7 +590,7 @@ class FakeContext:
         due = self.keeper_due()
         keeper = due is not None and due <= kernel.now
         if keeper and self.held_back <= 0:
-            choices.append(lambda: self.keeper_call(self.keeper.turn))
+            choices.append(lambda: self.keeper_call(self._keeper_turn))
         self.held_back -= 1
         for supervisor in self.supervisors:
             due = supervisor.due()

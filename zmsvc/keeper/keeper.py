@@ -96,6 +96,8 @@ class Keeper:
         self._outbox: deque[tuple[sv.Report, dict[str, int]]] = deque()
         self._flush_at: float | None = None
         """The time of the next try to send, after the kernel had no memory or descriptor for a message."""
+        self._may_reap = True
+        """False if no signal has come since the last child was reaped: to ask, the kernel looks at each."""
         self._stopping = False
         self._waits_since_stop: float | None = None
         """The time at which the keeper waited again after the first signal that ends the context. A second
@@ -159,7 +161,8 @@ class Keeper:
             self._waits_since_stop = self._machine.now()
         self._dispatcher.turn(self.timeout())
         # Ends are handled after messages, so `executed` of a program is reported before its end.
-        attempt(self._reap)
+        if self._may_reap:
+            attempt(self._reap)
         attempt(self._on_time)
 
     def _catch_signals(self) -> int:
@@ -174,6 +177,8 @@ class Keeper:
 
     def handle_signals(self, numbers: Iterable[int]) -> None:
         """Handle signals that the keeper received."""
+        # Not only after SIGCHLD: if the wakeup pipe was full, the number of that signal is not in it.
+        self._may_reap = True
         for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
                 self._stopping = True
@@ -465,7 +470,10 @@ class Keeper:
 
     def _reap(self) -> None:
         ends: list[ChildEnd] = []
-        attempt(partial(self._collect_ends, ends))
+        # Before the question: a signal that comes meanwhile wakes the next turn.
+        self._may_reap = False
+        if not attempt(partial(self._collect_ends, ends)):
+            self._may_reap = True
         if not ends:
             return
         attempt(lambda: self._process_table.count_orphans([info.si_pid for info in ends]))
