@@ -371,6 +371,32 @@ def test_code_that_has_run_is_copied_to_one_place_and_does_the_same() -> None:
     assert python(GATHERED) == "True True True True True"
 
 
+IN_FORK = """
+    import os, time
+    from zmsvc.host.python import code_copies
+
+    def at_fork():
+        pass
+
+    def in_fork():
+        pass
+
+    def elsewhere():
+        pass
+
+    os.register_at_fork(after_in_child=at_fork)
+    ran = code_copies.run_in_fork(in_fork, 60)
+    late = code_copies.run_in_fork(lambda: time.sleep(60), 1)
+    elsewhere()
+    print([id(each.__code__) in ran for each in (at_fork, in_fork, elsewhere)], len(late))
+"""
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="only 3.11 counts calls in the code")
+def test_code_that_runs_only_in_forks_is_found_and_a_fork_that_hangs_is_not_waited_for() -> None:
+    assert python(IN_FORK) == "[True, True, False] 0"
+
+
 def test_a_python_that_does_not_show_its_caches_keeps_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_copies, "_TEXT", "_no_such_attribute")
     watch = code_copies.RunDetector()

@@ -8,7 +8,13 @@ With the code around the fork, which the rehearsal does not run, a start writes 
 from __future__ import annotations
 
 import gc
-from types import CodeType, FunctionType
+import marshal
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection
+from types import CodeType, FrameType, FunctionType
+from typing import Any
 
 from zmsvc.host.python import allocators
 
@@ -23,14 +29,16 @@ class RunDetector:
         known = (each.__code__ for each in _functions())
         self._before = [(code, text) for code in known if (text := getattr(code, _TEXT, None)) is not None]
 
-    def gather(self) -> int:
+    def gather(self, also: Collection[int] = ()) -> int:
         """Replace the code of each function that has run since this object was created by a copy; the copies
-        are adjacent. Returns their number.
+        are adjacent. `also` has the IDs of further code. Returns the number of copies.
 
         The caches of a copy are empty. On a Python without the attribute of the caches nothing is copied.
         """
         # By identity: code objects of two files may be equal.
-        ran = {id(code): code for code, text in self._before if getattr(code, _TEXT) != text}
+        ran = {
+            id(code): code for code, text in self._before if id(code) in also or getattr(code, _TEXT) != text
+        }
         self._before.clear()
         _copies(ran)
         # Without this the copies would lie in holes, scattered as before.
@@ -41,6 +49,40 @@ class RunDetector:
             if (copy := copies.get(id(function.__code__))) is not None:
                 function.__code__ = copy
         return len(copies)
+
+
+def run_in_fork(call: Callable[[], object], patience_s: int) -> Collection[int]:
+    """Return the IDs of the code that runs when this process forks and its fork calls `call`. In a fork the
+    interpreter runs functions that no rehearsal in this process can run. The result is empty if the fork
+    takes longer than `patience_s` seconds, and with Python 3.12 and later.
+    """
+    ran: set[int] = set()
+
+    def note(frame: FrameType, event: str, _argument: Any) -> None:
+        if event == "call":
+            ran.add(id(frame.f_code))
+
+    if sys.version_info >= (3, 12):
+        # Only 3.11 counts the first calls inside the code object, and profiling has other costs since 3.12.
+        return frozenset()
+    reader, writer = os.pipe()
+    sys.setprofile(note)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(patience_s)
+            call()
+        finally:
+            sys.setprofile(None)
+            with open(writer, "wb") as pipe:
+                pipe.write(marshal.dumps([*ran]))
+            os._exit(0)
+    sys.setprofile(None)
+    os.close(writer)
+    with open(reader, "rb") as answer:
+        told = answer.read()
+    os.waitpid(pid, 0)
+    return frozenset(marshal.loads(told)) if told else frozenset()
 
 
 def _copies(codes: dict[int, CodeType]) -> dict[int, CodeType]:

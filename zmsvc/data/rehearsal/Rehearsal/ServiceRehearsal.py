@@ -8,7 +8,7 @@ from zmsvc.task import LoopedTask, TaskService
 class Rehearsing(LoopedTask):
     """Publishes, reports and waits."""
 
-    interval = 0.0
+    interval = 0.001
 
     def setup(self) -> None:
         """The first message connects to the bus. The second one is of the other form that a task may use."""
