@@ -1298,6 +1298,16 @@ def test_a_fault_of_a_value_says_what_is_wrong(inner: str, fault: str) -> None:
     assert any(fault in each for each in faults(with_service(inner))), faults(with_service(inner))
 
 
+def test_a_reload_command_that_is_missing_is_a_warning() -> None:
+    (warning, *_) = service_warnings(
+        parse(with_service("<reload_command>/nowhere/reload now</reload_command>"))
+    )
+    assert (
+        "its program /nowhere/reload is not found, or may not be executed (of its <reload_command>)"
+        in warning
+    )
+
+
 def test_a_fault_between_two_sockets_is_at_its_own_line_and_names_the_other_one() -> None:
     sockets = (
         "<service>\n<listen>bad</listen>\n<listen>8080</listen>\n<listen>127.0.0.1:8080</listen>\n</service>"

@@ -205,10 +205,13 @@ def _missing(task: TaskService) -> Iterator[str]:
         else:
             variables |= of_file
             yield from variable_warnings(task, of_file, f"its <environment_file> {optional_path(file)[0]}")
-    for name, probe in (("health", task.health), ("ready", task.ready)):
-        if probe is not None and probe.command:
-            for text in _program(task, probe.command[0], variables):
-                yield f"{text} (of its <{name}>)"
+    commands = {"reload_command": task.reload_command}
+    commands |= {
+        name: probe.command for name, probe in (("health", task.health), ("ready", task.ready)) if probe
+    }
+    for name, command in commands.items():
+        for text in _program(task, command[0], variables) if command else ():
+            yield f"{text} (of its <{name}>)"
     if task.service_type is ServiceType.COMMAND:
         yield from _program(task, task.command[0], variables)
         yield from foreground.warnings(task.command, _text)
