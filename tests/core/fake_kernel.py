@@ -414,9 +414,14 @@ class SupervisorPort:
         self._keeper = KeeperPort(kernel)
 
     def receive(
-        self, sock: socket.socket, *, peek: bool = False, spare: notify.ReservedDescriptor | None = None
+        self,
+        sock: socket.socket,
+        *,
+        peek: bool = False,
+        spare: notify.ReservedDescriptor | None = None,
+        keep_others: bool = False,
     ) -> notify.Datagram | None:
-        return self._kernel.sender(notify.receive(sock, peek=peek, spare=spare))
+        return self._kernel.sender(notify.receive(sock, peek=peek, spare=spare, keep_others=keep_others))
 
     def launch_of(self, pid: int, context_mark: bytes) -> int | None:
         """Return None: no task of these tests names another main process."""

@@ -17,7 +17,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.expansion import expand
-from zmsvc.core.held_sockets import in_use
+from zmsvc.core.held_sockets import in_use, stores_in_use
 from zmsvc.core.lifecycle import TABLE, State, SubState, TaskEvent
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
@@ -301,6 +301,8 @@ class Keeper:
     """True if it cannot fork."""
     sockets: frozenset[ListenSocket] = frozenset()
     """The sockets of tasks that it was last ordered to hold."""
+    stores: frozenset[tuple[Key, int]] = frozenset()
+    """The descriptor stores that it was last ordered to hold."""
 
     def launch(self, launch: int, key: Key, auxiliary_of: int = 0) -> None:
         held = self.alive.get(launch)
@@ -465,6 +467,7 @@ class Simulation:
         if not self.disk_full:
             self.acknowledge()
         assert self.keeper.sockets == in_use(self.world.context, self.world.tasks)
+        assert self.keeper.stores == stores_in_use(self.world.context, self.world.tasks)
         assert self.alarms == {
             key: each.alarm for key, each in self.world.tasks.items() if each.alarm is not None
         }
@@ -553,6 +556,8 @@ class Simulation:
                     self.stuck.add(launch)
             case ev.HoldSockets():
                 self.keeper.sockets = effect.sockets
+            case ev.HoldStores():
+                self.keeper.stores = effect.stores
             case ev.Forget():
                 self.unforgotten.append(effect)
             case ev.WakeAt(key=key, when=when):

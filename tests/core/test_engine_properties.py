@@ -77,6 +77,7 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
             **more,
         )
         made = replace(made, memory_restart=draw(st.sampled_from([-1, 1 << 20])))
+        made = replace(made, file_descriptor_store_max=draw(st.sampled_from([0, 2])))
         made = replace(made, notify_reload=notify and draw(st.booleans()))
         ready = st.sampled_from([None, READY]) if kind == "Command" and not notify else st.none()
         made = replace(made, health=draw(st.sampled_from([None, HEALTH])), ready=draw(ready))

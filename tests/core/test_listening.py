@@ -1,4 +1,6 @@
-"""The sockets of `<listen>`: their addresses, and the time in which the keeper holds them."""
+"""The sockets of `<listen>`: their addresses, and the time in which the keeper holds them, and the descriptor
+stores of tasks.
+"""
 
 from __future__ import annotations
 
@@ -160,3 +162,35 @@ def test_a_new_supervisor_orders_the_sockets_again(saved: bool) -> None:
     assert sim.keeper.sockets == (frozenset() if sim.task("a").resting else {HELD})
     sim.ask("stop", "a")
     assert sim.keeper.sockets == frozenset()
+
+
+def test_a_descriptor_store_is_held_from_the_start_of_its_task_until_it_rests() -> None:
+    stores = replace(task("a", rule("on_fail", "restart", "a")), file_descriptor_store_max=3)
+    sim = Simulation.of(stores, task("b"))
+    sim.begin()
+    held = frozenset({(("T1", "a"), 3)})
+    orders = [type(effect) for effect in sim.effects if isinstance(effect, ev.Launch | ev.HoldStores)]
+    assert (sim.keeper.stores, ev.HoldStores in orders) == (held, True)
+    sim.ready("a")
+    sim.end("a", code=1)
+    assert (sim.sub_state("a"), sim.keeper.stores) == ("back-off", held)
+    sim.ring()
+    sim.ready("a")
+    sim.ask("restart", "a")
+    sim.ready("a")
+    sim.crash([])
+    assert sim.keeper.stores == held
+    sim.ask("start", transaction="T2")
+    assert sim.keeper.stores == held | {(("T2", "a"), 3)}, "each run has a store of its own"
+    sim.ask("stop", "a", transaction="T1")
+    assert sim.keeper.stores == {(("T2", "a"), 3)}
+    sim.ask("stop", transaction="T2")
+    assert sim.keeper.stores == frozenset()
+
+
+def test_a_store_of_a_task_that_has_failed_for_good_is_emptied() -> None:
+    sim = Simulation.of(replace(task("a"), file_descriptor_store_max=3))
+    sim.begin()
+    sim.ready("a")
+    sim.end("a", code=1)
+    assert (sim.sub_state("a"), sim.keeper.stores) == ("failed", frozenset())

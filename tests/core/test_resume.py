@@ -46,6 +46,7 @@ def test_running_tasks_are_adopted_untouched() -> None:
         ev.Ready(),
         ev.WakeAt(key=("T1", "b"), when=sim.now + 5.0),
         ev.HoldSockets(sockets=frozenset()),
+        ev.HoldStores(stores=frozenset()),
         ev.PublishInfo(transaction="T1"),
     ]
 

@@ -276,6 +276,25 @@ def test_peeked_datagrams_stay_until_they_are_discarded(receiver: socket.socket,
     assert lines(receiver) == [("STATUS", "2")]
 
 
+def test_a_reader_may_keep_further_descriptors_and_learns_if_some_are_missing(
+    receiver: socket.socket, path: str
+) -> None:
+    before = open_fds()
+    for keep, count, incomplete in (
+        (True, 253, False),
+        (False, 253, True),
+        (False, 1, True),
+        (True, 1, False),
+    ):
+        send(path, b"FDSTORE=1", [0] * count)
+        datagram = notify.receive(receiver, keep_others=keep)
+        assert datagram is not None
+        assert (len(datagram.others), datagram.incomplete) == (count if keep else 0, incomplete)
+        for fd in datagram.others:
+            os.close(fd)
+    assert open_fds() == before
+
+
 @pytest.mark.parametrize("size", [notify.UPDATE_INLINE, 80_000, 150_000])
 def test_an_oversized_datagram_is_peeked_at_once(receiver: socket.socket, path: str, size: int) -> None:
     notify.peek_from_start(receiver)

@@ -13,7 +13,7 @@ from zmsvc.core.access import CONTROL
 from zmsvc.core.lifecycle import SubState
 from zmsvc.host import store
 from zmsvc.host.systemd import journal, notify
-from zmsvc.protocol import forking, launch, output, sharing, supervision
+from zmsvc.protocol import fdstore, forking, launch, output, sharing, supervision
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
@@ -33,6 +33,9 @@ CHANNELS = {
     "sharing reports": sharing.REPORTS,
     "output orders": output.ORDERS,
     "output reports": output.REPORTS,
+    "fdstore orders": fdstore.ORDERS,
+    "fdstore reports": fdstore.REPORTS,
+    "fdstore gifts": fdstore.GIVEN,
 }
 
 

@@ -225,19 +225,28 @@ class Draft:
 
     # --- the end of a step
 
-    def _hold_sockets(self) -> None:
-        """Order to hold other sockets than before, or after a crash perhaps the same again."""
-        if not (self.new_supervisor or self.context is not self.before.context or self._rest_of_listeners()):
+    def _hold(self) -> None:
+        """Order to hold other sockets and descriptor stores than before, or after a crash perhaps the same
+        again.
+        """
+        if not (self.new_supervisor or self.context is not self.before.context or self._rest_of_owners()):
             return
         needed = held_sockets.in_use(self.context, self.tasks)
         if self.new_supervisor or needed != held_sockets.in_use(self.before.context, self.before.tasks):
             self.emit(ev.HoldSockets(sockets=needed))
+        stores = held_sockets.stores_in_use(self.context, self.tasks)
+        if self.new_supervisor or stores != held_sockets.stores_in_use(
+            self.before.context, self.before.tasks
+        ):
+            self.emit(ev.HoldStores(stores=stores))
 
-    def _rest_of_listeners(self) -> bool:
-        """Return True if a task with sockets has come to rest in this step, or is at rest no longer."""
+    def _rest_of_owners(self) -> bool:
+        """Return True if a task with sockets or a descriptor store has come to rest in this step, or is at
+        rest no longer.
+        """
         for key in self._touched:
             service = self.service(key)
-            if service is not None and service.listen:
+            if service is not None and (service.listen or service.file_descriptor_store_max):
                 old, new = self.before.tasks.get(key), self.tasks.get(key)
                 if (old is None or old.resting) != (new is None or new.resting):
                     return True
@@ -253,7 +262,7 @@ class Draft:
             was, wants = old.alarm if old else None, new.alarm if new else None
             if was != wants:
                 self.emit(ev.WakeAt(key=key, when=wants))
-        self._hold_sockets()
+        self._hold()
         for transaction in self._changed:
             self.emit(ev.PublishInfo(transaction=transaction))
         world = World(

@@ -378,6 +378,15 @@ class HoldSockets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldStores:
+    """Hold the descriptor stores of these tasks, and empty every other one. Each has a limit of
+    descriptors.
+    """
+
+    stores: frozenset[tuple[Key, int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Forget:
     """Acknowledge the end of a launch to the keeper: it is in the state file."""
 
@@ -473,6 +482,7 @@ Effect = (
     | SetMain
     | KillAll
     | HoldSockets
+    | HoldStores
     | Forget
     | WakeAt
     | PublishControl

@@ -1,4 +1,4 @@
-"""The sockets of `<listen>` that the keeper has to hold now. Pure."""
+"""The sockets of `<listen>` and the descriptor stores that have to be held now. Pure."""
 
 from __future__ import annotations
 
@@ -24,4 +24,20 @@ def in_use(context: Context, tasks: Mapping[Key, Task]) -> frozenset[ListenSocke
         return frozenset()
     return frozenset(
         each for key, task in tasks.items() if key[1] in own and not task.resting for each in own[key[1]]
+    )
+
+
+def stores_in_use(context: Context, tasks: Mapping[Key, Task]) -> frozenset[tuple[Key, int]]:
+    """Return the descriptor stores to hold, each with the number of descriptors that it may have: those of
+    the tasks that run, stop, or wait for the delay of a restart.
+    """
+    limits = {
+        task: service.file_descriptor_store_max
+        for task, service in context.tasks.items()
+        if service.file_descriptor_store_max
+    }
+    if not limits:
+        return frozenset()
+    return frozenset(
+        (key, limits[key[1]]) for key, task in tasks.items() if key[1] in limits and not task.resting
     )

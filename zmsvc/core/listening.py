@@ -12,6 +12,12 @@ from zmsvc.core.values import SUN_PATH, WHITE, Endpoint, quote
 
 MAX_SOCKETS = 32
 """The number of sockets of one task."""
+MAX_STORED = 512
+"""The most descriptors that one task may store. With its sockets they are fewer than the usual soft limit of
+1,024.
+"""
+STORED = "stored"
+"""The name of a descriptor that was stored without one, as in systemd."""
 _EXPECTED = "expected a port, ADDRESS:PORT, tcp://ADDRESS:PORT, or the absolute path of a Unix socket"
 _TCP = re.compile(r"(?:(\*|[0-9.]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?\]):)?([0-9]{1,5})")
 _NAME = re.compile(r"[!-9;-~]{1,255}")

@@ -13,7 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from zmsvc.core.listening import ListenSocket
+from zmsvc.core.listening import MAX_STORED, ListenSocket
 from zmsvc.core.message_queues import MessageQueue, QueuePolicy
 from zmsvc.core.option_kinds import (
     ADDRESS,
@@ -519,6 +519,57 @@ class ServiceOptions:
         types=IN_PYTHON,
         otherwise="which subscribes itself",
         default_words="those of ZeroMQ alone",
+        protocol=5,
+    )
+    file_descriptor_store_max: int = option(
+        whole_number(0, MAX_STORED),
+        0,
+        summary="How many descriptors the task may store, as FileDescriptorStoreMax= of systemd.",
+        manual="""
+            The next process of the task gets what an earlier one has stored: a connection of a client, or a
+            memory file with state, outlives a crash.
+            With 0, the default, nothing is stored; the log says that a descriptor was refused.
+            .Pp
+            The task sends a descriptor with
+            .Li FDSTORE=1
+            as
+            .Xr sd_pid_notify_with_fds 3
+            says, with a name in
+            .Li FDNAME= ,
+            by default
+            .Li stored ,
+            and removes those of a name with
+            .Li FDSTOREREMOVE=1 .
+            In Python,
+            .Fn zmsvc.task.store_descriptor ,
+            .Fn zmsvc.task.stored_descriptors
+            and
+            .Fn zmsvc.task.remove_stored_descriptors
+            do that.
+            A descriptor that is stored already is not stored again.
+            A socket or a pipe is removed from the store when its other end is closed
+            (EPOLLHUP or EPOLLERR), unless it was sent with
+            .Li FDPOLL=0 .
+            Of a TCP connection that is so when both sides have shut it down, or after an error; so a task
+            removes one that its client has closed.
+            .Pp
+            The next process gets the descriptors after the sockets of
+            .Li <listen> ,
+            in the order in which they were stored, in the same variables.
+            They stay in the store, so each further process gets them, too.
+            The store is kept while the task restarts, by a rule, an order or a reload, and while the
+            supervisor is replaced.
+            It is emptied when the task does not run, and does not wait for the delay of a restart, any more,
+            and when the context ends.
+            Each replica, and each run in another transaction, has a store of its own.
+            .Pp
+            A process of its own, zmsvc-fdstore, holds the descriptors: if it is killed, they are lost.
+            A context stores 4,096 descriptors at most.
+            .Ql zmsvcctl show
+            has their number (NFileDescriptorStore).
+            """,
+        types=(ServiceType.PROCESS, ServiceType.COMMAND),
+        otherwise="which shares its process with other tasks",
         protocol=5,
     )
     user: str | None = option(

@@ -422,6 +422,7 @@ def task_as_json(
         "disabled": disabled,
         "dropped": task.dropped,
         "missed": task.missed,
+        "stored_descriptors": 0,
         "health": task.health.value if task.health else None,
         "health_text": task.health_text,
         "cause": cause_as_json(task.cause),

@@ -49,6 +49,7 @@ class TaskStatus:
         "since",
         "state",
         "status",
+        "stored",
         "sub",
         "user",
     )
@@ -82,6 +83,7 @@ class TaskStatus:
         self.disabled = data.get("disabled") is True
         self.dropped = _number(data.get("dropped")) or 0
         self.missed = _number(data.get("missed")) or 0
+        self.stored = _number(data.get("stored_descriptors")) or 0
 
 
 class TransactionStatus:

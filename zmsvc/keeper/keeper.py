@@ -25,6 +25,7 @@ from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
+from zmsvc.keeper.descriptor_stores import StoreClient
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher, attempt
 from zmsvc.keeper.keyring import Keyring
 from zmsvc.keeper.launch_record import describe, exit_status_of
@@ -36,7 +37,7 @@ from zmsvc.keeper.relay import Relay
 from zmsvc.keeper.restarted_process import DeviceProcess, SupervisorProcess
 from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.keeper.zygote_client import ZygoteClient
-from zmsvc.protocol import PROTOCOL
+from zmsvc.protocol import PROTOCOL, PROTOCOL_STORES
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
@@ -84,13 +85,10 @@ class Keeper:
         self._cgroup = cgroup
         self._keeper_id = os.urandom(16).hex()
         self._has_capabilities = os.geteuid() != 0 and linux.has_capabilities()
-        """True if tasks would inherit capabilities (AmbientCapabilities= of the unit), with which each of
-        them could become root.
-        """
+        """True if tasks would inherit capabilities (AmbientCapabilities=), and could become root by them."""
         self._without_service_manager = "NOTIFY_SOCKET" not in os.environ
         """True if a person started the keeper, and not a service manager."""
-        systemd_wants = int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
-        os.environ.pop("WATCHDOG_PID", None)
+        watchdog = _watchdog_of_unit() / 2 or WATCHDOG
         self._dispatcher = Dispatcher(machine)
         self._systemd = Relay(os.environ.pop("NOTIFY_SOCKET", None), self._dispatcher)
         self._outbox: deque[tuple[sv.Report, dict[str, int]]] = deque()
@@ -113,6 +111,9 @@ class Keeper:
         self._output = OutputClient(machine, places, listeners, self._in_group("output"), self._dispatcher)
         tasks = cgroup / "tasks" if cgroup else None
         groups = TaskGroups(machine, tasks)
+        self._stores = StoreClient(
+            machine, places, listeners, self._in_group("fdstore"), self._dispatcher, self._report_stores
+        )
         self._zygote = ZygoteClient(
             machine,
             self._dispatcher,
@@ -120,11 +121,11 @@ class Keeper:
             groups=groups,
             on_greeting=self._report_zygote,
             output=self._output,
+            stores=self._stores,
         )
         self._process_table = ProcessTable(
             self._report, self._zygote, places.context_mark, tasks, groups, machine, self._dispatcher
         )
-        watchdog = systemd_wants / 2 or WATCHDOG
         self._supervisor = SupervisorProcess(
             machine, arguments, places, listeners, watchdog, self._in_group("supervisor")
         )
@@ -198,7 +199,7 @@ class Keeper:
     def timeout(self) -> float | None:
         """Return the seconds until `turn` has to do something at a time, or None if it has not."""
         workers = (
-            (self._supervisor.due(), self._device.due(), self._output.due())
+            (self._supervisor.due(), self._device.due(), self._output.due(), self._stores.due())
             if self._ending is None
             else (self._ending,)
         )
@@ -242,6 +243,8 @@ class Keeper:
                 self._device.abort()
         if self._output.is_due(now):
             self._start_output()
+        if self._stores.is_due(now):
+            self._stores.start()
 
     # --- the output process
 
@@ -249,6 +252,21 @@ class Keeper:
         if self._output.wanted:
             self._output.start()
             self._process_table.workers.add(self._output.pid or 0)
+
+    # --- the fdstore process
+
+    def _report_stores(self, new_channel: bool) -> None:
+        """Report the contents of the descriptor stores to a supervisor that knows the report."""
+        if self._stores.pid is not None:
+            self._process_table.workers.add(self._stores.pid)
+        for _, fds in self._outbox:
+            # The channel may have been closed meanwhile.
+            fds.pop("channel", None)
+        if self._supervisor.protocol < PROTOCOL_STORES:
+            return
+        channel = self._stores.channel
+        fds = {"channel": channel.fileno()} if new_channel and channel is not None else {}
+        self._report(self._stores.contents, fds)
 
     # --- the zygote
 
@@ -267,7 +285,7 @@ class Keeper:
     def _start_supervisor(self) -> None:
         self._outbox.clear()
         try:
-            conn = self._supervisor.start()
+            conn = self._supervisor.start(self._stores.channel)
             self._watch_supervisor(conn)
         except OSError as error:
             if error.errno in HOPELESS and not self._supervisor.was_ready:
@@ -397,6 +415,8 @@ class Keeper:
             case sv.HoldSockets():
                 if (child := self._zygote.sockets.hold(order.sockets)) is not None:
                     self._process_table.workers.add(child)
+            case sv.HoldStores():
+                self._stores.hold(order.limits)
             case sv.Acknowledge():
                 self._process_table.acknowledge(order.launch)
             case sv.RunDevice():
@@ -497,6 +517,8 @@ class Keeper:
             self._report(self._device.state())
         elif info.si_pid == self._output.pid:
             self._output.ended()
+        elif info.si_pid == self._stores.pid:
+            self._stores.ended()
         elif info.si_pid == self._zygote.pid:
             self._zygote.reaped()
         else:
@@ -529,6 +551,7 @@ class Keeper:
         """End what is left of the context."""
         self._ending = self._machine.now() + END_TIMEOUT
         self._zygote.close()
+        self._stores.kill()
         self._device.signal(signal.SIGTERM)
 
     def is_over(self) -> bool:
@@ -537,8 +560,15 @@ class Keeper:
             self._ending is not None
             and self._device.pid is None
             and self._nothing_left
+            and self._stores.is_over()
             and self._output.finish()
         )
+
+
+def _watchdog_of_unit() -> float:
+    """Return WatchdogSec= of the unit in seconds, or 0. No other process finds it in its environment."""
+    os.environ.pop("WATCHDOG_PID", None)
+    return int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
 
 
 def _ignore_signal(_number: int, _frame: object) -> None:

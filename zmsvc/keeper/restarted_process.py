@@ -119,8 +119,10 @@ class SupervisorProcess(RestartedProcess):
         self._watchdog_due = 0.0
         self._aborted = False
 
-    def start(self) -> socket.socket:
-        """Start a supervisor; return the keeper's end of the channel to it. Raises OSError."""
+    def start(self, fdstore: socket.socket | None = None) -> socket.socket:
+        """Start a supervisor; return the keeper's end of the channel to it. `fdstore` is the channel to the
+        fdstore process, if one runs. Raises OSError.
+        """
         keeper_end, supervisor_end = self.machine.channel()
         fds = [supervisor_end.fileno(), self.listeners.control.fileno(), self.listeners.notify.fileno()]
         environment = {
@@ -130,6 +132,10 @@ class SupervisorProcess(RestartedProcess):
             "ZMSVC_CONTROL_FD": str(fds[1]),
             "ZMSVC_NOTIFY_FD": str(fds[2]),
         }
+        if fdstore is not None:
+            # Not by a message: the first datagrams that the supervisor reads may bring descriptors.
+            fds.append(fdstore.fileno())
+            environment["ZMSVC_FDSTORE_FD"] = str(fds[3])
         try:
             self.spawn("zmsvc.supervisor", self._arguments, environment, fds)
         except OSError:

@@ -23,6 +23,7 @@ from zmsvc.core.errors import ProtocolError, ZmsvcError
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux, memfd
+from zmsvc.keeper.descriptor_stores import StoreClient
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
 from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.keeper.output import OutputClient, Pipe
@@ -95,12 +96,14 @@ class ZygoteClient:
         groups: TaskGroups,
         on_greeting: Callable[[], None],
         output: OutputClient | None = None,
+        stores: StoreClient | None = None,
     ) -> None:
         self.sockets = TaskSockets(machine)
         self.answer_timeout = ANSWER_TIMEOUT
         self._machine, self._dispatcher = machine, dispatcher
         self._output = output if output is not None and output.wanted else None
         """Creates a pipe for the output of each task."""
+        self._stores = stores
         self._cgroups, self._groups, self._on_greeting = cgroups, groups, on_greeting
         self._channel: socket.socket | None = None
         self._common_gate = -1
@@ -285,7 +288,7 @@ class ZygoteClient:
     def _send_order(self) -> None:
         assert self._channel is not None
         order = self._pop()
-        group = memory = gate = output = None
+        group = memory = gate = output = store = None
         try:
             group = self._machine.open_cgroup(order.cgroup) if order.cgroup is not None else None
             memory = memfd.private("zmsvc-launch", order.data)
@@ -294,12 +297,14 @@ class ZygoteClient:
                 output = self._output_pipe(order)
             # Only now: until here the supervisor may order to close the socket of a task that it stops.
             listen = self.sockets.open(order.spec.listen) if order.spec else ()
+            store = self._stores.connection(order.spec) if self._stores and order.spec else None
             linux.leave_room(max(memory, order.gate_writer))
             self._in_progress, self._answer_due = order, self._machine.now() + self.answer_timeout
             seqpacket.send_data(
                 self._channel,
                 *forking.order(
-                    replace(order.fds, cgroup=group, gate=gate, output=output, listen=listen), memory
+                    replace(order.fds, cgroup=group, gate=gate, output=output, store=store, listen=listen),
+                    memory,
                 ),
             )
         except (ConnectionError, BlockingIOError):
@@ -310,7 +315,7 @@ class ZygoteClient:
             order.close()
             order.failed(error)
         finally:
-            for fd in (group, memory, gate, output):
+            for fd in (group, memory, gate, output, store):
                 if fd is not None:
                     os.close(fd)
 

@@ -16,9 +16,9 @@ additions need no new number.
 - 5: A launch carries the options of `<service>` that are declared with this number. It can be that of an
   auxiliary process of a task.
 
-The channel to the zygote has a protocol number of its own (`forking`), which the zygote names. The channel to
-the output process (`output`) has none, because each side ignores unknown messages. The other channels connect
-a process with a fork of it, so both sides are of one version.
+The channel to the zygote has a protocol number of its own (`forking`), which the zygote names. The channels
+to the output process (`output`) and the fdstore process (`fdstore`) have none, because each side ignores
+unknown messages. The other channels connect a process with a fork of it, so both sides are of one version.
 """
 
 PROTOCOL = 5
@@ -41,3 +41,5 @@ PROTOCOL_AUXILIARY = 5
 """The first protocol with auxiliary processes of tasks."""
 PROTOCOL_SOCKETS = 5
 """The first protocol in which a keeper opens and holds sockets for tasks."""
+PROTOCOL_STORES = 5
+"""The first protocol in which a keeper runs the fdstore process."""

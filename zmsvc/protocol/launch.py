@@ -102,7 +102,11 @@ class LaunchSpec:
     listen: tuple[Mapping[str, Any], ...] = ()
     """The sockets that the keeper gives to the task, as `core.listening.ListenSocket.as_json`."""
     listen_names: tuple[str, ...] = ()
-    """The names of these sockets."""
+    """The names of these sockets. The process of the task adds those of its stored descriptors."""
+    file_descriptor_store_max: int = 0
+    """The number of descriptors that the task may store."""
+    stored: int = 0
+    """The number of stored descriptors, the last ones of `listen_names`. The process of the task adds it."""
     queue: tuple[Mapping[str, Any], ...] = ()
     """The queues of the task, as `core.message_queues.MessageQueue.as_json`."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -172,8 +176,10 @@ class Descriptors:
     """The task waits here for a byte. It ends if the pipe closes without one."""
     output: int | None = None
     """The pipe that becomes standard output and standard error if the context does not log to the journal."""
+    store: int | None = None
+    """The connection to the fdstore process, over which the task gets its stored descriptors."""
     listen: tuple[int, ...] = ()
-    """The sockets of `<listen>`, in the order of the file."""
+    """The sockets of `<listen>`, in the order of the file, and then the stored descriptors."""
 
     def given(self) -> dict[str, int]:
         """Return the descriptors that are present, by name."""
@@ -184,6 +190,7 @@ class Descriptors:
             "curve_server": self.curve_server,
             "gate": self.gate,
             "output": self.output,
+            "store": self.store,
         }
         sockets = {f"{LISTEN}{at}": fd for at, fd in enumerate(self.listen)}
         return {name: fd for name, fd in found.items() if fd is not None} | sockets

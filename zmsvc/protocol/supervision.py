@@ -71,6 +71,16 @@ class HoldSockets:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldStores:
+    """Hold the descriptor stores of these tasks, and empty every other one. Since protocol 5. The answer is
+    `DescriptorStores`.
+    """
+
+    limits: Mapping[str, Any]
+    """The number of descriptors that each may have, by `TRANSACTION:TASK`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledge:
     """The end of this launch is in the state file, so the keeper may forget it."""
 
@@ -125,6 +135,7 @@ Order = (
     | SetMain
     | KillTask
     | HoldSockets
+    | HoldStores
     | Acknowledge
     | RunDevice
     | RestartDevice
@@ -141,6 +152,7 @@ ORDERS = Codec[Order](
         "set-main": SetMain,
         "kill": KillTask,
         "hold-sockets": HoldSockets,
+        "hold-stores": HoldStores,
         "ack": Acknowledge,
         "device": RunDevice,
         "restart-device": RestartDevice,
@@ -266,6 +278,20 @@ class NotifySocket:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DescriptorStores:
+    """The contents of the descriptor stores have changed. If a descriptor comes with the message, it is the
+    channel to the fdstore process, which replaces the earlier one.
+    """
+
+    stored: Mapping[str, Any] = field(default_factory=dict)
+    """The number of descriptors in each store that has some, by `TRANSACTION:TASK`."""
+    refused: Mapping[str, Any] = field(default_factory=dict)
+    """How many descriptors were refused because the store was full."""
+    closing: Mapping[str, Any] = field(default_factory=dict)
+    """How many descriptors of each task wait to be closed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
     """The keeper's first message: the processes, ends and settings that it has."""
 
@@ -313,6 +339,7 @@ Report = (
     | DeviceState
     | ZygoteState
     | NotifySocket
+    | DescriptorStores
     | StopAll
     | Reload
 )
@@ -329,6 +356,7 @@ REPORTS = Codec[Report](
         "device": DeviceState,
         "zygote": ZygoteState,
         "notify-socket": NotifySocket,
+        "stores": DescriptorStores,
         "stop": StopAll,
         "reload": Reload,
     }

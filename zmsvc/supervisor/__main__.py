@@ -72,7 +72,8 @@ async def _supervise(args: argparse.Namespace) -> int:
     places = paths.places(args.context)
     target = os.environ.get("ZMSVC_LOG", "stderr")
     journal.configure(identifier=f"zmsvc-{places.name}", fields={"ZMSVC_CONTEXT": places.name}, target=target)
-    children = Children(_inherited("ZMSVC_KEEPER_FD"), _inherited("ZMSVC_NOTIFY_FD"))
+    fdstore = _inherited("ZMSVC_FDSTORE_FD") if "ZMSVC_FDSTORE_FD" in os.environ else None
+    children = Children(_inherited("ZMSVC_KEEPER_FD"), _inherited("ZMSVC_NOTIFY_FD"), fdstore=fdstore)
     hello = children.greet()
     store = Store(places.state_file, trusted=hello.restarts > 0)
     try:

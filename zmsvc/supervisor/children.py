@@ -27,17 +27,23 @@ from zmsvc.core.events import Fact
 from zmsvc.core.nesting import check_depth
 from zmsvc.core.probing import Health
 from zmsvc.host import seqpacket
+from zmsvc.host.closer import Closer
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd import notify
 from zmsvc.protocol import OLDEST, PROTOCOL, PROTOCOL_NUMBERED_SIGNALS, PROTOCOL_SET_MAIN
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
+from zmsvc.supervisor.descriptor_store import DescriptorStore
 from zmsvc.supervisor.machine import LocalMachine, Outside
 from zmsvc.supervisor.user_notify import UserNotify
 
 BATCH = 1024
 """The number of datagrams that are received at once. It is more than the kernel queues
 (net.unix.max_dgram_qlen), so no datagram from before an end is left.
+"""
+MAX_OTHERS = 1024
+"""The number of received descriptors that may wait to be closed. With more, those of the next datagrams are
+closed at once and not stored.
 """
 BATCH_BYTES = 256 << 10
 """Bytes after which other sockets get a turn, because each of 500 waiting datagrams may have a megabyte. If a
@@ -96,14 +102,24 @@ class NotifyPolicy(Protocol):
     def admits_all(self, launch: int) -> bool:
         """Return True if every process of a launch may notify for it, and not its main process alone."""
 
+    def store_of(self, launch: int) -> tuple[str, int]:
+        """Return the name of the descriptor store of a launch, and the number of descriptors that it may
+        have.
+        """
+
 
 class Children:
     """The supervisor's connection to the keeper, and the notify socket that the keeper holds for it."""
 
     def __init__(
-        self, keeper: socket.socket, notify_socket: socket.socket, outside: Outside | None = None
+        self,
+        keeper: socket.socket,
+        notify_socket: socket.socket,
+        outside: Outside | None = None,
+        fdstore: socket.socket | None = None,
     ) -> None:
         self.outside = outside or LocalMachine()
+        self.store = DescriptorStore(fdstore)
         self.keeper = keeper
         self.notify = notify_socket
         self.device = sv.DeviceState()
@@ -137,6 +153,9 @@ class Children:
         of descriptors.
         """
         self._peeked = 0
+        self._others: list[int] = []
+        """Further descriptors of the datagrams that were peeked at."""
+        self._closer = Closer()
         notify.peek_from_start(notify_socket)
         self.context_mark = b""
         """The mark of all processes of the context (host/kernel/process_marks.py)."""
@@ -194,7 +213,7 @@ class Children:
             return None, {}
         body, fds = got
         report = sv.REPORTS.decode(body)
-        if not isinstance(report, sv.NotifySocket):
+        if not isinstance(report, sv.NotifySocket | sv.DescriptorStores):
             for fd in fds.values():
                 os.close(fd)
         return report, fds
@@ -227,10 +246,14 @@ class Children:
         for _ in range(BATCH):
             if size >= BATCH_BYTES and not (ends or all_said):
                 break
-            datagram = self.outside.receive(self.notify, peek=True, spare=self._spare)
+            waiting = len(self._others) + self._closer.number()
+            datagram = self.outside.receive(
+                self.notify, peek=True, spare=self._spare, keep_others=waiting < MAX_OTHERS
+            )
             if datagram is None:
                 break
             self._peeked += 1
+            self._others += datagram.others
             size += datagram.size()
             notification_facts += self._take_datagram(datagram, starts, ends)
             self._spare.renew()
@@ -239,6 +262,8 @@ class Children:
                 user.wait(user.ask(), HOLD)
             for datagram in user.take():
                 notification_facts += self._take_datagram(datagram, starts, ends)
+        # Before the facts are acted on: a launch that follows from them needs the descriptors.
+        self.store.flush()
         due_ends = self._due_ends(ends)
         for end in due_ends:
             self._forget_speaker(end)
@@ -344,6 +369,10 @@ class Children:
         """Discard the datagrams that were peeked at: their consequences are in the state file."""
         count, self._peeked = self._peeked, 0
         notify.discard(self.notify, count)
+        # Only now, since the last close of a descriptor may take long: the datagram had a reference, too.
+        others, self._others = self._others, []
+        for fd in others:
+            self._closer.close("", fd)
         for user in self._users.values():
             user.discard_peeked()
 
@@ -367,9 +396,16 @@ class Children:
                 break
             if isinstance(report, sv.NotifySocket):
                 self._listen_to(report.uid, fds)
+            elif isinstance(report, sv.DescriptorStores):
+                self._take_stores(report, fds)
             else:
                 self._take(report, starts, ends)
         return starts, ends
+
+    def _take_stores(self, report: sv.DescriptorStores, fds: Mapping[str, int]) -> None:
+        if "channel" in fds:
+            self.store.replace(socket.socket(fileno=fds["channel"]))
+        self.store.update(report)
 
     def _take(self, report: sv.Report, starts: list[Fact], ends: list[Fact]) -> None:
         match report:
@@ -404,7 +440,7 @@ class Children:
                 self.zygote_version = report.version
             case sv.StopAll() | sv.Reload():
                 self._requests.append(report)
-            case sv.Hello() | sv.NotifySocket():
+            case sv.Hello() | sv.NotifySocket() | sv.DescriptorStores():
                 log.error("The keeper says hello again")
             case _:
                 assert_never(report)
@@ -416,6 +452,8 @@ class Children:
         if launch is None:
             self._refuse(datagram)
             return []
+        if self.notify_policy is not None:
+            self.store.take(datagram, *self.notify_policy.store_of(launch))
         try:
             return [*_facts_of(launch, datagram), *self._main_named(launch, datagram)]
         except (ProtocolError, ValueError, OverflowError, RecursionError) as error:

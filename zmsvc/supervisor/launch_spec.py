@@ -79,7 +79,8 @@ def auxiliary_spec(
     world: World, effect: ev.LaunchAuxiliary, places: Places, log_target: str, granted: Container[int]
 ) -> LaunchSpec | None:
     """Return the launch of an auxiliary process. It begins as its task does, but without the sockets, the
-    watchdog, the PID file and the group limits of the task. None: a reload has removed its probe.
+    stored descriptors, the watchdog, the PID file and the group limits of the task. None: a reload has
+    removed its probe.
     """
     service = world.context.tasks[effect.key[1]]
     probe = {AuxiliaryName.READY: service.ready, AuxiliaryName.HEALTH: service.health}.get(effect.name)
@@ -103,6 +104,7 @@ def auxiliary_spec(
         python=None,
         listen=(),
         listen_names=(),
+        file_descriptor_store_max=0,
         memory_accounting=False,
         serves=False,
         members=None,

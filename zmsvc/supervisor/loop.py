@@ -29,12 +29,12 @@ from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
-from zmsvc.protocol import PROTOCOL_SIGNALS_OTHERS, PROTOCOL_SOCKETS
+from zmsvc.protocol import PROTOCOL_SIGNALS_OTHERS, PROTOCOL_SOCKETS, PROTOCOL_STORES
 from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
 from zmsvc.supervisor.bus import ECHO, Bus
 from zmsvc.supervisor.children import Children, children_and_ends
-from zmsvc.supervisor.launch_spec import auxiliary_spec, dropped_options, socket_spec, spec_of
+from zmsvc.supervisor.launch_spec import auxiliary_spec, cgroup_name, dropped_options, socket_spec, spec_of
 from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 SAVE_AGAIN = 1.0
@@ -96,6 +96,13 @@ class Loop:
         key = self.world.launches.get(launch)
         service = self.world.context.tasks.get(key[1]) if key is not None else None
         return service is not None and service.notify_access is NotifyAccess.ALL
+
+    def store_of(self, launch: int) -> tuple[str, int]:
+        key = self.world.launches.get(launch)
+        service = self.world.context.tasks.get(key[1]) if key is not None else None
+        if key is None or service is None:
+            return f"launch {launch}", 0
+        return cgroup_name(key), service.file_descriptor_store_max
 
     # --- facts in
 
@@ -272,6 +279,8 @@ class Loop:
                 self.children.tell(sv.KillTask(launch=effect.launch))
             case ev.HoldSockets():
                 self._hold_sockets(effect)
+            case ev.HoldStores():
+                self._hold_stores(effect)
             case ev.Forget():
                 self._unforgotten.append(effect.launch)
             case ev.WakeAt():
@@ -328,6 +337,11 @@ class Loop:
             listed = sorted(effect.sockets, key=lambda each: each.address)
             self.children.tell(sv.HoldSockets(sockets=tuple(map(socket_spec, listed))))
 
+    def _hold_stores(self, effect: ev.HoldStores) -> None:
+        if self.children.protocol >= PROTOCOL_STORES:
+            limits = {cgroup_name(key): limit for key, limit in sorted(effect.stores)}
+            self.children.tell(sv.HoldStores(limits=limits))
+
     def _wake_at(self, effect: ev.WakeAt) -> None:
         alarm = self._alarms.pop(effect.key, None)
         if alarm is not None:
@@ -357,8 +371,10 @@ class Loop:
 
 
 def _rank(effect: Effect) -> int:
-    """Return the place of an effect among those of a turn. A launch needs the sockets that are held."""
-    if isinstance(effect, ev.HoldSockets):
+    """Return the place of an effect among those of a turn. A launch needs the sockets and stores that are
+    held.
+    """
+    if isinstance(effect, ev.HoldSockets | ev.HoldStores):
         return 0
     orders = ev.Launch | ev.LaunchAuxiliary | ev.Signal | ev.SendSignal | ev.SetMain | ev.KillAll
     return 1 if isinstance(effect, orders) else 2

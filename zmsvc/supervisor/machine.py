@@ -18,7 +18,12 @@ class Outside(Protocol):
     """The machine as the supervisor uses it."""
 
     def receive(
-        self, sock: socket.socket, *, peek: bool = False, spare: notify.ReservedDescriptor | None = None
+        self,
+        sock: socket.socket,
+        *,
+        peek: bool = False,
+        spare: notify.ReservedDescriptor | None = None,
+        keep_others: bool = False,
     ) -> notify.Datagram | None:
         """Return the next notification on a socket."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,9 +56,15 @@ def _in_order(world: World, tasks: list[TaskEntry]) -> list[TaskEntry]:
 
 
 def transactions(
-    world: World, only: str | None, tasks: tuple[str, ...], cgroup: str | None
+    world: World,
+    only: str | None,
+    tasks: tuple[str, ...],
+    cgroup: str | None,
+    stored: Callable[[str], int] = lambda _store: 0,
 ) -> list[dict[str, Any]]:
-    """Return the transactions as `status` shows them."""
+    """Return the transactions as `status` shows them. `stored` returns the number of descriptors in a
+    store.
+    """
     return [
         {
             "id": name,
@@ -66,7 +72,9 @@ def transactions(
             "opened": as_wall_clock(world.transactions[name].opened),
             "since": as_wall_clock(_since(world, name, own)),
             "tasks": [
-                _task(world, key, task, cgroup) for key, task in own if not tasks or is_named(key[1], tasks)
+                {**_task(world, key, task, cgroup), "stored_descriptors": stored(cgroup_name(key))}
+                for key, task in own
+                if not tasks or is_named(key[1], tasks)
             ],
         }
         for name, own in task_entries(world).items()

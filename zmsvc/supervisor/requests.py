@@ -168,7 +168,9 @@ class Requests:
                 "log": "journal" if loop.log_target == "journal" else str(loop.places.log_file),
                 "unsaved": loop.unsaved,
                 "dropped": self._dropped(),
-                "transactions": report.transactions(world, transaction, tasks, self._about["cgroup"]),
+                "transactions": report.transactions(
+                    world, transaction, tasks, self._about["cgroup"], loop.children.store.number
+                ),
             }
         )
 
@@ -186,6 +188,7 @@ class Requests:
         return {
             "updates": sum(task.dropped for task in loop.world.tasks.values()),
             "notifications": loop.children.refused.count,
+            "descriptors": loop.children.store.refused.count,
             "messages_in": loop.bus.refused.count if loop.bus else 0,
             "unheard_orders": loop.bus.missed_orders if loop.bus else 0,
             "messages_out": loop.bus.dropped if loop.bus else 0,

@@ -8,10 +8,12 @@ are in the state file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
 import threading
+from dataclasses import replace
 from typing import Protocol
 
 from zmsvc.core.errors import ProtocolError
@@ -21,6 +23,8 @@ from zmsvc.host.systemd.notify import Datagram
 BATCH = 1024
 """The number of datagrams that are copied at once: more than the kernel queues (net.unix.max_dgram_qlen)."""
 BATCH_BYTES = 8 << 20
+BATCH_DESCRIPTORS = 256
+"""After so many descriptors the next datagrams wait for the next batch."""
 
 
 class Waker(Protocol):
@@ -113,17 +117,22 @@ class UserNotify:
                 with self._lock:
                     self._batch, self._taken = [], False
                     self._may_discard.clear()
+                # The loop has passed them on, if the task may store descriptors.
+                for fd in (fd for datagram in batch for fd in datagram.others):
+                    with contextlib.suppress(OSError):
+                        os.close(fd)
                 # This starts another turn, which answers a question that came meanwhile.
                 os.eventfd_write(self._bell, 1)
 
     def _copy(self) -> list[Datagram]:
         batch: list[Datagram] = []
-        size = 0
-        while len(batch) < BATCH and size < BATCH_BYTES:
-            datagram = notify.receive(self._sock, peek=True)
+        size = descriptors = 0
+        while len(batch) < BATCH and size < BATCH_BYTES and descriptors < BATCH_DESCRIPTORS:
+            datagram = notify.receive(self._sock, peek=True, keep_others=True)
             if datagram is None:
                 break
             size += datagram.size()
+            descriptors += len(datagram.others)
             batch.append(_without_descriptors(datagram))
         return batch
 
@@ -139,4 +148,4 @@ def _without_descriptors(datagram: Datagram) -> Datagram:
     if text is None:
         return datagram
     lines = [line for line in datagram.lines if not line[0].startswith("X_ZMSVC_UPDATE")]
-    return Datagram(pid=datagram.pid, uid=datagram.uid, lines=[*lines, ("X_ZMSVC_UPDATE", text)], fds=[])
+    return replace(datagram, lines=[*lines, ("X_ZMSVC_UPDATE", text)], fds=[])

@@ -18,12 +18,30 @@ A task and its service have these attributes before their own `__init__` runs:
 and the methods `update`, `publish` and `wait`; an AsyncTask has `update_async`, `publish_async` and
 `wait_async` in their place. A task that names `topics` hears them in `on_message`, or by iterating over
 `self.messages()`. A service has its task as `self.task`, and names the task's class in
-`task_class`. `listen_sockets` returns the sockets of `<listen>`. zmsvc-task(7) is an introduction.
-zmsvc.testing creates tasks for unit tests. The reference is in zmsvc.task.sdk.
+`task_class`. `listen_sockets` returns the sockets of `<listen>`. `store_descriptor` stores a descriptor for
+the next process of the task, which gets it by `stored_descriptors`; `remove_stored_descriptors` removes it.
+zmsvc-task(7) is an introduction. zmsvc.testing creates tasks for unit tests. The reference is in
+zmsvc.task.sdk.
 """
 
 from zmsvc.task.inbox import Message
-from zmsvc.task.listening import listen_sockets
+from zmsvc.task.listening import (
+    listen_sockets,
+    remove_stored_descriptors,
+    store_descriptor,
+    stored_descriptors,
+)
 from zmsvc.task.sdk import AsyncTask, LoopedTask, MessageTask, SingleTask, TaskService
 
-__all__ = ["AsyncTask", "LoopedTask", "Message", "MessageTask", "SingleTask", "TaskService", "listen_sockets"]
+__all__ = [
+    "AsyncTask",
+    "LoopedTask",
+    "Message",
+    "MessageTask",
+    "SingleTask",
+    "TaskService",
+    "listen_sockets",
+    "remove_stored_descriptors",
+    "store_descriptor",
+    "stored_descriptors",
+]

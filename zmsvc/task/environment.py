@@ -65,6 +65,8 @@ def variables(spec: LaunchSpec, pid: int) -> dict[str, str]:
                 "LISTEN_PID": str(pid),
                 "LISTEN_FDNAMES": names,
             }
+            if spec.stored:
+                result["ZMSVC_STORED_FDS"] = str(spec.stored)
         if spec.watchdog:
             result |= {"WATCHDOG_USEC": str(int(spec.watchdog * 1e6)), "WATCHDOG_PID": str(pid)}
     for name, value in spec.environment.items():

@@ -19,7 +19,7 @@ from zmsvc.host.kernel import linux, signals
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.task import handover, loader, probes, process, renew, threads
+from zmsvc.task import handover, loader, probes, process, renew, stored, threads
 from zmsvc.task.bus import TaskBus
 from zmsvc.task.runtime import TaskRuntime, headline
 from zmsvc.task.stop import SignalStop
@@ -41,6 +41,8 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
     0: the task ended by itself or by a stop request. 1: an exception, which is logged and reported. 203: the
     task could not be started, which is logged and reported.
     """
+    if fds.store is not None:
+        spec, fds = stored.fetch(spec, fds)
     if fds.listen:
         # The zygote has closed these two, and their numbers may be those of the sockets.
         fds = handover.place(replace(fds, cgroup=None, gate=None))

@@ -50,6 +50,7 @@ _SAME = {
     "CPUWeight": "cpu_weight",
     "TasksMax": "tasks_max",
     "IOWeight": "io_weight",
+    "FileDescriptorStoreMax": "file_descriptor_store_max",
 }
 """The options of [Service] that are an option of `<service>` with the same values."""
 _LISTS = {"EnvironmentFile": "environment_file", "PassEnvironment": "pass_environment"}

@@ -48,6 +48,7 @@ OF_TASK = {
     "UnitFileState": "enabled",
     "DroppedUpdates": "dropped",
     "MissedMessages": "missed",
+    "NFileDescriptorStore": "stored_descriptors",
     "User": "user",
     "ControlGroup": "cgroup",
 }
@@ -92,6 +93,7 @@ _NUMBERS = frozenset(
         "MainPID",
         "NRestarts",
         "DroppedUpdates",
+        "NFileDescriptorStore",
         "SupervisorPID",
         "DevicePID",
         "DeviceNRestarts",

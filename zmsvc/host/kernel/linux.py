@@ -56,6 +56,15 @@ _CLONE_NUMBERS = {
     ("ppc64le", 8): 120,
 }
 SYS_CLONE3 = 435
+_KCMP_NUMBERS = {
+    ("x86_64", 8): 312,
+    ("aarch64", 8): 272,
+    ("riscv64", 8): 272,
+    ("loongarch64", 8): 272,
+    ("ppc64le", 8): 354,
+}
+# From linux/kcmp.h.
+_KCMP_FILE = 0
 # From asm-generic/socket.h.
 SO_PEERGROUPS = 59
 SO_PASSRIGHTS = 83
@@ -214,6 +223,15 @@ def leave_room(fd: int) -> None:
     """
     if fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - ROOM:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def same_file(first: int, second: int) -> bool:
+    """Return True if two descriptors of this process are of the same open file, as after dup(2). Return False
+    as well if the kernel does not tell. No file system is asked.
+    """
+    number = _KCMP_NUMBERS.get((os.uname().machine, struct.calcsize("P")))
+    own = os.getpid()
+    return number is not None and _libc.syscall(number, own, own, _KCMP_FILE, first, second) == 0
 
 
 # --- inotify

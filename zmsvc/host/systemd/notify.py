@@ -18,7 +18,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdnotify import SystemdNotifier
@@ -46,6 +46,8 @@ _SO_PEEK_OFF = 42  # asm-generic/socket.h; Python has no name for it
 # Room for the credentials and a few descriptors. The kernel drops further descriptors without installing
 # them.
 _ANCILLARY = socket.CMSG_SPACE(struct.calcsize("3i")) + socket.CMSG_SPACE(8 * 4)
+MAX_DESCRIPTORS = 253
+"""The most descriptors in one datagram: SCM_MAX_FD of the kernel."""
 # Errors that say that the socket at the other end is gone. Another process has bound the path, or will.
 _STALE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.ECONNRESET, errno.ENOENT, errno.EPIPE})
 
@@ -205,6 +207,10 @@ class Datagram:
     uid: int
     lines: list[tuple[str, str]]
     fds: list[int]
+    others: list[int] = field(default_factory=list)
+    """Further descriptors that belong to the reader. To close one may take as long as the sender likes."""
+    incomplete: bool = False
+    """True if descriptors are missing: the kernel could not install them, or the reader takes none."""
 
     def size(self) -> int:
         """Return the characters of all values plus the bytes of the update's file. Call it before `update_of`
@@ -278,26 +284,32 @@ class ReservedDescriptor:
 
 
 def receive(
-    sock: socket.socket, *, peek: bool = False, spare: ReservedDescriptor | None = None
+    sock: socket.socket,
+    *,
+    peek: bool = False,
+    spare: ReservedDescriptor | None = None,
+    keep_others: bool = False,
 ) -> Datagram | None:
     """Read one datagram from a socket of `bind`; None if none waits. With `peek` it stays in the queue.
 
-    The readable lines of an oversized or malformed datagram are kept. Unexpected descriptors are closed. That
-    of BARRIER=1 is one of them: its sender waits for the close. If too many descriptors are open for that of
+    The readable lines of an oversized or malformed datagram are kept. Unexpected descriptors are closed, or
+    are in `others` with `keep_others`. That of BARRIER=1 is one of them: its sender waits for the close. If
+    too many descriptors are open for that of
     an update, `spare` is given up and the datagram is read again. The caller can renew `spare` when it has
     read the update.
     """
     flags_in = socket.MSG_CMSG_CLOEXEC | (socket.MSG_PEEK if peek else 0)
+    room = _ANCILLARY + (MAX_DESCRIPTORS * array.array("i").itemsize if keep_others else 0)
     try:
-        data, ancillary, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, _ANCILLARY, flags_in)
+        data, ancillary, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, room, flags_in)
     except BlockingIOError:
         return None
     if peek and spare is not None and _lacks_descriptor(data, ancillary, flags) and spare.give_up():
         sock.setsockopt(
             socket.SOL_SOCKET, _SO_PEEK_OFF, sock.getsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF) - len(data)
         )
-        data, ancillary, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, _ANCILLARY, flags_in)
-    return _datagram(sock, data, ancillary, flags, peek=peek)
+        data, ancillary, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, room, flags_in)
+    return _datagram(sock, data, ancillary, flags, peek=peek, keep_others=keep_others)
 
 
 def _lacks_descriptor(data: bytes, ancillary: _Ancillary, flags: int) -> bool:
@@ -309,7 +321,9 @@ def _lacks_descriptor(data: bytes, ancillary: _Ancillary, flags: int) -> bool:
     )
 
 
-def _datagram(sock: socket.socket, data: bytes, ancillary: _Ancillary, flags: int, *, peek: bool) -> Datagram:
+def _datagram(
+    sock: socket.socket, data: bytes, ancillary: _Ancillary, flags: int, *, peek: bool, keep_others: bool
+) -> Datagram:
     pid, uid, fds = 0, -1, array.array("i")
     for level, kind, payload in ancillary:
         if level != socket.SOL_SOCKET:
@@ -324,9 +338,13 @@ def _datagram(sock: socket.socket, data: bytes, ancillary: _Ancillary, flags: in
     while peek and flags & socket.MSG_TRUNC:
         _, _, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, 0, socket.MSG_PEEK)
     keep = 1 if any(key == "X_ZMSVC_UPDATE_FD" for key, _ in lines) else 0
-    for fd in fds[keep:]:
-        os.close(fd)
-    return Datagram(pid=pid, uid=uid, lines=lines, fds=fds[:keep].tolist())
+    others = fds[keep:].tolist()
+    incomplete = bool(flags & socket.MSG_CTRUNC or (others and not keep_others))
+    while others and not keep_others:
+        os.close(others.pop())
+    return Datagram(
+        pid=pid, uid=uid, lines=lines, fds=fds[:keep].tolist(), others=others, incomplete=incomplete
+    )
 
 
 def _lines(data: bytes, *, cut: bool) -> list[tuple[str, str]]:

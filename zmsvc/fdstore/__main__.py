@@ -1,0 +1,49 @@
+"""Run the fdstore process of a context. The keeper executes it with a socket; users do not start it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import signal
+import socket
+from typing import NoReturn
+
+from zmsvc.fdstore.fdstore import FdStore
+from zmsvc.host.kernel import linux
+
+NAME = "zmsvc-fdstore"
+"""The name of this process in `ps`."""
+MOST = 4096
+"""The most descriptors of all tasks."""
+RESERVED = 512
+"""The number of descriptors that stay free: for connections to tasks, and for those that come with orders
+and are refused.
+"""
+
+
+def main() -> NoReturn:
+    parser = argparse.ArgumentParser(
+        prog="zmsvc.fdstore", description="The process that holds descriptors of tasks, run by zmsvcd."
+    )
+    parser.add_argument("--line", type=int, required=True, help="descriptor of the socket to the keeper")
+    parser.add_argument("--keeper", type=int, required=True, help="PID of the keeper")
+    args = parser.parse_args()
+    linux.set_process_name(NAME)
+    linux.die_with_parent(args.keeper)
+    # Ctrl-C and signals to the whole process group are for the keeper.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+    channel = socket.socket(fileno=args.line)
+    channel.set_inheritable(False)
+    os.chdir("/")
+    linux.drop_capabilities()
+    linux.forbid_new_privileges()
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED
+    FdStore(channel, max(0, min(MOST, room))).run()
+    # A thread may wait in close(2).
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

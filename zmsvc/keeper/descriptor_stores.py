@@ -1,0 +1,180 @@
+"""The keeper's client of the fdstore process, which holds the stored descriptors of tasks. The keeper itself
+never has such a descriptor, because the call that closes it may hang.
+
+The process is started when the first task that may store descriptors is. If it dies, its descriptors are
+lost, and the next one begins with empty stores.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from zmsvc.core.errors import ProtocolError
+from zmsvc.host import seqpacket
+from zmsvc.host.complain import complain
+from zmsvc.host.kernel import linux
+from zmsvc.host.paths import Places
+from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher
+from zmsvc.keeper.listeners import Listeners
+from zmsvc.keeper.machine import KeeperMachine
+from zmsvc.keeper.restarted_process import RestartedProcess
+from zmsvc.protocol import fdstore as protocol
+from zmsvc.protocol.launch import LaunchSpec
+from zmsvc.protocol.supervision import DescriptorStores
+
+END_TIMEOUT = 2.5
+"""Seconds after which the keeper no longer waits for the end of the killed process: the kernel may be closing
+a descriptor of a task.
+"""
+
+
+class StoreClient(RestartedProcess):
+    """The fdstore process and the channel to it. `report` is called when the contents of the stores have
+    changed; with True, when there is another channel.
+    """
+
+    def __init__(
+        self,
+        machine: KeeperMachine,
+        places: Places,
+        listeners: Listeners,
+        cgroup: Path | None,
+        dispatcher: Dispatcher,
+        report: Callable[[bool], None],
+    ) -> None:
+        super().__init__(machine, places, listeners, cgroup)
+        self.contents = DescriptorStores()
+        self.channel: socket.socket | None = None
+        self._dispatcher, self._report_change = dispatcher, report
+        self._limits: Mapping[str, Any] = {}
+        self._limits_sent = True
+        self._killed_at: float | None = None
+
+    # --- the process
+
+    def start(self) -> None:
+        """Start the process. After a failure the keeper tries again later."""
+        ours, theirs = self.machine.channel()
+        arguments = ["--line", str(theirs.fileno()), "--keeper", str(os.getpid())]
+        try:
+            self._dispatcher.watch(ours.fileno(), self._on_channel, drop=self._abandon)
+            self.spawn("zmsvc.fdstore", arguments, {}, [theirs.fileno()])
+        except OSError as error:
+            self._dispatcher.unwatch(ours.fileno())
+            ours.close()
+            complain(f"zmsvcd: cannot start the fdstore process: {error.strerror}; trying again")
+            self.postpone()
+            return
+        finally:
+            theirs.close()
+        self.channel, self._limits_sent = ours, False
+        self._flush()
+        self._report_change(True)
+
+    def ended(self) -> None:
+        """Schedule the next start. All stored descriptors are lost."""
+        if self._killed_at is None:
+            complain("zmsvcd: the fdstore process ended, and with it all stored descriptors of tasks")
+        self._disconnect()
+        super().ended()
+
+    def due(self) -> float | None:
+        """Return the time of the next start, or None."""
+        wanted = self._limits and self.pid is None and self._killed_at is None
+        return super().due() if wanted else None
+
+    def kill(self) -> None:
+        """Kill the process: the context ends."""
+        self._killed_at = self.machine.now()
+        self.signal(signal.SIGKILL)
+
+    def is_over(self) -> bool:
+        """Return True if the killed process has ended, or the keeper need not wait for it any more."""
+        return (
+            self.pid is None or self._killed_at is None or self.machine.now() >= self._killed_at + END_TIMEOUT
+        )
+
+    def _abandon(self) -> None:
+        """Disconnect and kill a process that the keeper cannot communicate with."""
+        self._disconnect()
+        self.signal(signal.SIGKILL)
+
+    def _disconnect(self) -> None:
+        if self.channel is not None:
+            self._dispatcher.unwatch(self.channel.fileno())
+            self.channel.close()
+            self.channel = None
+            self.contents = DescriptorStores()
+            self._report_change(False)
+
+    # --- orders
+
+    def hold(self, limits: Mapping[str, Any]) -> None:
+        """Hold the stores of these tasks, and empty every other one."""
+        self._limits, self._limits_sent = limits, False
+        if self.pid is None and limits and super().due() is None:
+            self.start()
+        else:
+            self._flush()
+            self._report_change(True)
+
+    def connection(self, spec: LaunchSpec) -> int | None:
+        """Return the descriptor by which the process of a launch gets what is in its store, for the caller to
+        close. None if the task has no store. Raises OSError.
+        """
+        if not spec.file_descriptor_store_max or self.channel is None:
+            return None
+        task_end, store_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            linux.leave_room(max(task_end.fileno(), store_end.fileno()))
+            order = protocol.Serve(task=f"{spec.transaction}:{spec.task}")
+            seqpacket.send(self.channel, protocol.ORDERS.encode(order), {"to": store_end.fileno()})
+        except (BlockingIOError, ConnectionError):
+            complain(
+                f"zmsvcd: the fdstore process does not answer: {spec.task} starts without its descriptors"
+            )
+            task_end.close()
+            return None
+        except OSError:
+            task_end.close()
+            raise
+        finally:
+            store_end.close()
+        return task_end.detach()
+
+    def _flush(self) -> None:
+        """Send the limits, if the process does not have them. They go before an order to serve a launch."""
+        if self.channel is None or self._limits_sent:
+            return
+        try:
+            seqpacket.send(self.channel, protocol.ORDERS.encode(protocol.Hold(limits=self._limits)))
+            self._limits_sent = True
+        except BlockingIOError:
+            pass
+        except OSError:
+            # The process has ended, or the kernel has no memory. The next process gets the limits.
+            self.signal(signal.SIGKILL)
+        self._dispatcher.expect(self.channel.fileno(), READ if self._limits_sent else READ | WRITE)
+
+    def _on_channel(self) -> None:
+        while self.channel is not None:
+            try:
+                report = seqpacket.receive_message(self.channel, protocol.REPORTS)
+            except BlockingIOError:
+                self._flush()
+                return
+            except ProtocolError as error:
+                complain(f"zmsvcd: the fdstore process: {error}")
+                continue
+            if report is None:
+                self._disconnect()
+                return
+            self.contents = DescriptorStores(
+                stored=report.stored, refused=report.refused, closing=report.closing
+            )
+            self._report_change(False)

@@ -1,0 +1,124 @@
+"""The supervisor's side of the descriptor stores: it passes the descriptors that tasks send to the fdstore
+process, in the order in which they came, and knows the number of each store.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from dataclasses import dataclass
+
+from zmsvc.core import listening
+from zmsvc.host import seqpacket
+from zmsvc.host.sparse_log import SparseLog
+from zmsvc.host.systemd.notify import Datagram
+from zmsvc.protocol import fdstore as protocol
+from zmsvc.protocol.supervision import DescriptorStores
+
+MAX_CLOSING = 2 * listening.MAX_STORED
+"""The number of descriptors of a task that may wait to be closed. While there are more, the task stores none:
+to close them hangs.
+"""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    order: protocol.Put | protocol.Remove
+    fds: tuple[int, ...] = ()
+
+
+class DescriptorStore:
+    """The connection to the fdstore process, if one runs."""
+
+    def __init__(self, channel: socket.socket | None = None) -> None:
+        self._channel = channel
+        self._contents: DescriptorStores | None = None
+        self._waiting: list[_Waiting] = []
+        self.refused = SparseLog(log.warning)
+        """Descriptors that were not stored."""
+
+    def number(self, task: str) -> int:
+        """Return the number of descriptors in the store of a task."""
+        return 0 if self._contents is None else int(self._contents.stored.get(task, 0))
+
+    def _closing(self, task: str) -> int:
+        return 0 if self._contents is None else int(self._contents.closing.get(task, 0))
+
+    def replace(self, channel: socket.socket) -> None:
+        """Use the channel to another fdstore process."""
+        if self._channel is not None:
+            self._channel.close()
+        channel.setblocking(False)
+        self._channel = channel
+
+    def update(self, contents: DescriptorStores) -> None:
+        """Take the contents of the stores that the keeper has reported."""
+        # Of what the first report has, a supervisor before this one has written to the log.
+        before, self._contents = self._contents or contents, contents
+        for task, count in contents.refused.items():
+            more = int(count) - int(before.refused.get(task, 0))
+            if more > 0:
+                self._refuse(more, "%s: its store is full (file_descriptor_store_max)", task)
+
+    def take(self, datagram: Datagram, task: str, limit: int) -> None:
+        """Queue the order of a datagram, if it has one, for the store of this task. Its descriptors have to
+        stay open until `flush`.
+        """
+        lines = dict(datagram.lines)
+        if lines.get("FDSTOREREMOVE") == "1":
+            name = _valid(lines.get("FDNAME", ""))
+            if name and limit:
+                self._waiting.append(_Waiting(order=protocol.Remove(task=task, name=name)))
+            return
+        if lines.get("FDSTORE") != "1":
+            return
+        if datagram.incomplete:
+            self._refuse(1, "%s: too many are open", task)
+        if not limit:
+            self._refuse(len(datagram.others), "%s: it may store none (file_descriptor_store_max)", task)
+        elif self._closing(task) > MAX_CLOSING:
+            self._refuse(len(datagram.others), "%s: to close those before hangs", task)
+        else:
+            name = _valid(lines.get("FDNAME", "")) or listening.STORED
+            entry = protocol.Entry(task=task, name=name, poll=lines.get("FDPOLL") != "0")
+            for fd in datagram.others:
+                self._add(entry, fd)
+
+    def _add(self, entry: protocol.Entry, fd: int) -> None:
+        last = self._waiting[-1] if self._waiting else None
+        if last is not None and isinstance(last.order, protocol.Put) and len(last.fds) < seqpacket.MAX_FDS:
+            self._waiting[-1] = _Waiting(
+                order=protocol.Put(entries=(*last.order.entries, entry)), fds=(*last.fds, fd)
+            )
+        else:
+            self._waiting.append(_Waiting(order=protocol.Put(entries=(entry,)), fds=(fd,)))
+
+    def flush(self) -> None:
+        """Send the queued orders. They have to be sent before the launches that follow from the ends of
+        tasks, so none waits: a full channel means that the fdstore process hangs, for example in SIGSTOP.
+        """
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            fds = {str(number): fd for number, fd in enumerate(each.fds)}
+            try:
+                if self._channel is None:
+                    raise ConnectionError
+                seqpacket.send(self._channel, protocol.ORDERS.encode(each.order), fds)
+            except ConnectionError:
+                self._refuse(len(fds), "the fdstore process does not run")
+            except OSError as error:
+                self._refuse(len(fds), "the fdstore process does not take it: %s", error.strerror)
+
+    def _refuse(self, count: int, why: str, *arguments: object) -> None:
+        for _ in range(count):
+            self.refused.add(f"Cannot store a descriptor: {why}", *arguments)
+
+
+def _valid(name: str) -> str:
+    """Return a name of a descriptor; empty if it is not valid."""
+    try:
+        return listening.name(name)
+    except ValueError:
+        return ""
