@@ -61,7 +61,7 @@ def test_a_zygote_has_no_library_that_makes_each_fork_slower(forks: Forks, nest:
     """The kernel copies each mapping at a fork, and tears it down at the end of a task."""
     stop(launch(forks, nest), nest)
     loaded = {Path(line.split()[-1]).name.partition(".")[0] for line in _maps(forks)}
-    assert "_socket" in loaded
+    assert any(name.startswith(("python", "libpython")) for name in loaded)
     assert loaded & {"_bz2", "_lzma", "zlib", "termios"} == set()
 
 

@@ -59,7 +59,7 @@ _INSTEAD = {
     _TOP: "monit monitor stats dstats usage cgtop",
     _SAVED: "save dump resurrect flush clear",
     "zmsvcctl watch prints every message on the bus": "subscribe listen sub",
-    "zmsvcctl send TOPIC publishes a message": "publish pub emit",
+    "zmsvcctl send TOPIC publishes a message": "pub emit",
     "zmsvcctl reset-failed": "reset unfail",
     "zmsvcctl --version": "version",
     _HELP: "help ?",
