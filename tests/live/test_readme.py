@@ -4,6 +4,7 @@ that it names.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -152,7 +153,7 @@ def test_the_state_machine_runs_as_the_readme_says(person: Person) -> None:
 
 
 def test_the_service_of_the_readme_says_hello(context: Context, ear: Callable[..., Ear]) -> None:
-    task, test = blocks("python")
+    task, _, test = blocks("python")
     assert task.startswith("# Services/Hello/hello.py\n")
     side = (
         "from zmsvc.task import TaskService\nfrom .hello import SayHello\nclass ServiceHello(TaskService):\n"
@@ -174,6 +175,25 @@ def test_the_service_of_the_readme_says_hello(context: Context, ear: Callable[..
     context.start("--transaction", "T")
     listener = ear(b"control @@@ ")
     assert listener.control("updated", "ts_100")["content"]["status"]["text"] == "hello"
+
+
+def test_the_task_of_the_readme_that_hears_messages_gives_the_alarm(
+    context: Context, ear: Callable[..., Ear]
+) -> None:
+    _, task, _ = blocks("python")
+    side = (
+        "from zmsvc.task import TaskService\nfrom .alarm import Alarm\nclass ServiceAlarm(TaskService):\n"
+        "    task_class = Alarm\n"
+    )
+    context.service("Alarm", side)
+    (context.home / "Services/Alarm/alarm.py").write_text(task)
+    context.task("ts_100", "Alarm")
+    context.start("--transaction", "T")
+    listener = ear(b"control @@@ ")
+    for celsius in (20, 31):
+        head = {"service_id": f"sensor at {celsius}", "service_transaction": "T"}
+        context.ctl("send", "temperature", json.dumps({"header": head, "content": {"celsius": celsius}}))
+    assert listener.control("updated", "ts_100")["content"]["status"]["alarm"] == "sensor at 31"
 
 
 def test_every_command_of_the_readme_is_tested_somewhere() -> None:
