@@ -101,7 +101,7 @@ def test_a_task_that_is_ready_hears_its_topics_from_the_first_message_on(
     ]
     waiting.wait_for(lambda: "Ignored a message on pressure: cannot read message" in nest.logged())
     task.signal(signal.SIGTERM)
-    assert task.end() == 0
+    assert task.end() == 0, nest.logged()
     assert "STOPPING=1" in nest.rest()
 
 
@@ -117,7 +117,7 @@ def test_ready_waits_until_the_device_has_confirmed_the_subscriptions(nest: Nest
         bus.process.send_signal(signal.SIGCONT)
     nest.until("READY")
     task.signal(signal.SIGTERM)
-    assert task.end() == 0
+    assert task.end() == 0, nest.logged()
 
 
 def test_a_task_that_waits_for_its_subscriptions_can_be_stopped(nest: Nest) -> None:
@@ -125,7 +125,7 @@ def test_a_task_that_waits_for_its_subscriptions_can_be_stopped(nest: Nest) -> N
     task = nest.fork()
     waiting.wait_for(lambda: "Cannot reach" in nest.logged())
     task.signal(signal.SIGTERM)
-    assert task.end() == 0
+    assert task.end() == 0, nest.logged()
     assert nest.rest() == ["STOPPING=1"]
 
 
@@ -155,7 +155,7 @@ def test_what_a_task_publishes_has_the_standard_header_and_a_number(nest: Nest, 
         b'news @@@ {%s,"content":{"content":1,"also":2}}' % (head % 3),
     ]
     assert update(nest) == {"endpoints": [bus.subscribe_endpoint, bus.publish_endpoint], "sent": True}
-    assert task.end() == 0
+    assert task.end() == 0, nest.logged()
 
 
 def test_a_subscriber_knows_what_it_has_missed(nest: Nest, bus: Forwarder) -> None:
@@ -175,7 +175,7 @@ def test_a_subscriber_knows_what_it_has_missed(nest: Nest, bus: Forwarder) -> No
     assert [each["missed"] for each in told] == [0, 0, 0, 0, 8, 0, 0, 2, 0]
     assert "Missed 8 messages on temperature from a (1 so far)" in nest.logged()
     task.signal(signal.SIGTERM)
-    assert task.end() == 0
+    assert task.end() == 0, nest.logged()
 
 
 def test_the_loss_of_the_last_message_is_seen(nest: Nest, bus: Forwarder) -> None:
@@ -196,7 +196,7 @@ def test_the_loss_of_the_last_message_is_seen(nest: Nest, bus: Forwarder) -> Non
         "1 messages on temperature from a (2 so far)",
     ]
     task.signal(signal.SIGTERM)
-    assert task.end() == 0
+    assert task.end() == 0, nest.logged()
     assert [line for line in nest.rest() if "MISSED" in line][-1] == "X_ZMSVC_MISSED=4"
 
 
@@ -219,7 +219,7 @@ def test_a_task_that_falls_silent_repeats_its_last_number(
         assert (topic, told["header"]["launch"], told["header"]["sequence"]) == ("zmsvc.sequence.news", 17, 1)
         # The second one comes because the task ends, if it is not a repetition.
         task.signal(signal.SIGTERM)
-    assert task.end() == 0
+    assert task.end() == 0, nest.logged()
 
 
 def test_a_silent_topic_is_repeated_with_doubling_pauses_and_then_costs_nothing() -> None:
@@ -299,7 +299,7 @@ def test_subscribe_elements_replace_the_topics_of_the_class(nest: Nest, bus: For
     assert publisher.send(frame(2, topic="more"))
     assert [update(nest)["content"] for _ in range(2)] == [1, 2]
     task.signal(signal.SIGTERM)
-    assert task.end() == 0
+    assert task.end() == 0, nest.logged()
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_an_iteration_subscribes_to_the_topics_it_names_and_ends_after_its_timeo
     for number in range(4):
         assert publisher.send(frame(number, topic="news"))
     assert update(nest) == {"next": 3}
-    assert task.end() == 0
+    assert task.end() == 0, nest.logged()
 
 
 def test_a_task_that_hears_every_transaction(nest: Nest, bus: Forwarder) -> None:
@@ -349,7 +349,7 @@ def test_a_task_that_hears_every_transaction(nest: Nest, bus: Forwarder) -> None
     assert publisher.send(frame(1, transaction="OTHER"))
     assert update(nest)["of"] == "OTHER"
     task.signal(signal.SIGTERM)
-    assert task.end() == 0
+    assert task.end() == 0, nest.logged()
 
 
 def test_a_message_task_is_idle_while_no_message_comes(nest: Nest, bus: Forwarder) -> None:
@@ -370,7 +370,7 @@ def test_a_message_task_is_idle_while_no_message_comes(nest: Nest, bus: Forwarde
     select.select([], [], [], 0.5)
     assert switches() == before
     task.signal(signal.SIGTERM)
-    assert task.end() == 0
+    assert task.end() == 0, nest.logged()
 
 
 def still(first: list[str], switches: Any) -> bool:
