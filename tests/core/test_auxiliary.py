@@ -104,3 +104,20 @@ def test_a_keeper_that_dies_takes_the_auxiliary_processes_along() -> None:
     sim.another_keeper()
     assert not sim.task("a").auxiliaries
     assert not sim.world.auxiliaries
+
+
+def test_a_new_supervisor_kills_an_auxiliary_process_that_the_state_file_lacks() -> None:
+    """A full disk may keep the predecessor from writing that it has ordered one."""
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    saved = sim.saved
+    for effect in order(sim):
+        sim.perform(effect)
+    unknown = sim.auxiliary("a")
+    sim.saved = saved
+    sim.crash()
+    sim.happen()
+    assert unknown not in sim.alive
+    assert sim.sub_state("a") == "running"
+    assert not sim.keeper.ends, "its end is acknowledged"

@@ -52,14 +52,17 @@ def _refuse_strangers(draft: Draft, fact: SupervisorStarted) -> None:
     held = [*(child.launch for child in fact.children), *fact.exits]
     draft.next_launch = max([draft.next_launch, *(launch + 1 for launch in held)])
     for child in fact.children:
-        if draft.keeper_id != fact.keeper_id or not _is_known(draft, child):
+        if draft.keeper_id == fact.keeper_id and _is_known(draft, child):
+            continue
+        # An auxiliary process without an entry may also be one that the keeper has just killed, because its
+        # task has ended: nothing to tell the operator.
+        if not child.auxiliary:
             draft.record(("", ""), "stranger", launch=child.launch, pid=child.pid)
-            draft.emit(ev.KillAll(launch=child.launch, key=("", "")))
+        draft.emit(ev.KillAll(launch=child.launch, key=("", "")))
 
 
 def _is_known(draft: Draft, child: ev.Child) -> bool:
-    # An auxiliary process without an entry is one whose task has ended. The keeper has killed it.
-    return child.auxiliary or draft.of_launch(child.launch) is not None
+    return draft.of_launch(child.launch) is not None or draft.of_auxiliary(child.launch) is not None
 
 
 def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
