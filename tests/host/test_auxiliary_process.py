@@ -34,6 +34,16 @@ class Table:
         self.table = ProcessTable(
             self.reports.append, self.client, MARK, group, groups, machine, self.client.dispatcher
         )
+        self._ignore_earlier_children()
+
+    def _ignore_earlier_children(self) -> None:
+        """The children that earlier tests have left to this process are no orphans of this keeper."""
+        for pid in linux.children_of(os.getpid()):
+            fields = linux.stat_fields(pid)
+            if fields is not None and fields[0] == b"Z":
+                os.waitpid(pid, 0)
+            else:
+                self.table.workers.add(pid)
 
     def launch(self, launch: int, *command: str, **more: Any) -> None:
         cgroup = f"TX:ts/{AUXILIARY_GROUP}{launch}" if "auxiliary_of" in more else "TX:ts"
