@@ -41,7 +41,9 @@ class Reason(StrEnum):
     CANNOT_LAUNCH = "cannot-launch"
     START_LIMIT = "start-limit"
     LOST = "lost"
-    """The keeper died, and all processes of the context with it."""
+    """No exit status is known: the keeper died, and all processes of the context with it, or the keeper has
+    neither a process nor an end of this launch.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
