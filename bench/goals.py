@@ -180,8 +180,8 @@ def _linear(figure: str, name: str, median: Callable[[str, int], float | None]) 
 
 
 def _device(results: Results) -> list[float]:
-    """Return the throughput of the device as a share of the bare proxy's, by size of message and number of
-    subscribers.
+    """Return the ratios of the device's throughput to the bare proxy's, one for each size of message and
+    number of subscribers.
     """
     found = (
         _ratio(

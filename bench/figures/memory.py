@@ -18,8 +18,8 @@ def pss(pid: int) -> int:
 
 
 def faults(pid: int) -> int:
-    """Return the page faults of this process since its fork. Most of them have copied a page, or made a new
-    one.
+    """Return the number of page faults of this process since its fork. Most of these faults copied or made a
+    page.
     """
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 

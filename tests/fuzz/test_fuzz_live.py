@@ -71,7 +71,7 @@ def fuzzed(context: Context) -> Iterator[Context]:
         "<restart_max_delay>1ms</restart_max_delay>",
     )
     context.task("babbler", "Babbler", entry=False)
-    # Its notifications go to a socket of its own.
+    # `other` runs as another user where the test is root, and then notifies over a socket of its own.
     context.task("other", "Babbler", entry=False, service="" if os.geteuid() else "<user>daemon</user>")
     context.home.chmod(0o755)
     context.start("--transaction", TX)

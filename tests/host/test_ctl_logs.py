@@ -48,7 +48,9 @@ def file(home: House) -> House:
 def test_entries_that_other_processes_wrote_late_are_shown_in_their_order(
     file: House, capsys: Capture
 ) -> None:
-    """The supervisor writes its own entries, and another process writes those of tasks."""
+    """Two processes write to the file, the supervisor and the output process, so entries may be out of
+    order.
+    """
     lines = [
         "2026-11-23T12:00:03.000+0000 Echo[8] TX/ts_1 WARNING: failed word\n",
         "2026-11-23T12:00:01.000+0000 Echo[9] TX/ts_1 INFO: first word\n",

@@ -1,5 +1,5 @@
-"""Shortcuts through internals of the interpreter: a task starts and ends in the same way without each of
-them.
+"""Shortcuts through internals of the interpreter: a task starts and ends in the same way when any one of them
+is off.
 """
 
 from __future__ import annotations

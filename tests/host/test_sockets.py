@@ -150,7 +150,7 @@ def test_a_publisher_knows_its_subscribers(device: Forwarder) -> None:
     header = b'control @@@ {"header":{"service_transaction":"TX"'
     assert not publisher.has_subscriber(header)
     assert not publisher.has_subscriber(b"state @@@ ")
-    # The device itself counts orders that no supervisor receives.
+    # The device itself subscribes to `context`, to count the orders that no supervisor receives.
     wait_for(lambda: publisher.has_subscriber(b"context @@@ "))
     subscriber = device.subscriber(header, b"state @@@ ")
     wait_for(lambda: publisher.has_subscriber(b"state @@@ "))

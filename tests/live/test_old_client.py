@@ -135,7 +135,7 @@ def test_a_client_of_1_0_goes_through_its_whole_life(old: tuple[Tutorial, OldCli
     client.context("start", {}, service_id="none")
     started = client.control("started", "ts_100")
     assert (started["result"], started["device_action"]) == ("success", "shout")
-    # Messages of the time before may still come, with the state `in_progress`.
+    # Messages from before the start may still arrive; their state is `in_progress`.
     client.until(lambda *_: bool(client.info) and client.services() == ["ts_100"])
     service = client.service("ts_100")
     assert (service["pid"], service["serviceName"]) == (started["pid"], "echo_action")

@@ -160,7 +160,7 @@ def test_the_tutorial_from_create_to_exit(tutorial: Tutorial) -> None:
     assert first == f"+ Connecting endpoint [tcp://127.0.0.1:{tutorial.pub_port}] in topic [context]"
     assert second.startswith("+ Sending message of [")
     assert second.endswith("e] bytes")
-    # This is the first result of the task, on the bus.
+    # Wait for the first result of the task on the bus.
     assert shows.stdout is not None
     wait_for_line(shows.stdout, '"shout":')
     assert shows.wait(PATIENCE) == 0

@@ -62,7 +62,7 @@ def test_a_task_runs_in_the_interpreter_of_its_environment_or_fails_alone(
     assert "No module named 'zmsvc' (zmsvc has to be installed for this interpreter)" in refused
     assert context.task_is("ts_1", "failed", "T")["exit"]["reason"] == "cannot-launch"
     wait_for(lambda: "cannot run the task in" in context.ctl("logs", "ts_1").stdout)
-    # The interpreter does not exist.
+    # The interpreter that ts_2 names does not exist.
     refused = context.ctl("start", "--transaction", "T", "ts_2", check=1).stderr
     assert f"cannot execute {home}/none/bin/python: No such file or directory" in refused
     assert context.task_is("ts_2", "failed", "T")["exit"]["reason"] == "cannot-launch"

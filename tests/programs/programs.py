@@ -85,7 +85,9 @@ def free_port() -> int:
 
 
 def talk(place: Path | int, said: bytes, until: Callable[[bytes], bool]) -> bytes:
-    """Return the reply of a server at a Unix socket, or at a port of this machine, which may not listen yet."""
+    """Return the reply of a server at a Unix socket or a port of this machine. Wait for a server that does not
+    listen yet.
+    """
 
     def answer() -> bytes:
         with socket.socket(socket.AF_INET if isinstance(place, int) else socket.AF_UNIX) as sock:

@@ -14,8 +14,8 @@ GOOD_UPTIME = 10.0
 no longer count.
 """
 FLOOR = 0.1
-"""The least delay of the second quick start in a row, in seconds. It also applies if `restart_delay` is 0, so
-that a ring of rules cannot spin.
+"""Seconds that replace a `restart_delay` of 0: for each quick start, and from the second failure in a row on.
+So a ring of rules cannot spin.
 """
 JITTER = 0.1
 """The most that is added to a delay, as a share of it. It differs between tasks, so tasks that failed

@@ -100,9 +100,8 @@ def _start_required(draft: Draft, key: Key) -> None:
 
 
 def _delay_starts(draft: Draft, key: Key) -> None:
-    """Answer the clients that wait for the starts of tasks that come after this one, which has failed and is
-    started again later. As for the task itself, its first failure is the outcome. The other tasks go on
-    waiting.
+    """Answer the clients that wait for tasks behind a failed one that starts again later: its first failure
+    is their outcome. The tasks go on waiting.
     """
     reached, found = {key}, [key]
     while found:

@@ -83,7 +83,7 @@ def named(task: Limited) -> list[str]:
 
 
 def limits_of(task: Limited, whole: Callable[[], Whole]) -> list[GroupLimit]:
-    """Return the limits of a task."""
+    """Return the limits that a task has, each with the texts for the files of its control group."""
     found = named(task)
     machine = whole() if found else None
     return [

@@ -127,7 +127,9 @@ def _starting(task: Task) -> bool:
 
 
 def _start_waits(draft: Draft, names: tuple[str, ...], keys: list[Key]) -> None:
-    """Complete the start of the context when these tasks have started or failed."""
+    """Add the pending request that completes the start of the context when these tasks have started or
+    failed.
+    """
     waiter = PendingRequest(
         request=CONTEXT_START,
         verb=Verb.START,

@@ -335,8 +335,8 @@ def _ipc(path: str) -> Endpoint | str:
 
 
 def without_keys(place: Endpoint) -> Endpoint | None:
-    """Return the endpoint to bind without CURVE keys: every address of the machine becomes loopback. None if
-    other machines could reach the endpoint.
+    """Return the endpoint to bind without CURVE keys: a wildcard address becomes loopback. None if other
+    machines could reach the endpoint.
     """
     if place.wildcard:
         return replace(place, host="[::1]" if ":" in place.host else "127.0.0.1")

@@ -193,8 +193,8 @@ class Transaction:
     open: bool = True
     opened: float = 0.0
     closed: float = 0.0
-    """The time at which the transaction was stopped. After a reboot a number of 0 or less replaces it: only
-    the order of the stops is kept.
+    """The time at which the transaction was stopped; after a reboot a number of 0 or less, which keeps only
+    the order of the stops.
     """
 
 

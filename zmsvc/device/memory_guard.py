@@ -103,13 +103,13 @@ class MemoryGuard:
     # --- events
 
     def count_subscriptions(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None:
-        """Count `changes` changes of subscriptions, by which there are `subscriptions` more prefixes with
-        `size` more bytes in total. `more` is True if further changes wait.
+        """Count `changes` changes of subscriptions. After them there are `subscriptions` more prefixes, with
+        `size` more bytes in total; negative numbers are fewer. `more` is True if further changes may wait.
         """
         self._churn += changes
-        # The proxy reads subscriptions faster than this thread counts them. A peer that reconnected after the
-        # guard had closed its connection sent 160,000 before this thread had counted the ends of its first
-        # 60,000.
+        # Count the calls in a row after which changes still wait: the proxy reads faster than this thread
+        # counts. A peer that reconnected after the guard had closed its connection sent 160,000 subscriptions
+        # before this thread had counted the ends of its first 60,000.
         self._behind = self._behind + 1 if more else 0
         # In a flood some changes are lost. A count that is too low is harmless; if it is too high, the next
         # device takes over in the end.

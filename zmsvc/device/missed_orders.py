@@ -2,8 +2,9 @@
 supervisor.
 
 This is a peer of the proxy within the device's process, so it does not delay messages on their way from
-publishers to subscribers. A supervisor is present while a subscription to `unheard.ORIGIN` exists. ORIGIN
-marks the context's own messages, which do not count as orders.
+publishers to subscribers. A supervisor is present while a subscription to `unheard.ORIGIN` exists. ORIGIN is
+the `origin` in the header of the messages that the supervisor itself publishes: messages with the
+supervisor's origin are the context's own and do not count as orders.
 """
 
 from __future__ import annotations

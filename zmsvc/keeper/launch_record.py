@@ -89,7 +89,7 @@ class LaunchRecord:
     auxiliary_of: int = 0
     """The launch ID of the task, if this is the launch of an auxiliary process of it."""
     auxiliaries: list[LaunchRecord] = field(default_factory=list)
-    """The auxiliary processes of this launch whose end the supervisor has not acknowledged."""
+    """The auxiliary processes of this launch, except those whose own end the supervisor has acknowledged."""
     member_status: int | None = None
     """The exit status of the task, if it was the last one in its shared process. Its end is reported when
     that process has ended.

@@ -132,7 +132,7 @@ class OutputClient(RestartedProcess):
         super().ended()
 
     def due(self) -> float | None:
-        """Return the time of the next start, or None."""
+        """Return the time of the next start; None while the process runs or if no next one is wanted."""
         return super().due() if self.wanted and self.pid is None and not self._ending else None
 
     def finish(self) -> bool:

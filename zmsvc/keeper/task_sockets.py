@@ -218,7 +218,7 @@ def _remove_stale(path: str) -> None:
         except FileNotFoundError:
             return
         except BlockingIOError:
-            pass  # its backlog is full
+            pass  # a process listens, and its backlog is full
     raise PlaceError("another process listens there")
 
 

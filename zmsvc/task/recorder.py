@@ -29,7 +29,7 @@ class Recorder:
     incoming: list[Message[Any]]
     """The messages that `self.messages()` of the task returns, in this order."""
     waited: list[float | None]
-    """The seconds of each `wait`, which returns at once."""
+    """The seconds that each call of `wait` was given. `wait` itself returns at once."""
     stopping: bool
     """Set this to True to make `wait` return True, which asks the task to stop. `wait` sets it after `waits`
     calls."""

@@ -16,5 +16,5 @@ def filled(template: str, values: Mapping[str, str]) -> str:
 
 def xml(text: str) -> str:
     """Return a text as the contents of an element."""
-    # An XML parser would read a bare carriage return as a line feed.
+    # An XML parser would read a bare carriage return as a line feed, so it becomes a reference.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")

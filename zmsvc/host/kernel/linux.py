@@ -37,7 +37,7 @@ PR_SET_NO_NEW_PRIVS = 38
 PR_GET_TID_ADDRESS = 40
 _ATTEMPTS = 8
 _STAT_LIMIT = 4096
-"""Bytes of /proc/PID/stat: 50 numbers and a name of 16 characters."""
+"""The most bytes that are read of /proc/PID/stat: 50 numbers and a name of 16 characters take fewer."""
 # From sched.h.
 CLONE_INTO_CGROUP = 0x2_0000_0000
 CLONE_PARENT = 0x8000

@@ -89,11 +89,12 @@ class SockDiag:
             _HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, self._sequence, 0
         )
         self._netlink.send(header + body)
+        # Skip late answers to requests that timed out: they have other numbers.
         while True:
             answer = self._netlink.recv(8192)
             _, kind, _, sequence, _ = _HEADER.unpack_from(answer)
             if sequence == self._sequence:
-                break  # Skip late answers to requests that timed out.
+                break
         if kind == _NLMSG_ERROR:
             code = -struct.unpack_from("=i", answer, _HEADER.size)[0]
             if code == errno.ENOENT:

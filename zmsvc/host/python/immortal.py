@@ -87,8 +87,8 @@ def mark() -> ImmortalMark | None:
 
 
 def make_all() -> int:
-    """Make every object immortal that the collector knows or that such an object refers to, except running
-    code. Returns their number.
+    """Make the objects immortal that `reachable` returns. Return the number of those that were not immortal
+    before.
 
     In an interpreter without immortal objects (see `mark`) this is 0. Raises Unproven, and changes nothing,
     if immortal objects do not behave as expected. The collector must be off.
@@ -109,8 +109,8 @@ def make_all() -> int:
 
 
 def reachable() -> list[Any]:
-    """Return each object that the collector knows, and each object that one of these refers to, except
-    running code.
+    """Return the objects that the collector knows and those that they refer to, except running code
+    (`_IN_FLIGHT`).
     """
     left = gc.get_objects()
     # These are created after the snapshot, so it does not have them.

@@ -250,7 +250,7 @@ def peek_from_start(sock: socket.socket) -> None:
 
 
 def discard(sock: socket.socket, count: int) -> None:
-    """Take this many datagrams, which were peeked at, off the queue."""
+    """Remove `count` datagrams from the queue that were only peeked at before."""
     for _ in range(count):
         sock.recv(1)
 
