@@ -116,7 +116,7 @@ def end(pid: int) -> None:
 
 
 class Ends:
-    """Waits for the end of the last of some processes."""
+    """A wait for the end of the last of some processes."""
 
     def __init__(self, pids: Collection[int]) -> None:
         self._epoll = select.epoll()

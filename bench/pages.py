@@ -34,7 +34,7 @@ NEW, SAME = "new: not there in the zygote", "the same: written, and written back
 
 @dataclass(slots=True)
 class Report:
-    """Names the contents of the pages that belong to a task alone."""
+    """The names of the contents of the pages that belong to a task alone."""
 
     pages: int = 0
     on: Counter[str] = field(default_factory=Counter)

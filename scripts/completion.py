@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the completion of zmsvcctl for bash, zsh and fish, from its table of verbs: `make completion`.
+"""Write the completion of zmsvcctl for bash, zsh and fish, from its table of verbs: `make completion`.
 
-A test fails if the files differ from the table.
+tests/host/test_ctl_docs.py fails if the files differ from the table.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`make demo`: runs the EchoAction context for a few messages, and shows its history and its bus. Needs
+"""`make demo`: run the EchoAction context for a few messages, and show its history and its bus. Needs
 neither root nor systemd.
 
 Everything, including the endpoints, is in a temporary directory, so that several demos can run at once.

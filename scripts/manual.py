@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the sections VERBS and OPTIONS of zmsvcctl(1) and its lists of orders from the tables of verbs:
+"""Write the sections VERBS and OPTIONS of zmsvcctl(1) and its lists of orders from the tables of verbs:
 `make manual`.
 
 The tables are zmsvc/ctl/verb_table.py and zmsvc/core/access.py. A test fails if the page differs from them.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the options of `<service>` into the schema and into the manual of context files: `make options`.
+"""Write the options of `<service>` into the schema and into the manual of context files: `make options`.
 
 A test fails when the files differ from zmsvc/core/service_options.py.
 """

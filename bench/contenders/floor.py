@@ -91,7 +91,7 @@ class FloorSession:
 
 
 class Parent:
-    """Forks the tasks, waits for their ends, and forks each killed task again."""
+    """The process that forks the tasks, waits for their ends, and forks each killed task again."""
 
     def __init__(self, ear: str, bus: str, fleet: Fleet) -> None:
         self._ear, self._bus, self._fleet = ear, bus, fleet

@@ -134,8 +134,8 @@ def _start_notes(store: Store, world: World, hello: Hello, *, curve: bool) -> li
 
 
 class _Watchdog:
-    """Sends WATCHDOG=1 of the supervisor, twice within the limit of the keeper. The event loop sends it, so
-    that a loop that hangs sends none.
+    """The timer that sends the supervisor's WATCHDOG=1 to the keeper, twice within the keeper's limit. It
+    runs in the event loop, so a loop that hangs sends none.
     """
 
     def __init__(self, loop: Loop) -> None:

@@ -122,7 +122,7 @@ def _pid(value: Any) -> int | None:
 
 
 class StateClient:
-    """Requests the state of the transaction from the supervisor, over the bus of the context."""
+    """A client that requests the state of the transaction from the supervisor, over the context's bus."""
 
     def __init__(
         self,

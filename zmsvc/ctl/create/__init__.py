@@ -1,1 +1,1 @@
-"""`zmsvcctl create`: makes services and adds them to a context file."""
+"""`zmsvcctl create`: make services and add them to a context file."""

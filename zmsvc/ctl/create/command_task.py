@@ -1,4 +1,4 @@
-"""Renders the TaskService element of a Command, for `create --command` and for `import`. Options that have
+"""Render the TaskService element of a Command, for `create --command` and for `import`. Options that have
 their default are left out.
 """
 

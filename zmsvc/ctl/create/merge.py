@@ -1,4 +1,4 @@
-"""Adds services to an existing context file. All other text stays, byte for byte. This module
+"""Add services to an existing context file. All other text stays, byte for byte. This module
 writes no file.
 """
 

@@ -1,4 +1,4 @@
-"""Renders the files of `create`: a Plan becomes texts, by the templates in data/templates. This module writes
+"""Render the files of `create`: a Plan becomes texts, by the templates in data/templates. This module writes
 no file.
 """
 

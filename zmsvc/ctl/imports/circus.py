@@ -1,4 +1,4 @@
-"""Reads the files of Circus: [watcher:x], the sockets of [socket:x], and the variables of [env] and [env:x].
+"""Read the files of Circus: [watcher:x], the sockets of [socket:x], and the variables of [env] and [env:x].
 Files that [circus] includes are read as well.
 """
 

@@ -1,4 +1,4 @@
-"""Reads Procfiles of Heroku, Foreman and Honcho: `NAME: COMMAND` on each line, which a shell runs."""
+"""Read Procfiles of Heroku, Foreman and Honcho: `NAME: COMMAND` on each line, which a shell runs."""
 
 from __future__ import annotations
 

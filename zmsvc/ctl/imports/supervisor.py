@@ -1,4 +1,4 @@
-"""Reads the files of Supervisor: [program:x], and the settings of [supervisord] that its programs inherit.
+"""Read the files of Supervisor: [program:x], and the settings of [supervisord] that its programs inherit.
 Files that [include] names are read as well.
 """
 

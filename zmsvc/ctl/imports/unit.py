@@ -1,4 +1,4 @@
-"""Reads a service unit of systemd. Options that belong to the whole context are for a drop-in of
+"""Read a service unit of systemd. Options that belong to the whole context are for a drop-in of
 zmsvc@.service.
 """
 

@@ -1,4 +1,4 @@
-"""Reads a program and its arguments: the element `<command>`, and options of `<service>` that are written
+"""Read a program and its arguments: the element `<command>`, and options of `<service>` that are written
 like it. The search for the program is not its job.
 """
 
