@@ -102,7 +102,7 @@ def _resolve(path: Path, trusted: set[int]) -> str:
 
 
 def _parts(path: str | Path) -> list[str]:
-    """The names in a path, the last one first."""
+    """Return the names in a path, the last one first."""
     return [name for name in os.fspath(path).split("/") if name not in ("", ".")][::-1]
 
 

@@ -49,7 +49,9 @@ class Places:
 
     @property
     def publish_socket(self) -> Path:
-        """The same socket for publishing."""
+        """The socket at which tasks of the context publish. If the context file has no endpoints, all clients
+        do.
+        """
         return self.runtime / "pub"
 
     @property

@@ -184,8 +184,9 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def origin(self) -> str:
-        """Return the origin of the own messages of this context. By it a supervisor recognizes reports of its
-        predecessor and does not take them for orders. It is created once, and saved with the next world.
+        """Return the origin that the supervisors of this context write into their messages. By it a
+        supervisor recognizes messages of its predecessor and does not take them for orders. The origin is
+        created once, and saved with the next world.
         """
         origin = self.meta("origin")
         if origin is None:

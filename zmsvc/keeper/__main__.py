@@ -244,7 +244,7 @@ def _keep(
     owns_directory: bool,
     ready: Callable[[str, str], None] | None = None,
 ) -> int:
-    """Run as the keeper of this context until it ends. Return the exit status."""
+    """Run as the keeper of this context until the context ends. Return the exit status."""
     _raise_file_limit()
     keys = keyring(places.keys)
     listeners = Listeners(places, owns_directory=owns_directory)

@@ -1,9 +1,9 @@
 """Find the processes of a launch other than its main process.
 
-With control groups, these are the members of the control group of the launch. Auxiliary processes have
-groups of their own below it, which are left out. Without control groups, these
-are the descendants of the main process, and the orphans that are in its session or carry the marks of the
-launch (host/kernel/process_marks.py). The kernel gives orphans to the keeper, which is a subreaper.
+With control groups, these are the members of the control group of the launch. Auxiliary processes have groups
+of their own below it, which are left out. Without control groups, these are the descendants of the main
+process, and the orphans that are in its session or carry the marks of the launch
+(host/kernel/process_marks.py). The kernel gives orphans to the keeper, which is a subreaper.
 
 A process of the daemon's own user can move itself into another control group of the unit, for example that of
 the keeper. So orphans are checked even if there are control groups. This costs little while there are no
@@ -66,8 +66,8 @@ class Descendants:
         return [pid for pid in self._machine.children() if pid not in self._known]
 
     def has_any(self, record: LaunchRecord) -> bool:
-        """Return True if the launch has processes besides the main one. Without orphans there are none, and
-        /proc need not be searched.
+        """Return True if the launch has processes besides the main one, which has ended. Without control
+        groups and without orphans there are none, and /proc need not be searched.
         """
         return bool((record.cgroup is not None or self.orphans()) and self.others(record))
 
@@ -83,7 +83,7 @@ class Descendants:
 
     def reachable(self, record: LaunchRecord) -> list[int]:
         """Return the other processes of a launch that can be found without a search of /proc: a thousand
-        tasks may be stopped at once. They get the stop signal.
+        tasks may be stopped at once. These processes get the stop signal.
 
         A process that is missed here is found when the main process has ended.
         """

@@ -1,8 +1,8 @@
 """The keeper's client of the fdstore process, which holds the stored descriptors of tasks. The keeper itself
 never has such a descriptor, because the call that closes it may hang.
 
-The process is started when the first task that may store descriptors is. If it dies, its descriptors are
-lost, and the next one begins with empty stores.
+The keeper starts the process with the first task that may store descriptors. If the process dies, its
+descriptors are lost, and the next one begins with empty stores.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ a descriptor of a task.
 
 class StoreClient(RestartedProcess):
     """The fdstore process and the channel to it. `report` is called when the contents of the stores have
-    changed; with True, when there is another channel.
+    changed, and with True if the supervisor has to get the channel as well.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class StoreClient(RestartedProcess):
         super().ended()
 
     def due(self) -> float | None:
-        """Return the time of the next start, or None."""
+        """Return the time of the next start; None while the process runs or if no next one is wanted."""
         wanted = self._limits and self.pid is None and self._killed_at is None
         return super().due() if wanted else None
 

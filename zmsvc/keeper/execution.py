@@ -1,4 +1,4 @@
-"""Execute the keeper's workers: supervisor, device, zygote and output process."""
+"""Execute the keeper's workers: supervisor, device, zygote, output process and fdstore process."""
 
 from __future__ import annotations
 

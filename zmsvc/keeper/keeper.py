@@ -95,7 +95,7 @@ class Keeper:
         self._flush_at: float | None = None
         """The time of the next try to send, after the kernel had no memory or descriptor for a message."""
         self._may_reap = True
-        """False if no signal has come since the last child was reaped: to ask, the kernel looks at each."""
+        """False if no signal has come since the kernel was last asked for ended children: none has ended."""
         self._stopping = False
         self._waits_since_stop: float | None = None
         """The time at which the keeper waited again after the first signal that ends the context. A second
@@ -178,7 +178,7 @@ class Keeper:
 
     def handle_signals(self, numbers: Iterable[int]) -> None:
         """Handle signals that the keeper received."""
-        # Not only after SIGCHLD: if the wakeup pipe was full, the number of that signal is not in it.
+        # Reap after any signal: if the wakeup pipe was full, the number of SIGCHLD is not in it.
         self._may_reap = True
         for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
@@ -197,7 +197,7 @@ class Keeper:
         return since is not None and self._machine.now() - since >= SAME_CTRL_C
 
     def timeout(self) -> float | None:
-        """Return the seconds until `turn` has to do something at a time, or None if it has not."""
+        """Return the seconds until something is due, or None if nothing has a time."""
         workers = (
             (self._supervisor.due(), self._device.due(), self._output.due(), self._stores.due())
             if self._ending is None
@@ -490,7 +490,7 @@ class Keeper:
 
     def _reap(self) -> None:
         ends: list[ChildEnd] = []
-        # Before the question: a signal that comes meanwhile wakes the next turn.
+        # Clear this before the kernel is asked: a signal that comes meanwhile sets it again in the next turn.
         self._may_reap = False
         if not attempt(partial(self._collect_ends, ends)):
             self._may_reap = True
@@ -566,7 +566,9 @@ class Keeper:
 
 
 def _watchdog_of_unit() -> float:
-    """Return WatchdogSec= of the unit in seconds, or 0. No other process finds it in its environment."""
+    """Return WatchdogSec= of the unit in seconds, or 0. Remove it from the environment, which children
+    inherit.
+    """
     os.environ.pop("WATCHDOG_PID", None)
     return int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
 

@@ -1,6 +1,6 @@
 """The CURVE keys of a context. The keeper reads them once, so a key file that is replaced or removed has its
-effect at the next start of the context. The keeper never reads the device's secret key, because every task is
-a fork of this process.
+effect at the next start of the context. The keeper opens the device's secret key but never reads it: it
+passes the descriptor on, and only the processes that serve clients have the key in memory.
 """
 
 from __future__ import annotations

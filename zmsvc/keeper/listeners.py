@@ -91,8 +91,8 @@ class Listeners:
         """Remove the files, the lock last. The kernel closes the sockets when this process ends.
 
         A client may have sent descriptors that no supervisor has received. To close the socket would close
-        those, too, and one with SO_LINGER would block the keeper. When a process ends, the kernel closes its
-        descriptors without that wait.
+        those, too, and a descriptor with SO_LINGER would block the keeper. When a process ends, the kernel
+        closes its descriptors without that wait.
         """
         for sock in (self.control, self.notify, self.keeper, *self.notify_of.values()):
             sock.detach()

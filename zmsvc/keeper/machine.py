@@ -223,7 +223,7 @@ class Machine:
 
     @staticmethod
     def ended_child() -> ChildEnd | None:
-        # Do not reap the child yet. Before that its PID is not reused, and /proc shows if it has executed a
+        # Do not reap the child yet: until then its PID is not reused, and /proc shows if it has executed a
         # program.
         with contextlib.suppress(ChildProcessError):
             return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)

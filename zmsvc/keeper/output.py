@@ -60,8 +60,8 @@ class _OpenPipe:
 
 
 class OutputClient(RestartedProcess):
-    """The output process, its pipes, and the channel to it. `target` is the target of the context's log.
-    Tasks write to the journal themselves.
+    """The output process, its pipes, and the channel to it. If the target of the context's log is the
+    journal, no output process is wanted: tasks write to the journal themselves.
     """
 
     def __init__(
@@ -136,8 +136,8 @@ class OutputClient(RestartedProcess):
         return super().due() if self.wanted and self.pid is None and not self._ending else None
 
     def finish(self) -> bool:
-        """Ask the output process to write the rest and end; return True when it has ended. To be called when
-        no task is left; nothing is restarted after it.
+        """Ask the output process to write the rest and end; return True when it has ended. Call this when no
+        task is left: the keeper starts no further output process.
         """
         if not self.wanted or (self._ending and self.pid is None):
             return True

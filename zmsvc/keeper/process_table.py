@@ -109,7 +109,9 @@ class ProcessTable:
         self._named_mains: set[int] = set()
         """Launches whose task has named another main process."""
         self.workers: set[int] = set()
-        """Children that are not tasks: supervisor, device and output process."""
+        """Children that are not tasks: supervisor, device, output process, fdstore process, and those that
+        close sockets. The zygote is not among them.
+        """
         self._descendants = Descendants(
             machine,
             context_mark,
@@ -451,7 +453,9 @@ class ProcessTable:
             other.killed = True
 
     def kill_everything(self) -> bool:
-        """Send SIGKILL to all tasks and all orphans. Return False if there was no process to kill."""
+        """Send SIGKILL to all tasks, all orphans and the zygote. Return False if there was no process to
+        kill.
+        """
         for record in self._records.values():
             if record.end is None and record.cgroup is not None:
                 attempt(partial(self._machine.kill_cgroup, record.cgroup))
@@ -485,7 +489,7 @@ class ProcessTable:
             del self._cgroup_uses[cgroup]
             self._groups.remove(cgroup)
             if cgroup.parent != self._cgroup and cgroup.parent not in self._cgroup_uses:
-                # The group of a task whose auxiliary process has ended after it.
+                # This is the group of a task whose auxiliary process has ended after the task.
                 self._groups.remove(cgroup.parent)
 
     # --- what is there
@@ -513,7 +517,7 @@ class ProcessTable:
 
     def read_exec_pipe(self, pid: int) -> None:
         """Read the exec pipes of a child that has ended, before it is reaped: after that the kernel no longer
-        knows if it executed a program.
+        knows if the child executed a program.
         """
         for record in self._by_pid.get(pid, ()):
             self._executed(record, last=True)
@@ -557,8 +561,8 @@ class ProcessTable:
             self._check_gone(record)
 
     def _kill_auxiliary(self, record: LaunchRecord) -> None:
-        """Kill an auxiliary process, and those of its processes that are found without a search of /proc. Its
-        end shows if there are others.
+        """Kill an auxiliary process, and those of its processes that are found without a search of /proc.
+        After its end the keeper searches for the others.
         """
         others = self._descendants.reachable(record)
         if record.cgroup is not None:
@@ -571,7 +575,7 @@ class ProcessTable:
             record.exec_error = f"its program was not executed: the process ended before ({describe(status)})"
 
     def _main_ended(self, record: LaunchRecord, status: ExitStatus, *, oom_kill: bool) -> None:
-        # Before the search for what the task has left.
+        # Kill the auxiliary processes before the search for the processes that the task has left.
         for each in record.auxiliaries:
             if each.end is None:
                 attempt(partial(self._kill_auxiliary, each))

@@ -1,5 +1,5 @@
 """Pass notifications of the supervisor on to systemd. The main process of the unit sends them, so
-NotifyAccess=main is enough. This never blocks.
+NotifyAccess=main is enough. The keeper never waits for systemd.
 """
 
 from __future__ import annotations

@@ -133,7 +133,8 @@ class SupervisorProcess(RestartedProcess):
             "ZMSVC_NOTIFY_FD": str(fds[2]),
         }
         if fdstore is not None:
-            # Not by a message: the first datagrams that the supervisor reads may bring descriptors.
+            # Pass the channel at the start and not by a message: the first datagrams that the supervisor
+            # reads may bring descriptors.
             fds.append(fdstore.fileno())
             environment["ZMSVC_FDSTORE_FD"] = str(fds[3])
         try:
@@ -237,7 +238,7 @@ class DeviceProcess(RestartedProcess):
             environment[variable] = str(sock.fileno())
         if self._keyring:
             fds.append(self._keyring.server)
-            # Pass the key as a descriptor: the file may have been replaced since the others read the public
+            # Pass the key as a descriptor: the file may have been replaced since the keeper read the public
             # key.
             arguments += ["--curve", f"/proc/self/fd/{fds[-1]}", "--allow", str(self._keyring.allow)]
         self.ready = False

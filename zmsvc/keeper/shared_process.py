@@ -1,4 +1,4 @@
-"""The side of the keeper of a process that tasks of a transaction share (`serviceType="Thread"`): the members
+"""The keeper's side of a process that tasks of a transaction share (`serviceType="Thread"`): the members
 of the process, and the channel to it.
 
 Over the channel the keeper starts and stops members, and the process reports each member's end. A closed

@@ -35,8 +35,8 @@ class TaskGroups:
         """
 
     def limit(self, spec: LaunchSpec, group: Path | None) -> LaunchSpec:
-        """Set the limits of the group of a launch, before its fork. Return the launch with those that could
-        not be set.
+        """Set the limits of the group of a launch, before its fork. Return the launch with the limits that
+        could not be set, each with the reason.
         """
         if spec.memory_accounting:
             # The group may stay without accounting: the supervisor has another way to measure.

@@ -46,14 +46,14 @@ class TaskSockets:
         return self._dispose()
 
     def open(self, sockets: Iterable[Mapping[str, Any]]) -> tuple[int, ...]:
-        """Return the descriptors of the sockets of a launch, which stay this object's. Raises ZmsvcError with
-        the reason.
+        """Return the descriptors of the sockets of a launch, for the caller to pass on and not to close.
+        Raises ZmsvcError with the reason.
         """
         found = []
         for values in sockets:
             each = socket_from_json(values)
             if each not in self._held:
-                # An order that came after that of the launch has released it.
+                # An order that came after the order of the launch has released the socket.
                 raise ZmsvcError(f"cannot listen at {each.address}: the task is to be stopped")
             if each not in self._open:
                 self._open[each] = _listen(each)
@@ -81,8 +81,8 @@ class TaskSockets:
         """Close the Unix sockets that are no longer held, in another process.
 
         A client may have sent descriptors over a connection that no task has accepted. The process that
-        closes the socket closes them too, and one with SO_LINGER, or of a FUSE file system, would block the
-        keeper. So another process is the last that has the socket.
+        closes the socket closes them too, and a descriptor with SO_LINGER, or of a FUSE file system, would
+        block the keeper. So another process is the last that has the socket.
         """
         if not self._released:
             return None
@@ -148,7 +148,7 @@ def _unix(each: ListenSocket) -> socket.socket:
             # Root must not remove or make a file where another user chooses the directory.
             directories.check_way(Path(path).parent)
             _remove_stale(path)
-            # Before the bind: the file never has another mode.
+            # Set the mode before the bind, so the file never has another one.
             os.fchmod(sock.fileno(), each.mode)
             _bind_with_mode(sock, path)
             _own(path, each)

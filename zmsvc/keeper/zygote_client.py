@@ -102,7 +102,7 @@ class ZygoteClient:
         self.answer_timeout = ANSWER_TIMEOUT
         self._machine, self._dispatcher = machine, dispatcher
         self._output = output if output is not None and output.wanted else None
-        """Creates a pipe for the output of each task."""
+        """The client that creates a pipe for the output of each task."""
         self._stores = stores
         self._cgroups, self._groups, self._on_greeting = cgroups, groups, on_greeting
         self._channel: socket.socket | None = None
@@ -118,7 +118,7 @@ class ZygoteClient:
         self._in_progress: Fork | None = None
         """The task that the zygote is forking."""
         self._answer_due: float | None = None
-        """When the zygote's answer is due."""
+        """The time by which the zygote has to answer; None while no answer is expected."""
         self._paused_until = -math.inf
         self._closed = False
         self.pid: int | None = None
@@ -239,8 +239,8 @@ class ZygoteClient:
             self._next()
 
     def cancel_all(self) -> None:
-        """Cancel all launches: their supervisor is gone. The task that is being forked is killed before it
-        does anything.
+        """Cancel all launches, because their supervisor is gone or the context ends. The task that is being
+        forked is killed before it does anything.
         """
         waiting, self._waiting, self._bytes = list(self._waiting), deque(), 0
         in_progress = self._in_progress
@@ -295,7 +295,8 @@ class ZygoteClient:
             if self._gate_per_task:
                 gate, order.gate_writer = self._machine.pipe()
                 output = self._output_pipe(order)
-            # Only now: until here the supervisor may order to close the socket of a task that it stops.
+            # Open the sockets only now: while the launch waited, the supervisor may have stopped the task and
+            # released its sockets.
             listen = self.sockets.open(order.spec.listen) if order.spec else ()
             store = self._stores.connection(order.spec) if self._stores and order.spec else None
             linux.leave_room(max(memory, order.gate_writer))

@@ -113,8 +113,8 @@ def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Cont
     context = reader.parse(files.text, path=str(path), name=places.name, parts=files.parts)
     faults = [] if curve else exposed_binds.refused(context)
     if not hello.restarts:
-        # A supervisor that takes over does not check this: running tasks must not end for it, and they reach
-        # the bus in another way.
+        # A supervisor that takes over does not check this: running tasks must not end because of such a
+        # fault, and they reach the bus in another way.
         faults = sorted([*faults, *exposed_binds.unreachable(context, curve=curve)])
     if faults:
         raise ConfigError([f"{context.path}:{line}: {words}" for line, words in faults])

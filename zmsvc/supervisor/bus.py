@@ -56,7 +56,7 @@ class Supervisor(Protocol):
         """Carry out an order that may be meant for this context. Its sender gets no reply."""
 
     def device_hangs(self) -> None:
-        """The device forwards nothing any more."""
+        """Have the device replaced: it forwards nothing any more."""
 
 
 class Bus:
@@ -236,7 +236,7 @@ class Bus:
 
     def _asked(self, body: Mapping[str, Any]) -> None:
         """Answer a `state` message. It asks for the state of a transaction, or for the resources that the
-        tasks of one use.
+        tasks of the transaction use.
         """
         head, content = body.get("header", {}), body.get("content")
         action, name = head.get("action"), head.get("service_transaction")
@@ -288,7 +288,7 @@ class Bus:
         self._say("control", body)
 
     def process(self, effect: ev.PublishProcess) -> None:
-        """Publish that a task is being started or stopped as `process`."""
+        """Publish as `process` that a task is being started or stopped."""
         transaction, task = effect.key
         service = effect.service
         if service is None:

@@ -21,7 +21,7 @@ START_TIMEOUT = 60.0
 machine many contexts start at once. systemd's own limit for the whole start is 90 s.
 """
 ANSWER_TIMEOUT = 4.0
-"""Seconds in which a device that is ready has to forward the own subscription of the supervisor. Usually this
+"""Seconds in which a device that is ready has to forward the supervisor's own subscription. Usually this
 takes 1 ms. After the limit the keeper replaces the device, which also renews every connection.
 """
 TAKEOVER_TIMEOUT = 0.5

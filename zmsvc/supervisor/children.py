@@ -127,7 +127,7 @@ class Children:
         """Functions that are called after each report about the device."""
         self.zygote_version = ""
         self.lost = False
-        """The keeper is gone, and the context with it."""
+        """True if the keeper is gone, and the context with it."""
         self._requests: list[sv.StopAll | sv.Reload] = []
         """Requests of systemd or the operator that the keeper passed on."""
         self.refused = SparseLog(log.warning)
@@ -262,7 +262,8 @@ class Children:
                 user.wait(user.ask(), HOLD)
             for datagram in user.take():
                 notification_facts += self._take_datagram(datagram, starts, ends)
-        # Before the facts are acted on: a launch that follows from them needs the descriptors.
+        # Send descriptors to their stores before the facts are acted on: a launch that follows from the facts
+        # needs them.
         self.store.flush()
         due_ends = self._due_ends(ends)
         for end in due_ends:
@@ -352,8 +353,8 @@ class Children:
         return self.notify_policy is not None and self.notify_policy.admits_all(launch)
 
     def _await_launched(self, datagram: notify.Datagram, starts: list[Fact], ends: list[Fact]) -> None:
-        """Read `launched` for a task whose first datagram came before this report of the keeper. The report
-        is in our socket already.
+        """Read `launched` for a task whose first datagram came before this report of the keeper. The keeper
+        sends the report right after it has opened the task's start gate.
 
         If the keeper has reported all launches, the sender is not a task, and cannot make the supervisor
         wait.
@@ -369,7 +370,8 @@ class Children:
         """Discard the datagrams that were peeked at: their consequences are in the state file."""
         count, self._peeked = self._peeked, 0
         notify.discard(self.notify, count)
-        # Only now, since the last close of a descriptor may take long: the datagram had a reference, too.
+        # Close these only now, in another thread: the datagrams had references, too, and to close the last
+        # reference may take long.
         others, self._others = self._others, []
         for fd in others:
             self._closer.close("", fd)
@@ -509,8 +511,8 @@ class Children:
         return "SIGTERM"
 
     def tell(self, order: sv.Order) -> None:
-        """Send an order to the keeper. Orders arrive in their order; they wait here while there is no room in
-        the socket.
+        """Send an order to the keeper. While there is no room in the socket, orders wait here; urgent ones
+        overtake the others, and apart from that the keeper gets orders in the order of the calls.
         """
         if self.lost:
             return
@@ -547,7 +549,7 @@ class Children:
         return self.waiting or len(self._ordered) >= CROWD
 
     def finish(self) -> None:
-        """Send all waiting orders at the end of this supervisor. This waits only while the keeper forks."""
+        """Send all waiting orders at the end of this supervisor. Wait while the keeper does not read."""
         self.listener = None
         room = select.poll()
         room.register(self.keeper, select.POLLOUT)

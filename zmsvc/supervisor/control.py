@@ -46,13 +46,13 @@ Answer = dict[str, Any]
 
 
 class Write(Protocol):
-    """Send an answer that is not the last one. Raises ConnectionError if the client is gone."""
+    """The function that sends an answer before the last one. Raises ConnectionError if the client is gone."""
 
     async def __call__(self, answer: Answer, /) -> None: ...
 
 
 class Handler(Protocol):
-    """Answer one verb for the user `uid`."""
+    """The function that answers one verb for the user `uid`."""
 
     async def __call__(self, request: Mapping[str, Any], uid: int, write: Write, /) -> Answer: ...
 

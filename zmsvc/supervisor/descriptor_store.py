@@ -1,5 +1,5 @@
 """The supervisor's side of the descriptor stores: it passes the descriptors that tasks send to the fdstore
-process, in the order in which they came, and knows the number of each store.
+process, in the order in which they came, and knows the number of descriptors in each store.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from zmsvc.protocol import fdstore as protocol
 from zmsvc.protocol.supervision import DescriptorStores
 
 MAX_CLOSING = 2 * listening.MAX_STORED
-"""The number of descriptors of a task that may wait to be closed. While there are more, the task stores none:
-to close them hangs.
+"""The number of descriptors of a task that may wait to be closed. While there are more, the task stores none,
+because to close them hangs.
 """
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class DescriptorStore:
 
     def update(self, contents: DescriptorStores) -> None:
         """Take the contents of the stores that the keeper has reported."""
-        # Of what the first report has, a supervisor before this one has written to the log.
+        # An earlier supervisor has logged the refusals that the first report counts.
         before, self._contents = self._contents or contents, contents
         for task, count in contents.refused.items():
             more = int(count) - int(before.refused.get(task, 0))
@@ -63,8 +63,8 @@ class DescriptorStore:
                 self._refuse(more, "%s: its store is full (file_descriptor_store_max)", task)
 
     def take(self, datagram: Datagram, task: str, limit: int) -> None:
-        """Queue the order of a datagram, if it has one, for the store of this task. Its descriptors have to
-        stay open until `flush`.
+        """Queue the order of a datagram, if it has one, for the store of this task. The datagram's
+        descriptors have to stay open until `flush`.
         """
         lines = dict(datagram.lines)
         if lines.get("FDSTOREREMOVE") == "1":
@@ -97,7 +97,7 @@ class DescriptorStore:
 
     def flush(self) -> None:
         """Send the queued orders. They have to be sent before the launches that follow from the ends of
-        tasks, so none waits: a full channel means that the fdstore process hangs, for example in SIGSTOP.
+        tasks, so no order waits: a full channel means that the fdstore process hangs, for example in SIGSTOP.
         """
         waiting, self._waiting = self._waiting, []
         for each in waiting:

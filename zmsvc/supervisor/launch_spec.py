@@ -79,8 +79,8 @@ def auxiliary_spec(
     world: World, effect: ev.LaunchAuxiliary, places: Places, log_target: str, granted: Container[int]
 ) -> LaunchSpec | None:
     """Return the launch of an auxiliary process. It begins as its task does, but without the sockets, the
-    stored descriptors, the watchdog, the PID file and the group limits of the task. None: a reload has
-    removed its probe.
+    stored descriptors, the watchdog, the PID file and the group limits of the task. Return None if a reload
+    has removed the probe.
     """
     service = world.context.tasks[effect.key[1]]
     probe = {AuxiliaryName.READY: service.ready, AuxiliaryName.HEALTH: service.health}.get(effect.name)
@@ -151,8 +151,8 @@ def socket_spec(each: ListenSocket) -> dict[str, Any]:
 def dropped_options(service: TaskService, protocol: int) -> list[str]:
     """Return the names of the options of a task that a keeper of this protocol would drop from its launch."""
     found = [each.name for each in _LATER if each.protocol > protocol and _needs(service, each)]
-    # A replica does not say how many there are. Its number is in its ID, where the zygote of an older keeper
-    # does not look for it.
+    # The launch of a replica does not say how many replicas there are. The number of the replica is in its
+    # ID, where the zygote of an older keeper does not look for it.
     numbered = replicas.number(service.id) is not None and protocol < PROTOCOL_REPLICAS
     return ["replicas", *found] if numbered else found
 

@@ -80,7 +80,7 @@ class Loop:
         """The reason why the last write of the state file failed; empty if it succeeded."""
         self.on_history: list[Callable[[], None]] = []
         self.on_change: list[Callable[[], None]] = []
-        """Called at the end of each turn that has changed the world."""
+        """Functions that are called at the end of each turn that has changed the world."""
         self._loop = asyncio.get_running_loop()
         self._facts: list[Fact] = []
         self._scheduled = False
@@ -371,8 +371,8 @@ class Loop:
 
 
 def _rank(effect: Effect) -> int:
-    """Return the place of an effect among those of a turn. A launch needs the sockets and stores that are
-    held.
+    """Return the place of an effect among those of a turn. Orders to hold sockets and stores come first,
+    because a launch needs these.
     """
     if isinstance(effect, ev.HoldSockets | ev.HoldStores):
         return 0
@@ -383,8 +383,8 @@ def _rank(effect: Effect) -> int:
 def facts_of_start(
     hello: sv.Hello, autostart: bool, transaction: str | None, notification_facts: Iterable[Fact]
 ) -> Iterable[Fact]:
-    """Yield the first facts of a new supervisor: the keeper's children, the messages of tasks since then, and
-    every unacknowledged end.
+    """Yield the first facts of a new supervisor: the keeper's children, the messages that tasks have
+    sent meanwhile, and every unacknowledged end.
 
     A task may have been forked, have sent messages and have ended while there was no supervisor, so the ends
     come last.

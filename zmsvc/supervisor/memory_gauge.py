@@ -56,13 +56,13 @@ class MemoryGauge:
         # Without a task to measure, the next change of the world begins again.
 
     async def _measure(self, found: Sequence[Measurement]) -> None:
-        # In a thread: the kernel goes through all pages of a process.
+        # Measure in a thread: the kernel goes through all pages of a process.
         try:
             used = await asyncio.to_thread(self._used, found)
         except OSError as error:
             log.warning("Cannot measure the memory of tasks: %s", error.strerror)
             used = []
-        # A fact is a turn of the loop, so only those that lead to something become one.
+        # Each fact costs a turn of the loop, so only measurements above the limit become facts.
         self._loop.take(
             *(
                 MemoryMeasured(launch=each.launch, used=amount, machine=self._memory)

@@ -286,7 +286,7 @@ class Requests:
         return await self._answered(asked, Verb.RELOAD, seconds)
 
     async def _plan_reload(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
-        """Answer what a reload would do. It changes nothing."""
+        """Answer what a reload would do, and change nothing."""
         loop = self._loop
         try:
             context = self._read_again()

@@ -58,7 +58,7 @@ class Session:
         before.
         """
         loop, children = self._loop, self._children
-        # Read every message of a task that waits: the ends of tasks, which `hello` has, must come after them.
+        # Read all waiting messages of tasks: the ends of tasks, which `hello` has, must come after them.
         notification_facts = [*early, *children.facts(all_said=True)]
         loop.take(*facts_of_start(hello, autostart, transaction, notification_facts))
         if hello.stopping:

@@ -127,7 +127,7 @@ def _listening(listener: socket.socket) -> socket.socket:
 
 def _clear_stale(path: str) -> None:
     """Remove a socket file on which no process listens. libzmq would also remove the file of a process that
-    listens, and that would get no more connections and not notice it.
+    listens, which would get no more connections and would not notice that.
     """
     try:
         kind = os.lstat(path).st_mode

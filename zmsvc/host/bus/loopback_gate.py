@@ -34,7 +34,7 @@ REFUSAL = b"\x04\x0a\x05ERROR\x03400"
 """The ERROR command of ZMTP, with the status that libzmq in a client reports as HANDSHAKE_FAILED_AUTH."""
 _GRACE_S = 1.0
 """Seconds that a refused connection has for its handshake, in which the gate sends ERROR. After that the gate
-closes the connection without it.
+closes the connection even without a handshake.
 """
 _MAX_WAITING = 256
 """Refused connections that may wait for their handshake at once. Each takes two descriptors, so beyond this

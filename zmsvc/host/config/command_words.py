@@ -1,5 +1,5 @@
 """Read a program and its arguments: the element `<command>`, and options of `<service>` that are written
-like it. The search for the program is not its job.
+like it. This module does not search for the program.
 """
 
 from __future__ import annotations

@@ -333,7 +333,7 @@ def _option_element(read: ParsedService, option: str, word: str, number: int | N
     """Return the element of an option that has this word or this index; options may be repeated."""
     found = read.element.findall(f"Task/service/{option}")
     if number is not None:
-        # The task does not have those whose address is a fault of its own.
+        # The task that was read lacks the elements whose address is itself a fault.
         found = [each for each in found if _is_address(text_of(each))]
         return found[number] if number < len(found) else read.element
     return next((each for each in found if word in text_of(each).split()), read.element)

@@ -321,7 +321,7 @@ def _imports(body: list[ast.stmt], package: str) -> Iterator[tuple[str, str]]:
 
 
 def _unquoted(node: ast.expr) -> ast.expr:
-    """Return an annotation that is written as a text as the expression in it."""
+    """Return the expression of an annotation, also of one that is written as a text."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         try:
             return ast.parse(node.value, mode="eval").body

@@ -365,8 +365,8 @@ def environment_of(pid: int) -> bytes:
 
 
 def show_environment(text: bytes) -> None:
-    """Let `environment_of` return this text for this process and its later forks. Since there is no exec, it
-    would return the environment of the zygote.
+    """Let `environment_of` return this text for this process and its later forks. A fork without an exec
+    still has the initial environment of the zygote.
 
     The text overwrites the initial environment, which no code may use any more. If that is shorter than the
     text, nothing changes.

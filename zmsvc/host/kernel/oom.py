@@ -1,5 +1,5 @@
-"""Detect OOM kills. A process that the kernel kills for this ends by SIGKILL, as others do; only the counter
-`oom_kill` of the cgroup shows the difference.
+"""Detect OOM kills. A process that the kernel kills because memory has run out ends by SIGKILL, as others do;
+only the counter `oom_kill` of the cgroup shows the difference.
 """
 
 from __future__ import annotations

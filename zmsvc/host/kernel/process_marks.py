@@ -19,7 +19,7 @@ from zmsvc.host.kernel import linux
 RLIMIT_LOCKS = 10
 """From <asm-generic/resource.h>; Python's `resource` has no name for it."""
 _LAUNCHES = 31
-"""Bits of the launch ID. The 32 bits above it distinguish the contexts of a machine; the highest bit is
+"""Bits of the launch ID. The 32 bits above these distinguish the contexts of a machine; the highest bit is
 0.
 """
 _LINE = b"Max file locks"

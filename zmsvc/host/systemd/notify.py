@@ -227,8 +227,8 @@ def bind(path: Path, mode: int, owner: int = -1) -> socket.socket:
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        # Before the bind, so that no process can send without credentials, or while the mode is wider than
-        # `mode`.
+        # Set these before the bind, so that no process can send without credentials, or while the mode is
+        # wider than `mode`.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         os.fchmod(sock.fileno(), mode)
         path.unlink(missing_ok=True)
@@ -293,10 +293,9 @@ def receive(
     """Read one datagram from a socket of `bind`; None if none waits. With `peek` it stays in the queue.
 
     The readable lines of an oversized or malformed datagram are kept. Unexpected descriptors are closed, or
-    are in `others` with `keep_others`. That of BARRIER=1 is one of them: its sender waits for the close. If
-    too many descriptors are open for that of
-    an update, `spare` is given up and the datagram is read again. The caller can renew `spare` when it has
-    read the update.
+    are in `others` with `keep_others`. The descriptor of BARRIER=1 is one of them: its sender waits for the
+    close. If too many descriptors are open to receive that of an update, `spare` is given up and the datagram
+    is read again. The caller can renew `spare` when it has read the update.
     """
     flags_in = socket.MSG_CMSG_CLOEXEC | (socket.MSG_PEEK if peek else 0)
     room = _ANCILLARY + (MAX_DESCRIPTORS * array.array("i").itemsize if keep_others else 0)
@@ -333,8 +332,8 @@ def _datagram(
         elif kind == socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     lines = _lines(data, cut=bool(flags & socket.MSG_TRUNC))
-    # Without this the next peek would return the rest of this datagram as another datagram, and `discard`
-    # would remove one too many.
+    # Peek to the end of the datagram. Otherwise the next peek would return the rest as another datagram, and
+    # `discard` would remove one too many.
     while peek and flags & socket.MSG_TRUNC:
         _, _, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, 0, socket.MSG_PEEK)
     keep = 1 if any(key == "X_ZMSVC_UPDATE_FD" for key, _ in lines) else 0
