@@ -2,7 +2,8 @@
 """Write the sections VERBS and OPTIONS of zmsvcctl(1) and its lists of orders from the tables of verbs:
 `make manual`.
 
-The tables are zmsvc/ctl/verb_table.py and zmsvc/core/access.py. A test fails if the page differs from them.
+The tables are zmsvc/ctl/verb_table.py and zmsvc/core/access.py. tests/house/test_verbs.py fails if the page
+differs from them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write the options of `<service>` into the schema and into the manual of context files: `make options`.
 
-A test fails when the files differ from zmsvc/core/service_options.py.
+tests/house/test_service_options.py fails if the files differ from zmsvc/core/service_options.py.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from zmsvc.core.values import optional_path
 from zmsvc.host import directories
 
 MOST = 1 << 20
-"""The most bytes of one file. The kernel accepts less as the environment of a program."""
+"""The most bytes of one file. By default the kernel accepts 2 MiB of arguments and variables together."""
 
 
 def read_all(texts: Iterable[str]) -> dict[str, str]:

@@ -58,7 +58,7 @@ class LaunchRecord:
     cgroup: Path | None
     pid_file: str | None
     program: bool = False
-    """The launch executes a program (a Command)."""
+    """True if the launch executes a program (a Command)."""
     exec_pipe: int | None = None
     """The pipe that a Command's program closes on exec."""
     executed: bool = False

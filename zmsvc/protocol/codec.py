@@ -13,7 +13,7 @@ from zmsvc.core.errors import ProtocolError
 
 Message = TypeVar("Message")
 Read = Callable[[Any], Any]
-"""Converts a JSON value into the value of a field. Raises TypeError."""
+"""A function that converts a JSON value into the value of a field. Raises TypeError."""
 
 
 class Codec(Generic[Message]):

@@ -164,8 +164,8 @@ class Descriptors:
     cgroup: int | None = None
     """The directory of its control group."""
     exec_gate: int | None = None
-    """A pipe that closes when the program of a Command has been executed. A byte in it means that the exec
-    failed.
+    """A pipe that closes when the program of a Command has been executed. If the exec failed, the reason is
+    in the pipe.
     """
     shared_line: int | None = None
     """The connection to the keeper of a process that tasks share."""

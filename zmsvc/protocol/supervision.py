@@ -174,7 +174,7 @@ class Launched:
     start_time: int
     """Start time of the process in clock ticks since boot. With the PID it identifies the process."""
     executed: bool = False
-    """The program of a Command runs."""
+    """True if the program of a Command runs."""
     tag: str = ""
     """The task's ID if several tasks share the process."""
     uid: int | None = None
@@ -220,7 +220,7 @@ class Exited:
     signal: str | None
     core: bool = False
     oom: bool = False
-    """The kernel killed the process because memory ran out."""
+    """True if the kernel killed the process because memory ran out."""
     why: str = ""
     """The reason, if the program of a Command was not executed."""
 

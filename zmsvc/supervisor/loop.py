@@ -383,8 +383,8 @@ def _rank(effect: Effect) -> int:
 def facts_of_start(
     hello: sv.Hello, autostart: bool, transaction: str | None, notification_facts: Iterable[Fact]
 ) -> Iterable[Fact]:
-    """Yield the first facts of a new supervisor: the keeper's children, the messages that tasks have
-    sent meanwhile, and every unacknowledged end.
+    """Yield the first facts of a new supervisor: the keeper's children, the messages that tasks have sent
+    meanwhile, and every unacknowledged end.
 
     A task may have been forked, have sent messages and have ended while there was no supervisor, so the ends
     come last.
