@@ -275,7 +275,8 @@ def test_1000_tasks_are_shown_quickly(home: House, capsys: Capture) -> None:
     told = shown(capsys)
     assert told.count("● ts_") == 1000
     assert "M rss" in told
-    assert time.process_time() - began < 0.5
+    # It takes 0.07 s; a collection of the garbage of earlier tests may take 0.5 s.
+    assert time.process_time() - began < 3
 
 
 def test_1000_failed_tasks_do_not_start_1000_journalctls(
