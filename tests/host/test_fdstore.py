@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from lingering import LINGERING
 from waiting import PATIENCE
 
 from zmsvc.host import seqpacket
+from zmsvc.keeper.descriptor_stores import StoreClient
+from zmsvc.keeper.dispatcher import Dispatcher
+from zmsvc.keeper.machine import Machine
 from zmsvc.protocol import fdstore as protocol
 
 TASK, OTHER = "T:a", "T:b"
@@ -204,3 +208,27 @@ def test_a_process_that_ends_before_it_asks_is_forgotten(store: Store, files: li
     assert names_of(store.serve()) == ["0"]
     # The descriptors of the store, the channel, and the standard ones.
     assert len(os.listdir(f"/proc/{store.process.pid}/fd")) < 20
+
+
+def test_a_keeper_without_a_free_descriptor_starts_the_process_later() -> None:
+    machine = Machine()
+    # The start of a process needs neither places nor listening sockets.
+    nothing: Any = None
+    client = StoreClient(machine, nothing, nothing, None, Dispatcher(machine), lambda _running: None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        client.hold({TASK: 3})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert client.pid is None
+    due = client.due()
+    assert due is not None
+    assert client.is_due(due)
+    client.start()
+    assert client.pid is not None
+    client.kill()
+    os.waitpid(client.pid, 0)
+    client.ended()

@@ -59,19 +59,12 @@ class StoreClient(RestartedProcess):
 
     def start(self) -> None:
         """Start the process. After a failure the keeper tries again later."""
-        ours, theirs = self.machine.channel()
-        arguments = ["--line", str(theirs.fileno()), "--keeper", str(os.getpid())]
-        try:
-            self._dispatcher.watch(ours.fileno(), self._on_channel, drop=self._abandon)
-            self.spawn("zmsvc.fdstore", arguments, {}, [theirs.fileno()])
-        except OSError as error:
-            self._dispatcher.unwatch(ours.fileno())
-            ours.close()
-            complain(f"zmsvcd: cannot start the fdstore process: {error.strerror}; trying again")
-            self.postpone()
+        arguments = ["--keeper", str(os.getpid())]
+        ours = self.spawn_with_channel(
+            "fdstore", arguments, self._dispatcher, self._on_channel, self._abandon
+        )
+        if ours is None:
             return
-        finally:
-            theirs.close()
         self.channel, self._limits_sent = ours, False
         self._flush()
         self._report_change(True)

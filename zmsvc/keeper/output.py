@@ -93,19 +93,10 @@ class OutputClient(RestartedProcess):
         """Start the output process and give it every pipe. After a failed start the keeper tries again later,
         and the pipes stay open.
         """
-        ours, theirs = self.machine.channel()
-        arguments = ["--line", str(theirs.fileno()), "--log", self._target, "--name", self.places.name]
-        try:
-            self._dispatcher.watch(ours.fileno(), self._on_channel, drop=self._abandon)
-            self.spawn("zmsvc.output", arguments, {}, [theirs.fileno()])
-        except OSError as error:
-            self._dispatcher.unwatch(ours.fileno())
-            ours.close()
-            complain(f"zmsvcd: cannot start the output process: {error.strerror}; trying again")
-            self.postpone()
+        arguments = ["--log", self._target, "--name", self.places.name]
+        ours = self.spawn_with_channel("output", arguments, self._dispatcher, self._on_channel, self._abandon)
+        if ours is None:
             return
-        finally:
-            theirs.close()
         self._channel, self._ping_sent_at, self._orders = ours, None, []
         self._unsent = dict.fromkeys(self._pipes)
         self._flush()

@@ -511,8 +511,8 @@ class Children:
         return "SIGTERM"
 
     def tell(self, order: sv.Order) -> None:
-        """Send an order to the keeper. While there is no room in the socket, orders wait here; urgent ones
-        overtake the others, and apart from that the keeper gets orders in the order of the calls.
+        """Send an order to the keeper after those of earlier calls; an urgent order overtakes the others.
+        Orders wait here while the socket has no room.
         """
         if self.lost:
             return
