@@ -31,7 +31,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.model import Context
 from zmsvc.host import paths, seqpacket
-from zmsvc.host.store import Store
+from zmsvc.host.state_file import StateFile
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.listeners import Listeners
 from zmsvc.protocol import forking, sharing
@@ -179,7 +179,7 @@ class SupervisorProcess:
         self.aio: VirtualLoop | None = None
         self.loop: Loop | None = None
         self.clients: Clients | None = None
-        self.store: Store | None = None
+        self.store: StateFile | None = None
         self.main: asyncio.Task[None] | None = None
 
     def due(self) -> float | None:
@@ -241,7 +241,7 @@ class SupervisorProcess:
         children = OldKeeper(self.keeper, self.notify, SupervisorPort(kernel))
         children.spoken = self.protocol
         hello = children.greet()
-        self.store = Store(house.places.state_file, trusted=hello.restarts > 0)
+        self.store = StateFile(house.places.state_file, trusted=hello.restarts > 0)
         loop = self.loop = Loop(
             self.store.load(house.context, BOOT),
             self.store,

@@ -17,8 +17,8 @@ from lingering import LINGERING
 from waiting import PATIENCE
 
 from zmsvc.host import seqpacket
-from zmsvc.keeper.descriptor_stores import StoreClient
 from zmsvc.keeper.dispatcher import Dispatcher
+from zmsvc.keeper.fdstore_process import FdstoreProcess
 from zmsvc.keeper.machine import Machine
 from zmsvc.protocol import fdstore as protocol
 
@@ -214,7 +214,7 @@ def test_a_keeper_without_a_free_descriptor_starts_the_process_later() -> None:
     machine = Machine()
     # The start of a process needs neither places nor listening sockets.
     nothing: Any = None
-    client = StoreClient(machine, nothing, nothing, None, Dispatcher(machine), lambda _running: None)
+    client = FdstoreProcess(machine, nothing, nothing, None, Dispatcher(machine), lambda _running: None)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)

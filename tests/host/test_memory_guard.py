@@ -17,7 +17,7 @@ import zmq
 from forwarder import FREE_PORT, Forwarder, received
 from waiting import wait_for
 
-from zmsvc.device.missed_orders import MissedOrders
+from zmsvc.device.unheard_orders import UnheardOrders
 from zmsvc.host.bus import socket_options, sockets
 from zmsvc.host.bus.endpoints import address
 from zmsvc.host.config import reader
@@ -108,7 +108,7 @@ def test_a_subscribers_other_messages_do_not_free_subscriptions() -> None:
         socket_options.device_xsub(context, hwm=1000) as xsub,
         socket_options.device_xpub(context, hwm=1000, heartbeat_s=30) as xpub,
     ):
-        unheard = MissedOrders(context, xsub, xpub)
+        unheard = UnheardOrders(context, xsub, xpub)
         for word in (b"\x01one", b"\x02one", b"xyz", b"", b"\x01two", b"\x00one"):
             xsub.send(word)
         wait_for(
@@ -212,7 +212,7 @@ def test_a_subscription_that_is_too_long_ends_the_connection(tmp_path: Path) -> 
 def test_context_info_of_5000_tasks_is_far_below_the_longest_message() -> None:
     from zmsvc.core import messages
     from zmsvc.core.world import Task, Transaction, World
-    from zmsvc.supervisor import report
+    from zmsvc.supervisor import status_report
 
     text = (
         Path(__file__).parents[2] / "zmsvc" / "data" / "examples" / "Context-StateMachine.xml"
@@ -228,6 +228,6 @@ def test_context_info_of_5000_tasks_is_far_below_the_longest_message() -> None:
     head = messages.header(
         transaction="T" * 20, service_id="context001", action="update", service_name="context"
     )
-    (frame,) = messages.context_infos([head], report.pictures(world))
+    (frame,) = messages.context_infos([head], status_report.pictures(world))
     assert frame.count(b"service_id") > 1000
     assert 5 * len(frame) < socket_options.MAX_MESSAGE / 4

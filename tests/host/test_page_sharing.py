@@ -211,7 +211,7 @@ def test_code_that_has_run_before_does_not_count_its_constants_up() -> None:
     """After 2**30 times the constant would be freed while it is in use."""
     told = python("""
         import ctypes, gc
-        from zmsvc.host.python import constants, immortal
+        from zmsvc.host.python import immortal_constants, immortal
         def store(into):
             into[0] = (1.5, 2.5)
         into = {}
@@ -224,7 +224,7 @@ def test_code_that_has_run_before_does_not_count_its_constants_up() -> None:
         before = word.value
         for _ in range(1000):
             store(into)
-        print(word.value - before, [*constants.counting(store.__code__)])
+        print(word.value - before, [*immortal_constants.counting(store.__code__)])
     """)
     assert told == "0 []"
 

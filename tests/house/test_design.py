@@ -11,7 +11,7 @@ import pytest
 from zmsvc import protocol
 from zmsvc.core.access import CONTROL
 from zmsvc.core.lifecycle import SubState
-from zmsvc.host import store
+from zmsvc.host import state_file
 from zmsvc.host.systemd import journal, notify
 from zmsvc.protocol import fdstore, forking, launch, output, sharing, supervision
 
@@ -129,13 +129,13 @@ def test_each_environment_variable_is_documented() -> None:
 
 
 def test_each_column_of_the_state_file_is_documented() -> None:
-    tables = re.findall(r"CREATE TABLE (\w+) \((.*?)\)(?: WITHOUT ROWID)?;", store._TABLES, re.DOTALL)
+    tables = re.findall(r"CREATE TABLE (\w+) \((.*?)\)(?: WITHOUT ROWID)?;", state_file._TABLES, re.DOTALL)
     assert [name for name, _ in tables] == ["meta", "transactions", "tasks", "events"]
     for name, body in tables:
         columns = set(re.findall(r"(\w+) (?:TEXT|INTEGER|REAL)", body))
         (row,) = [line for line in PROTOCOLS.splitlines() if line.startswith(f"| table `{name}` |")]
         assert columns <= named(row)
-    assert f"`user_version` {store.SCHEMA}" in PROTOCOLS
+    assert f"`user_version` {state_file.SCHEMA}" in PROTOCOLS
 
 
 def test_each_event_of_a_task_has_a_message_id_and_each_id_is_used() -> None:

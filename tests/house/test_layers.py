@@ -148,7 +148,8 @@ def test_core_is_pure() -> None:
 def test_the_kernel_and_the_interpreter_have_one_door_each() -> None:
     doors = {each.importer for each in imports() if each.target.split(".")[0] == "ctypes"}
     interpreter = {
-        f"zmsvc.host.python.{name}" for name in ("interpreter", "immortal", "constants", "allocators")
+        f"zmsvc.host.python.{name}"
+        for name in ("interpreter", "immortal", "immortal_constants", "allocators")
     }
     assert doors <= {"zmsvc.host.kernel.linux"} | interpreter
 

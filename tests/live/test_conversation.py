@@ -15,7 +15,7 @@ import zmq
 from context import Context, Ear
 from waiting import PATIENCE, wait_for
 
-from zmsvc.supervisor.info import COALESCE
+from zmsvc.supervisor.context_info import COALESCE
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 

@@ -14,7 +14,7 @@ from context import Context, Ear
 from waiting import wait_for
 
 import zmsvc
-from zmsvc.task import renew
+from zmsvc.task import new_interpreter
 
 SERVICE = """
 import multiprocessing, sys
@@ -81,7 +81,7 @@ def test_a_task_runs_in_the_interpreter_of_its_environment_or_fails_alone(
 
 
 def test_an_old_interpreter_understands_the_code_that_reports_it() -> None:
-    ast.parse(renew.BEGIN, feature_version=(3, 4))
+    ast.parse(new_interpreter.BEGIN, feature_version=(3, 4))
 
 
 def test_check_warns_of_a_missing_interpreter_and_refuses_what_cannot_be(context: Context) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zmsvc.core import events as ev
-from zmsvc.core import held_sockets
+from zmsvc.core import held_descriptors
 from zmsvc.core.events import AuxiliaryName, Effect, Key
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskService
@@ -48,7 +48,7 @@ class Draft:
         self.pending: tuple[PendingRequest, ...] = world.pending
         self.effects: list[Effect] = []
         self.unsettled: dict[Key, None] = {}
-        """The tasks that have changed since core.order_waits looked for tasks that wait for them."""
+        """The tasks that have changed since core.ordering_waits looked for tasks that wait for them."""
         self.wants_required: list[Key] = []
         """The tasks whose required tasks are to be started."""
         self.failed: dict[Key, Failure] = {}
@@ -231,11 +231,13 @@ class Draft:
         """
         if not (self.new_supervisor or self.context is not self.before.context or self._rest_of_owners()):
             return
-        needed = held_sockets.in_use(self.context, self.tasks)
-        if self.new_supervisor or needed != held_sockets.in_use(self.before.context, self.before.tasks):
+        needed = held_descriptors.sockets_in_use(self.context, self.tasks)
+        if self.new_supervisor or needed != held_descriptors.sockets_in_use(
+            self.before.context, self.before.tasks
+        ):
             self.emit(ev.HoldSockets(sockets=needed))
-        stores = held_sockets.stores_in_use(self.context, self.tasks)
-        if self.new_supervisor or stores != held_sockets.stores_in_use(
+        stores = held_descriptors.stores_in_use(self.context, self.tasks)
+        if self.new_supervisor or stores != held_descriptors.stores_in_use(
             self.before.context, self.before.tasks
         ):
             self.emit(ev.HoldStores(stores=stores))

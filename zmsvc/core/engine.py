@@ -14,7 +14,7 @@ from zmsvc.core import (
     failures,
     health,
     memory_limit,
-    order_waits,
+    ordering_waits,
     pending_requests,
     reload,
     requests,
@@ -46,8 +46,8 @@ def _settle(draft: Draft) -> None:
     while draft.failed or draft.unsettled:
         # Failures first: a failure action may stop tasks that another stop has to wait for.
         failures.settle(draft)
-        order_waits.settle(draft)
-    order_waits.record(draft)
+        ordering_waits.settle(draft)
+    ordering_waits.record(draft)
 
 
 def _dispatch(draft: Draft, fact: Fact) -> None:

@@ -154,7 +154,7 @@ class Act(Enum):
     """The act of a transition: core.transitions has one function for each."""
 
     LAUNCH = auto()
-    BACK_OFF_AND_LAUNCH = auto()
+    AWAIT_BACK_OFF = auto()
     AWAIT_START = auto()
     DEPENDENCY_FAILED = auto()
     START_LIMIT_HIT = auto()
@@ -197,7 +197,7 @@ Row = dict[TaskEvent, Transition]
 _START: Row = {
     TaskEvent.START: Transition(SubState.LAUNCHING, Act.LAUNCH),
     TaskEvent.RESTART: Transition(SubState.LAUNCHING, Act.LAUNCH),
-    TaskEvent.DELAY: Transition(SubState.BACK_OFF, Act.BACK_OFF_AND_LAUNCH),
+    TaskEvent.DELAY: Transition(SubState.BACK_OFF, Act.AWAIT_BACK_OFF),
     TaskEvent.LIMIT: Transition(SubState.FAILED, Act.START_LIMIT_HIT),
     TaskEvent.START_LATER: Transition(SubState.START_AFTER, Act.AWAIT_START),
 }

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zmsvc.core.errors import ProtocolError, UsageError
-from zmsvc.core.nesting import check_depth
+from zmsvc.core.json_depth import check_depth
 from zmsvc.core.updates import result_of
 
 SEPARATOR = b" @@@ "
@@ -23,7 +23,7 @@ LOADED = ("", "none")
 zmicroservices 1.0 sends `none` if it has no --service_id.
 """
 
-MISSED_ORDERS = b"unheard."
+UNHEARD_ORDERS = b"unheard."
 """The prefix of the topic on which the device tells a supervisor how many orders arrived while none was
 connected; the supervisor's origin follows.
 
@@ -223,12 +223,12 @@ def _task_id(entry: Any, topic: str) -> str:
     raise ProtocolError(f"cannot read {topic} message: a TaskService without id")
 
 
-def missed_orders(count: int) -> Body:
-    """Return the body of the device's message on MISSED_ORDERS."""
+def unheard_orders(count: int) -> Body:
+    """Return the body of the device's message on UNHEARD_ORDERS."""
     return {"header": {"action": "unheard"}, "content": {"orders": count}}
 
 
-def missed_orders_in(body: Mapping[str, Any]) -> int:
+def unheard_orders_in(body: Mapping[str, Any]) -> int:
     """Return the count in such a message. Raises ProtocolError."""
     content = body.get("content")
     count = content.get("orders") if isinstance(content, Mapping) else None

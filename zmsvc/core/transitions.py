@@ -57,7 +57,7 @@ def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
 
 def _in_order(draft: Draft, key: Key, event: TaskEvent) -> TaskEvent:
     """Return the event that takes the place of a start or a stop of a task that has an order with others. At
-    the end of the step core.order_waits finds whether it has to wait.
+    the end of the step core.ordering_waits finds whether it has to wait.
     """
     transition = TABLE[draft.tasks[key].sub_state].get(event)
     if transition is None or event is TaskEvent.PROCEED:
@@ -147,7 +147,7 @@ def executed(draft: Draft, key: Key) -> None:
         apply(draft, key, TaskEvent.READY)
 
 
-def back_off_and_launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
+def await_back_off(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.tasks[key]
     draft.change(key, status=status_at(task, draft.now))
     delay = round((task.deadline or draft.now) - draft.now, 3)
@@ -628,7 +628,7 @@ def start_for_rule(draft: Draft, key: Key, cause: Cause, *, failing: bool) -> No
 
 _ACTS: dict[Act, Callable[[Draft, Key, TaskEvent], None]] = {
     Act.LAUNCH: launch,
-    Act.BACK_OFF_AND_LAUNCH: back_off_and_launch,
+    Act.AWAIT_BACK_OFF: await_back_off,
     Act.START_LIMIT_HIT: start_limit_hit,
     Act.RESET_FAILED: reset_failed,
     Act.PROCESS_STARTED: process_started,

@@ -1,5 +1,5 @@
 """The state of a context: its transactions, their tasks, and pending requests. It is frozen; `step` returns
-the next one. The rows of the state file are made and read here; writing them is host/store.py's job.
+the next one. The rows of the state file are made and read here; writing them is host/state_file.py's job.
 
 Times are monotonic seconds of this boot. Everything but the pending requests survives the supervisor in the
 state file.

@@ -65,17 +65,17 @@ def past(places: Places, *, quiet: bool = False) -> Json | None:
     if zmsvcctl can read no such file.
     """
     # Imported here for start-up time: most of the time a supervisor answers.
-    from zmsvc.ctl import state_file
+    from zmsvc.ctl import state_file_reader
 
-    if not state_file.exists(places.state_file):
+    if not state_file_reader.exists(places.state_file):
         return None
     try:
-        found = state_file.status(places)
+        found = state_file_reader.status(places)
     except CtlError as error:
         terminal.complain(f"{places.name} does not run; {error}")
         return None
     if not quiet:
-        terminal.complain(state_file.note(places))
+        terminal.complain(state_file_reader.note(places))
     return found
 
 

@@ -22,8 +22,8 @@ from zmsvc.device.admission import Admission, places
 from zmsvc.device.event_loop import SIGNALS, EventLoop
 from zmsvc.device.liveness_probe import LivenessProbe
 from zmsvc.device.memory_guard import MAX_MEMORY, MAX_SUBSCRIPTIONS, MemoryGuard
-from zmsvc.device.missed_orders import MissedOrders
 from zmsvc.device.peers import Peers
+from zmsvc.device.unheard_orders import UnheardOrders
 from zmsvc.host.bus import socket_options
 from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.bus.endpoints import address
@@ -91,7 +91,7 @@ class Device:
             self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s
         )
         self._handler = _handler(self._context, settings, report)
-        self._missed_orders = MissedOrders(self._context, self._xsub, self._xpub)
+        self._unheard_orders = UnheardOrders(self._context, self._xsub, self._xpub)
         listening = (settings.publish_listener, settings.subscribe_listener, *settings.own)
         tcp = any(each is not None and each.family != socket.AF_UNIX for each in listening)
         self._admission = Admission(places(), tcp=tcp)
@@ -102,7 +102,7 @@ class Device:
             self._xsub,
             self._xpub,
             self._handler,
-            self._missed_orders,
+            self._unheard_orders,
             peers,
             self._guard,
             liveness,
@@ -124,7 +124,7 @@ class Device:
         if self._settings.expect:
             for subscription in self._wait_for_subscribers():
                 self._xsub.send(subscription)
-        self._missed_orders.connect()
+        self._unheard_orders.connect()
         self._bind(self._xsub, self._settings.own[0], self._settings.publish_listener)
         # Signals must arrive in the main thread, because only there do they end a wait.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -163,7 +163,7 @@ class Device:
         # From now on this thread may use the sockets. While the proxy runs, only the thread of the proxy may.
         self._events.close()
         self._admission.close()
-        self._missed_orders.close()
+        self._unheard_orders.close()
         for listening in (self._settings.publish_listener, self._settings.own[0]):
             if listening is not None:
                 self._xsub.unbind(address(listening))

@@ -20,8 +20,8 @@ from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.admission import ours
 from zmsvc.device.liveness_probe import LivenessProbe
 from zmsvc.device.memory_guard import MemoryGuard
-from zmsvc.device.missed_orders import MissedOrders
 from zmsvc.device.peers import Peer, Peers
+from zmsvc.device.unheard_orders import UnheardOrders
 from zmsvc.host.bus import socket_monitor
 from zmsvc.host.bus.socket_options import Socket
 from zmsvc.host.bus.zap import ZapHandler
@@ -48,7 +48,7 @@ class EventLoop:
         xsub: Socket,
         xpub: Socket,
         handler: ZapHandler | None,
-        missed_orders: MissedOrders,
+        unheard_orders: UnheardOrders,
         peers: tuple[Peers, Peers],
         guard: MemoryGuard,
         liveness: LivenessProbe,
@@ -61,7 +61,7 @@ class EventLoop:
             _Side(*each) for each in (("publish", xsub, peers[0]), ("subscribe", xpub, peers[1]))
         )
         self._handler = handler
-        self._missed_orders = missed_orders
+        self._unheard_orders = unheard_orders
         self._guard, self._liveness = guard, liveness
         self._disconnected = SparseLog(report)
         self._reported: Counter[str] = Counter()
@@ -71,7 +71,7 @@ class EventLoop:
         for source in (
             *(side.monitor.socket for side in self._sides),
             self._wake_read,
-            *missed_orders.sockets,
+            *unheard_orders.sockets,
         ):
             self._poller.register(source, zmq.POLLIN)
         if handler:
@@ -104,7 +104,7 @@ class EventLoop:
         due = [each for each in (timeout_ms, *self._timeouts_ms()) if each is not None]
         events = self._poller.poll(min(due) if due else None)
         self._handle_connections()
-        subscriptions_changed = self._missed_orders.take(self._guard.count_subscriptions)
+        subscriptions_changed = self._unheard_orders.take(self._guard.count_subscriptions)
         if self._take_signals() or subscriptions_changed:
             self._guard.look()
         self._guard.trim_if_due()

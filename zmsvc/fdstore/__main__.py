@@ -9,7 +9,7 @@ import signal
 import socket
 from typing import NoReturn
 
-from zmsvc.fdstore.fdstore import FdStore
+from zmsvc.fdstore.fdstore import DescriptorStores
 from zmsvc.host.kernel import linux
 
 NAME = "zmsvc-fdstore"
@@ -40,7 +40,7 @@ def main() -> NoReturn:
     linux.drop_capabilities()
     linux.forbid_new_privileges()
     room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED
-    FdStore(channel, max(0, min(MOST, room))).run()
+    DescriptorStores(channel, max(0, min(MOST, room))).run()
     # A thread may wait in close(2).
     os._exit(0)
 

@@ -18,8 +18,8 @@ from typing import Any, assert_never
 
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host import seqpacket
-from zmsvc.host.closer import Closer
 from zmsvc.host.complain import complain
+from zmsvc.host.descriptor_closer import DescriptorCloser
 from zmsvc.host.kernel import linux
 from zmsvc.protocol import fdstore as protocol
 
@@ -36,7 +36,7 @@ class _Stored:
     name: str
 
 
-class FdStore:
+class DescriptorStores:
     """The stores of all tasks, the channel from keeper and supervisor, and the connections to tasks that
     start. `most` is the limit of all stores together.
     """
@@ -51,7 +51,7 @@ class FdStore:
         self._starting: dict[int, tuple[socket.socket, str]] = {}
         """The connections to processes that have not asked yet, and their tasks."""
         self._refused: Counter[str] = Counter()
-        self._closer = Closer()
+        self._closer = DescriptorCloser()
         self._reported: protocol.Counts | None = None
         self._epoll = select.epoll()
         self._events = select.EPOLLIN

@@ -25,8 +25,8 @@ from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
-from zmsvc.keeper.descriptor_stores import StoreClient
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher, attempt
+from zmsvc.keeper.fdstore_process import FdstoreProcess
 from zmsvc.keeper.keyring import Keyring
 from zmsvc.keeper.launch_record import describe, exit_status_of
 from zmsvc.keeper.listeners import Listeners
@@ -111,7 +111,7 @@ class Keeper:
         self._output = OutputClient(machine, places, listeners, self._in_group("output"), self._dispatcher)
         tasks = cgroup / "tasks" if cgroup else None
         groups = TaskGroups(machine, tasks)
-        self._stores = StoreClient(
+        self._stores = FdstoreProcess(
             machine, places, listeners, self._in_group("fdstore"), self._dispatcher, self._report_stores
         )
         self._zygote = ZygoteClient(

@@ -23,8 +23,8 @@ from zmsvc.core.errors import ProtocolError, ZmsvcError
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux, memfd
-from zmsvc.keeper.descriptor_stores import StoreClient
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
+from zmsvc.keeper.fdstore_process import FdstoreProcess
 from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.keeper.output import OutputClient, Pipe
 from zmsvc.keeper.task_groups import TaskGroups
@@ -96,7 +96,7 @@ class ZygoteClient:
         groups: TaskGroups,
         on_greeting: Callable[[], None],
         output: OutputClient | None = None,
-        stores: StoreClient | None = None,
+        stores: FdstoreProcess | None = None,
     ) -> None:
         self.sockets = TaskSockets(machine)
         self.answer_timeout = ANSWER_TIMEOUT

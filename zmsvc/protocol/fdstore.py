@@ -73,7 +73,7 @@ ORDERS = Codec[Order]({"hold": Hold, "serve": Serve, "put": Put, "remove": Remov
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """The contents of the stores have changed. The fields are those of `supervision.DescriptorStores`."""
+    """The contents of the stores have changed. The fields are those of `supervision.StoreContents`."""
 
     stored: Mapping[str, Any]
     refused: Mapping[str, Any]

@@ -73,7 +73,7 @@ class HoldSockets:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldStores:
     """Hold the descriptor stores of these tasks, and empty every other one. Since protocol 5. The answer is
-    `DescriptorStores`.
+    `StoreContents`.
     """
 
     limits: Mapping[str, Any]
@@ -278,7 +278,7 @@ class NotifySocket:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DescriptorStores:
+class StoreContents:
     """The contents of the descriptor stores have changed. If a descriptor comes with the message, it is the
     channel to the fdstore process, which replaces the earlier one.
     """
@@ -339,7 +339,7 @@ Report = (
     | DeviceState
     | ZygoteState
     | NotifySocket
-    | DescriptorStores
+    | StoreContents
     | StopAll
     | Reload
 )
@@ -356,7 +356,7 @@ REPORTS = Codec[Report](
         "device": DeviceState,
         "zygote": ZygoteState,
         "notify-socket": NotifySocket,
-        "stores": DescriptorStores,
+        "stores": StoreContents,
         "stop": StopAll,
         "reload": Reload,
     }

@@ -23,11 +23,11 @@ from zmsvc.host.complain import complain
 from zmsvc.host.config import context_files, exposed_binds, reader
 from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
-from zmsvc.host.store import Store
+from zmsvc.host.state_file import StateFile
 from zmsvc.host.systemd import journal
 from zmsvc.protocol import OLDEST, PROTOCOL
 from zmsvc.protocol.supervision import Hello
-from zmsvc.supervisor import installed, start_notes
+from zmsvc.supervisor import installed_version, start_notes
 from zmsvc.supervisor.bus_start import BusStart
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--no-autostart", action="store_true")
     parser.add_argument("--transaction")
     parser.add_argument(
-        installed.QUESTION, action="store_true", help="print version and protocols as JSON, and end"
+        installed_version.QUESTION, action="store_true", help="print version and protocols as JSON, and end"
     )
     parser.add_argument("context", nargs="?")
     args = parser.parse_args()
@@ -75,7 +75,7 @@ async def _supervise(args: argparse.Namespace) -> int:
     fdstore = _inherited("ZMSVC_FDSTORE_FD") if "ZMSVC_FDSTORE_FD" in os.environ else None
     children = Children(_inherited("ZMSVC_KEEPER_FD"), _inherited("ZMSVC_NOTIFY_FD"), fdstore=fdstore)
     hello = children.greet()
-    store = Store(places.state_file, trusted=hello.restarts > 0)
+    store = StateFile(places.state_file, trusted=hello.restarts > 0)
     try:
         for note in store.notes:
             log.warning("%s", note)
@@ -104,7 +104,7 @@ def _inherited(variable: str) -> socket.socket:
     return sock
 
 
-def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Context:
+def _context(places: Places, store: StateFile, hello: Hello, *, curve: bool) -> Context:
     """Read the files of the context. A supervisor that takes over uses the texts that its predecessor read,
     because a crash is not a reload.
     """
@@ -121,7 +121,7 @@ def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Cont
     return context
 
 
-def _start_notes(store: Store, world: World, hello: Hello, *, curve: bool) -> list[str]:
+def _start_notes(store: StateFile, world: World, hello: Hello, *, curve: bool) -> list[str]:
     """Log the messages for the person who starts the context, and return them for the keeper."""
     context = world.context
     warnings = start_notes.warnings(context, curve=curve)

@@ -24,8 +24,8 @@ from zmsvc.core.model import Context, TaskService
 from zmsvc.core.world import World
 from zmsvc.host.bus import socket_options, sockets
 from zmsvc.host.sparse_log import SparseLog
-from zmsvc.supervisor import report
-from zmsvc.supervisor.info import Info
+from zmsvc.supervisor import status_report
+from zmsvc.supervisor.context_info import Info
 from zmsvc.supervisor.top import Top
 
 ECHO = 3.0
@@ -70,19 +70,19 @@ class Bus:
         self._loop = asyncio.get_running_loop()
         self._zmq = sockets.context()
         subscribe_endpoint, publish_endpoint = endpoints
-        self._missed_topic = messages.MISSED_ORDERS.decode() + origin
-        topics = [messages.prefix(topic) for topic in (*TOPICS, self._missed_topic)]
+        self._unheard_topic = messages.UNHEARD_ORDERS.decode() + origin
+        topics = [messages.prefix(topic) for topic in (*TOPICS, self._unheard_topic)]
         self._subscriber = sockets.subscriber(
             self._zmq, subscribe_endpoint, topics, curve, hwm=socket_options.SUPERVISOR_HWM
         )
         self._publisher = sockets.Publisher(sockets.publisher(self._zmq, publish_endpoint, curve))
-        self._own_subscription = messages.prefix(self._missed_topic)
+        self._own_subscription = messages.prefix(self._unheard_topic)
         self._publisher.expect_subscription(self._own_subscription)
         self._info = Info(self)
         self._top = Top(self)
         self.refused = SparseLog(log.warning)
         self.dropped = 0
-        self.missed_orders = 0
+        self.unheard_orders = 0
         """Orders that came while there was no supervisor, as the device has counted them."""
         self._pause: asyncio.TimerHandle | None = None
         self._attach_pause: asyncio.TimerHandle | None = None
@@ -117,7 +117,7 @@ class Bus:
         if self._attach_pause is not None:
             return
         began = self._loop.time()
-        # Our subscription to the topic of missed orders comes last, and no other process has it.
+        # Our subscription to the topic of unheard orders comes last, and no other process has it.
         if not self._attached.is_set() and self._publisher.has_expected_subscription(self._own_subscription):
             self._attached.set()
         self._publisher.drain()
@@ -191,9 +191,9 @@ class Bus:
             topic, body = messages.decode(frame)
             if body.get("header", {}).get("origin") == self._origin:
                 return
-            if topic == self._missed_topic:
-                count = messages.missed_orders_in(body)
-                self.missed_orders += count
+            if topic == self._unheard_topic:
+                count = messages.unheard_orders_in(body)
+                self.unheard_orders += count
                 self._supervisor.order(OrdersMissed(count=count))
             elif topic == "state":
                 self._asked(body)
@@ -251,7 +251,10 @@ class Bus:
         else:
             self._say(
                 "state",
-                {"header": messages.reply(head, "reply_context"), "content": report.picture(world, name)},
+                {
+                    "header": messages.reply(head, "reply_context"),
+                    "content": status_report.picture(world, name),
+                },
             )
 
     def publish_top(self, head: Mapping[str, Any], rows: list[Any]) -> None:

@@ -87,7 +87,7 @@ class BusStart:
                 back=sockets.safe_bind(endpoints.subscribe_bind, curve=curve),
                 hwm=sockets.DEVICE_HWM,
                 # The number of the supervisor's own subscriptions, for which the device waits after a
-                # restart. The last one of them is for the counts of missed orders. Tasks subscribe at the
+                # restart. The last one of them is for the counts of unheard orders. Tasks subscribe at the
                 # same moment.
                 expect=len(access.TOPICS) + 1,
             )

@@ -24,16 +24,16 @@ from zmsvc import __version__
 from zmsvc.core import events as ev
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.events import Fact
-from zmsvc.core.nesting import check_depth
+from zmsvc.core.json_depth import check_depth
 from zmsvc.core.probing import Health
 from zmsvc.host import seqpacket
-from zmsvc.host.closer import Closer
+from zmsvc.host.descriptor_closer import DescriptorCloser
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd import notify
 from zmsvc.protocol import OLDEST, PROTOCOL, PROTOCOL_NUMBERED_SIGNALS, PROTOCOL_SET_MAIN
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
-from zmsvc.supervisor.descriptor_store import DescriptorStore
+from zmsvc.supervisor.fdstore_client import FdstoreClient
 from zmsvc.supervisor.machine import LocalMachine, Outside
 from zmsvc.supervisor.user_notify import UserNotify
 
@@ -119,7 +119,7 @@ class Children:
         fdstore: socket.socket | None = None,
     ) -> None:
         self.outside = outside or LocalMachine()
-        self.store = DescriptorStore(fdstore)
+        self.store = FdstoreClient(fdstore)
         self.keeper = keeper
         self.notify = notify_socket
         self.device = sv.DeviceState()
@@ -155,7 +155,7 @@ class Children:
         self._peeked = 0
         self._others: list[int] = []
         """Further descriptors of the datagrams that were peeked at."""
-        self._closer = Closer()
+        self._closer = DescriptorCloser()
         notify.peek_from_start(notify_socket)
         self.context_mark = b""
         """The mark of all processes of the context (host/kernel/process_marks.py)."""
@@ -213,7 +213,7 @@ class Children:
             return None, {}
         body, fds = got
         report = sv.REPORTS.decode(body)
-        if not isinstance(report, sv.NotifySocket | sv.DescriptorStores):
+        if not isinstance(report, sv.NotifySocket | sv.StoreContents):
             for fd in fds.values():
                 os.close(fd)
         return report, fds
@@ -398,13 +398,13 @@ class Children:
                 break
             if isinstance(report, sv.NotifySocket):
                 self._listen_to(report.uid, fds)
-            elif isinstance(report, sv.DescriptorStores):
+            elif isinstance(report, sv.StoreContents):
                 self._take_stores(report, fds)
             else:
                 self._take(report, starts, ends)
         return starts, ends
 
-    def _take_stores(self, report: sv.DescriptorStores, fds: Mapping[str, int]) -> None:
+    def _take_stores(self, report: sv.StoreContents, fds: Mapping[str, int]) -> None:
         if "channel" in fds:
             self.store.replace(socket.socket(fileno=fds["channel"]))
         self.store.update(report)
@@ -442,7 +442,7 @@ class Children:
                 self.zygote_version = report.version
             case sv.StopAll() | sv.Reload():
                 self._requests.append(report)
-            case sv.Hello() | sv.NotifySocket() | sv.DescriptorStores():
+            case sv.Hello() | sv.NotifySocket() | sv.StoreContents():
                 log.error("The keeper says hello again")
             case _:
                 assert_never(report)

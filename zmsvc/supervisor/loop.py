@@ -26,7 +26,7 @@ from zmsvc.core.world import World
 from zmsvc.host import crashpoint, ids
 from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.paths import Places
-from zmsvc.host.store import Store
+from zmsvc.host.state_file import StateFile
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol import PROTOCOL_SIGNALS_OTHERS, PROTOCOL_SOCKETS, PROTOCOL_STORES
@@ -53,7 +53,7 @@ class Loop:
     def __init__(
         self,
         world: World,
-        store: Store,
+        store: StateFile,
         children: Children,
         places: Places,
         log_target: str,
@@ -168,7 +168,7 @@ class Loop:
         return next(self._requests)
 
     def order(self, request: Requested | ev.OrdersMissed) -> None:
-        """Queue an order of the bus, or a count of missed orders. No client waits for a reply."""
+        """Queue an order of the bus, or a count of unheard orders. No client waits for a reply."""
         if isinstance(request, Requested) and request.verb is Verb.START and request.transaction is None:
             request = replace(request, transaction=ids.transaction_id(), new=True)
         self.take(request)

@@ -27,7 +27,7 @@ from zmsvc.host.kernel import signals
 from zmsvc.host.systemd import journal
 from zmsvc.protocol import PROTOCOL_AUXILIARY, PROTOCOL_SIGNALS_ALL
 from zmsvc.protocol.supervision import Reexec, RestartDevice
-from zmsvc.supervisor import installed, report
+from zmsvc.supervisor import installed_version, status_report
 from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
 from zmsvc.supervisor.loop import Loop
 
@@ -159,7 +159,7 @@ class Requests:
                 "zygote_version": loop.children.zygote_version,
                 "device_pid": device.pid,
                 "device_restarts": device.restarts,
-                "state": report.context_state(world).value,
+                "state": status_report.context_state(world).value,
                 "frontend": endpoints.subscribe_endpoint,
                 "backend": endpoints.publish_endpoint,
                 "curve": loop.curve is not None,
@@ -168,7 +168,7 @@ class Requests:
                 "log": "journal" if loop.log_target == "journal" else str(loop.places.log_file),
                 "unsaved": loop.unsaved,
                 "dropped": self._dropped(),
-                "transactions": report.transactions(
+                "transactions": status_report.transactions(
                     world, transaction, tasks, self._about["cgroup"], loop.children.store.number
                 ),
             }
@@ -190,7 +190,7 @@ class Requests:
             "notifications": loop.children.refused.count,
             "descriptors": loop.children.store.refused.count,
             "messages_in": loop.bus.refused.count if loop.bus else 0,
-            "unheard_orders": loop.bus.missed_orders if loop.bus else 0,
+            "unheard_orders": loop.bus.unheard_orders if loop.bus else 0,
             "messages_out": loop.bus.dropped if loop.bus else 0,
             "subscriptions": loop.bus.forgotten if loop.bus else 0,
             # The counters of the device, by reason.
@@ -214,7 +214,9 @@ class Requests:
                 )
                 for row in rows:
                     last = row["seq"]
-                    await write({"ok": True, "more": True, "data": {**row, "at": report.rfc3339(row["at"])}})
+                    await write(
+                        {"ok": True, "more": True, "data": {**row, "at": status_report.rfc3339(row["at"])}}
+                    )
                 if not request.get("follow"):
                     return success({})
                 await news.wait()
@@ -241,7 +243,7 @@ class Requests:
                     # A reload may remove a task, and an operator may forget the transaction.
                     if unknown := _unknown(world, transaction, tasks):
                         return failure(4, f"cannot wait for {unknown}")
-                    others = report.others_than(world, transaction, tasks, wanted)
+                    others = status_report.others_than(world, transaction, tasks, wanted)
                     if not others:
                         about = {"task": tasks[0]} if len(tasks) == 1 else {"tasks": list(tasks)}
                         return success({"transaction": transaction, **about, "state": wanted})
@@ -352,7 +354,7 @@ class Requests:
         process cannot send it later.
         """
         try:
-            version = await installed.check(self._about["protocol"], self._about["keeper_version"])
+            version = await installed_version.check(self._about["protocol"], self._about["keeper_version"])
         except (OSError, ZmsvcError) as error:
             return failure(1, f"cannot reexec: {error}. This supervisor goes on")
         self._loop.children.tell(Reexec())

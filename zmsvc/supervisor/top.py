@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from zmsvc.core.errors import UsageError
 from zmsvc.core.world import World
-from zmsvc.supervisor import report
+from zmsvc.supervisor import status_report
 
 OPTIONS = ("memory_maps", "open_connections", "opened_files")
 PATIENCE = 30.0
@@ -91,7 +91,10 @@ class Top:
 
     async def _sample(self, transaction: str, wanted: tuple[str, ...]) -> list[Any]:
         world = self._publisher.world
-        tasks = [report.top_row(world, key, task) for key, task in report.tasks_of(world, transaction)]
+        tasks = [
+            status_report.top_row(world, key, task)
+            for key, task in status_report.tasks_of(world, transaction)
+        ]
         sampler_input = json.dumps(
             {"options": dict(zip(OPTIONS, wanted, strict=True)), "tasks": tasks}
         ).encode()

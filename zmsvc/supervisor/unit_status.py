@@ -13,7 +13,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.events import Effect
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint
-from zmsvc.supervisor import records, report
+from zmsvc.supervisor import records, status_report
 
 INTERVAL = 0.1
 """Seconds between two status lines."""
@@ -54,7 +54,7 @@ class UnitStatus:
         error = records.shortened(" ".join(error.split()), MAX_ERROR)
         lines = [f"X_ZMSVC_ERROR={error}"] if error else []
         lines += [f"X_ZMSVC_NOTES={json.dumps(notes)}"] if notes else []
-        self._notifier.notify("READY=1", f"STATUS={report.line(world)}", *lines)
+        self._notifier.notify("READY=1", f"STATUS={status_report.line(world)}", *lines)
 
     def turn(self, world: World, unsaved: str, effects: Iterable[Effect]) -> None:
         """Note the world after a turn, and the reason why the state file could not be written."""
@@ -78,7 +78,7 @@ class UnitStatus:
             return
         self._stale = False
         self._next = self._loop.call_later(INTERVAL, self._renew)
-        line = self._unsaved or report.line(self._world)
+        line = self._unsaved or status_report.line(self._world)
         if line != self._sent:
             self._sent = line
             crashpoint.reached("say status")

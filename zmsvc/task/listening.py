@@ -10,7 +10,7 @@ import socket
 
 from zmsvc.core import listening
 from zmsvc.host.systemd.notify import Notifier
-from zmsvc.task.handover import FIRST
+from zmsvc.task.passed_descriptors import FIRST
 
 
 def listen_sockets(name: str | None = None) -> list[socket.socket]:

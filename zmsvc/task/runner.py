@@ -19,7 +19,7 @@ from zmsvc.host.kernel import linux, signals
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.task import handover, loader, probes, process, renew, stored, threads
+from zmsvc.task import loader, new_interpreter, passed_descriptors, probes, process, stored, threads
 from zmsvc.task.bus import TaskBus
 from zmsvc.task.runtime import TaskRuntime, headline
 from zmsvc.task.stop import SignalStop
@@ -45,7 +45,7 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
         spec, fds = stored.fetch(spec, fds)
     if fds.listen:
         # The zygote has closed these two, and their numbers may be those of the sockets.
-        fds = handover.place(replace(fds, cgroup=None, gate=None))
+        fds = passed_descriptors.place(replace(fds, cgroup=None, gate=None))
     if spec.service_type == "Thread":
         # The output of the process itself, and of programs that it runs, belongs to no single task.
         spec = replace(spec, instance=spec.context)
@@ -62,10 +62,10 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
     if spec.probe:
         return probes.run(spec, notifier)
     if spec.service_type == "Command":
-        handover.pass_on(fds)
+        passed_descriptors.pass_on(fds)
         return _report_failed_start(notifier, fds, process.execute(list(spec.command)))
     if spec.fresh:
-        return _report_failed_start(notifier, fds, renew.execute(spec, fds))
+        return _report_failed_start(notifier, fds, new_interpreter.execute(spec, fds))
     return _run_service(spec, fds, notifier, sink, stop)
 
 

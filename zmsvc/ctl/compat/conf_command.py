@@ -390,7 +390,7 @@ def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curv
     """Send the message when the supervisor has subscribed. A context that is starting has a device before it
     has a supervisor, and without this wait the message would be lost.
     """
-    if sockets.send_once(endpoint, frame, timeout_s, curve, presence=messages.MISSED_ORDERS):
+    if sockets.send_once(endpoint, frame, timeout_s, curve, presence=messages.UNHEARD_ORDERS):
         return 0
     if topic == "control":
         # As in zmicroservices 1.0, a report needs no subscriber.

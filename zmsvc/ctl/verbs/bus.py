@@ -102,7 +102,7 @@ def send(args: argparse.Namespace) -> int:
     """Publish one message, and wait until the device has it."""
     frame = messages.encode(_topic(args.topic), _body(args.message))
     # A supervisor that is just being replaced would miss an order: wait until one has subscribed.
-    presence = messages.MISSED_ORDERS if args.topic in access.TOPICS else b""
+    presence = messages.UNHEARD_ORDERS if args.topic in access.TOPICS else b""
     return _send(args, frame, *_bus(args, lambda status: status.publish_endpoint), presence)
 
 

@@ -63,14 +63,14 @@ def _of_the_past(args: argparse.Namespace, places: Places) -> bool:
     False if there is no state file.
     """
     # Imported here for start-up time: usually a supervisor answers.
-    from zmsvc.ctl import state_file
+    from zmsvc.ctl import state_file_reader
 
-    if not state_file.exists(places.state_file):
+    if not state_file_reader.exists(places.state_file):
         return False
     tasks = [*args.tasks, *args.task]
     limit = MAX_ROWS if args.lines is None else args.lines
-    rows = state_file.events(places.state_file, transaction=args.transaction, tasks=tasks, limit=limit)
-    terminal.complain(state_file.note(places))
+    rows = state_file_reader.events(places.state_file, transaction=args.transaction, tasks=tasks, limit=limit)
+    terminal.complain(state_file_reader.note(places))
     if not rows:
         _complain_of_nothing(args, places)
     for row in rows:

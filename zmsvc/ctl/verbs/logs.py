@@ -92,12 +92,15 @@ def _past(places: Places) -> ContextStatus | None:
     and the log come from.
     """
     # Imported here for start-up time: most of the time a supervisor answers.
-    from zmsvc.ctl import state_file
+    from zmsvc.ctl import state_file_reader
 
     past, source = None, f"{places.name} does not run; this is"
-    if state_file.exists(places.state_file):
+    if state_file_reader.exists(places.state_file):
         try:
-            past, source = ContextStatus(state_file.status(places)), f"{state_file.note(places)}, and"
+            past, source = (
+                ContextStatus(state_file_reader.status(places)),
+                f"{state_file_reader.note(places)}, and",
+            )
         except CtlError as error:
             terminal.complain(str(error))
     log = _log_of(past, places)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from zmsvc.host.python import constants, interpreter
+from zmsvc.host.python import immortal_constants, interpreter
 
 _IN_FLIGHT = frozenset({types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType})
 """The types of running code. Such an object releases others and runs its `finally` blocks only when it is
@@ -101,10 +101,13 @@ def make_all() -> int:
     # mark.
     found = reachable()
     loads = [
-        address for each in found if type(each) is types.CodeType for address in constants.counting(each)
+        address
+        for each in found
+        if type(each) is types.CodeType
+        for address in immortal_constants.counting(each)
     ]
     marked_count = sum(map(chosen.put, map(id, found)))
-    constants.stop_counting(loads)
+    immortal_constants.stop_counting(loads)
     return marked_count
 
 
@@ -176,7 +179,7 @@ def _same(value: object) -> object:
 
 def _prove_constant(chosen: ImmortalMark) -> None:
     """Prove the mark for a constant of code that has run before: 3.14 counts the references to it differently
-    (see zmsvc.host.python.constants).
+    (see zmsvc.host.python.immortal_constants).
     """
     scope: dict[str, Any] = {}
     exec(_LOADER, scope)
@@ -185,9 +188,9 @@ def _prove_constant(chosen: ImmortalMark) -> None:
     for _ in range(_TIMES):
         load(into)
     address = id(into.pop(0))
-    loads = [*constants.counting(load.__code__)]
+    loads = [*immortal_constants.counting(load.__code__)]
     chosen.put(address)
-    constants.stop_counting(loads)
+    immortal_constants.stop_counting(loads)
     marked = _word(address).value
     for _ in range(_TIMES):
         load(into)

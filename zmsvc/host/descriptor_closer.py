@@ -10,7 +10,7 @@ import threading
 from collections import deque
 
 
-class Closer:
+class DescriptorCloser:
     """The descriptors that are to be closed. `fileno` becomes readable when `waiting` has changed."""
 
     def __init__(self) -> None:

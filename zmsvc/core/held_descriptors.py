@@ -11,7 +11,7 @@ from zmsvc.core.model import Context
 from zmsvc.core.world import Task
 
 
-def in_use(context: Context, tasks: Mapping[Key, Task]) -> frozenset[ListenSocket]:
+def sockets_in_use(context: Context, tasks: Mapping[Key, Task]) -> frozenset[ListenSocket]:
     """Return the sockets of the tasks that run, stop, or wait for the delay of a restart: those that the
     keeper has to hold. No connection is refused while such a task restarts.
     """

@@ -76,7 +76,7 @@ def _of_keeper(world: World) -> tuple[str, bool, int]:
     return world.keeper_id, world.stopping, world.exit_status
 
 
-class Store:
+class StateFile:
     """An open state file. Raises StateError if it cannot be used. With `trusted`, which says that a
     predecessor had the file open until now, the large history is not checked for damage.
     """

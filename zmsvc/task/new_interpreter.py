@@ -1,5 +1,5 @@
-"""Give a task a new interpreter: the fork executes one, which runs zmsvc.task.fresh. `<python>` names its
-program; with `<fresh>yes</fresh>` alone it is that of the fork.
+"""Give a task a new interpreter: the fork executes one, which runs zmsvc.task.new_interpreter_main.
+`<python>` names its program; with `<fresh>yes</fresh>` alone it is that of the fork.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.host.kernel import programs
 from zmsvc.protocol.forking import encode_launch
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.task import handover
+from zmsvc.task import passed_descriptors
 
 BEGIN = f"""
 import os, socket, sys
@@ -19,7 +19,7 @@ import os, socket, sys
 if sys.path[:1] == [""]:
     del sys.path[0]
 try:
-    from zmsvc.task import fresh
+    from zmsvc.task import new_interpreter_main
 except BaseException as error:
     why = "cannot run the task in %s (Python %s): %s: %s (zmsvc has to be installed for this interpreter)" % (
         sys.executable, sys.version.split()[0], type(error).__name__, error)
@@ -48,7 +48,7 @@ def execute(spec: LaunchSpec, fds: Descriptors) -> str:
         passed = {name: fd for name, fd in wanted.items() if fd is not None}
         for fd in passed.values():
             os.set_inheritable(fd, True)
-        handover.pass_on(fds)
+        passed_descriptors.pass_on(fds)
         words = [f"{name}={fd}" for name, fd in passed.items()]
         os.execv(program, [program, "-c", BEGIN, *words])
     except OSError as error:

@@ -13,7 +13,7 @@ from zmsvc.host import seqpacket
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd.notify import Datagram
 from zmsvc.protocol import fdstore as protocol
-from zmsvc.protocol.supervision import DescriptorStores
+from zmsvc.protocol.supervision import StoreContents
 
 MAX_CLOSING = 2 * listening.MAX_STORED
 """The number of descriptors of a task that may wait to be closed. While there are more, the task stores none,
@@ -29,12 +29,12 @@ class _Waiting:
     fds: tuple[int, ...] = ()
 
 
-class DescriptorStore:
+class FdstoreClient:
     """The connection to the fdstore process, if one runs."""
 
     def __init__(self, channel: socket.socket | None = None) -> None:
         self._channel = channel
-        self._contents: DescriptorStores | None = None
+        self._contents: StoreContents | None = None
         self._waiting: list[_Waiting] = []
         self.refused = SparseLog(log.warning)
         """Descriptors that were not stored."""
@@ -53,7 +53,7 @@ class DescriptorStore:
         channel.setblocking(False)
         self._channel = channel
 
-    def update(self, contents: DescriptorStores) -> None:
+    def update(self, contents: StoreContents) -> None:
         """Take the contents of the stores that the keeper has reported."""
         # An earlier supervisor has logged the refusals that the first report counts.
         before, self._contents = self._contents or contents, contents

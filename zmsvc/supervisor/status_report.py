@@ -14,7 +14,7 @@ from zmsvc.core import messages
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import STATE_OF, State, SubState
 from zmsvc.core.model import TaskService
-from zmsvc.core.order import wait_text
+from zmsvc.core.ordering import wait_text
 from zmsvc.core.replicas import is_named
 from zmsvc.core.world import Task, World, is_starting, service_of, status_at, task_as_json, transaction_state
 from zmsvc.supervisor.launch_spec import cgroup_name, shared

@@ -24,7 +24,7 @@ from zmsvc.host import directories
 from zmsvc.host.config import reader
 from zmsvc.host.config.context_files import parts_of_saved
 from zmsvc.host.kernel import linux
-from zmsvc.host.store import SCHEMA, disabled_of_saved
+from zmsvc.host.state_file import SCHEMA, disabled_of_saved
 
 TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:

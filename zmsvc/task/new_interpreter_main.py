@@ -1,4 +1,5 @@
-"""Run a task in a new interpreter, which the fork has executed (renew.py). The arguments are NAME=FD...
+"""Run a task in a new interpreter, which the fork has executed (new_interpreter.py). The arguments are
+NAME=FD...
 
 Here all of the task's environment takes effect, because the interpreter, libc and the dynamic linker read it
 when a program starts. The fork has already set up the task's process: its user, limits, streams and PID stay.
@@ -11,7 +12,7 @@ import sys
 
 from zmsvc.protocol.forking import decode_launch
 from zmsvc.protocol.launch import Descriptors
-from zmsvc.task import handover, runner
+from zmsvc.task import passed_descriptors, runner
 
 
 def main() -> int:
@@ -20,7 +21,7 @@ def main() -> int:
     spec = decode_launch(os.pread(memory, os.fstat(memory).st_size, 0))
     os.close(memory)
     fds = {name: int(number) for name, number in numbers.items()}
-    listen = tuple(range(handover.FIRST, handover.FIRST + len(spec.listen_names)))
+    listen = tuple(range(passed_descriptors.FIRST, passed_descriptors.FIRST + len(spec.listen_names)))
     for fd in (*fds.values(), *listen):
         os.set_inheritable(fd, False)
     return runner.run_in_new_interpreter(spec, Descriptors(**fds, listen=listen))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from zmsvc.core import messages
 from zmsvc.core.world import World
-from zmsvc.supervisor import report
+from zmsvc.supervisor import status_report
 
 COALESCE = 0.05
 """Seconds for which changes are collected."""
@@ -66,7 +66,7 @@ class Info:
         wanted = [head for head in heads if self._publisher.wanted(head)]
         if not wanted:
             return
-        frames = messages.context_infos(wanted, report.pictures(world))
+        frames = messages.context_infos(wanted, status_report.pictures(world))
         for frame in frames:
             self._publisher.send(frame)
         self._due = self._loop.time() + sum(map(len, frames)) / RATE

@@ -41,8 +41,8 @@ class SubscriptionCounter(Protocol):
     def __call__(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None: ...
 
 
-class MissedOrders:
-    """The counter of missed orders. Create it before the first subscription and before the proxy runs: from
+class UnheardOrders:
+    """The counter of unheard orders. Create it before the first subscription and before the proxy runs: from
     then on only the proxy's thread may use the proxy's sockets.
 
     The device calls `connect` when everything else is ready.
@@ -93,7 +93,7 @@ class MissedOrders:
             subscribed, prefix = subscription
             change = 1 if subscribed else -1
             balance, size = balance + change, size + change * len(prefix)
-            if prefix.startswith(messages.MISSED_ORDERS):
+            if prefix.startswith(messages.UNHEARD_ORDERS):
                 self._note(subscribed, prefix)
         if changes:
             count(changes, balance, size, more=changes == SUBSCRIPTION_BATCH)
@@ -133,7 +133,7 @@ class MissedOrders:
     def _report(self, topic: str) -> None:
         if self.count:
             try:
-                self._peer.send(messages.encode(topic, messages.missed_orders(self.count)), zmq.DONTWAIT)
+                self._peer.send(messages.encode(topic, messages.unheard_orders(self.count)), zmq.DONTWAIT)
             except zmq.Again:
                 return  # The proxy is behind; the next supervisor gets the report.
             self.count = 0

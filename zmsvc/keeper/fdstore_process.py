@@ -25,7 +25,7 @@ from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.keeper.restarted_process import RestartedProcess
 from zmsvc.protocol import fdstore as protocol
 from zmsvc.protocol.launch import LaunchSpec
-from zmsvc.protocol.supervision import DescriptorStores
+from zmsvc.protocol.supervision import StoreContents
 
 END_TIMEOUT = 2.5
 """Seconds after which the keeper no longer waits for the end of the killed process: the kernel may be closing
@@ -33,7 +33,7 @@ a descriptor of a task.
 """
 
 
-class StoreClient(RestartedProcess):
+class FdstoreProcess(RestartedProcess):
     """The fdstore process and the channel to it. `report` is called when the contents of the stores have
     changed, and with True if the supervisor has to get the channel as well.
     """
@@ -48,7 +48,7 @@ class StoreClient(RestartedProcess):
         report: Callable[[bool], None],
     ) -> None:
         super().__init__(machine, places, listeners, cgroup)
-        self.contents = DescriptorStores()
+        self.contents = StoreContents()
         self.channel: socket.socket | None = None
         self._dispatcher, self._report_change = dispatcher, report
         self._limits: Mapping[str, Any] = {}
@@ -102,7 +102,7 @@ class StoreClient(RestartedProcess):
             self._dispatcher.unwatch(self.channel.fileno())
             self.channel.close()
             self.channel = None
-            self.contents = DescriptorStores()
+            self.contents = StoreContents()
             self._report_change(False)
 
     # --- orders
@@ -167,7 +167,7 @@ class StoreClient(RestartedProcess):
             if report is None:
                 self._disconnect()
                 return
-            self.contents = DescriptorStores(
+            self.contents = StoreContents(
                 stored=report.stored, refused=report.refused, closing=report.closing
             )
             self._report_change(False)

@@ -1,5 +1,5 @@
 """The order of tasks by `<after>` and `<requires>`: the tasks for which a start or a stop has to wait. It
-decides nothing; order_waits.py does.
+decides nothing; ordering_waits.py does.
 """
 
 from __future__ import annotations

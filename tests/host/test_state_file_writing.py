@@ -1,0 +1,165 @@
+"""The state file alone: a supervisor reads what its predecessor has written, and the history is limited."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from zmsvc.core.events import Record
+from zmsvc.core.model import Context, ContextFiles, ContextPart, Endpoints
+from zmsvc.core.world import Transaction, World
+from zmsvc.host.state_file import StateFile
+
+FILE = Path("/etc/zmsvc/Context-C.xml")
+PLACES = ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
+ENDS = Endpoints(
+    subscribe_endpoint=PLACES[0], publish_endpoint=PLACES[1], publish_bind=PLACES[1], subscribe_bind=PLACES[0]
+)
+CONTEXT = Context(
+    name="C", id="context001", log_name="C", endpoints=ENDS, tasks={}, text=b"<Context name='\xe9'/>"
+)
+
+
+def records(count: int, start: int = 0) -> list[Record]:
+    return [
+        Record(transaction="T", task="ts_1", event="updated", detail={"n": number})
+        for number in range(start, start + count)
+    ]
+
+
+def test_the_history_is_bounded(tmp_path: Path) -> None:
+    kept = StateFile(tmp_path / "state.db", history=500, trim=100)
+    world = kept.load(CONTEXT, "boot")
+    for turn in range(60):
+        kept.save(world, records(50, turn * 50), at=0.0)
+    rows = kept.events(limit=10_000)
+    kept.close()
+    assert 500 <= len(rows) < 600
+    assert [row["detail"]["n"] for row in rows] == list(range(3000 - len(rows), 3000))
+
+
+def test_the_history_of_any_number_of_tasks_can_be_asked_for(tmp_path: Path) -> None:
+    """A request of 256 kB names more tasks than SQLite has parameters, unless its packager allows more."""
+    kept = StateFile(tmp_path / "state.db")
+    kept._db.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766)
+    kept.save(kept.load(CONTEXT, "boot"), records(2), at=0.0)
+    rows = kept.events(tasks=("x",) * 50_000 + ("ts_1",))
+    kept.close()
+    assert [row["detail"]["n"] for row in rows] == [0, 1]
+
+
+def test_the_disabled_tasks_are_saved(tmp_path: Path) -> None:
+    for disabled in (frozenset({"ts_1", "ts_2"}), frozenset[str]()):
+        kept = StateFile(tmp_path / "state.db")
+        kept.save(replace(kept.load(CONTEXT, "boot"), disabled=disabled), [], at=0.0)
+        kept.close()
+        again = StateFile(tmp_path / "state.db")
+        assert again.load(CONTEXT, "another boot").disabled == disabled
+        again.close()
+
+
+@pytest.mark.parametrize("value", ["", "7", "null", "[[]"])
+def test_a_damaged_list_of_disabled_tasks_is_empty(tmp_path: Path, value: str) -> None:
+    kept = StateFile(tmp_path / "state.db")
+    kept.remember("disabled", value)
+    kept.save(kept.load(CONTEXT, "boot"), [], at=0.0)
+    assert kept.load(CONTEXT, "boot").disabled == frozenset()
+    kept.close()
+
+
+def saved_text(kept: StateFile, keeper: str = "keeper") -> bytes | None:
+    files = kept.context_files(keeper, FILE)
+    return files and files.text
+
+
+def test_the_text_of_a_reload_is_saved_with_the_world_that_it_made(tmp_path: Path) -> None:
+    """Otherwise, after a crash in between, the next supervisor would run the tasks of the new file with the
+    old file.
+    """
+    kept = StateFile(tmp_path / "state.db")
+    world = kept.load(CONTEXT, "boot")
+    kept.save(replace(world, keeper_id="keeper"), (), at=0.0)
+    assert saved_text(kept) == CONTEXT.text
+    new = replace(world, context=replace(CONTEXT, text=b"<Context/>"), next_launch=7, keeper_id="keeper")
+    kept.save(new, (), at=0.0)
+    kept.close()
+    again = StateFile(tmp_path / "state.db", trusted=True)
+    assert saved_text(again) == b"<Context/>"
+    assert saved_text(again, "another") is None, "the supervisor of another keeper is not a predecessor"
+    assert again.load(new.context, "boot").next_launch == 7
+    again.close()
+
+
+def test_the_files_of_the_directory_are_saved_with_the_text_that_they_belong_to(tmp_path: Path) -> None:
+    """An earlier release replaces the text of the context file and leaves the others, which then count no
+    more: a task could be in both.
+    """
+    parts = tuple(
+        ContextPart(
+            path=f"/etc/zmsvc/Context-C.d/{name}.xml", text=f"<Context n='\xe9{name}'/>".encode("latin-1")
+        )
+        for name in ("a", "b")
+    )
+    kept = StateFile(tmp_path / "state.db")
+    world = replace(kept.load(replace(CONTEXT, parts=parts), "boot"), keeper_id="keeper")
+    kept.save(world, (), at=0.0)
+    assert kept.context_files("keeper", FILE) == ContextFiles(text=CONTEXT.text, parts=parts)
+    kept.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as earlier:
+        earlier.execute("UPDATE meta SET value = ? WHERE name = 'context_file'", (b"<Context/>",))
+    again = StateFile(tmp_path / "state.db")
+    assert again.context_files("keeper", FILE) == ContextFiles(text=b"<Context/>")
+    again.close()
+
+
+def test_a_save_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
+    kept = StateFile(tmp_path / "state.db")
+    world: World = replace(kept.load(CONTEXT, "boot"), keeper_id="keeper")
+    kept.save(world, (), at=0.0)
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
+        other.execute("CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'full'); END")
+    with pytest.raises(OSError, match=f"cannot save state to {tmp_path}/state.db: full"):
+        kept.save(replace(world, context=replace(CONTEXT, text=b"<New/>")), records(1), at=0.0)
+    assert saved_text(kept) == CONTEXT.text
+    kept.close()
+
+
+@pytest.mark.parametrize("boot", ["boot", "the next boot"])
+def test_the_order_of_stopped_transactions_survives_a_boot(boot: str, tmp_path: Path) -> None:
+    kept = StateFile(tmp_path / "state.db")
+    world = kept.load(CONTEXT, "boot")
+    closed = {"B": 7.0, "A": 9.0, "C": 8.0}
+    transactions = {
+        name: Transaction(id=name, open=False, opened=1.0, closed=at) for name, at in closed.items()
+    }
+    kept.save(replace(world, transactions={**transactions, "D": Transaction(id="D", opened=2.0)}), (), at=0.0)
+    kept.close()
+    again = StateFile(tmp_path / "state.db")
+    found = again.load(CONTEXT, boot).transactions
+    again.close()
+    assert sorted("ABC", key=lambda name: found[name].closed) == ["B", "C", "A"]
+    assert all(found[name].closed <= (9.0 if boot == "boot" else 0.0) for name in "ABCD")
+
+
+def test_an_earlier_release_can_write_the_state_file(tmp_path: Path) -> None:
+    kept = StateFile(tmp_path / "state.db")
+    kept.save(
+        replace(kept.load(CONTEXT, "boot"), transactions={"A": Transaction(id="A", open=False, closed=7.0)}),
+        (),
+        at=0.0,
+    )
+    kept.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        # zmsvc 1.0 writes a row in this form.
+        db.execute("INSERT OR REPLACE INTO transactions VALUES (?, ?, ?)", ("B", 0, 1.0))
+        db.commit()
+    again = StateFile(tmp_path / "state.db")
+    assert {name: each.closed for name, each in again.load(CONTEXT, "boot").transactions.items()} == {
+        "A": 7.0,
+        "B": 0.0,
+    }
+    again.close()
