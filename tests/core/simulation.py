@@ -17,11 +17,11 @@ from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.expansion import expand
-from zmsvc.core.held_sockets import in_use, stores_in_use
+from zmsvc.core.held_descriptors import sockets_in_use, stores_in_use
 from zmsvc.core.lifecycle import TABLE, State, SubState, TaskEvent
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
-from zmsvc.core.order import awaited_ends, awaited_starts, unmet
+from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
 from zmsvc.core.probing import Health
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
 from zmsvc.core.world import Reason, Task, World, launches_of, task_from_row, task_to_row
@@ -296,6 +296,8 @@ class Keeper:
     leftovers.
     """
     forked: list[tuple[int, Key]] = field(default_factory=list)
+    auxiliaries: set[int] = field(default_factory=set)
+    """Those of the launch IDs in `forked` that are of auxiliary processes."""
     out: deque[Fact] = field(default_factory=deque)
     broken: bool = False
     """True if it cannot fork."""
@@ -321,6 +323,8 @@ class Keeper:
             self.out.append(ev.LaunchFailed(launch=launch, why="cannot fork: no memory"))
             return
         self.forked.append((launch, key))
+        if auxiliary_of:
+            self.auxiliaries.add(launch)
         self.alive[launch] = Process(launch=launch, key=key, auxiliary_of=auxiliary_of)
         self.out.append(ev.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
 
@@ -466,7 +470,7 @@ class Simulation:
             return
         if not self.disk_full:
             self.acknowledge()
-        assert self.keeper.sockets == in_use(self.world.context, self.world.tasks)
+        assert self.keeper.sockets == sockets_in_use(self.world.context, self.world.tasks)
         assert self.keeper.stores == stores_in_use(self.world.context, self.world.tasks)
         assert self.alarms == {
             key: each.alarm for key, each in self.world.tasks.items() if each.alarm is not None
@@ -690,7 +694,7 @@ class Simulation:
 
     def outcome(self) -> dict[str, Any]:
         """Return everything that must be the same if a supervisor dies during a story. A stop timeout that
-        begins again does not count.
+        begins again does not count. Nor does the fork of an auxiliary process: its task may end first.
         """
         assert not self.facts
         assert not self.keeper.out
@@ -698,7 +702,7 @@ class Simulation:
             "tasks": {key: timeless(each) for key, each in self.world.tasks.items()},
             "transactions": dict(self.world.transactions),
             "exit": (self.world.stopping, self.world.exit_status),
-            "forked": sorted(self.keeper.forked),
+            "forked": sorted(each for each in self.keeper.forked if each[0] not in self.keeper.auxiliaries),
             "alive": {launch: process.key for launch, process in self.keeper.alive.items()},
             "kept": dict(self.keeper.ends),
             "history": self.history(),

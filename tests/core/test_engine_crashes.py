@@ -261,6 +261,7 @@ class Steps:
         name = names[which % len(names)]
         alive = sorted(sim.alive)
         launch = alive[which % len(alive)] if alive else 0
+        request = which + 1  # 0 is the start of the daemon
         match what:
             case 0 | 1:
                 sim.ready()
@@ -277,9 +278,9 @@ class Steps:
             case 5:
                 sim.ring()
             case 6:
-                sim.ask(("start", "stop", "restart")[which % 3], name, request=which)
+                sim.ask(("start", "stop", "restart")[which % 3], name, request=request)
             case 7:
-                sim.ask(("start", "stop", "restart")[which % 3], request=which)
+                sim.ask(("start", "stop", "restart")[which % 3], request=request)
             case _:
                 sim.now += which / 10
 

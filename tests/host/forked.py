@@ -4,6 +4,7 @@ reads.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import select
@@ -181,6 +182,9 @@ class Nest:
         if pid == 0:
             status = 99
             try:
+                # Like the zygote: a garbage cycle of the tests that is collected in the task would close a
+                # descriptor by its number, which is by then one of the task: libzmq then aborts.
+                gc.freeze()
                 os.setsid()
                 warnings.simplefilter("ignore")  # the filters for warnings of pytest do not apply to services
                 signal.setitimer(signal.ITIMER_REAL, 0)
