@@ -31,7 +31,7 @@ except BaseException as error:
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(("STATUS=" + why).encode(), name)
     finally:
         os._exit({CANNOT_EXECUTE})
-os._exit(fresh.main())
+os._exit(new_interpreter_main.main())
 """
 """The first code of the new interpreter. It has no syntax that an earlier Python does not know, because it
 reports that the interpreter cannot run the task.
