@@ -26,8 +26,9 @@ from zmsvc.ctl import client
 from zmsvc.ctl.__main__ import main
 from zmsvc.ctl.log.journal_matches import Writers, matches
 from zmsvc.ctl.status_reply import ContextStatus
-from zmsvc.ctl.verbs import logs
+from zmsvc.ctl.verbs import logs, update
 from zmsvc.host.bus import sockets
+from zmsvc.host.systemd import notify
 
 Capture = pytest.CaptureFixture[str]
 
@@ -503,6 +504,69 @@ def test_publish_outside_of_a_task_is_status_2(
         "publishes from elsewhere\n"
     )
     assert courier.sent == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error"),
+    [
+        (["a=1"], 5, "cannot update: the supervisor has not saved the result within 5 s"),
+        (["--timeout", "0.01", "a=1"], 124, "has not saved the result within 0.01 s"),
+        (["a"], 2, "'a' is not an item, expected KEY=VALUE"),
+        (["=1"], 2, "'=1' is not an item, expected KEY=VALUE"),
+        (["a=1", "a=2"], 2, "a is given twice, expected one value for each key"),
+        (["result=1"], 2, "result must be a str"),
+        (["a=" + "[" * 100 + "]" * 100], 2, "nested more than 64 deep"),
+    ],
+)
+def test_an_update_that_is_not_saved_or_not_one_says_so(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, error: str
+) -> None:
+    monkeypatch.setattr(update, "PATIENCE", 0.01)
+    error = error.replace("within 5 s", "within 0.01 s")
+    monkeypatch.setenv("ZMSVC_TASK", "ts_1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
+    with notify.bind(tmp_path / "n", 0o600):
+        assert main(["update", *words]) == code
+    assert error in capsys.readouterr().err
+
+
+def test_the_values_of_an_update_are_json_or_texts() -> None:
+    words = [
+        "a=1",
+        "b=1.5",
+        "c=true",
+        'd={"x":[1]}',
+        "e=on the way",
+        'f="1"',
+        "g=",
+        "h=NaN",
+        "i=1e999",
+        "j=a=b",
+    ]
+    assert update.parsed(words) == {
+        "a": 1,
+        "b": 1.5,
+        "c": True,
+        "d": {"x": [1]},
+        "e": "on the way",
+        "f": "1",
+        "g": "",
+        "h": "NaN",
+        "i": "1e999",
+        "j": "a=b",
+    }
+
+
+def test_an_update_outside_of_a_task_is_status_2(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("ZMSVC_TASK", raising=False)
+    assert main(["update", "a=1"]) == 2
+    assert "this process belongs to no task (ZMSVC_TASK is not set)" in capsys.readouterr().err
+    monkeypatch.setenv("ZMSVC_TASK", "ts_1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
+    assert main(["update", "a=1"]) == 5
+    assert f"{tmp_path}/n cannot be reached" in capsys.readouterr().err
 
 
 # --- context files

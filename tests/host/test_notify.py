@@ -217,6 +217,26 @@ def test_the_truncated_line_of_an_oversized_datagram_is_ignored(receiver: socket
     assert lines(receiver) == [("READY", "1")]
 
 
+@pytest.mark.parametrize(
+    ("lines", "result"),
+    [
+        (b"X_ZMSVC_UPDATE={}", True),
+        (b"X_ZMSVC_UPDATE={}\nBARRIER=1", True),
+        (b"X_ZMSVC_UPDATE_FD=1", True),
+        (b"X_ZMSVC_SEQ=3\nX_ZMSVC_UPDATE={}", False),
+        (b"X_ZMSVC_UPDATE={}\nREADY=1", False),
+        (b"BARRIER=1", False),
+    ],
+)
+def test_a_result_of_a_script_is_one_without_a_number_and_without_other_lines(
+    receiver: socket.socket, path: str, lines: bytes, result: bool
+) -> None:
+    send(path, lines)
+    datagram = notify.receive(receiver)
+    assert datagram is not None
+    assert notify.only_reports_a_result(datagram) is result
+
+
 def test_unexpected_descriptors_are_closed(receiver: socket.socket, path: str) -> None:
     reader, writer = os.pipe()
     send(path, b"BARRIER=1", [writer] * 12)

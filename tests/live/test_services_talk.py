@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from context import Context, Ear
+from needs import need
 from waiting import wait_for
 
 PAGE = (Path(__file__).parents[2] / "docs/services.md").read_text()
@@ -114,6 +115,47 @@ def test_a_script_of_a_command_publishes_a_message_of_its_task(
             "content": {"celsius": 20},
         },
     )
+
+
+@pytest.mark.parametrize("user", ["", "daemon"])
+def test_a_script_of_a_command_reports_a_result_of_its_task(
+    context: Context, home: Path, ear: Callable[..., Ear], user: str
+) -> None:
+    need(not user or os.geteuid() == 0, "only root can run tasks of several users")
+    home.chmod(0o755)
+    (home / "Services").mkdir()
+    script = home / "script.sh"
+    large = "x" * 70_000
+    script.write_text(
+        f'ctl() {{ {sys.executable} -m zmsvc.ctl "$@"; }}\n'
+        "ctl update celsius=20.5 unit=C list=[1] word='\"7\"' && echo saved >&2\n"
+        f'ctl update large={large} && ctl update pid=1; echo "code $?" >&2\n'
+    )
+    command = f"<command><arg>sh</arg><arg>{script}</arg></command>"
+    rules = {"on_update": ("start", "ts_next")}
+    service = f"<user>{user}</user>" if user else ""
+    context.task(
+        "ts_shell", "Shell", kind="Command", config=command, entry=False, rules=rules, service=service
+    )
+    context.looped("Next")
+    context.task("ts_next", "Next", entry=False)
+    context.start("--transaction", "T")
+    heard = ear(b"control @@@ ")
+    context.ctl("start", "--transaction", "T", "ts_shell")
+    told = heard.control("updated", "ts_shell")["content"]["status"]
+    assert {name: told[name] for name in ("celsius", "unit", "list", "word")} == {
+        "celsius": 20.5,
+        "unit": "C",
+        "list": [1],
+        "word": "7",
+    }
+    assert heard.control("updated", "ts_shell")["content"]["status"]["large"] == large
+    context.task_is("ts_shell", "exited")
+    log = context.log.read_text()
+    assert log.count("saved\n") == 1
+    assert "cannot update: zmsvc itself sets pid" in log
+    assert "code 2\n" in log
+    assert context.tasks("T")["ts_next"]["state"] == "active"
 
 
 @pytest.mark.parametrize("kind", ["Process", "Thread", "fresh"])

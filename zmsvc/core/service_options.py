@@ -719,6 +719,9 @@ class ServiceOptions:
             runs no other commands for a task, and
             .Li all
             every process that is descended from the main one.
+            A result that
+            .Xr zmsvcctl 1 update
+            reports is accepted from every process of the task.
             MAINPID= names another process of the same task as the main one, whose end is from then on the end
             of the task; a process of another task is refused.
             So nginx and gunicorn replace their master on SIGUSR2 when the new one, or a script, says MAINPID=

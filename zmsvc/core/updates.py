@@ -4,6 +4,7 @@ updates beyond them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,36 @@ def judge(tokens: float, since: float | None, items: Mapping[str, Any]) -> Judge
     if too_deep(items):
         return Judged(tokens=tokens - 1.0, refusal=f"an update is nested more than {MAX_NESTING} deep")
     return Judged(tokens=tokens - 1.0)
+
+
+def as_json(items: Mapping[str, Any]) -> str:
+    """Return the compact JSON of an update.
+
+    Raises TypeError, which names the item, for an item that is not JSON, and ValueError for an item that the
+    message cannot hold.
+    """
+    for name in RESERVED:
+        if name in items:
+            raise ValueError(
+                f"cannot update: zmsvc itself sets {name} in each message, give the item another name"
+            )
+    if not isinstance(items.get(RESULT, ""), str):
+        raise ValueError(
+            "cannot update: result must be a str, the result of the message such as success or failed; give "
+            "another value another name"
+        )
+    try:
+        text = json.dumps(items, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        for name, value in items.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError, RecursionError) as reason:
+                raise TypeError(f"cannot update: {name} is not JSON: {reason}") from error
+        raise TypeError(f"cannot update: {error}") from error
+    if too_deep(items):
+        raise ValueError(f"cannot update: lists and objects are nested more than {MAX_NESTING} deep")
+    return text
 
 
 def too_deep(items: Mapping[str, Any]) -> bool:

@@ -48,7 +48,7 @@ _INSTEAD = {
     _SIGNAL: "kill sendsignal sendSignal send-signal hup",
     _STATUS: "info describe inspect pid prettylist jlist get options globaloptions numprocesses",
     _EXIT_STATUS: "is-system-running is-running",
-    _RELOAD: "reread update reloadconfig daemon-reload add",
+    _RELOAD: "reread reloadconfig daemon-reload add",
     _RESTART: "try-restart condrestart reload-or-restart try-reload-or-restart force-reload respawn",
     _LIST: "ls ps avail list-units listpids units-list contexts",
     _EXIT: "quit shutdown down poweroff halt",

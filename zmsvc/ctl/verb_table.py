@@ -573,6 +573,24 @@ and return when the device has it. It is for scripts of a Command: it finds the 
 environment (see **zmsvc-task**(7)), and sends no request to the supervisor. The message has no number.""",
     ),
     VerbEntry(
+        "update",
+        "verbs.update.update",
+        "in a program of a task: report a result of this task",
+        Argument(
+            "items",
+            nargs="+",
+            metavar="KEY=VALUE",
+            help="an item of the result; a VALUE that is not JSON is a text",
+        ),
+        group=MESSAGES,
+        manual="""\
+Report a result of the task to which this process belongs, as *update* of a Python task does: the supervisor
+publishes it as a **control** message with the action *updated*, and the rules of *on_update* fire. A *VALUE*
+that is JSON, such as 20.5, true or {"a": 1}, is that value. Any other is a text, and so is JSON in quotes,
+as in **'version="1.10"'**. It is for scripts of a Command: it finds the task in its environment, and needs no
+**<notify_access>**. It returns when the supervisor has saved the result.""",
+    ),
+    VerbEntry(
         "check",
         "verbs.check.check",
         "find all faults of context files, and warn",

@@ -342,7 +342,10 @@ class Children:
         None for other processes, and for those that have ended.
         """
         launch = self.outside.launch_of(datagram.pid, self.context_mark) if self.context_mark else None
-        if launch is None or launch not in self._speaker_of or not self._admits_all(launch):
+        if launch is None or launch not in self._speaker_of:
+            return None
+        # A result is what the task itself says: it changes nothing that the main process decides.
+        if not (self._admits_all(launch) or notify.only_reports_a_result(datagram)):
             return None
         # A process of another user may have the same mark, but not this user ID.
         if datagram.uid not in (0, self._uid_of.get(launch, os.geteuid())):

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
 
 from zmsvc.core import messages, replicas
+from zmsvc.core.updates import as_json
 from zmsvc.task.endpoints import Endpoints
 from zmsvc.task.inbox import Message, named_topics
 from zmsvc.task.keys import TaskKeys
 from zmsvc.task.settings import settings_of
-from zmsvc.task.updates import as_json
 
 
 class Recorder:

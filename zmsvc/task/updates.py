@@ -8,7 +8,6 @@ room. Meanwhile the watchdog is fed; a stop request ends the wait.
 
 from __future__ import annotations
 
-import json
 import select
 import threading
 from collections.abc import Callable, Mapping
@@ -49,7 +48,7 @@ class Updates:
         In the task's own thread `feed` feeds the watchdog when that is due; in other threads it is None.
         Raises TypeError and ValueError for invalid items.
         """
-        text = as_json(items)
+        text = updates.as_json(items)
         if feed is None:
             return self._report(text, wait=wait, feed=None)
         # If a signal came between the send and the count, the next result would have the same number, and the
@@ -117,33 +116,3 @@ class Updates:
             poll.register(self._stop.fd, select.POLLIN)
         left = 1.0 if until is None else max(0.0, until - self._stop.now())
         return any(fd == self._reporter.fileno() for fd, _ in poll.poll(round(left * 1000)))
-
-
-def as_json(items: Mapping[str, Any]) -> str:
-    """Return the compact JSON of an update.
-
-    Raises TypeError, which names the item, for an item that is not JSON, and ValueError for an item that the
-    message cannot hold.
-    """
-    for name in updates.RESERVED:
-        if name in items:
-            raise ValueError(
-                f"cannot update: zmsvc itself sets {name} in each message, give the item another name"
-            )
-    if not isinstance(items.get(updates.RESULT, ""), str):
-        raise ValueError(
-            "cannot update: result must be a str, the result of the message such as success or failed; give "
-            "another value another name"
-        )
-    try:
-        text = json.dumps(items, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        for name, value in items.items():
-            try:
-                json.dumps(value, allow_nan=False)
-            except (TypeError, ValueError, RecursionError) as reason:
-                raise TypeError(f"cannot update: {name} is not JSON: {reason}") from error
-        raise TypeError(f"cannot update: {error}") from error
-    if updates.too_deep(items):
-        raise ValueError(f"cannot update: lists and objects are nested more than {updates.MAX_NESTING} deep")
-    return text

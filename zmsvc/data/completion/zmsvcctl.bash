@@ -57,7 +57,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show wait logs events watch send publish check graph keys units create import exit reload reset-failed forget enable disable reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show wait logs events watch send publish update check graph keys units create import exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -79,6 +79,7 @@ _zmsvcctl()
             watch) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --topic --count --endpoint --keys" ;;
             send) _zmsvcctl_offer "-c --context --json --timeout -h --help --endpoint --keys" ;;
             publish) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
+            update) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
             check) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
             graph) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --format" ;;
             keys) _zmsvcctl_offer "-c --context --json --timeout -h --help --now" ;;

@@ -97,6 +97,8 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from send' -l keys -x -a '(__fis
 
 complete -c zmsvcctl -n __fish_use_subcommand -a publish -d 'in a program of a task: publish a message of this task'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a update -d 'in a program of a task: report a result of this task'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a check -d 'find all faults of context files, and warn'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from check' -a '(__fish_complete_suffix .xml)'
 

@@ -51,6 +51,8 @@ MAX_DESCRIPTORS = 253
 # Errors that say that the socket at the other end is gone. Another process has bound the path, or will.
 _STALE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.ECONNRESET, errno.ENOENT, errno.EPIPE})
 
+_RESULT = frozenset({"X_ZMSVC_UPDATE", "X_ZMSVC_UPDATE_FD"})
+
 _Ancillary = list[tuple[int, int, bytes]]
 
 log = logging.getLogger(__name__)
@@ -145,22 +147,25 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
         """Report that the configuration is being reloaded; `ready()` reports the end."""
         self.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def update(self, json_text: str, sequence: int) -> bool:
+    def update(self, json_text: str, sequence: int = 0, *, barrier: int | None = None) -> bool:
         """Send a result, a JSON object of at most UPDATE_LIMIT bytes. Return False if the queue is full.
 
         `sequence` numbers the results of one process from 1. By it a new supervisor recognizes results that
-        its predecessor has handled. Raises ValueError with both numbers for more bytes, and OSError if the
-        result cannot be sent, so no result is lost without notice.
+        its predecessor has handled; a result without a number is handled twice if the supervisor dies between
+        the two. `barrier` is a descriptor whose copies are all closed when the supervisor has saved what
+        follows from the result. Raises ValueError with both numbers for more bytes, and OSError if the result
+        cannot be sent, so no result is lost without notice.
         """
-        number = f"X_ZMSVC_SEQ={sequence}"
         size = len(json_text) if json_text.isascii() else len(json_text.encode())
         if size > UPDATE_LIMIT:
             raise ValueError(f"cannot update: {size} bytes of JSON, at most {UPDATE_LIMIT} are allowed")
+        number = f"X_ZMSVC_SEQ={sequence}\n" if sequence else ""
+        after, fds = ("", []) if barrier is None else ("\nBARRIER=1", [barrier])
         if size <= UPDATE_INLINE:
-            return self._offer(f"{number}\nX_ZMSVC_UPDATE={json_text}")
+            return self._offer(f"{number}X_ZMSVC_UPDATE={json_text}{after}", fds)
         fd = memfd.sealed("zmsvc-update", json_text.encode())
         try:
-            return self._offer(f"{number}\nX_ZMSVC_UPDATE_FD=1", [fd])
+            return self._offer(f"{number}X_ZMSVC_UPDATE_FD=1{after}", [fd, *fds])
         finally:
             os.close(fd)
 
@@ -352,6 +357,14 @@ def _lines(data: bytes, *, cut: bool) -> list[tuple[str, str]]:
         raw.pop()  # half a value may look like a complete one
     pairs = (line.decode("utf-8", "replace").partition("=") for line in raw)
     return [(key, value) for key, separator, value in pairs if separator and key]
+
+
+def only_reports_a_result(datagram: Datagram) -> bool:
+    """Return True if a datagram has a result without a number, and nothing else. The results of a task that
+    has a loop of its own are numbered, and a number from another process would hide one of these.
+    """
+    keys = {key for key, _ in datagram.lines}
+    return bool(keys & _RESULT) and keys <= _RESULT | {"BARRIER"}
 
 
 def update_of(datagram: Datagram) -> str | None:
