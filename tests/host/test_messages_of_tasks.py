@@ -306,8 +306,8 @@ def test_subscribe_elements_replace_the_topics_of_the_class(nest: Nest, bus: For
     ("kind", "configuration", "why"),
     [
         ("MessageTask", {"subscribe": ""}, "cannot start Work: a MessageTask needs topics and on_message"),
-        ("LoopedTask", {"subscribe": ["a", "b @@@ c"]}, "cannot subscribe: <subscribe> has 'b @@@ c', which cannot be a topic"),
-        ("LoopedTask", {"subscribe": {"topic": "a"}}, "cannot subscribe: <subscribe> is {'topic': 'a'}, expected topics"),
+        ("LoopedTask", {"subscribe": ["a", "b @@@ c"]}, "cannot subscribe: <subscribe>: 'b @@@ c' cannot be a topic, expected the name of a topic, without @@@"),
+        ("LoopedTask", {"subscribe": {"topic": "a"}}, "cannot subscribe: <subscribe>: \"{'topic': 'a'}\" is not a text, expected the name of a topic, without @@@"),
     ],
 )  # fmt: skip
 def test_a_task_without_a_usable_topic_says_why(nest: Nest, kind: str, configuration: Any, why: str) -> None:

@@ -600,7 +600,7 @@ as in **'version="1.10"'**. It is for scripts of a Command: it finds the task in
 Find every fault of context files, each as *FILE:LINE*, and warn of what is legal but probably a mistake,
 with its line if it concerns a place in the file. The modules of a service are compiled, and none is run.
 The settings class of a task is read from its source, and each value that it refuses is a fault, as far as the
-source shows it without being run.
+source shows it without being run. So is a **<subscribe>** without a topic.
 The files in *Context-NAME.d* are checked with *Context-NAME.xml*, whichever of them is named.""",
     ),
     VerbEntry(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from zmsvc.core import messages
+from zmsvc.core import messages, topics
 from zmsvc.core.errors import LaunchError, ProtocolError
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.task.bus import Subscription
@@ -55,14 +55,14 @@ class Inbox:
 
     def __init__(
         self,
-        topics: Collection[str],
+        names: Collection[str],
         *,
         transaction: str,
         service_id: str,
         every_transaction: bool,
         log: logging.Logger,
     ) -> None:
-        self.topics = frozenset(topics)
+        self.topics = frozenset(names)
         self._transaction, self._service_id = transaction, service_id
         self._every_transaction = every_transaction
         own = messages.encoded(transaction)
@@ -187,17 +187,9 @@ def named_topics(cls: type, configured: Any) -> tuple[str, ...]:
 
 def topics_of(value: Any, source: str) -> tuple[str, ...]:
     """Return the topics of a text, or of a list or tuple of texts. Raises LaunchError."""
-    given = [value] if isinstance(value, str) else value
-    if not isinstance(given, list | tuple):
-        raise LaunchError(f"cannot subscribe: {source} is {value!r}, expected topics")
-    for topic in given:
-        try:
-            if not isinstance(topic, str):
-                raise ValueError(f"cannot subscribe: {topic!r} cannot be a topic")
-            messages.check_topic(topic)
-        except ValueError:
-            raise LaunchError(f"cannot subscribe: {source} has {topic!r}, which cannot be a topic") from None
-    return tuple(dict.fromkeys(given))
+    for _, fault in topics.faults(value):
+        raise LaunchError(f"cannot subscribe: {source}: {fault}, {topics.EXPECTED}")
+    return topics.unique(topics.as_list(value))
 
 
 def _text(header: Mapping[str, Any], key: str) -> str:

@@ -22,6 +22,7 @@ from zmsvc.host.bus import curve_keys
 from zmsvc.host.config import reader
 from zmsvc.host.config.context_files import context_file_of
 from zmsvc.host.config.settings_check import check_settings
+from zmsvc.host.config.subscribe_check import check_subscriptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +85,7 @@ def _check_file(file: str) -> FileReport:
         context = reader.load(file)
     except ConfigError as error:
         return FileReport(file, tasks=None, faults=error.faults, warnings=[])
-    if faults := check_settings(context, file):
+    if faults := [*check_settings(context, file), *check_subscriptions(context, file)]:
         return FileReport(file, tasks=None, faults=faults, warnings=[])
     curve = curve_keys.in_use(paths.keys_dir(context.name))
     found = [

@@ -9,7 +9,7 @@ from zmsvc.core.model import Context
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.settings import Record
 from zmsvc.host.config import settings_lines, settings_source
-from zmsvc.host.paths import service_path
+from zmsvc.host.config.class_source import directory_of
 
 
 def check_settings(context: Context, file: str) -> list[str]:
@@ -21,7 +21,7 @@ def check_settings(context: Context, file: str) -> list[str]:
     for task in context.as_written.values():
         if task.service_type is ServiceType.COMMAND:
             continue
-        key = _directory(task.location, task.instance), task.instance
+        key = directory_of(task.location, task.instance), task.instance
         if key not in shapes:
             shapes[key] = None if key[0] is None else settings_source.settings_of(key[0], task.instance)
         shape = shapes[key]
@@ -34,10 +34,3 @@ def check_settings(context: Context, file: str) -> list[str]:
         for task_id, fault in found
         for prefix in [each.prefix(task_id, fault.place) for each in lines if each.has(task_id)][:1]
     ]
-
-
-def _directory(location: str | None, instance: str) -> Path | None:
-    """Return the directory in which a task will find its service."""
-    places = [Path(location)] if location else service_path()
-    file = f"{instance}/Service{instance}.py"
-    return next((each for each in places if (each / file).is_file()), None)

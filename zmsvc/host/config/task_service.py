@@ -162,8 +162,8 @@ def _only(parent: etree._Element | None, tag: str, notes: FaultList) -> etree._E
 
 
 _READ = {
-    ServiceType.PROCESS: ("location", "device_action", "interval"),
-    ServiceType.THREAD: ("location", "device_action", "interval"),
+    ServiceType.PROCESS: ("location", "device_action", "interval", "subscribe"),
+    ServiceType.THREAD: ("location", "device_action", "interval", "subscribe"),
     ServiceType.COMMAND: ("command", "notify", "device_action"),
 }
 """The elements of a `<configuration>` that zmsvc itself reads, by the type of service. All others are for the

@@ -1,0 +1,59 @@
+"""Check the `<subscribe>` elements of tasks against the classes of their services, without running them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from zmsvc.core import topics
+from zmsvc.core.model import Context, TaskService
+from zmsvc.core.service_options import ServiceType
+from zmsvc.core.settings import Place
+from zmsvc.host.config import settings_lines
+from zmsvc.host.config.class_source import directory_of
+from zmsvc.host.config.message_source import TaskMessages, messages_of
+
+
+def messages_of_tasks(context: Context) -> dict[str, TaskMessages]:
+    """Return the messages of each task with a class, by its ID in the file."""
+    found: dict[tuple[Path | None, str], TaskMessages] = {}
+    result = {}
+    for task in context.as_written.values():
+        if task.service_type is ServiceType.COMMAND:
+            continue
+        key = directory_of(task.location, task.instance), task.instance
+        if key not in found:
+            found[key] = TaskMessages() if key[0] is None else messages_of(key[0], task.instance)
+        result[task.id] = found[key]
+    return result
+
+
+def check_subscriptions(context: Context, file: str) -> list[str]:
+    """Return each `<subscribe>` with which a task would not start, as `FILE:LINE: TASK: what is wrong, what
+    was expected`. `file` is the path of the context file for messages.
+    """
+    of_tasks = messages_of_tasks(context)
+    found = [
+        (task.id, *fault)
+        for task in context.as_written.values()
+        if task.id in of_tasks
+        for fault in _faults(task, of_tasks[task.id])
+    ]
+    lines = settings_lines.of_context(context.text, file, context.parts) if found else []
+    return [
+        f"{prefix}{task_id}: {text}"
+        for task_id, place, text in found
+        for prefix in [each.prefix(task_id, place) for each in lines if each.has(task_id)][:1]
+    ]
+
+
+def _faults(task: TaskService, known: TaskMessages) -> Iterator[tuple[Place, str]]:
+    if not known.reads_subscribe:
+        return
+    given = task.configuration.get("subscribe")
+    if given is not None and given != "":
+        for number, fault in topics.faults(given):
+            yield (("subscribe", number),), f"<subscribe>: {fault}, {topics.EXPECTED}"
+    elif known.base == "MessageTask" and (given == "" or known.topics == ()):
+        place: Place = () if given is None else (("subscribe", 0),)
+        yield place, "the task lives on messages and has no topics, expected <subscribe> with one"
