@@ -14,6 +14,7 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core.access import Verb
+from zmsvc.core.cause_chain import Row
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.expansion import expand
@@ -381,6 +382,8 @@ class Simulation:
     saved: World | None = None
     records: list[ev.Record] = field(default_factory=list)
     """The history in the state file."""
+    rows: list[Row] = field(default_factory=list)
+    """The same with its times."""
     facts: deque[Fact] = field(default_factory=deque)
     alarms: dict[Key, float] = field(default_factory=dict)
     die_at: tuple[int, int | None] | None = None
@@ -488,7 +491,18 @@ class Simulation:
             if old.get(key) is not each:
                 reread(each)
         self.saved = self.world
-        self.records += [effect for effect in effects if isinstance(effect, ev.Record)]
+        told = [effect for effect in effects if isinstance(effect, ev.Record)]
+        self.records += told
+        self.rows += [
+            Row(
+                at=self.now,
+                transaction=each.transaction,
+                task=each.task,
+                event=each.event,
+                detail=each.detail,
+            )
+            for each in told
+        ]
 
     def crash(self, still: Iterable[Fact] = ()) -> None:
         """Let the supervisor die. The next one has only the state file and the keeper. `still` has facts that

@@ -60,6 +60,7 @@ def test_the_verbs_are_those_of_the_contract() -> None:
         "is-failed",
         "is-enabled",
         "show",
+        "why",
         "wait",
         "logs",
         "events",

@@ -73,6 +73,7 @@ class OrderRule:
 ORDERS = (
     OrderRule("status", control=Who.GROUP, repeatable=True),
     OrderRule("events", control=Who.GROUP, repeatable=True),
+    OrderRule("why", control=Who.GROUP, repeatable=True),
     OrderRule("wait", control=Who.GROUP, repeatable=True),
     OrderRule(Verb.START, control=Who.GROUP, bus=("context", "process"), repeatable=True),
     OrderRule(Verb.STOP, control=Who.GROUP, bus=("context", "process"), repeatable=True),

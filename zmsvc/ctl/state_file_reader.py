@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from zmsvc.core.cause_chain import Row
 from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.model import Context
 from zmsvc.core.replicas import MARK
-from zmsvc.core.world import Task, service_of, task_as_json, task_from_row
+from zmsvc.core.world import Task, Transaction, World, service_of, task_as_json, task_from_row
 from zmsvc.ctl.client import CtlError
 from zmsvc.host import directories
 from zmsvc.host.config import reader
@@ -43,6 +44,8 @@ MAX_SIZE = 512 << 20
 """The largest file that is copied, in bytes; a history of 100,000 rows has 30 MB."""
 MAX_VALUE = 64 << 20
 """The largest value, in bytes; the longest one is the context file."""
+MAX_ROWS = 20_000
+"""The number of history rows in which `why` looks for causes."""
 _PATIENCE_S = 10.0
 """Seconds for the whole reading; a history of 100,000 rows takes 0.1 s."""
 _COPY_ATTEMPTS = 3
@@ -201,6 +204,44 @@ def events(path: Path, *, transaction: str | None, tasks: Sequence[str], limit: 
 
 
 # --- the last known state
+
+
+class Saved:
+    """The world of a state file, the newest rows of its history, and the times of its tasks."""
+
+    __slots__ = ("rows", "when", "world")
+
+    def __init__(self, world: World, rows: list[Row], when: When) -> None:
+        self.world = world
+        self.rows = rows
+        self.when = when
+
+
+def saved(places: Places) -> Saved:
+    """Return the contents of the state file. Raises CtlError if it cannot be read."""
+    with _opened(places.state_file) as db:
+        meta = dict(db.execute("SELECT name, value FROM meta"))
+        context = _context(meta, places)
+        if context is None:
+            raise ValueError("this release cannot read the context file in it")
+        tasks = db.execute("SELECT transaction_id, task, sub, row FROM tasks").fetchall()
+        transactions = db.execute("SELECT id, open, opened FROM transactions").fetchall()
+        query = "SELECT at, transaction_id, task, event, detail FROM events ORDER BY seq DESC LIMIT ?"
+        rows = [
+            Row(at=at, transaction=tx, task=task, event=event, detail=json.loads(detail))
+            for at, tx, task, event, detail in reversed(db.execute(query, (MAX_ROWS,)).fetchall())
+        ]
+        world = World(
+            context=context,
+            stopping=meta.get("stopping") == "1",
+            disabled=disabled_of_saved(meta.get("disabled")),
+            transactions={
+                name: Transaction(id=name, open=bool(is_open), opened=float(opened))
+                for name, is_open, opened in transactions
+            },
+            tasks={(tx, task): task_from_row(json.loads(row), sub) for tx, task, sub, row in tasks},
+        )
+        return Saved(world, rows, _time_converter(db, same_boot=meta.get("boot_id") == linux.boot_id()))
 
 
 def status(places: Places) -> Json:

@@ -405,6 +405,24 @@ is an error, and the exit status 2. Of a context that does not run the state fil
 so.""",
     ),
     VerbEntry(
+        "why",
+        "verbs.why.why",
+        "say why tasks are in their states, and what to do",
+        TRANSACTION,
+        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        group=STATE,
+        pages=True,
+        manual="""\
+Explain the state of each named task. Below its state are the reasons why it does not run, with the time at
+which they end: a back-off, a start limit, tasks that it comes after, an operator's **stop** or **disable**, a
+stopped transaction. *Because* has the chain of causes, newest first: the end of the task, the rule that
+stopped or started it, the task that fired the rule, with its exit and its last update, and so on to the user
+who gave an order, the start of the context, or a message on the bus. *Rules* has the rules that would start
+it, and the states of the tasks that have them. Then come the last lines of the log of the task that failed,
+and the commands that help. The chain is made of the history; if that does not reach back far enough, it says
+so. Of a context that does not run the state file is read, and stderr says so.""",
+    ),
+    VerbEntry(
         "wait",
         "verbs.is_state.wait",
         "wait until tasks are active, inactive or failed",

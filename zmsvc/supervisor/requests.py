@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from zmsvc.core import checks
+from zmsvc.core import checks, why
 from zmsvc.core import events as ev
 from zmsvc.core import reload as core_reload
 from zmsvc.core.access import Verb
+from zmsvc.core.cause_chain import Row
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Origin, Requested
 from zmsvc.core.model import Context
@@ -33,6 +36,10 @@ from zmsvc.supervisor.loop import Loop
 
 FOLLOW = 1000
 """The number of history rows that are read at once."""
+WHY_ROWS = (1000, 8000)
+"""The numbers of history rows in which `why` looks for causes: at first, and if those do not reach back to
+the first cause. 8,000 rows take 60 ms.
+"""
 WAITED_FOR = ("active", "inactive", "failed")
 """The states for which a client can wait. A task in any other state is on the way to one of them."""
 DEVICE_PATIENCE = 10.0
@@ -59,6 +66,7 @@ class Requests:
             **orders,
             "status": self._status,
             "events": self._events,
+            "why": self._why,
             "wait": self._wait,
             "signal": self._signal,
             "reload-tasks": self._reload_tasks,
@@ -224,6 +232,41 @@ class Requests:
                 limit = 100_000
         finally:
             self._loop.on_history.remove(news.set)
+
+    async def _why(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        """Explain the states of tasks. More of the history is read if the newest part does not reach back to
+        their first causes.
+        """
+        world, transaction = self._loop.world, request.get("transaction")
+        tasks = tuple(dict.fromkeys(request.get("tasks") or ()))
+        if not tasks:
+            return failure(2, "cannot explain: expected at least one task")
+        if unknown := _unknown(world, transaction, tasks):
+            return failure(4, f"cannot explain {unknown}")
+        told = []
+        for key in why.keys_of(world, transaction, tasks):
+            for limit in WHY_ROWS:
+                clock = why.Clock(
+                    now=time.monotonic(), wall=status_report.rfc3339, monotonic=status_report.as_wall_clock
+                )
+                explained = why.explain(world, key, self._history(key[0], limit), clock)
+                if explained["complete"]:
+                    break
+                await asyncio.sleep(0)
+            told.append(explained)
+        return success({"name": world.context.name, "tasks": told})
+
+    def _history(self, transaction: str, limit: int) -> list[Row]:
+        """Return the last rows of a transaction, and those that belong to none."""
+        rows = [
+            row
+            for name in ("", transaction)
+            for row in self._loop.store.events(limit=limit, transaction=name)
+        ]
+        return [
+            Row(**{name: row[name] for name in Row.__slots__})
+            for row in sorted(rows, key=operator.itemgetter("seq"))
+        ]
 
     async def _wait(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
         """Answer when all tasks are in the state that the client waits for, or its time has passed."""

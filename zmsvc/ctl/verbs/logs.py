@@ -265,12 +265,18 @@ def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> 
 
 
 def last_lines(
-    of: Writers, status: ContextStatus, tasks: Sequence[tuple[str, TaskStatus]], count: int
+    of: Writers,
+    status: ContextStatus,
+    tasks: Sequence[tuple[str, TaskStatus]],
+    count: int,
+    until: str | None = None,
 ) -> dict[tuple[str, str], list[str]]:
-    """Return the last log lines of each task, by transaction and task."""
+    """Return the last log lines of each task, by transaction and task; with `until` those before this time,
+    as in --until.
+    """
     first = tasks[:MAX_READERS]
     if status.log == "journal":
-        return _journal_tails(of, first, count)
+        return _journal_tails(of, first, count, until)
     try:
         with LogDirectory(Path(status.log.removesuffix("+stderr")), of.daemon) as log, log.open() as file:
             text = file_entries.end_of(file)
@@ -278,28 +284,30 @@ def last_lines(
         return {(transaction, task.id): [] for transaction, task in first}
     return {
         (transaction, task.id): [
-            line.rstrip("\n") for line in deque(_lines_of_task(text, transaction, task.id), count)
+            line.rstrip("\n") for line in deque(_lines_of_task(text, transaction, task.id, until), count)
         ]
         for transaction, task in first
     }
 
 
-def _lines_of_task(text: Iterable[str], transaction: str, task: str) -> Iterator[str]:
+def _lines_of_task(text: Iterable[str], transaction: str, task: str, until: str | None) -> Iterator[str]:
+    selection = EntryFilter(transaction, [task], until=until)
     return (
         line
-        for entry in file_entries.in_order(EntryFilter(transaction, [task]).pick(file_entries.entries(text)))
+        for entry in file_entries.in_order(selection.pick(file_entries.entries(text)))
         for line in entry.lines
     )
 
 
 def _journal_tails(
-    of: Writers, tasks: Sequence[tuple[str, TaskStatus]], count: int
+    of: Writers, tasks: Sequence[tuple[str, TaskStatus]], count: int, until: str | None
 ) -> dict[tuple[str, str], list[str]]:
     """Run one journalctl for each task, all at the same time."""
     readers = {}
     for transaction, task in tasks:
         groups = [task.cgroup] if task.cgroup else []
         command = ["journalctl", "--no-pager", "--quiet", f"--lines={count}", "--output=short"]
+        command += [f"--until={until}"] if until else []
         try:
             readers[transaction, task.id] = subprocess.Popen(
                 [*command, *matches(of, transaction, [task.id], groups)],

@@ -4,7 +4,7 @@ complete -c zmsvcctl -f
 complete -c zmsvcctl -s c -l context -x -a "(zmsvcctl list 2>/dev/null | string match -r '^\S+' | string match -v NAME)" -d 'the context; the default is the only one that runs'
 complete -c zmsvcctl -l json -d 'answer as JSON'
 complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from start stop restart exit reload enable disable' -l no-block -d 'do not wait until an order is carried out'
-complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from status logs' -l no-pager -d 'do not use a pager'
+complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from status why logs' -l no-pager -d 'do not use a pager'
 complete -c zmsvcctl -l timeout -x -d 'wait no longer, and end with 124; 0 waits as long as it takes'
 complete -c zmsvcctl -s h -l help -d 'show the options and end'
 complete -c zmsvcctl -n '__fish_use_subcommand' -l version -d 'show the version and end'
@@ -60,6 +60,9 @@ complete -c zmsvcctl -n __fish_use_subcommand -a show -d 'print the properties o
 complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -s p -l property -x -a 'ActiveState SubState MainPID NRestarts StatusText Result ExecMainStatus ExitReason' -d 'only these properties; may be given again, or have several with commas'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l value -d 'print the values without the names'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a why -d 'say why tasks are in their states, and what to do'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from why' -l transaction -x -d 'the transaction'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a wait -d 'wait until tasks are active, inactive or failed'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from wait' -l transaction -x -d 'the transaction'

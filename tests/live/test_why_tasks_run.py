@@ -1,0 +1,80 @@
+"""`why` explains the state of a task: from the supervisor, and from the state file of a context that does not
+run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from typing import Any
+
+from context import Context
+
+TX = "5HGAHZ3WPZUI71PACRPP"
+ME = pwd.getpwuid(os.getuid()).pw_name
+
+
+def why(context: Context, task: str) -> dict[str, Any]:
+    (told,) = json.loads(context.ctl("--json", "why", task).stdout)["tasks"]
+    return dict(told)
+
+
+def story(told: dict[str, Any]) -> list[str]:
+    return [link["text"] for link in told["chain"]]
+
+
+def test_why_leads_from_a_rule_to_the_exit_the_log_and_the_operator(context: Context) -> None:
+    context.looped("Echo")
+    context.task(
+        "ts_1",
+        "Shell",
+        kind="Command",
+        entry=False,
+        config='<command>sh -c "echo out of paper; exit 3"</command>',
+        rules={"on_fail": ("start", "ts_2")},
+    )
+    context.task("ts_2", "Echo", entry=False)
+    context.start("--transaction", TX)
+    assert "starts when ts_1 fails; ts_1 is inactive (waiting)" in context.ctl("why", "ts_2").stdout
+    context.ctl("start", "--no-block", "ts_1")
+    context.task_is("ts_2", "running")
+    told = why(context, "ts_2")
+    assert story(told) == [
+        "ts_2 became ready",
+        "the rule on_fail:start:ts_2 of ts_1 fired",
+        "ts_1 failed with exit status 3",
+        "ts_1 was started",
+        "an operator ordered the start of ts_1",
+    ]
+    assert (told["chain"][-1]["user"], told["chain"][-1]["uid"]) == (ME, os.getuid())
+    assert told["complete"]
+    assert any("out of paper" in line for line in told["log"]["lines"]), told["log"]
+    shown = context.ctl("why", "ts_2", "ts_1").stdout
+    for words in (
+        f"ordered the start of ts_1 ({ME})",
+        "Log: of ts_1",
+        f"zmsvcctl -c {context.name} start ts_1",
+    ):
+        assert words in shown
+    context.ctl("why", "ts_9", check=4)
+
+
+def test_why_says_who_has_stopped_a_task_also_when_the_context_does_not_run(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.task("ts_2", "Echo")
+    context.start("--transaction", TX)
+    context.ctl("stop", "ts_1")
+    (held,) = why(context, "ts_1")["reasons"]
+    assert (held["kind"], held["user"]) == ("held", ME)
+    context.ctl("exit")
+    context.wait()
+    told = context.ctl("--json", "why", "ts_1", "ts_2")
+    assert f"{context.name} does not run; this is from its state file, 2" in told.stderr
+    first, second = json.loads(told.stdout)["tasks"]
+    assert [reason["kind"] for reason in first["reasons"]] == ["context-down", "held"]
+    assert story(first)[-1] == "an operator ordered the stop of ts_1"
+    assert story(second) == ["ts_2 was stopped (status 0)", "an operator ordered the end of the context"]
+    assert any("INFO" in line for line in second["log"]["lines"]), second["log"]
+    context.ctl("why", "ts_9", check=4)

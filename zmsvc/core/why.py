@@ -1,0 +1,402 @@
+"""Explain the state of a task: the chain of causes that led to it, the reasons why it does not run, the rules
+that would start it, and the commands that help. Pure; zmsvcctl shows it, and the supervisor or zmsvcctl reads
+the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from zmsvc.core.back_off import over_limit, recent_starts
+from zmsvc.core.cause_chain import History, Link, Row, chain, stop_text
+from zmsvc.core.events import Key
+from zmsvc.core.lifecycle import State, SubState
+from zmsvc.core.model import Action, Rule, Trigger
+from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
+from zmsvc.core.replicas import is_named
+from zmsvc.core.restart import fires_for
+from zmsvc.core.service_options import Limits
+from zmsvc.core.world import Reason, Task, World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Converts times to text. `wall` takes seconds of the epoch; `monotonic` returns None for a time of
+    another boot.
+    """
+
+    now: float
+    """Monotonic seconds."""
+    wall: Callable[[float], str]
+    monotonic: Callable[[float], str | None]
+
+
+def keys_of(world: World, transaction: str | None, names: Sequence[str]) -> list[Key]:
+    """Return the named tasks of a transaction. If none is named, those of the open ones; if none is open, of
+    all.
+    """
+    opened = [name for name, each in world.transactions.items() if each.open] or [*world.transactions]
+    chosen = opened if transaction is None else [transaction]
+    return [key for key in world.tasks if key[0] in chosen and is_named(key[1], names)]
+
+
+def explain(
+    world: World, key: Key, rows: Sequence[Row], clock: Clock, *, running: bool = True
+) -> dict[str, Any]:
+    """Return the explanation of a task as JSON values. `running` is False for a context that does not run,
+    whose world is that of the state file.
+    """
+    task, history = world.tasks[key], History(rows, key[0])
+    found = chain(world, key, history)
+    case = _Case(world, key, history, clock, running)
+    last = None if running or task.resting else f"{task.state.value} ({task.sub_state.value})"
+    ended = next((link for link in found.links if link.event == "failed"), None)
+    about = ended or next((link for link in found.links if link.task), None)
+    return {
+        "transaction": key[0],
+        "task": key[1],
+        "state": "inactive" if last else task.state.value,
+        "sub": "dead" if last else task.sub_state.value,
+        "last": last,
+        "pid": task.pid if running else None,
+        "since": None if last else clock.monotonic(task.since) if task.launch else None,
+        "status": task.status,
+        "reasons": [_reason_as_json(each, clock) for each in case.reasons()],
+        "chain": [_link_as_json(each, clock) for each in found.links],
+        "complete": found.complete,
+        "rules": [] if task.state is State.ACTIVE and running else list(case.starting_rules()),
+        "advice": list(case.advice(found.links)),
+        "log": {
+            "task": about.task,
+            "until": None if ended is None or ended.at is None else clock.wall(ended.at),
+        }
+        if about
+        else None,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reason:
+    """A reason why a task is in its state and not in another one. `until` is monotonic."""
+
+    kind: str
+    text: str
+    until: float | None = None
+    task: str = ""
+    at: float | None = None
+    """The time of the order, in seconds of the epoch."""
+    uid: int | None = None
+
+
+def _reason_as_json(reason: _Reason, clock: Clock) -> dict[str, Any]:
+    return {
+        "kind": reason.kind,
+        "text": reason.text,
+        "task": reason.task or None,
+        "until": None if reason.until is None else clock.monotonic(reason.until),
+        "at": None if reason.at is None else clock.wall(reason.at),
+        "uid": reason.uid,
+    }
+
+
+def _link_as_json(link: Link, clock: Clock) -> dict[str, Any]:
+    return {
+        "at": None if link.at is None else clock.wall(link.at),
+        "event": link.event,
+        "task": link.task or None,
+        "text": link.text,
+        "launch": link.launch or None,
+        "pid": link.pid,
+        "rule": link.rule or None,
+        "by": link.by or None,
+        "uid": link.uid,
+        "exit": link.exit,
+        "update": link.update,
+    }
+
+
+class _Case:
+    """One task with everything that is known about it."""
+
+    def __init__(self, world: World, key: Key, history: History, clock: Clock, running: bool) -> None:
+        self.world = world
+        self.key = key
+        self.name = key[1]
+        self.task = world.tasks[key]
+        self.service = world.context.tasks.get(key[1])
+        self.history = history
+        self.clock = clock
+        self.running = running
+        self.transaction = world.transactions.get(key[0])
+
+    # --- the reasons why it does not run
+
+    def reasons(self) -> Iterator[_Reason]:
+        if not self.running:
+            yield self._context_down()
+        yield from self._of_the_context()
+        if self.task.state is State.ACTIVE:
+            if self.task.health_text:
+                yield _Reason(kind="unhealthy", text=f"its probe has failed: {self.task.health_text}")
+            return
+        yield from self._of_orders()
+        if self.running or self.task.resting:
+            yield from self._of_the_state()
+        yield from self._of_the_start_limit()
+        resting = self.task.resting and not self.task.stopped_by_operator
+        if resting and self.service and not self.service.entry and not any(self._rules()):
+            text = "its <state> does not start it with its transaction, and no rule starts it"
+            yield _Reason(kind="no-rule", text=text)
+
+    def _context_down(self) -> _Reason:
+        row = self.history.order(self.name, ("exit",))
+        ended = self.world.stopping and row is not None
+        if ended and row is not None:
+            by = {"signal": "a signal", "bus": "a message on the bus"}.get(
+                str(row.detail.get("by")), "an operator"
+            )
+            uid = row.detail.get("uid")
+            return _Reason(
+                kind="context-down",
+                text=f"the context does not run: {by} ended it",
+                at=row.at,
+                uid=uid if isinstance(uid, int) else None,
+            )
+        why = "it had no order to end, so its daemon was killed, or the machine went down"
+        return _Reason(kind="context-down", text=f"the context does not run; {why}")
+
+    def _of_the_context(self) -> Iterator[_Reason]:
+        if self.running and self.world.stopping:
+            yield _Reason(kind="context-stopping", text="the context is being stopped")
+        if self.service is None:
+            yield _Reason(kind="removed", text="the context file has this task no longer, since a reload")
+        if self.transaction is not None and not self.transaction.open:
+            yield self._closed()
+
+    def _closed(self) -> _Reason:
+        for row in reversed(self.history.rows):
+            stops = row.event == "requested" and row.detail.get("verb") == "stop"
+            if stops and row.transaction == self.key[0] and not row.detail.get("tasks"):
+                uid = row.detail.get("uid")
+                who = "a message on the bus" if row.detail.get("by") == "bus" else "an operator"
+                return _Reason(
+                    kind="transaction-closed",
+                    text=f"its transaction is stopped: {who} ordered it",
+                    at=row.at,
+                    uid=uid if isinstance(uid, int) else None,
+                )
+            if row.event == "failure-action" and row.detail.get("action") == "stop":
+                text = f"its transaction is stopped: that is the failure_action of {row.task}"
+                return _Reason(kind="transaction-closed", text=text, at=row.at, task=row.task)
+        return _Reason(kind="transaction-closed", text="its transaction is stopped")
+
+    def _of_orders(self) -> Iterator[_Reason]:
+        if self.task.stopped_by_operator:
+            row = self.history.order(self.name, ("stop",))
+            uid = row.detail.get("uid") if row else None
+            yield _Reason(
+                kind="held",
+                text="an operator has stopped it, so no rule starts it until an operator does",
+                at=row.at if row else None,
+                uid=uid if isinstance(uid, int) else None,
+            )
+        if self.name in self.world.disabled:
+            row = next(
+                (row for row in reversed(self.history.rows) if (row.event, row.task) == _disabled(self.name)),
+                None,
+            )
+            uid = row.detail.get("uid") if row else None
+            yield _Reason(
+                kind="disabled",
+                text="it is disabled, so it does not start with its transaction",
+                at=row.at if row else None,
+                uid=uid if isinstance(uid, int) else None,
+            )
+
+    def _of_the_state(self) -> Iterator[_Reason]:
+        task, limits = self.task, self._limits
+        match task.sub_state:
+            case SubState.BACK_OFF:
+                why = f"after {task.failures} failures in a row" if task.failures > 1 else "after a failure"
+                if task.quick_starts > task.failures:
+                    why = "because rules start it too quickly"
+                yield _Reason(kind="back-off", text=f"its next start waits, {why}", until=task.deadline)
+            case SubState.START_AFTER:
+                for name in awaited_starts(self.world, self.key):
+                    other = self.world.tasks[self.key[0], name]
+                    text = f"it starts after {name}, which is {_state(other)}"
+                    yield _Reason(kind="after", text=text, task=name)
+            case SubState.STOP_AFTER:
+                for name in awaited_ends(self.world, self.key):
+                    yield _Reason(kind="stops-after", text=f"it stops after {name}", task=name)
+            case SubState.LAUNCHING:
+                yield _Reason(kind="launching", text="the keeper has the order to fork it")
+            case SubState.START:
+                within = f" within {limits.start_timeout:g} s" if task.deadline is not None else ""
+                yield _Reason(
+                    kind="not-ready-yet",
+                    text=f"its process runs and has to report READY=1{within}",
+                    until=task.deadline,
+                )
+            case SubState.WAITING if task.status:
+                missing = unmet(self.world, self.key)
+                yield _Reason(kind="requires", text=task.status, task=missing or "")
+            case SubState.STOP_SIGKILL | SubState.FINAL_SIGKILL if task.deadline is None:
+                yield _Reason(kind="survivor", text=task.status)
+            case _ if task.state is State.DEACTIVATING and task.stop_reason not in (None, Reason.REQUESTED):
+                yield _Reason(
+                    kind="stopping", text=f"it is being stopped: {stop_text(str(task.stop_reason))}"
+                )
+            case SubState.FAILED if task.exit is not None and task.exit.reason is Reason.CANNOT_LAUNCH:
+                yield _Reason(kind="cannot-launch", text=f"it cannot be started: {task.status}")
+            case _:
+                pass
+
+    def _of_the_start_limit(self) -> Iterator[_Reason]:
+        limits = self._limits
+        starts = sorted(recent_starts(self.task, limits, self.clock.now))
+        if not (self.task.resting and self.running and over_limit(tuple(starts), limits)):
+            return
+        free = starts[len(starts) - limits.start_limit_burst] + limits.start_limit_interval
+        text = (
+            f"its start limit is reached: rules have started it {limits.start_limit_burst} times within "
+            f"{limits.start_limit_interval:g} s"
+        )
+        yield _Reason(kind="start-limit", text=text, until=free)
+
+    @property
+    def _limits(self) -> Limits:
+        return self.service.limits if self.service else Limits()
+
+    # --- the rules that would start it
+
+    def _rules(self) -> Iterator[tuple[str, Rule]]:
+        """Yield the rules that start this task, each with the task that has it."""
+        context = self.world.context
+        if self.service is None:
+            return
+        for service in context.tasks.values():
+            for rule in service.rules:
+                if rule.call == self.name and rule.action is not Action.STOP:
+                    yield service.id, rule
+        for rule in context.on_any_fail:
+            for name in context.named(rule.call):
+                if name == self.name and rule.action is not Action.STOP:
+                    yield "any other task", replace(rule, call=name)
+
+    def starting_rules(self) -> Iterator[dict[str, Any]]:
+        for source, rule in self._rules():
+            other = self.world.tasks.get((self.key[0], source))
+            yield {
+                "source": source,
+                "rule": f"{rule.trigger.value}:{rule.action.value}:{rule.call}",
+                "text": self._rule_text(source, rule, other),
+                "state": other.state.value if other else None,
+                "sub": other.sub_state.value if other else None,
+                "since": self.clock.monotonic(other.since) if other and other.launch else None,
+            }
+
+    def _rule_text(self, source: str, rule: Rule, other: Task | None) -> str:
+        when = {
+            Trigger.ON_START: "becomes ready",
+            Trigger.ON_UPDATE: "reports an update",
+            Trigger.ON_FAIL: "fails",
+            Trigger.ON_EXIT: "ends well",
+            Trigger.ON_ANY_FAIL: "fails",
+        }[rule.trigger]
+        who = "it" if source == self.name else source
+        text = f"starts when {who} {when}"
+        if rule.only is not None:
+            text = f"{text} ({rule.only.value})"
+        if source == self.name:
+            if self.task.exit and rule.only and not fires_for(rule, self.task.exit.reason):
+                text = f"{text}, and its last end was another one ({self.task.exit.reason.value})"
+            return text
+        return f"{text}; {source} is {_state(other)}" if other else text
+
+    # --- what to do
+
+    def advice(self, links: Sequence[Link]) -> Iterator[dict[str, str]]:
+        """Yield the steps that help, with a command if there is one. The first one matters most."""
+        ctl = f"zmsvcctl -c {self.world.context.name}"
+        several = sum(each.open for each in self.world.transactions.values()) > 1
+        chosen = f" --transaction {self.key[0]}" if several else ""
+        kinds = {reason.kind: reason for reason in self.reasons()}
+        if "context-down" in kinds:
+            yield _step("start the context", f"zmsvcd --detach {self.world.context.name}")
+            return
+        if self.running and self.task.state is State.ACTIVE and "unhealthy" not in kinds:
+            return
+        if "transaction-closed" in kinds:
+            yield _step("start its transaction again", f"{ctl} start --transaction {self.key[0]}")
+            return
+        if "removed" in kinds:
+            yield _step("put it into the context file again, then", f"{ctl} reload")
+            return
+        yield from self._mend(links, ctl)
+        if waited := next((each.task for each in kinds.values() if each.task), ""):
+            yield _step(f"find out about {waited}", f"{ctl} why{chosen} {waited}")
+        if "survivor" in kinds:
+            yield _step("find what its process waits for in the kernel (a disk, a network file system)", "")
+            return
+        if "start-limit" in kinds:
+            yield _step("forget its start limit", f"{ctl} reset-failed{chosen} {self.name}")
+        if "disabled" in kinds:
+            yield _step("let it start with its transaction again", f"{ctl} enable {self.name}")
+        if self.task.resting or self.task.sub_state is SubState.BACK_OFF:
+            at_once = " at once" if self.task.sub_state is SubState.BACK_OFF else ""
+            yield _step(f"start it{at_once}", f"{ctl} start{chosen} {self.name}")
+
+    def _mend(self, links: Sequence[Link], ctl: str) -> Iterator[dict[str, str]]:
+        """Yield the step against the failure that the chain begins with."""
+        name, reason, pid = self._failure(links)
+        if reason is None or reason not in _MENDING:
+            return
+        text, command = _MENDING[reason]
+        yield _step(
+            text.format(task=name),
+            command.format(ctl=ctl, task=name, file=self.world.context.path or "FILE", pid=pid or "PID"),
+        )
+
+    def _failure(self, links: Sequence[Link]) -> tuple[str, Reason | None, int | None]:
+        """Return the task, the reason and the PID of the failure that matters: a start limit follows another
+        failure.
+        """
+        if self.task.state is State.DEACTIVATING:
+            return self.name, self.task.stop_reason, self.task.pid
+        for link in links:
+            reason = str((link.exit or {}).get("reason") or "")
+            if link.event == "failed" and reason != Reason.START_LIMIT.value:
+                return link.task, next((each for each in Reason if each.value == reason), None), link.pid
+        return self.name, None, None
+
+
+_LOGS = "{ctl} logs -n 50 {task}"
+_MENDING: Mapping[Reason, tuple[str, str]] = {
+    Reason.EXIT_CODE: ("find the cause in the log of {task}", _LOGS),
+    Reason.SIGNAL: ("find who sent the signal, or the core dump of {task}", "coredumpctl info {pid}"),
+    Reason.OOM_KILL: ("give {task} more memory (<memory_max>, RAM), or find its leak", "{ctl} top --once"),
+    Reason.WATCHDOG: ("find where {task} hung, or give it a longer <watchdog>", _LOGS),
+    Reason.UNHEALTHY: ("find why the probe of {task} fails, or change its <health>", _LOGS),
+    Reason.MEMORY_LIMIT: ("find the leak of {task}, or raise its <memory_restart>", "{ctl} top --once"),
+    Reason.NOT_READY: ("find why {task} is not ready, or raise its <start_timeout>", _LOGS),
+    Reason.CANNOT_LAUNCH: (
+        "mend what the reason names; this finds other faults of the file",
+        "zmsvcctl check {file}",
+    ),
+    Reason.LOST: ("find what killed the daemon of the context", "{ctl} logs -n 50"),
+}
+
+
+def _step(text: str, command: str) -> dict[str, str]:
+    return {"text": text, "command": command}
+
+
+def _disabled(name: str) -> tuple[str, str]:
+    return "disabled", name
+
+
+def _state(task: Task) -> str:
+    return f"{task.state.value} ({task.sub_state.value})"
