@@ -9,8 +9,8 @@ from simulation import Simulation, rule, task
 
 from zmsvc.core import auxiliary
 from zmsvc.core import events as ev
+from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import AuxiliaryName
 
 KEY = ("T1", "a")
 

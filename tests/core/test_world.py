@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from simulation import Simulation, context, task
 
 from zmsvc.core import events as ev
+from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.cause import Cause, Source, SourceExit
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.probing import Health
@@ -66,7 +67,7 @@ causes = st.builds(
 auxiliaries = st.builds(
     Auxiliary,
     launch=numbers,
-    name=st.sampled_from(ev.AuxiliaryName),
+    name=st.sampled_from(AuxiliaryName),
     command=st.lists(texts, max_size=2).map(tuple),
     since=times,
 )

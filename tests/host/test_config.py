@@ -22,8 +22,9 @@ from lxml import etree
 from manual_context import MANUAL
 
 from zmsvc.core import checks
+from zmsvc.core.access import BusAccess
 from zmsvc.core.errors import ConfigError
-from zmsvc.core.model import Action, BusAccess, Context, Endpoints, Rule, Trigger
+from zmsvc.core.model import Action, Context, Endpoints, Rule, Trigger
 from zmsvc.core.service_options import RLIMITS, Limits, ServiceType
 from zmsvc.host.config import reader
 from zmsvc.host.config.schema import explain

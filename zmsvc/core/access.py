@@ -43,6 +43,13 @@ class Who(StrEnum):
     GROUP = "root, the daemon's user and its group"
 
 
+class BusAccess(StrEnum):
+    """The users of this machine that may connect to the bus over loopback tcp without CURVE keys."""
+
+    MEMBERS = "members"
+    ANYONE = "anyone"
+
+
 MAY_CONNECT = "root, the daemon's user, members of its group and the <user> of each task"
 """The users who may connect to the bus without CURVE keys, over ipc and over loopback tcp. Each of them may
 give every order that the bus knows.

@@ -8,8 +8,9 @@ that of a task, until the end is in the state file.
 from __future__ import annotations
 
 from zmsvc.core import events as ev
+from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import AuxiliaryName, Key
+from zmsvc.core.events import Key
 from zmsvc.core.world import Auxiliary, Task
 
 End = ev.TaskExited | ev.LaunchFailed

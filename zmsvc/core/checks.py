@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from zmsvc.core import shell
-from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT
+from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT, BusAccess
 from zmsvc.core.listening import MAX_SOCKETS
-from zmsvc.core.model import Action, BusAccess, Context, Rule, TaskService, Trigger
+from zmsvc.core.model import Action, Context, Rule, TaskService, Trigger
 from zmsvc.core.monitoring import monitoring
 from zmsvc.core.service_options import OPTIONS, Restart, ServiceType
 from zmsvc.core.similar import similar_id

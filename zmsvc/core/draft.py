@@ -11,7 +11,8 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core import held_descriptors
-from zmsvc.core.events import AuxiliaryName, Effect, Key
+from zmsvc.core.auxiliary_name import AuxiliaryName
+from zmsvc.core.events import Effect, Key
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.service_options import Limits

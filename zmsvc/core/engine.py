@@ -22,9 +22,10 @@ from zmsvc.core import (
     updates,
 )
 from zmsvc.core import events as ev
+from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
-from zmsvc.core.events import AuxiliaryName, Effect, Fact, Key
+from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Trigger
 from zmsvc.core.service_options import ServiceType

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from zmsvc.core.access import Verb
+from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.probing import Health
@@ -27,19 +27,6 @@ class Origin:
 
     by: str
     uid: int | None = None
-
-
-class AuxiliaryName(StrEnum):
-    """The work of an auxiliary process: a process that runs beside the main process of a task, as the user of
-    the task and in its control group, and does not count as a process of the task.
-    """
-
-    RELOAD = "reload"
-    """Executes `reload_command`."""
-    READY = "ready"
-    """Runs the probe of `<ready>` until it succeeds, and then ends with status 0."""
-    HEALTH = "health"
-    """Runs the probe of `<health>` and reports each change."""
 
 
 # --- facts

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from zmsvc.core import auxiliary
 from zmsvc.core import events as ev
+from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import AuxiliaryName, Key
+from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import TaskService
 from zmsvc.core.probing import Health

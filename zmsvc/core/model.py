@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from zmsvc.core import replicas
+from zmsvc.core.access import BusAccess
 from zmsvc.core.service_options import ServiceOptions, ServiceType
 
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -128,13 +129,6 @@ class Endpoints:
     """The address at which the device binds its XSUB socket, which receives from publishers."""
     subscribe_bind: str
     """The address at which the device binds its XPUB socket, which sends to subscribers."""
-
-
-class BusAccess(StrEnum):
-    """The users of this machine that may connect to the bus over loopback tcp without CURVE keys."""
-
-    MEMBERS = "members"
-    ANYONE = "anyone"
 
 
 MAX_TRANSACTIONS = 1000

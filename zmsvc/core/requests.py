@@ -11,9 +11,10 @@ from typing import Any
 from zmsvc.core import auxiliary
 from zmsvc.core import events as ev
 from zmsvc.core.access import Verb
+from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.cause import NO_CAUSE, Cause
 from zmsvc.core.draft import Draft, ensure_task
-from zmsvc.core.events import AuxiliaryName, Key, Requested
+from zmsvc.core.events import Key, Requested
 from zmsvc.core.lifecycle import START_PENDING, State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.pending_requests import named, stopped, wait

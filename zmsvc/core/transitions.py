@@ -12,10 +12,11 @@ from typing import Any
 
 from zmsvc.core import auxiliary, foreground
 from zmsvc.core import events as ev
+from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start_by_rule
 from zmsvc.core.cause import MAX_SOURCES, Cause, Source, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import AuxiliaryName, Key
+from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import START_PENDING, STATE_OF, TABLE, Act, State, SubState, TaskEvent
 from zmsvc.core.model import Action, Rule, TaskService, Trigger
 from zmsvc.core.pending_requests import (

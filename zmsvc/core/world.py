@@ -14,10 +14,11 @@ from operator import attrgetter
 from typing import Any
 
 from zmsvc.core.access import Verb
+from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.cause import Cause
 from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
-from zmsvc.core.events import AuxiliaryName, Key, Leftover, leftover_as_json
+from zmsvc.core.events import Key, Leftover, leftover_as_json
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.probing import Health

@@ -135,7 +135,7 @@ class LaunchSpec:
     and kills it when the main process has ended. 0 for a task. Since protocol 5.
     """
     auxiliary: str = ""
-    """The name of the auxiliary process (`core.events.AuxiliaryName`)."""
+    """The name of the auxiliary process (`core.auxiliary_name.AuxiliaryName`)."""
     keys: str | None = None
     """The directory of the CURVE keys that a client of these endpoints needs; None if it needs none."""
     probe: Mapping[str, Any] = field(default_factory=dict)

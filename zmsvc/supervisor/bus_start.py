@@ -9,7 +9,7 @@ from zmsvc.core import access
 from zmsvc.core.errors import ZmsvcError, reason
 from zmsvc.core.events import Fact
 from zmsvc.host import crashpoint
-from zmsvc.host.bus import bus_users, sockets
+from zmsvc.host.bus import bus_permissions, sockets
 from zmsvc.host.config import reader
 from zmsvc.protocol.supervision import ReplaceDevice, RunDevice
 from zmsvc.supervisor.bus import Bus
@@ -68,7 +68,7 @@ class BusStart:
 
     def _write_members(self) -> None:
         try:
-            bus_users.write(self._loop.places.members_file, self._loop.world.context)
+            bus_permissions.write(self._loop.places.members_file, self._loop.world.context)
         except OSError as error:
             # A full disk must not keep a supervisor from its tasks. The file that its predecessor wrote
             # stays.
@@ -131,7 +131,7 @@ class BusStart:
 
     def _connect(self) -> Bus:
         loop = self._loop
-        loop.granted, problems = bus_users.open_sockets(loop.places, loop.world.context)
+        loop.granted, problems = bus_permissions.open_sockets(loop.places, loop.world.context)
         for problem in problems:
             log.warning("%s: %s", loop.world.context.path, problem)
         endpoints = own_endpoints(loop.world.context, loop.places)

@@ -10,14 +10,14 @@ from typing import Any
 
 from zmsvc.core import cause, replicas
 from zmsvc.core import events as ev
-from zmsvc.core.events import AuxiliaryName, Key
+from zmsvc.core.auxiliary_name import AuxiliaryName
+from zmsvc.core.events import Key
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.memory_limit import NO_LIMIT
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import Limits, Option, ServiceOptions, ServiceType, options_of
 from zmsvc.core.world import World
-from zmsvc.host import paths
-from zmsvc.host.bus import bus_users
+from zmsvc.host import paths, user_ids
 from zmsvc.host.kernel import process_marks
 from zmsvc.host.paths import Places
 from zmsvc.protocol import PROTOCOL_REPLICAS
@@ -139,8 +139,8 @@ def socket_spec(each: ListenSocket) -> dict[str, Any]:
     """Return a socket as the keeper opens it. The keeper looks up no owner: a user database may be on another
     machine. An unknown name stays a name, and the keeper refuses it.
     """
-    uid = None if each.user is None else bus_users.number(each.user)
-    gid = None if each.group is None else bus_users.group_number(each.group)
+    uid = None if each.user is None else user_ids.number(each.user)
+    gid = None if each.group is None else user_ids.group_number(each.group)
     return {
         **each.as_json(),
         "user": each.user if uid is None else str(uid),
@@ -186,7 +186,7 @@ def _other_user(user: str | None) -> int | None:
     """Return the user ID of a task that runs as another user than the daemon. Return None for the user of the
     daemon, and for a user that this machine does not know; the launch of such a task fails.
     """
-    uid = None if user is None else bus_users.number(user)
+    uid = None if user is None else user_ids.number(user)
     return uid if uid != os.geteuid() else None
 
 

@@ -24,7 +24,7 @@ from zmsvc.core.model import Context
 from zmsvc.core.replicas import is_named
 from zmsvc.core.similar import similar_id
 from zmsvc.core.world import World
-from zmsvc.host.bus import bus_users
+from zmsvc.host.bus import bus_permissions
 from zmsvc.host.config import context_files, reader
 from zmsvc.host.kernel import signals
 from zmsvc.host.systemd import journal
@@ -312,8 +312,8 @@ class Requests:
             context = self._read_again()
             # Do this before the change: a new task may start at once, as a user who could not connect to the
             # bus so far.
-            bus_users.write(loop.places.members_file, context)
-            loop.granted, problems = bus_users.open_sockets(loop.places, context)
+            bus_permissions.write(loop.places.members_file, context)
+            loop.granted, problems = bus_permissions.open_sockets(loop.places, context)
             for warning in self._new_warnings(context):
                 log.warning("%s", warning)
             for problem in problems:

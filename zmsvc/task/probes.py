@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from zmsvc.core import probing
-from zmsvc.core.events import AuxiliaryName
+from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.probing import Address, Judgment, Probe
 from zmsvc.host.kernel import programs
 from zmsvc.host.systemd import notify

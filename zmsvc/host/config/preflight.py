@@ -23,8 +23,8 @@ from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar
 from zmsvc.core.values import Endpoint, optional_path
-from zmsvc.host import environment_file
-from zmsvc.host.bus import bus_users, endpoints
+from zmsvc.host import environment_file, user_ids
+from zmsvc.host.bus import endpoints
 from zmsvc.host.config import exposed_binds
 from zmsvc.host.kernel import linux, programs
 from zmsvc.host.paths import control_socket, service_path
@@ -77,9 +77,9 @@ def _sockets(context: Context) -> Iterator[ConfigWarning]:
 
 
 def _owners(each: ListenSocket) -> str:
-    if each.user is not None and bus_users.number(each.user) is None:
+    if each.user is not None and user_ids.number(each.user) is None:
         return f"this machine has no user {each.user}"
-    if each.group is not None and bus_users.group_number(each.group) is None:
+    if each.group is not None and user_ids.group_number(each.group) is None:
         return f"this machine has no group {each.group}"
     return ""
 
@@ -182,9 +182,9 @@ def check_services(context: Context) -> list[ConfigWarning]:
 def _missing(task: TaskService) -> Iterator[str]:
     if os.geteuid() and (task.user or task.group):
         yield "it has another user or group, which only root can give it"
-    if task.user and bus_users.number(task.user) is None:
+    if task.user and user_ids.number(task.user) is None:
         yield f"its <user> {task.user} is unknown on this machine, so that the task cannot be started here"
-    if task.group and bus_users.group_number(task.group) is None:
+    if task.group and user_ids.group_number(task.group) is None:
         yield f"its <group> {task.group} is unknown on this machine, so that the task cannot be started here"
     for option in resource_limits.named(task):
         controller = resource_limits.CONTROLLERS[option]
@@ -243,7 +243,7 @@ def _working_directory(task: TaskService) -> str:
     """
     path, optional = optional_path(task.working_directory or "")
     if path == "~":
-        uid = os.geteuid() if task.user is None else bus_users.number(task.user)
+        uid = os.geteuid() if task.user is None else user_ids.number(task.user)
         try:
             path = "" if uid is None else pwd.getpwuid(uid).pw_dir
         except KeyError:

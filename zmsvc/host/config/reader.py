@@ -16,10 +16,11 @@ from typing import Any
 from lxml import etree
 
 from zmsvc.core import listening
+from zmsvc.core.access import BusAccess
 from zmsvc.core.checks import ConfigWarning, faults
 from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.expansion import expand
-from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, ContextPart, Endpoints, Rule, Trigger
+from zmsvc.core.model import MAX_TRANSACTIONS, Context, ContextPart, Endpoints, Rule, Trigger
 from zmsvc.core.values import TASK_ID, WHITE, Endpoint, collide, endpoint, quote, timespan, whole
 from zmsvc.host import paths
 from zmsvc.host.config import context_files

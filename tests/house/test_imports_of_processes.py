@@ -1,0 +1,29 @@
+"""Each process of a context imports what it needs and no more: imports are most of the CPU time of its start,
+and of its memory.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+THE_CORE_OF_THE_SUPERVISOR = {"zmsvc.core.events", "zmsvc.core.model", "zmsvc.core.world"}
+
+
+@pytest.mark.parametrize(
+    ("process", "unneeded"),
+    [
+        ("keeper", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3", "zmq"}),
+        ("zygote", {*THE_CORE_OF_THE_SUPERVISOR, "argparse", "asyncio", "lxml", "sqlite3"}),
+        ("device", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3"}),
+        ("output", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3", "zmq"}),
+        ("fdstore", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3", "zmq"}),
+        ("supervisor", {"ssl", "psutil"}),
+    ],
+)
+def test_a_process_imports_no_more_than_it_needs(process: str, unneeded: set[str]) -> None:
+    code = f"import zmsvc.{process}.__main__, sys; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert unneeded & set(told.stdout.split()) == set()
