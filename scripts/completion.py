@@ -42,17 +42,24 @@ def with_values(verbs: Sequence[VerbEntry]) -> dict[str, Argument]:
     flag, except for those of `with_other_values`.
     """
     everything = [*GLOBAL, *(option for verb in verbs for option in options_of(verb))]
-    return {"|".join(each.flags): each for each in everything if each.takes_value}
+    found: dict[str, Argument] = {}
+    for each in everything:
+        if each.takes_value:
+            found.setdefault("|".join(each.flags), each)
+    return found
 
 
 def with_other_values(verbs: Sequence[VerbEntry]) -> dict[str, Argument]:
-    """Return each option with a flag that has another meaning for an earlier verb, by verb and flag."""
+    """Return each option with a flag that has another meaning, or other values, for an earlier verb, by verb
+    and flag.
+    """
     first: dict[str, Argument] = {}
     found = {}
     for verb in verbs:
         for option in options_of(verb):
             for flag in option.flags:
-                if first.setdefault(flag, option).flags != option.flags:
+                known = first.setdefault(flag, option)
+                if (known.flags, known.completes) != (option.flags, option.completes):
                     found[f"{verb.name} {flag}"] = option
     return found
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmsvc.core.graph import FILL, dot, mermaid
+from zmsvc.core.graph import FILL, Shown, dot, mermaid
 from zmsvc.core.model import Action, Context, Endpoints, Only, Rule, TaskService, Trigger
+from zmsvc.core.wiring import Sender, Topic
 
 ENDS = Endpoints(
     subscribe_endpoint="ipc:///a",
@@ -71,6 +72,33 @@ def test_the_rules_of_the_context_lead_from_any_task() -> None:
     assert 'n2 -> n1 [label="on_any_fail: start"' in dot(told)
     assert "  n2[/any task/]" in mermaid(told).splitlines()
     assert "  n2 -->|on_any_fail: start| n1" in mermaid(told).splitlines()
+
+
+def test_messages_are_thick_arrows_beside_the_rules_or_alone() -> None:
+    topics = (
+        Topic(name="raw", senders=(Sender(task="ts001", count=20, size=61),), hearers=("ts002",)),
+        Topic(name='odd "one"', senders=(Sender(task=""), Sender(task="ts002"))),
+        Topic(name="lost", hearers=("ts002", "gone")),
+    )
+    drawn = dot(DAY, None, Shown(topics=topics, seconds=2.0))
+    assert "on_exit: start" in drawn
+    assert '  n3 [label="other clients", shape=plaintext, style=solid];' in drawn
+    bold = re.findall(r'(n\d) -> (n\d) \[label="(.*)", style=bold, arrowhead=vee', drawn)
+    assert bold == [
+        ("n0", "n1", "raw (10.0/s, 61 B)"),
+        ("n3", "n3", 'odd \\"one\\"'),
+        ("n1", "n3", 'odd \\"one\\"'),
+        ("n3", "n1", "lost"),
+        ("n3", "n3", "lost"),
+    ]
+    alone = mermaid(DAY, None, Shown(topics=topics[:2], rules=False)).splitlines()
+    assert [line for line in alone if "|" in line] == [
+        '  n0 ==>|"raw"| n1',
+        '  n3 ==>|"odd #quot;one#quot;"| n3',
+        '  n1 ==>|"odd #quot;one#quot;"| n3',
+    ]
+    if shutil.which("dot"):
+        subprocess.run(["dot", "-Tsvg"], input=drawn.encode(), check=True, capture_output=True)
 
 
 def test_a_task_is_tied_to_those_that_it_comes_after_or_requires() -> None:

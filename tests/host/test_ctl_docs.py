@@ -118,10 +118,15 @@ def test_bash_completes_options_of_a_verb(verb: VerbEntry) -> None:
 
 
 def test_bash_completes_values() -> None:
-    (formats,) = [
-        option.settings["choices"] for verb in VERBS for option in verb.options if "--format" in option.flags
-    ]
-    assert completed("graph", "--format", "") == set(formats)
+    formats = {
+        verb.name: {*option.settings["choices"]}
+        for verb in VERBS
+        for option in verb.options
+        if "--format" in option.flags
+    }
+    assert formats.keys() == {"graph", "wiring"}
+    for verb, choices in formats.items():
+        assert completed(verb, "--format", "") == choices
     assert completed("status", "--transaction", "") == set()
     assert completed("nonsense", "") == set()
 

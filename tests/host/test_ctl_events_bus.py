@@ -630,6 +630,7 @@ def test_check_as_json(home: House, capsys: Capture) -> None:
         "faults": [],
         "warnings": [],
         "access": [who_may_connect(home)],
+        "wiring": [],
     }
     assert (bad["ok"], len(bad["faults"])) == (False, 1)
 

@@ -1,14 +1,15 @@
 """Describe a context as a graph in the languages of Graphviz and Mermaid: tasks are nodes, rules are labeled
-arrows. Lines that end in a circle lead from a task to those that it comes after or requires. Replicas of a
-task are one node. Pure; nothing is drawn here.
+arrows. Lines that end in a circle lead from a task to those that it comes after or requires. Thick arrows are
+messages, with their topics. Replicas of a task are one node. Pure; nothing is drawn here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from zmsvc.core.model import Action, Context, TaskService, Trigger
+from zmsvc.core.wiring import Topic
 
 State = str
 """A state in systemd's words: inactive, activating, active, deactivating, failed."""
@@ -34,6 +35,10 @@ _STROKE: Mapping[Trigger, str] = {
 
 _ORDER = "#8a6d00"
 """The color of the lines to the tasks in `<after>` and `<requires>`."""
+_MESSAGE = "#6a3d9a"
+"""The color of messages."""
+OTHERS = "other clients"
+"""The node of the clients of the bus that are no tasks with a class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +53,27 @@ class _Edge:
     mermaid: str = "-->"
 
 
-def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The parts of a context that a graph shows."""
+
+    topics: Sequence[Topic] = ()
+    """The messages."""
+    seconds: float = 0.0
+    """The time over which messages were counted; 0 if they were not."""
+    rules: bool = True
+    """False for messages alone."""
+
+
+_RULES = Shown()
+
+
+def dot(context: Context, states: Mapping[str, State] | None = None, shown: Shown = _RULES) -> str:
     """Return the context in Graphviz's language. `states` colors tasks by ID. Entry tasks have a double
     border, and stopping rules are dashed.
     """
     known = _states(context, states)
-    names = {task: f"n{index}" for index, task in enumerate([*context.as_written, ANY])}
+    names = _names(context, shown)
     lines = [
         f"digraph {_dot(context.name)} {{",
         "  rankdir=LR;",
@@ -66,45 +86,88 @@ def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
         border = 2 if task.entry else 1
         fill = FILL.get(state or "", _PLAIN)
         lines.append(f'  {names[task.id]} [label={label}, peripheries={border}, fillcolor="{fill}"];')
-    if context.on_any_fail:
-        lines.append(f"  {names[ANY]} [label={_dot(ANY)}, shape=plaintext, style=solid];")
+    lines += [f"  {names[each]} [label={_dot(each)}, shape=plaintext, style=solid];" for each in _odd(names)]
     lines += [
-        f'  {names[edge.source]} -> {names[edge.target]} [label="{edge.words}", {edge.dot}, '
+        f"  {names[edge.source]} -> {names[edge.target]} [label={_dot(edge.words)}, {edge.dot}, "
         f'color="{edge.color}", fontcolor="{edge.color}"];'
-        for edge in _edges(context)
+        for edge in _edges(context, shown)
     ]
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
+def mermaid(context: Context, states: Mapping[str, State] | None = None, shown: Shown = _RULES) -> str:
     """Return the context as a Mermaid flow chart. Entry tasks have round ends, stopping rules are dotted, and
     `states` colors tasks by ID.
     """
     known = _states(context, states)
-    names = {task: f"n{index}" for index, task in enumerate([*context.as_written, ANY])}
+    names = _names(context, shown)
     lines = ["flowchart LR"]
-    shown: dict[State, list[str]] = {}
+    in_state: dict[State, list[str]] = {}
     for task in context.as_written.values():
         state = known.get(task.id)
         label = "<br/>".join(_mermaid(line) for line in _label(task, state))
         left, right = ('(["', '"])') if task.entry else ('["', '"]')
         lines.append(f"  {names[task.id]}{left}{label}{right}")
         if state and state in FILL:
-            shown.setdefault(state, []).append(names[task.id])
-    if context.on_any_fail:
-        lines.append(f"  {names[ANY]}[/{_mermaid(ANY)}/]")
-    edges = list(_edges(context))
+            in_state.setdefault(state, []).append(names[task.id])
+    lines += [f"  {names[each]}[/{_mermaid(each)}/]" for each in _odd(names)]
+    edges = list(_edges(context, shown))
     for edge in edges:
-        lines.append(f"  {names[edge.source]} {edge.mermaid}|{edge.words}| {names[edge.target]}")
+        words = edge.words if edge.color != _MESSAGE else f'"{_mermaid(edge.words)}"'
+        lines.append(f"  {names[edge.source]} {edge.mermaid}|{words}| {names[edge.target]}")
     for index, edge in enumerate(edges):
         lines.append(f"  linkStyle {index} stroke:{edge.color}")
-    for state, nodes in shown.items():
+    for state, nodes in in_state.items():
         lines.append(f"  classDef {state} fill:{FILL[state]},stroke:#555555,color:#000000")
         lines.append(f"  class {','.join(nodes)} {state}")
     return "\n".join(lines) + "\n"
 
 
-def _edges(context: Context) -> Iterator[_Edge]:
+def _names(context: Context, shown: Shown) -> dict[str, str]:
+    """Return the name of each node: of the tasks, and of the two that are no tasks if they have lines."""
+    names = {task: f"n{index}" for index, task in enumerate(context.as_written)}
+    count = len(names)
+    if shown.rules and context.on_any_fail:
+        names[ANY] = f"n{count}"
+    if any(OTHERS in (each.source, each.target) for each in _messages(context, shown)):
+        names[OTHERS] = f"n{count + 1}"
+    return names
+
+
+def _odd(names: Mapping[str, str]) -> list[str]:
+    return [each for each in (ANY, OTHERS) if each in names]
+
+
+def _messages(context: Context, shown: Shown) -> Iterator[_Edge]:
+    """Yield a line for each topic from each publisher to each subscriber. Where only one side is known, other
+    clients are the other one.
+    """
+    for topic in shown.topics:
+        senders = {each.task if each.task in context.as_written else OTHERS: each for each in topic.senders}
+        hearers = [each if each in context.as_written else OTHERS for each in topic.hearers]
+        for source in senders or (OTHERS,):
+            words = topic.name
+            if shown.seconds and source in senders and senders[source].count:
+                each = senders[source]
+                words += f" ({each.count / shown.seconds:.1f}/s, {each.size} B)"
+            for target in hearers or (OTHERS,):
+                yield _Edge(
+                    source=source,
+                    target=target,
+                    words=words,
+                    color=_MESSAGE,
+                    dot="style=bold, arrowhead=vee",
+                    mermaid="==>",
+                )
+
+
+def _edges(context: Context, shown: Shown) -> Iterator[_Edge]:
+    if shown.rules:
+        yield from _of_rules(context)
+    yield from _messages(context, shown)
+
+
+def _of_rules(context: Context) -> Iterator[_Edge]:
     yield from _arrows(context)
     for task in context.as_written.values():
         for name in task.predecessors:

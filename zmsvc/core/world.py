@@ -408,6 +408,7 @@ def task_as_json(
         "instance": service.instance if service else "",
         "description": service.description if service else "",
         "pid": task.pid,
+        "launch": task.launch,
         "state": task.state.value,
         "sub": task.sub_state.value,
         "action": task.action,

@@ -41,6 +41,7 @@ class TaskStatus:
         "id",
         "instance",
         "last",
+        "launch",
         "left",
         "missed",
         "pid",
@@ -62,6 +63,7 @@ class TaskStatus:
         self.sub = _text(data.get("sub"))
         self.action = _text(data.get("action"))
         self.pid = _number(data.get("pid"))
+        self.launch = _number(data.get("launch"))
         last = data.get("last")
         self.last = f"{_text(last.get('state'))} ({_text(last.get('sub'))})" if isinstance(last, dict) else ""
         """If the context does not run, the state of the task in the state file, provided that the task cannot

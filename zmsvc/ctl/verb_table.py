@@ -99,6 +99,16 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _span(text: str) -> float:
+    # Imported here for start-up time.
+    from zmsvc.core.values import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 GLOBAL = (
     Argument(
         "-c",
@@ -623,8 +633,8 @@ The files in *Context-NAME.d* are checked with *Context-NAME.xml*, whichever of 
     ),
     VerbEntry(
         "graph",
-        "verbs.check.graph",
-        "draw tasks and rules, with their states if the context runs",
+        "verbs.graph.graph",
+        "draw tasks, rules and messages, with their states if the context runs",
         TRANSACTION,
         Argument(
             "what",
@@ -641,8 +651,46 @@ The files in *Context-NAME.d* are checked with *Context-NAME.xml*, whichever of 
         ),
         group=FILES,
         manual="""\
-Draw tasks and rules. A line that ends in a circle leads from a task to one in its *after* or *requires*. For
-the *NAME* of a context that runs, tasks have the colors of their states.""",
+Draw tasks and rules. A line that ends in a circle leads from a task to one in its *after* or *requires*.
+Thick arrows are the messages that **wiring** knows without listening. For the *NAME* of a context that runs,
+tasks have the colors of their states.""",
+    ),
+    VerbEntry(
+        "wiring",
+        "verbs.wiring.wiring",
+        "show who publishes which messages to whom",
+        TRANSACTION,
+        Argument(
+            "what",
+            metavar="FILE|NAME",
+            nargs="?",
+            completes="files *.xml",
+            help="a context file, or the name of a context",
+        ),
+        Argument(
+            "--for",
+            dest="span",
+            type=_span,
+            metavar="SPAN",
+            help="listen for so long, such as 10s; 0 does not listen; the default is 2s",
+            manual="Listen for so long, such as 10s. 0 does not listen. The default is 2s.",
+        ),
+        Argument(
+            "--format",
+            choices=("text", "dot", "mermaid", "svg"),
+            default="text",
+            help="a table, or the language of a drawing; svg needs graphviz",
+            manual="A table, or the language of a drawing. **svg** needs the program **dot**(1) of Graphviz.",
+        ),
+        group=FILES,
+        manual="""\
+Show each topic with its publishers and its subscribers. The classes of tasks name topics in *topics* and
+*publishes*, and the context file in **<subscribe>**; the classes are read from their source. If the context
+runs, **wiring** also listens to all messages, and shows their rate and their size with the topic on average.
+It names topics without a subscriber, topics without a publisher, and senders that lie about their name: the
+task that they name does not exist, has no process, or has another launch, or two senders have one name. A
+client that uses the name of a running task, and no numbers, is not noticed. *other clients* are Commands and
+programs that belong to no task. The messages of zmsvc itself are left out.""",
     ),
     VerbEntry(
         "keys",

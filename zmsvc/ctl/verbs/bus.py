@@ -188,15 +188,20 @@ def _context(args: argparse.Namespace) -> tuple[ContextStatus, Curve | None]:
         raise CtlError(
             5, f"cannot understand the supervisor of {places.name}: it does not say where the device is"
         )
+    return status, curve_of(status, places.name)
+
+
+def curve_of(status: ContextStatus, name: str) -> Curve | None:
+    """Return the keys to connect with to a context. Raises CtlError."""
     if not status.curve or not any(
         place.startswith("tcp://") for place in (status.subscribe_endpoint, status.publish_endpoint)
     ):
-        return status, None
+        return None
     # Imported here for start-up time: most contexts have no keys, and their file need not be read.
     from zmsvc.ctl import client_keys
 
     try:
-        return status, client_keys.needed(places.name)
+        return client_keys.needed(name)
     except ConfigError as error:
         raise CtlError(5, str(error)) from None
 

@@ -1,36 +1,28 @@
-"""The verbs on context files: check and graph. They need no running context."""
+"""The verb check: find the faults of context files, and warn. It needs no running context."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zmsvc.core import checks
-from zmsvc.core import graph as drawing
+from zmsvc.core import checks, wiring
 from zmsvc.core.errors import ConfigError
-from zmsvc.core.model import Context
-from zmsvc.ctl import status_reply, terminal
-from zmsvc.ctl.client import Client, CtlError, NotRunningError, listens
-from zmsvc.ctl.select_context import choose
+from zmsvc.ctl import terminal
+from zmsvc.ctl.client import listens
 from zmsvc.host import paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.config import reader
 from zmsvc.host.config.context_files import context_file_of
 from zmsvc.host.config.settings_check import check_settings
-from zmsvc.host.config.subscribe_check import check_subscriptions
+from zmsvc.host.config.subscribe_check import check_subscriptions, declared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zmsvc.ctl.client import Json
-
-PATIENCE = 5.0
-"""Seconds to wait for a supervisor's answer about the states of its tasks."""
 
 
 def check(args: argparse.Namespace) -> int:
@@ -57,10 +49,13 @@ class FileReport:
         faults: list[str],
         warnings: list[checks.ConfigWarning],
         access: Sequence[str] = (),
+        wiring: Sequence[str] = (),
     ) -> None:
         self.file = file
         self.access = access
         """Lines that say which clients may connect to which endpoint."""
+        self.wiring = wiring
+        """Lines about the topics that the classes of tasks name."""
         self.tasks = tasks
         self.faults = faults
         self.warnings = warnings
@@ -74,6 +69,7 @@ class FileReport:
             "faults": self.faults,
             "warnings": [str(each) for each in self.warnings],
             "access": [*self.access],
+            "wiring": [*self.wiring],
         }
         return {"file": self.file, "ok": self.ok, "tasks": self.tasks, **found}
 
@@ -103,6 +99,7 @@ def _check_file(file: str) -> FileReport:
         faults=[],
         warnings=warnings,
         access=checks.who_may_connect(context, curve=curve),
+        wiring=wiring.sentences(wiring.topics_of(declared(context))),
     )
 
 
@@ -115,59 +112,10 @@ def _print_report(report: FileReport) -> None:
         terminal.err(terminal.clean(fault) + "\n")
     lines = [replace(each, text=f"warning: {each.text}").in_file(report.file) for each in report.warnings]
     if report.ok:
-        lines += [f"{report.file}: {line}" for line in report.access]
+        lines += [f"{report.file}: {line}" for line in (*report.access, *report.wiring)]
         lines.append(
             f"{report.file}: ok ({_counted(report.tasks or 0, 'task')}"
             f"{', ' + _counted(len(report.warnings), 'warning') if report.warnings else ''})"
         )
     for line in lines:
         terminal.out(terminal.clean(line) + "\n")
-
-
-def graph(args: argparse.Namespace) -> int:
-    """graph: draw tasks and rules as dot, mermaid or svg; with live states for a running context."""
-    context, states = _context_and_states(args)
-    if args.format == "mermaid":
-        drawn = drawing.mermaid(context, states)
-    else:
-        drawn = drawing.dot(context, states)
-        drawn = _svg(drawn) if args.format == "svg" else drawn
-    terminal.out(
-        json.dumps({"context": context.name, "format": args.format, "graph": drawn}) + "\n"
-        if args.json
-        else drawn
-    )
-    return 0
-
-
-def _svg(dot: str) -> str:
-    if shutil.which("dot") is None:
-        raise CtlError(
-            1, "cannot draw svg: there is no program dot (install graphviz, or use --format mermaid)"
-        )
-    done = subprocess.run(
-        ["dot", "-Tsvg"], input=dot.encode("utf-8", "backslashreplace"), capture_output=True
-    )
-    if done.returncode != 0:
-        raise CtlError(
-            1, f"cannot draw svg: dot ended with {done.returncode}: {done.stderr.decode(errors='replace')}"
-        )
-    return done.stdout.decode(errors="replace")
-
-
-def _context_and_states(args: argparse.Namespace) -> tuple[Context, dict[str, str] | None]:
-    """Return the context of a file; or of a name, with the states of its tasks if it runs."""
-    if args.what.endswith(".xml") or "/" in args.what:
-        return reader.load(args.what), None
-    places = choose(args.what)
-    try:
-        status = status_reply.ContextStatus(
-            Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction)
-        )
-    except NotRunningError:
-        return reader.load(places.config_file), None
-    # A task of several open transactions has its state in the newest one.
-    shown = [each for each in status.transactions if args.transaction or each.open]
-    return reader.load(status.file or places.config_file), {
-        task.id: task.state for each in shown for task in each.tasks
-    }

@@ -31,6 +31,8 @@ _zmsvcctl()
     # Flags that mean something else for another verb.
     case $verb.$prev in
         logs.-p) _zmsvcctl_offer "emerg alert crit err warning notice info debug"; return ;;
+        wiring.--for) return ;;
+        wiring.--format) _zmsvcctl_offer "text dot mermaid svg"; return ;;
     esac
     case $prev in
         -c|--context) _zmsvcctl_offer "$(zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done)"; return ;;
@@ -57,7 +59,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why wait logs events watch send publish update check graph keys units create import exit reload reset-failed forget enable disable reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why wait logs events watch send publish update check graph wiring keys units create import exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -83,6 +85,7 @@ _zmsvcctl()
             update) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
             check) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
             graph) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --format" ;;
+            wiring) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for --format" ;;
             keys) _zmsvcctl_offer "-c --context --json --timeout -h --help --now" ;;
             units) _zmsvcctl_offer "-c --context --json --timeout -h --help --user --install" ;;
             create) _zmsvcctl_offer "-c --context --json --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
@@ -101,6 +104,7 @@ _zmsvcctl()
         signal.0) _zmsvcctl_offer "HUP INT QUIT USR1 USR2 TERM KILL CONT STOP WINCH" ;;
         check.*) _zmsvcctl_files '*.xml' ;;
         graph.0) _zmsvcctl_files '*.xml' ;;
+        wiring.0) _zmsvcctl_files '*.xml' ;;
         keys.0) _zmsvcctl_offer "list make join allow revoke" ;;
         keys.1) _zmsvcctl_files '*.key' ;;
         import.0) _zmsvcctl_files '*' ;;

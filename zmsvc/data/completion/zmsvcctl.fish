@@ -105,10 +105,16 @@ complete -c zmsvcctl -n __fish_use_subcommand -a update -d 'in a program of a ta
 complete -c zmsvcctl -n __fish_use_subcommand -a check -d 'find all faults of context files, and warn'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from check' -a '(__fish_complete_suffix .xml)'
 
-complete -c zmsvcctl -n __fish_use_subcommand -a graph -d 'draw tasks and rules, with their states if the context runs'
+complete -c zmsvcctl -n __fish_use_subcommand -a graph -d 'draw tasks, rules and messages, with their states if the context runs'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from graph' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from graph' -l format -x -a 'dot mermaid svg' -d 'the language of the drawing; svg needs graphviz'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from graph' -a '(__fish_complete_suffix .xml)'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a wiring -d 'show who publishes which messages to whom'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from wiring' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from wiring' -l for -x -d 'listen for so long, such as 10s; 0 does not listen; the default is 2s'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from wiring' -l format -x -a 'text dot mermaid svg' -d 'a table, or the language of a drawing; svg needs graphviz'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from wiring' -a '(__fish_complete_suffix .xml)'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a keys -d 'show CURVE keys, make them, and say who may connect'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -l now -d 'revoke: end the connections that are open, too'

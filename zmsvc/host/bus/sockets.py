@@ -35,6 +35,7 @@ from zmsvc.host.kernel import linux
 __all__ = [
     "DEVICE_HWM",
     "MAX_MESSAGE",
+    "SENTINEL",
     "BareSocket",
     "BareContext",
     "Context",
@@ -171,6 +172,11 @@ class Publisher:
             is_readable(self.socket, round(timeout_s * 1000))
             self.drain()
         return self.connected
+
+    @property
+    def known(self) -> tuple[bytes, ...]:
+        """The prefixes of the current subscriptions, as far as they have been read."""
+        return tuple(self._sorted)
 
     def has_subscriber(self, prefix: bytes) -> bool:
         """Return True if there may be a subscriber to a message that begins with `prefix`."""

@@ -1,4 +1,6 @@
-"""Check the `<subscribe>` elements of tasks against the classes of their services, without running them."""
+"""The topics that tasks name by their classes and by `<subscribe>`: list them, and find faults, without
+running a class.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from zmsvc.core import topics
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.settings import Place
+from zmsvc.core.wiring import Declared
 from zmsvc.host.config import settings_lines
 from zmsvc.host.config.class_source import directory_of
 from zmsvc.host.config.message_source import TaskMessages, messages_of
@@ -26,6 +29,23 @@ def messages_of_tasks(context: Context) -> dict[str, TaskMessages]:
             found[key] = TaskMessages() if key[0] is None else messages_of(key[0], task.instance)
         result[task.id] = found[key]
     return result
+
+
+def declared(context: Context) -> dict[str, Declared]:
+    """Return the topics that tasks name by their classes and configurations, by their IDs in the file."""
+    return {
+        task: Declared(hears=_hears(context.as_written[task], known), publishes=known.publishes)
+        for task, known in messages_of_tasks(context).items()
+    }
+
+
+def _hears(task: TaskService, known: TaskMessages) -> tuple[str, ...]:
+    # A LoopedTask without on_message has no other way to hear.
+    if not known.reads_subscribe or (known.base == "LoopedTask" and not known.hears):
+        return ()
+    given = task.configuration.get("subscribe")
+    named = topics.as_list(given) if given else known.topics or ()
+    return () if topics.faults(named) else topics.unique(list(named))
 
 
 def check_subscriptions(context: Context, file: str) -> list[str]:
