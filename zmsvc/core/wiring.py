@@ -1,5 +1,5 @@
-"""The topics of a context with their publishers and subscribers: as the classes of tasks declare them, and as a
-subscriber to all topics sees them. Pure.
+"""The topics of a context with their publishers and subscribers: as the classes of tasks declare them, and as
+a subscriber to all topics sees them. Pure.
 """
 
 from __future__ import annotations
