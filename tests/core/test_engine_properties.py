@@ -15,6 +15,7 @@ from simulation import BEGINNING, Simulation, context, task
 from simulation import rule as trigger_rule
 
 from zmsvc.core import events as ev
+from zmsvc.core import poison
 from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.model import Rule, TaskService
@@ -138,7 +139,7 @@ class Machine(RuleBasedStateMachine):
         self.sim.end(launch, code=code, signal=None if code is not None else "SIGSEGV", left=left)
 
     @precondition(lambda self: self.sim.alive)
-    @rule(data=st.data(), which=st.integers(0, 9))
+    @rule(data=st.data(), which=st.integers(0, 11))
     def say(self, data: st.DataObject, which: int) -> None:
         launch = data.draw(st.sampled_from(sorted(self.sim.alive)))
         self.sim.happen(words(launch, which, data.draw(st.integers(0, 3))))
@@ -147,7 +148,7 @@ class Machine(RuleBasedStateMachine):
     def say_ready(self) -> None:
         self.sim.ready()
 
-    @rule(launch=st.integers(0, 30), which=st.integers(0, 9), sequence=st.integers(0, 3))
+    @rule(launch=st.integers(0, 30), which=st.integers(0, 11), sequence=st.integers(0, 3))
     def anybody_says_anything(self, launch: int, which: int, sequence: int) -> None:
         """Notifications may also be about launches that are over or never were, and may come before the
         process is known.
@@ -265,6 +266,9 @@ class Machine(RuleBasedStateMachine):
         assert bool(left) or sum(isinstance(effect, ev.Leave) for effect in sim.effects[mark:]) == 1
 
 
+POISON = poison.poison(b"x @@@ {}", "hm", "hm")
+
+
 def words(launch: int, which: int, sequence: int) -> ev.Fact:
     """Return a fact that a task can cause."""
     facts: list[ev.Fact] = [
@@ -279,6 +283,7 @@ def words(launch: int, which: int, sequence: int) -> ev.Fact:
         ev.TaskReloading(launch=launch),
         ev.TaskReloading(launch=launch, at=BEGINNING + sequence),
         ev.HealthReported(launch=launch, health=[*Health][sequence], text="hm"),
+        ev.MessagePoisoned(launch=launch, number=sequence + 1, message=POISON),
     ]
     return facts[which]
 

@@ -213,15 +213,16 @@ class Nest:
         until = time.monotonic() + waiting.PATIENCE
         while word not in (said := dict((datagram := self.next()).lines)):
             assert time.monotonic() < until
-        update = notify.update_of(datagram)
-        return said if update is None else {**said, "X_ZMSVC_UPDATE": update}
+        update, report = notify.texts_of(datagram)
+        texts = {"X_ZMSVC_UPDATE": update, "X_ZMSVC_POISON": report}
+        return said | {key: text for key, text in texts.items() if text is not None}
 
     def rest(self) -> list[str]:
         """Return the first line of each datagram that waits now."""
         found = []
         while (datagram := notify.receive(self.notify)) is not None:
             found.append("=".join(datagram.lines[0]))
-            notify.update_of(datagram)
+            notify.texts_of(datagram)
         return found
 
     def empty(self) -> bool:

@@ -14,7 +14,7 @@ import waiting
 from forked import Nest, launch_spec, update
 from forwarder import Forwarder, received
 
-from zmsvc.core import messages
+from zmsvc.core import messages, poison
 from zmsvc.task.publications import Publications
 
 HEARING = """
@@ -283,9 +283,75 @@ def test_a_poison_message_fails_the_task_and_the_log_says_which(
     assert publisher.send(frame({"celsius": 20, "unknown": 1}, launch=1, sequence=2))
     assert update(nest) == {"reading": "Reading(celsius=20.0, where='')"}
     assert publisher.send(frame(content, launch=1, sequence=3))
+    number, found = poison.from_json(nest.until("X_ZMSVC_POISON")["X_ZMSVC_POISON"])
+    assert (number, found.sequence, found.error) == (1, 3, status or line)
     assert nest.until("STATUS")["STATUS"] == (status or line)
     assert task.end() == 1
     assert line in nest.logged()
+
+
+POISONED = """
+    {before}def on_message(self, message):
+        if message.content["n"] % 2:
+            raise ValueError("odd")
+        self.update(n=message.content["n"])
+"""
+
+
+@pytest.mark.parametrize("kind", ["MessageTask", "AsyncTask"])
+def test_a_task_that_sets_poison_messages_aside_reports_each_and_goes_on(
+    nest: Nest, bus: Forwarder, kind: str
+) -> None:
+    awaits = kind == "AsyncTask"
+    body = POISONED.format(before="async " if awaits else "")
+    runs = "    async def run(self):\n        await self.wait_async()\n" if awaits else ""
+    hearing(nest, kind, body + runs)
+    publisher = bus.connected_publisher()
+    task = nest.fork(poison_action="set-aside")
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+    large = "x" * (100 << 10)
+    for content in ({"n": 1, "large": large}, {"n": 2}):
+        assert publisher.send(frame(content, launch=1, sequence=content["n"]))
+    number, found = poison.from_json(nest.until("X_ZMSVC_POISON_FD")["X_ZMSVC_POISON"])
+    assert (number, found.sender, found.sequence) == (1, "ts_101", 1)
+    assert found.error == "ValueError: odd"
+    assert 'raise ValueError("odd")' in found.traceback
+    assert found.frame is not None
+    assert messages.decode(found.frame.encode())[1]["content"] == {"n": 1, "large": large}
+    assert update(nest) == {"n": 2}
+    assert "Message 1 on temperature from ts_101 is set aside: ValueError: odd" in nest.logged()
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0, nest.logged()
+
+
+def test_of_many_poison_messages_some_are_reported_and_all_are_counted(nest: Nest, bus: Forwarder) -> None:
+    hearing(nest, "MessageTask", POISONED.format(before=""))
+    publisher = bus.connected_publisher()
+    task = nest.fork(poison_action="set-aside")
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+    for number in range(1, 301):
+        assert publisher.send(frame({"n": 1}, launch=1, sequence=number))
+    numbers = []
+    while 300 not in numbers:
+        numbers.append(poison.from_json(nest.until("X_ZMSVC_POISON")["X_ZMSVC_POISON"])[0])
+    assert numbers[0] == 1
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) < 300
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0, nest.logged()
+
+
+def test_a_task_ignores_messages_that_are_for_another_one(nest: Nest, bus: Forwarder) -> None:
+    hearing(nest, "MessageTask")
+    publisher = bus.connected_publisher()
+    nest.fork()
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+    assert publisher.send(frame(1, recipient="ts_102"))
+    assert publisher.send(frame(2, recipient="ts_100"))
+    assert update(nest)["content"] == 2
 
 
 def test_subscribe_elements_replace_the_topics_of_the_class(nest: Nest, bus: Forwarder) -> None:

@@ -105,7 +105,7 @@ def test_an_update_of_any_size_arrives_whole_and_leaves_no_descriptor(
     datagram = notify.receive(receiver)
     assert datagram is not None
     assert ("X_ZMSVC_SEQ", "7") in datagram.lines
-    assert notify.update_of(datagram) == text
+    assert notify.texts_of(datagram)[0] == text
     assert datagram.fds == []
     assert open_fds() == before
 
@@ -265,7 +265,7 @@ def test_an_update_in_a_file_that_cannot_be_trusted_is_refused(
     datagram = notify.receive(receiver)
     assert datagram is not None
     with pytest.raises(ProtocolError, match="cannot read passed file"):
-        notify.update_of(datagram)
+        notify.texts_of(datagram)[0]
     for each in {fd, reader, writer}:
         os.close(each)
     assert open_fds() == before
@@ -275,7 +275,7 @@ def test_a_datagram_without_an_update_has_none(receiver: socket.socket, path: st
     send(path, b"READY=1\nSTATUS=well")
     datagram = notify.receive(receiver)
     assert datagram is not None
-    assert notify.update_of(datagram) is None
+    assert notify.texts_of(datagram)[0] is None
 
 
 def test_an_update_whose_file_did_not_arrive_is_refused(receiver: socket.socket, path: str) -> None:
@@ -283,7 +283,7 @@ def test_an_update_whose_file_did_not_arrive_is_refused(receiver: socket.socket,
     datagram = notify.receive(receiver)
     assert datagram is not None
     with pytest.raises(ProtocolError, match="no file came with it"):
-        notify.update_of(datagram)
+        notify.texts_of(datagram)[0]
 
 
 def test_peeked_datagrams_stay_until_they_are_discarded(receiver: socket.socket, notifier: Notifier) -> None:

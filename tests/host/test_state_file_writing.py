@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from zmsvc.core.events import Record
+from zmsvc.core import poison
+from zmsvc.core.events import Quarantine, Record
 from zmsvc.core.model import Context, ContextFiles, ContextPart, Endpoints
 from zmsvc.core.world import Transaction, World
+from zmsvc.host import quarantine
 from zmsvc.host.state_file import StateFile
 
 FILE = Path("/etc/zmsvc/Context-C.xml")
@@ -163,3 +165,63 @@ def test_an_earlier_release_can_write_the_state_file(tmp_path: Path) -> None:
         "B": 0.0,
     }
     again.close()
+
+
+def quarantined(number: int, *, task: str = "ts_1", frame: str | None = 'x @@@ {"n":"\ud800"}') -> Quarantine:
+    message = replace(poison.poison(b"x @@@ {}", "ValueError: odd", "Traceback"), frame=frame)
+    return Quarantine(key=("T", task), launch=1, number=number, lost=0, message=message)
+
+
+def test_the_quarantine_survives_and_a_file_without_one_has_no_table_of_it(tmp_path: Path) -> None:
+    kept = StateFile(tmp_path / "state.db")
+    world = kept.load(CONTEXT, "boot")
+    kept.save(world, records(1), at=0.0)
+    assert kept.quarantined() == {"messages": [], "lost": {}}
+    assert (kept.quarantined_message(1), kept.drop_quarantined(None)) == (None, [])
+    assert "quarantine" not in {row[0] for row in kept._db.execute("SELECT name FROM sqlite_master")}
+    lost = replace(quarantined(3), lost=2, message=None)
+    kept.save(world, records(1), 7.0, [quarantined(1), quarantined(2, task="ts_2@1", frame=None), lost])
+    kept.close()
+
+    again = StateFile(tmp_path / "state.db")
+    listed = again.quarantined()
+    assert [(row["id"], row["task"], row["at"], row["kept"]) for row in listed["messages"]] == [
+        (1, "ts_1", 7.0, True),
+        (2, "ts_2@1", 7.0, False),
+    ]
+    assert listed["lost"] == {"ts_1": 2}
+    assert [row["id"] for row in again.quarantined(tasks=("ts_2",))["messages"]] == [2]
+    assert again.quarantined(transaction="X")["messages"] == []
+    shown = again.quarantined_message(1)
+    assert shown is not None
+    assert (shown["frame"], shown["traceback"], shown["error"]) == (
+        'x @@@ {"n":"\ud800"}',
+        "Traceback",
+        "ValueError: odd",
+    )
+    assert again.drop_quarantined([1, 9]) == [1]
+    assert [row["id"] for row in again.quarantined()["messages"]] == [2]
+    assert again.drop_quarantined(None) == [2]
+    assert again.quarantined() == {"messages": [], "lost": {}}
+    again.close()
+    assert (tmp_path / "state.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_quarantine_is_bounded_and_counts_what_it_loses(tmp_path: Path) -> None:
+    kept = StateFile(tmp_path / "state.db")
+    world = kept.load(CONTEXT, "boot")
+    for turn in range(3):
+        batch = [quarantined(turn * 50 + at) for at in range(1, 51)]
+        kept.save(world, records(1), 0.0, batch)
+    found = kept.quarantined()
+    assert [row["id"] for row in found["messages"]] == [*range(51, 151)]
+    assert found["lost"] == {"ts_1": 50}
+    kept.close()
+
+
+def test_messages_that_wait_for_a_full_disk_are_bounded_and_counted() -> None:
+    waiting = [quarantined(number) for number in range(1, 151)]
+    waiting.append(replace(quarantined(151, task="ts_2"), lost=4, message=None))
+    found = quarantine.bounded(quarantine.bounded(waiting))
+    assert [(each.key[1], each.lost) for each in found if each.message is None] == [("ts_1", 50), ("ts_2", 4)]
+    assert [each.number for each in found if each.message is not None] == [*range(51, 151)]

@@ -82,6 +82,8 @@ ORDERS = (
     OrderRule("events", control=Who.GROUP, repeatable=True),
     OrderRule("why", control=Who.GROUP, repeatable=True),
     OrderRule("wait", control=Who.GROUP, repeatable=True),
+    OrderRule("quarantine", control=Who.GROUP, repeatable=True),
+    OrderRule("quarantine-drop", control=Who.GROUP),
     OrderRule(Verb.START, control=Who.GROUP, bus=("context", "process"), repeatable=True),
     OrderRule(Verb.STOP, control=Who.GROUP, bus=("context", "process"), repeatable=True),
     OrderRule(Verb.RESTART, control=Who.GROUP, bus=("context", "process")),

@@ -16,6 +16,7 @@ from zmsvc.core import (
     memory_limit,
     ordering_waits,
     pending_requests,
+    quarantine,
     reload,
     requests,
     resume,
@@ -89,6 +90,7 @@ TaskFact = (
     | ev.TaskUpdated
     | ev.TaskSaid
     | ev.MessagesMissed
+    | ev.MessagePoisoned
     | ev.WatchdogFed
     | ev.HealthReported
     | ev.MemoryMeasured
@@ -125,6 +127,8 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
             draft.change(key, status=fact.status)
         case ev.MessagesMissed():
             draft.change(key, missed=fact.count)
+        case ev.MessagePoisoned():
+            quarantine.reported(draft, key, fact)
         case ev.WatchdogFed():
             if draft.tasks[key].sub_state is SubState.RUNNING and (limit := draft.limits(key).watchdog):
                 draft.change(key, deadline=draft.now + limit)

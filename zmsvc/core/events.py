@@ -13,6 +13,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Context, TaskService
+from zmsvc.core.poison import Poison
 from zmsvc.core.probing import Health
 
 Key = tuple[str, str]
@@ -166,6 +167,17 @@ class MessagesMissed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MessagePoisoned:
+    """A task could not handle a message. `number` counts such messages of one launch from 1, also those that
+    were not reported.
+    """
+
+    launch: int
+    number: int
+    message: Poison
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WatchdogFed:
     launch: int
 
@@ -276,6 +288,7 @@ Fact = (
     | TaskUpdated
     | TaskSaid
     | MessagesMissed
+    | MessagePoisoned
     | WatchdogFed
     | HealthReported
     | MemoryMeasured
@@ -434,6 +447,18 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantine:
+    """Put a message of a task into the quarantine. It is saved together with the world."""
+
+    key: Key
+    launch: int
+    number: int
+    lost: int
+    """The poison messages before this one that were not reported, and this one if `message` is None."""
+    message: Poison | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """Answer a request."""
 
@@ -476,6 +501,7 @@ Effect = (
     | PublishProcess
     | PublishInfo
     | Record
+    | Quarantine
     | Reply
     | Ready
     | Leave

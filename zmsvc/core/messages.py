@@ -37,6 +37,8 @@ LAST_NUMBER = "zmsvc.sequence."
 topic of that message follows. So a subscriber notices that it has missed the last message. Other clients
 subscribe to the topic alone and do not receive it.
 """
+RECIPIENT = "recipient"
+"""The key in the header of a message that is for one task alone, with the ID of that task."""
 HEADER_ORDER = ("service_transaction", "service_id", "action", "service_name")
 MAX_ECHO = 4096
 """Maximum bytes of a request's header, which the answer repeats."""

@@ -48,6 +48,7 @@ from zmsvc.core.option_kinds import (
     choice,
     whole_number,
 )
+from zmsvc.core.poison import PoisonAction
 from zmsvc.core.probing import Probe
 
 
@@ -519,6 +520,29 @@ class ServiceOptions:
         types=IN_PYTHON,
         otherwise="which subscribes itself",
         default_words="those of ZeroMQ alone",
+        protocol=5,
+    )
+    poison_action: PoisonAction = option(
+        choice(PoisonAction, "is not an action at a poison message"),
+        PoisonAction.FAIL,
+        summary="The action when the task cannot handle a message of the bus.",
+        manual="""
+            So it is if
+            .Li on_message
+            raises an exception, or if the content does not fit.
+            With
+            .Li fail
+            the task fails, and its rules fire.
+            With
+            .Li set-aside
+            it goes on with the next message.
+            Either way the quarantine of the context gets the message with its traceback; see
+            .Ql quarantine
+            in
+            .Xr zmsvcctl 1 .
+            """,
+        types=IN_PYTHON,
+        otherwise="which handles messages itself",
         protocol=5,
     )
     file_descriptor_store_max: int = option(

@@ -95,6 +95,8 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
         update=None,
         sequence=0,
         missed=0,
+        poisoned=0,
+        poison_tokens_at=0.0,
         tokens_at=0.0,
         leftovers=(),
         probe_ends=0,

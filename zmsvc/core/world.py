@@ -126,6 +126,11 @@ class Task:
     """Updates beyond the rate limit, which were not published."""
     missed: int = 0
     """Messages of the bus that the current or last launch has missed, as far as it knows."""
+    poisoned: int = 0
+    """Messages that the current or last launch could not handle."""
+    poison_tokens: float = 0.0
+    """Tokens of the rate limit of poison messages."""
+    poison_tokens_at: float = 0.0
     tokens: float = 0.0
     """Tokens of the rate limit: updates that the task may report now. They refill with time up to the burst.
     """
@@ -426,6 +431,7 @@ def task_as_json(
         "disabled": disabled,
         "dropped": task.dropped,
         "missed": task.missed,
+        "poisoned": task.poisoned,
         "stored_descriptors": 0,
         "health": task.health.value if task.health else None,
         "health_text": task.health_text,

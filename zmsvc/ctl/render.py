@@ -280,6 +280,8 @@ def _details(task: TaskStatus, log: Sequence[str] | None, style: Style) -> list[
         lines.append(f"  Dropped: {task.dropped} updates came too fast")
     if task.missed:
         lines.append(f"  Missed: {task.missed} messages of the bus")
+    if task.poisoned:
+        lines.append(f"  Poison: {task.poisoned} messages that it could not handle (zmsvcctl quarantine)")
     if task.stored:
         lines.append(f"  FD Store: {task.stored}")
     return [*lines, *(style.paint("grey", f"  {clean(line)}") for line in log or ())]

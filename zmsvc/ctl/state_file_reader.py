@@ -21,7 +21,7 @@ from zmsvc.core.model import Context
 from zmsvc.core.replicas import MARK
 from zmsvc.core.world import Task, Transaction, World, service_of, task_as_json, task_from_row
 from zmsvc.ctl.client import CtlError
-from zmsvc.host import directories
+from zmsvc.host import directories, quarantine
 from zmsvc.host.config import reader
 from zmsvc.host.config.context_files import parts_of_saved
 from zmsvc.host.kernel import linux
@@ -166,8 +166,9 @@ def _check(db: sqlite3.Connection) -> None:
     """
     if (version := db.execute("PRAGMA user_version").fetchone()[0]) > SCHEMA:
         raise ValueError(f"it is of schema {version}, and this zmsvc knows {SCHEMA}")
-    statements = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE name IN (?, ?, ?, ?)", _TABLES))
-    for name in _TABLES:
+    tables = (*_TABLES, "quarantine") if quarantine.exists(db) else _TABLES
+    statements = dict(db.execute("SELECT name, sql FROM sqlite_master"))
+    for name in tables:
         # SQLite stores each statement with these first words, even if it was typed in another way. Those of a
         # virtual table or a view are others.
         if not str(statements.get(name)).startswith("CREATE TABLE "):
@@ -201,6 +202,25 @@ def events(path: Path, *, transaction: str | None, tasks: Sequence[str], limit: 
         rows = db.execute(query, (*arguments, limit)).fetchall()
         found = [dict(zip(names, (*row[:5], json.loads(row[5])), strict=True)) for row in reversed(rows)]
         return [{**row, "at": moment(float(row["at"]))} for row in found]
+
+
+def quarantined(
+    path: Path, *, number: int | None = None, transaction: str | None = None, tasks: Sequence[str] = ()
+) -> Json:
+    """Return the messages in the quarantine, or the one of this number, in the form of a supervisor's answer.
+    Raises CtlError if there is none, or if it cannot be read.
+    """
+    with _opened(path) as db:
+        if number is None:
+            found = quarantine.listed(db, transaction=transaction, tasks=tasks)
+            return {
+                **found,
+                "messages": [{**row, "at": moment(float(row["at"]))} for row in found["messages"]],
+            }
+        message = quarantine.message(db, number)
+    if message is None:
+        raise CtlError(4, f"cannot show message {number}: it is not in the quarantine")
+    return {**message, "at": moment(float(message["at"]))}
 
 
 # --- the last known state

@@ -45,6 +45,7 @@ class TaskStatus:
         "left",
         "missed",
         "pid",
+        "poisoned",
         "requires",
         "restarts",
         "since",
@@ -85,6 +86,7 @@ class TaskStatus:
         self.disabled = data.get("disabled") is True
         self.dropped = _number(data.get("dropped")) or 0
         self.missed = _number(data.get("missed")) or 0
+        self.poisoned = _number(data.get("poisoned")) or 0
         self.stored = _number(data.get("stored_descriptors")) or 0
 
 

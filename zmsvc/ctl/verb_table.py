@@ -173,6 +173,10 @@ NOW = (
     "**enable**: start the tasks as well. **disable**: stop those that run. **keys revoke**: end the "
     "connections that are open, too; without a *CLIENT* do nothing else."
 )
+ALL = (
+    "**signal**: to every process of the tasks, not to the main ones alone. **quarantine drop**: all "
+    "messages."
+)
 QUIET = Argument(
     "-q",
     "--quiet",
@@ -270,7 +274,7 @@ is for each task), and names those that were not restarted.""",
             "--all",
             action="store_true",
             help="to every process of the tasks, not to the main ones alone",
-            manual="**signal**: to every process of the tasks, not to the main ones alone.",
+            manual=ALL,
         ),
         Argument(
             "signal",
@@ -617,6 +621,45 @@ publishes it as a **control** message with the action *updated*, and the rules o
 that is JSON, such as 20.5, true or {"a": 1}, is that value. Any other is a text, and so is JSON in quotes,
 as in **'version="1.10"'**. It is for scripts of a Command: it finds the task in its environment, and needs no
 **<notify_access>**. It returns when the supervisor has saved the result.""",
+    ),
+    VerbEntry(
+        "quarantine",
+        "verbs.quarantine.run",
+        "list and show messages that tasks could not handle, send them again, or drop them",
+        Argument(
+            "--transaction",
+            metavar="ID",
+            help="list: only of this transaction; send: for the task in this one",
+        ),
+        Argument("--all", action="store_true", help="drop: all messages", manual=ALL),
+        Argument(
+            "action",
+            nargs="?",
+            choices=("list", "show", "send", "drop"),
+            default="list",
+            metavar="list|show|send|drop",
+            help="the action; the default is list",
+        ),
+        Argument(
+            "what",
+            nargs="*",
+            default=[],
+            metavar="TASK_ID|N",
+            help="list: a task; otherwise the number of a message in the list",
+        ),
+        group=MESSAGES,
+        manual="""\
+List the messages that tasks could not handle: *on_message* has raised an exception, or the content did not
+fit; see *poison_action* in **zmsvc.xml**(5). **show** prints one with its traceback. **send** publishes it
+again, for that task alone: it has that task as *recipient* in its header, and no number. Other tasks of the
+SDK ignore it, but every other subscriber to the topic receives it again. The task hears it under the
+conditions of any message: it runs, and in the transaction of the sender, unless **--transaction** names
+another one. **drop** removes messages.
+
+The quarantine is in the state file. It has the last 100 messages of each task up to 4 MiB, and 1,000 of the
+context up to 32 MiB. A message of more than 256 KiB is not kept, but its traceback is. A task reports 20 at
+once, then 10 per second. The list says how many are lost. Of a context that does not run **list** and
+**show** read the state file, and stderr says so.""",
     ),
     VerbEntry(
         "check",

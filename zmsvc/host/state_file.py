@@ -15,18 +15,21 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from zmsvc.core.errors import StateError
-from zmsvc.core.events import Record
+from zmsvc.core.events import Quarantine, Record
 from zmsvc.core.model import Context, ContextFiles
 from zmsvc.core.replicas import MARK
 from zmsvc.core.world import Transaction, World, launches_of, task_from_row, task_to_row
+from zmsvc.host import quarantine
 from zmsvc.host.config.context_files import parts_of_saved, saved_parts
 
 _dumps = json.JSONEncoder(separators=(",", ":")).encode
+
+T = TypeVar("T")
 
 SCHEMA = 1
 HISTORY = 100_000
@@ -280,14 +283,17 @@ class StateFile:
             "DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (self._history,)
         )
 
-    def save(self, world: World, records: Iterable[Record], at: float) -> None:
-        """Write the difference to the last saved world, and the history, in one transaction.
+    def save(
+        self, world: World, records: Iterable[Record], at: float, quarantined: Sequence[Quarantine] = ()
+    ) -> None:
+        """Write the difference to the last saved world, the history and the quarantine, in one transaction.
 
         Raises OSError if the file cannot be written (disk full, read-only). The next save then writes this
         difference, too.
         """
         try:
-            self._transact(world, records, at)
+            self._transact(lambda: self._write(world, records, at, quarantined))
+            self._unsaved_meta.clear()
             self.saved = world
             if self._alone:
                 self._reopen()
@@ -298,22 +304,24 @@ class StateFile:
                     self._reopen()
             raise OSError(f"cannot save state to {self.path}: {error}") from error
 
-    def _transact(self, world: World, records: Iterable[Record], at: float) -> None:
+    def _transact(self, write: Callable[[], T]) -> T:
         self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._write(world, records, at)
+            result = write()
             self._db.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
             raise
-        self._unsaved_meta.clear()
+        return result
 
     def _reopen(self) -> None:
         self._db.close()
         self._db = self._connect()
 
-    def _write(self, world: World, records: Iterable[Record], at: float) -> None:
+    def _write(
+        self, world: World, records: Iterable[Record], at: float, quarantined: Sequence[Quarantine]
+    ) -> None:
         old = self.saved
         for name, value in self._unsaved_meta.items():
             self._set_meta(name, value)
@@ -339,6 +347,8 @@ class StateFile:
             self._untrimmed += len(rows)
             if self._untrimmed >= self._trim_after:
                 self._trim()
+        if quarantined:
+            quarantine.add(self._db, quarantined, at)
 
     def _write_tasks(self, old: Mapping[tuple[str, str], Any], new: Mapping[tuple[str, str], Any]) -> None:
         changed = [
@@ -390,3 +400,22 @@ class StateFile:
         rows = self._db.execute(query, (*arguments, limit)).fetchall()
         names = ("seq", "at", "transaction", "task", "event", "detail")
         return [dict(zip(names, (*row[:5], json.loads(row[5])), strict=True)) for row in reversed(rows)]
+
+    # --- the quarantine
+
+    def quarantined(self, *, transaction: str | None = None, tasks: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the messages in the quarantine, oldest first, and how many were lost, by task."""
+        return quarantine.listed(self._db, transaction=transaction, tasks=tasks)
+
+    def quarantined_message(self, number: int) -> dict[str, Any] | None:
+        """Return one message with its traceback and its frame; None if there is none of this number."""
+        return quarantine.message(self._db, number)
+
+    def drop_quarantined(self, numbers: Sequence[int] | None) -> list[int]:
+        """Remove the messages of these numbers, or all. Return the numbers that were there. Raises OSError if
+        the file cannot be written.
+        """
+        try:
+            return self._transact(lambda: quarantine.drop(self._db, numbers))
+        except sqlite3.Error as error:
+            raise OSError(f"cannot write {self.path}: {error}") from error

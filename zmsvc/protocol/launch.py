@@ -109,6 +109,8 @@ class LaunchSpec:
     """The number of stored descriptors, the last ones of `listen_names`. The process of the task adds it."""
     queue: tuple[Mapping[str, Any], ...] = ()
     """The queues of the task, as `core.message_queues.MessageQueue.as_json`."""
+    poison_action: str = "fail"
+    """`core.poison.PoisonAction`."""
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_file: tuple[str, ...] = ()
     """The paths of files with variables, with a `-` before a path that may be missing. The task itself reads

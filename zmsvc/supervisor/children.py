@@ -22,6 +22,7 @@ from typing import Any, Protocol, assert_never
 
 from zmsvc import __version__
 from zmsvc.core import events as ev
+from zmsvc.core import poison
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.events import Fact
 from zmsvc.core.json_depth import check_depth
@@ -585,13 +586,16 @@ def _leftover(each: sv.Leftover) -> ev.Leftover:
 
 def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
     lines = dict(datagram.lines)
-    items = notify.update_of(datagram)
+    items, report = notify.texts_of(datagram)
     if items is not None:
         check_depth(items)
         value = json.loads(items, parse_constant=_no_number)
         if not isinstance(value, dict):
             raise ProtocolError("an update is not a JSON object")
         yield ev.TaskUpdated(launch=launch, items=value, sequence=int(lines.get("X_ZMSVC_SEQ", 0)))
+    if report is not None:
+        number, message = poison.from_json(report)
+        yield ev.MessagePoisoned(launch=launch, number=number, message=message)
     if "STATUS" in lines:
         yield ev.TaskSaid(launch=launch, status=lines["STATUS"])
     if "X_ZMSVC_MISSED" in lines:

@@ -23,7 +23,7 @@ from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key, Requested
 from zmsvc.core.service_options import NotifyAccess
 from zmsvc.core.world import World
-from zmsvc.host import crashpoint, ids
+from zmsvc.host import crashpoint, ids, quarantine
 from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.paths import Places
 from zmsvc.host.state_file import StateFile
@@ -89,6 +89,8 @@ class Loop:
         self._requests = itertools.count(1)
         self._unforgotten: list[int] = []
         self._records: list[ev.Record] = []
+        self._quarantined: list[ev.Quarantine] = []
+        """Poison messages that are not in the state file yet."""
         self._due_timer: asyncio.TimerHandle | None = None
         children.context_mark, children.notify_policy = places.context_mark, self
 
@@ -198,6 +200,7 @@ class Loop:
         for fact in facts:
             self.world, more = step(self.world, fact, now)
             effects += more
+        self._quarantined += [effect for effect in effects if isinstance(effect, ev.Quarantine)]
         self._save([effect for effect in effects if isinstance(effect, ev.Record)])
         # Orders to the keeper go first, so processes start or end while the messages are published.
         for effect in sorted(effects, key=_rank):
@@ -214,7 +217,7 @@ class Loop:
             return
         crashpoint.reached("save")
         try:
-            self.store.save(self.world, self._records, time.time())
+            self.store.save(self.world, self._records, time.time(), self._quarantined)
         except OSError as error:
             self._cannot_save(error)
             return
@@ -223,7 +226,7 @@ class Loop:
                 "The state file can be written again",
                 extra={"journal": {"MESSAGE_ID": journal.MESSAGE_ID["context"]}},
             )
-        self.unsaved, self._records = "", []
+        self.unsaved, self._records, self._quarantined = "", [], []
         for call in self.on_history if records else ():
             call()
 
@@ -235,6 +238,7 @@ class Loop:
             log.error("%s; going on without it, a crash now would lose what was decided since", error)
             self._loop.call_later(SAVE_AGAIN, self._save_again)
         self.unsaved = str(error)
+        self._quarantined = quarantine.bounded(self._quarantined)
 
     def _save_again(self) -> None:
         if self.over.is_set():
@@ -289,6 +293,8 @@ class Loop:
                 self._publish(effect)
             case ev.Record():
                 records.write(effect)
+            case ev.Quarantine():
+                pass  # It was saved with the world.
             case ev.Reply():
                 self._reply(effect)
             case ev.Ready():

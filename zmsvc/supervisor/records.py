@@ -22,6 +22,7 @@ _WARNINGS = (
     "reload-failed",
     "unhealthy",
     "probe-ended",
+    "quarantined",
 )
 
 log = logging.getLogger(__name__)

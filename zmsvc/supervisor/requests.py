@@ -24,6 +24,7 @@ from zmsvc.core.model import Context
 from zmsvc.core.replicas import is_named
 from zmsvc.core.similar import similar_id
 from zmsvc.core.world import World
+from zmsvc.host import quarantine
 from zmsvc.host.bus import bus_permissions
 from zmsvc.host.config import context_files, reader
 from zmsvc.host.kernel import signals
@@ -68,6 +69,8 @@ class Requests:
             "events": self._events,
             "why": self._why,
             "wait": self._wait,
+            "quarantine": self._quarantine,
+            "quarantine-drop": self._drop_quarantined,
             "signal": self._signal,
             "reload-tasks": self._reload_tasks,
             "reload": self._reload,
@@ -297,6 +300,36 @@ class Requests:
         finally:
             self._loop.on_change.remove(changes.set)
 
+    async def _quarantine(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        """List the messages in the quarantine, or show the one with `number`."""
+        store, number = self._loop.store, request.get("number")
+        if number is None:
+            tasks = tuple(request.get("tasks") or ())
+            found = store.quarantined(transaction=request.get("transaction"), tasks=tasks)
+            return success({**found, "messages": list(map(_with_time, found["messages"]))})
+        if not quarantine.is_number(number):
+            return failure(2, "cannot show a message: its number is not a number")
+        message = store.quarantined_message(number)
+        if message is None:
+            return failure(4, f"cannot show message {number}: it is not in the quarantine")
+        return success(_with_time(message))
+
+    async def _drop_quarantined(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        numbers = request.get("numbers")
+        if numbers is not None and not (
+            isinstance(numbers, list) and all(map(quarantine.is_number, numbers))
+        ):
+            return failure(2, "cannot drop messages: their numbers are not a list of numbers")
+        try:
+            gone = self._loop.store.drop_quarantined(numbers)
+        except OSError as error:
+            return failure(1, f"cannot drop messages: {error}")
+        missing = sorted({*(numbers or ())}.difference(gone))
+        if missing:
+            named = ", ".join(map(str, missing))
+            return failure(4, f"cannot drop message {named}: not in the quarantine", dropped=gone)
+        return success({"dropped": gone})
+
     async def _reload(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
         return await self.reload(block=bool(request.get("block", True)), seconds=request.get("timeout"))
 
@@ -403,6 +436,10 @@ class Requests:
         self._loop.children.tell(Reexec())
         asyncio.get_running_loop().call_later(0.05, self._loop.over.set)
         return success({"version": version})
+
+
+def _with_time(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {**message, "at": status_report.rfc3339(message["at"])}
 
 
 def _limit(seconds: Any) -> float | None:

@@ -13,10 +13,8 @@ import os
 import select
 import socket
 import threading
-from dataclasses import replace
 from typing import Protocol
 
-from zmsvc.core.errors import ProtocolError
 from zmsvc.host.systemd import notify
 from zmsvc.host.systemd.notify import Datagram
 
@@ -133,19 +131,5 @@ class UserNotify:
                 break
             size += datagram.size()
             descriptors += len(datagram.others)
-            batch.append(_without_descriptors(datagram))
+            batch.append(notify.inlined(datagram))
         return batch
-
-
-def _without_descriptors(datagram: Datagram) -> Datagram:
-    """Return a datagram that contains the text of its update, in place of a descriptor. If the text cannot be
-    read, the datagram stays as it is, and its reader fails.
-    """
-    try:
-        text = notify.update_of(datagram)
-    except (ProtocolError, OSError):
-        return datagram
-    if text is None:
-        return datagram
-    lines = [line for line in datagram.lines if not line[0].startswith("X_ZMSVC_UPDATE")]
-    return replace(datagram, lines=[*lines, ("X_ZMSVC_UPDATE", text)], fds=[])

@@ -37,6 +37,10 @@ class Terminal:
     def missed(self, count: int) -> None:
         """Do nothing: there are no messages."""
 
+    def poison(self, json_text: str) -> bool:
+        """Do nothing: there are no messages."""
+        return True
+
     def watchdog(self) -> None:
         """Do nothing: there is no watchdog."""
 

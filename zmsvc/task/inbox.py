@@ -116,6 +116,8 @@ class Inbox:
             return None
         if (transaction, sender) == (self._transaction, self._service_id):
             return None
+        if _text(header, messages.RECIPIENT) not in ("", self._service_id):
+            return None
         if topic not in self.topics:
             self._take_last_number(header, (transaction, sender, topic.removeprefix(messages.LAST_NUMBER)))
             return None

@@ -21,7 +21,8 @@ from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, new_interpreter, passed_descriptors, probes, process, stored, threads
 from zmsvc.task.bus import TaskBus
-from zmsvc.task.runtime import TaskRuntime, headline
+from zmsvc.task.headline import headline
+from zmsvc.task.runtime import TaskRuntime
 from zmsvc.task.stop import SignalStop
 
 log = logging.getLogger("task")

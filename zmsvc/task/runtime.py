@@ -8,16 +8,17 @@ import logging
 import math
 import select
 import threading
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zmsvc.core import messages, prefixes, replicas
 from zmsvc.core.errors import CANNOT_EXECUTE, LaunchError, ProtocolError, RefusedError, ZmsvcError
+from zmsvc.core.poison import PoisonAction
 from zmsvc.core.values import seconds
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task.bus import ATTACH, Subscription
 from zmsvc.task.endpoints import Endpoints
+from zmsvc.task.headline import headline
 from zmsvc.task.inbox import Message, named_topics, topics_of
 from zmsvc.task.keys import task_keys
 from zmsvc.task.publications import Publications
@@ -37,6 +38,7 @@ from zmsvc.task.updates import Updates
 
 if TYPE_CHECKING:
     from zmsvc.task.event_loop import EventLoop
+    from zmsvc.task.poison_reports import PoisonReports
 
 _REPORT_S = 1.0
 """Seconds between two reports of the number of missed messages."""
@@ -52,6 +54,7 @@ class StatusSink(Protocol):
     def status(self, text: str) -> None: ...
     def watchdog(self) -> None: ...
     def missed(self, count: int) -> None: ...
+    def poison(self, json_text: str) -> bool: ...
     def stopping(self) -> None: ...
     def fileno(self) -> int: ...
     def update(self, json_text: str, sequence: int) -> bool: ...
@@ -103,6 +106,9 @@ class TaskRuntime:
         """The subscriptions whose messages are passed to on_control and on_message."""
         self._missed, self._missed_at = 0, -math.inf
         """The number of missed messages that was reported last, and when."""
+        self._sets_aside = spec.poison_action == PoisonAction.SET_ASIDE
+        self._poison: PoisonReports | None = None
+        """The reports about messages that the task could not handle, from the first one on."""
         self._in_callback = False
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = stop.poller()
@@ -129,6 +135,8 @@ class TaskRuntime:
         until the next time.
         """
         pause = self._publications.repeat(now)
+        if self._poison is not None:
+            pause = min(pause, self._poison.flush(now))
         missed = self._subscriptions.missed
         if missed == self._missed:
             return pause
@@ -312,33 +320,35 @@ class TaskRuntime:
         return None
 
     def _handle_message(self, frame: bytes, task: Task, source: Source) -> Awaitable[None] | None:
-        message = source.inbox.message(frame)
-        if self._event_loop is not None and self._subscriptions.missed != self._missed:
-            self._event_loop.begin_chores()
-        if message is None:
-            return None
         try:
-            result = task.on_message(message)
-        except Exception:  # the method is the user's code
-            self._log_poison(message)
-            raise
-        return None if result is None else self._awaited(result, message)
+            message = source.inbox.message(frame)
+            if self._event_loop is not None and self._subscriptions.missed != self._missed:
+                self._event_loop.begin_chores()
+            result = None if message is None else task.on_message(message)
+        except Exception as error:  # the method is the user's code
+            if not self._set_aside(frame, error):
+                raise
+            return None
+        return None if result is None else self._awaited(result, frame)
 
-    async def _awaited(self, result: Awaitable[None], message: Message[Any]) -> None:
+    async def _awaited(self, result: Awaitable[None], frame: bytes) -> None:
         try:
             await result
-        except Exception:  # the method is the user's code
-            self._log_poison(message)
-            raise
+        except Exception as error:  # the method is the user's code
+            if not self._set_aside(frame, error):
+                raise
 
-    def _log_poison(self, message: Message[Any]) -> None:
-        number = "A message" if message.sequence is None else f"Message {message.sequence}"
-        self.log.error(
-            "%s on %s from %s ends this task: on_message raised an exception",
-            number,
-            message.topic,
-            message.sender or "an unknown sender",
-        )
+    def _set_aside(self, frame: bytes, error: Exception) -> bool:
+        """Report a message that the task could not handle. Return True if the task goes on."""
+        if self._poison is None:
+            # Imported here for start-up time: few tasks ever receive such a message.
+            from zmsvc.task.poison_reports import PoisonReports
+
+            self._poison = PoisonReports(self._status_sink, self._stop, self.log, goes_on=self._sets_aside)
+        self._poison.add(frame, error)
+        if self._event_loop is not None:
+            self._event_loop.begin_chores()
+        return self._sets_aside
 
     # --- the phases of a task
 
@@ -361,6 +371,8 @@ class TaskRuntime:
         if status == 0:
             self._status_sink.stopping()
         self._missed_at = -math.inf
+        if self._poison is not None:
+            self._poison.finish()
         self._chores(self._stop.now())
         self._subscriptions.close()
         self._publications.finish()
@@ -518,26 +530,6 @@ def _conversion(task: Task) -> Callable[[Any], Any] | None:
     from zmsvc.task.message_types import conversion
 
     return conversion(method)
-
-
-def headline(error: BaseException) -> str:
-    """Return the type of an exception and the first line of its text. For zmsvc's own errors, return the text
-    alone.
-
-    The last line would not help: SQLAlchemy and pydantic end with the address of a web page, and notes (PEP
-    678) come last, too.
-    """
-    if isinstance(error, ZmsvcError):
-        return str(error)
-    if isinstance(error, SyntaxError):
-        # The text of the error has only the last part of the path, and each service may have such a file.
-        where = f" ({error.filename}, line {error.lineno})" if error.filename else ""
-        return f"{type(error).__name__}: {error.msg}{where}"
-    first, *more = [
-        line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()
-    ]
-    # The first line has only the type if the text begins with an empty line.
-    return f"{first} {more[0]}" if more and first.find(":") == len(first) - 1 else first
 
 
 def interval_of(config: Mapping[str, Any], default: float) -> float:

@@ -246,8 +246,9 @@ class Task(_TaskAttributes):
 
         Called between steps and in `wait`, in the task's thread, after `setup`; of an AsyncTask in its event
         loop, one message after the other, during `run`. An exception, and a content that does not fit, ends
-        the service as failed. 20,000 unread messages wait in the process and 100,000 in the device, which
-        then drops more; `message.missed` counts them.
+        the service as failed, unless `<poison_action>` is set-aside; either way the quarantine has the
+        message (`zmsvcctl quarantine`). 20,000 unread messages wait in the process and 100,000 in the
+        device, which then drops more; `message.missed` counts them.
         """
 
     @classmethod

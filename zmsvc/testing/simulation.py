@@ -344,6 +344,10 @@ class _Status:
     def missed(self, count: int) -> None:
         """Do nothing: no message is lost here, except those of a sender that a test has invented."""
 
+    def poison(self, json_text: str) -> bool:
+        """Do nothing: the task fails by the exception, which the test gets."""
+        return True
+
     def watchdog(self) -> None:
         """Do nothing: there is no watchdog."""
 

@@ -103,7 +103,7 @@ def send(args: argparse.Namespace) -> int:
     frame = messages.encode(_topic(args.topic), _body(args.message))
     # A supervisor that is just being replaced would miss an order: wait until one has subscribed.
     presence = messages.UNHEARD_ORDERS if args.topic in access.TOPICS else b""
-    return _send(args, frame, *_bus(args, lambda status: status.publish_endpoint), presence)
+    return send_frame(args, args.topic, frame, *_bus(args, lambda status: status.publish_endpoint), presence)
 
 
 def publish(args: argparse.Namespace) -> int:
@@ -126,12 +126,18 @@ def publish(args: argparse.Namespace) -> int:
         curve = curve_keys.load_client(Path(keys)) if keys else None
     except ConfigError as error:
         raise CtlError(5, str(error)) from None
-    return _send(args, frame, publish_endpoint, curve)
+    return send_frame(args, args.topic, frame, publish_endpoint, curve)
 
 
-def _send(
-    args: argparse.Namespace, frame: bytes, publish_endpoint: str, curve: Curve | None, presence: bytes = b""
+def send_frame(
+    args: argparse.Namespace,
+    topic: str,
+    frame: bytes,
+    publish_endpoint: str,
+    curve: Curve | None,
+    presence: bytes = b"",
 ) -> int:
+    """Send one frame, and wait until the device has it."""
     # Imported here for start-up time: a message that cannot be sent is refused without ZMQ.
     from zmsvc.host.bus import sockets
 
@@ -146,9 +152,9 @@ def _send(
     except ZmsvcError as error:
         raise CtlError(124 if args.timeout else 5, str(error)) from None
     if args.json:
-        terminal.out(json.dumps({"topic": args.topic, "bytes": len(frame), "wanted": wanted}) + "\n")
+        terminal.out(json.dumps({"topic": topic, "bytes": len(frame), "wanted": wanted}) + "\n")
     if not wanted:
-        terminal.complain(f"no subscriber to {args.topic}: the device has dropped the message")
+        terminal.complain(f"no subscriber to {topic}: the device has dropped the message")
     return 0
 
 
@@ -159,7 +165,7 @@ def _bus(args: argparse.Namespace, endpoint: Callable[[ContextStatus], str]) -> 
     if args.endpoint is None:
         if args.keys is not None:
             raise CtlError(2, "cannot understand the command: --keys is for --endpoint")
-        status, curve = _context(args)
+        status, curve = context(args)
         return endpoint(status), curve
     # Imported here for start-up time: a context of this machine needs no parser of endpoints.
     from zmsvc.core import values
@@ -180,7 +186,7 @@ def _bus(args: argparse.Namespace, endpoint: Callable[[ContextStatus], str]) -> 
     return args.endpoint, curve
 
 
-def _context(args: argparse.Namespace) -> tuple[ContextStatus, Curve | None]:
+def context(args: argparse.Namespace) -> tuple[ContextStatus, Curve | None]:
     """Return the status of the selected context and the keys to connect with."""
     places = choose(args.context, getattr(args, "transaction", None))
     status = ContextStatus(Client(places, args.timeout, patience=status_source.PATIENCE).ask("status"))

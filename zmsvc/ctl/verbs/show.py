@@ -48,6 +48,7 @@ OF_TASK = {
     "UnitFileState": "enabled",
     "DroppedUpdates": "dropped",
     "MissedMessages": "missed",
+    "PoisonMessages": "poisoned",
     "NFileDescriptorStore": "stored_descriptors",
     "User": "user",
     "ControlGroup": "cgroup",

@@ -59,7 +59,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why wait logs events watch send publish update check graph wiring keys units create import exit reload reset-failed forget enable disable reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why wait logs events watch send publish update quarantine check graph wiring keys units create import exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -83,6 +83,7 @@ _zmsvcctl()
             send) _zmsvcctl_offer "-c --context --json --timeout -h --help --endpoint --keys" ;;
             publish) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
             update) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
+            quarantine) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --all" ;;
             check) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
             graph) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --format" ;;
             wiring) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for --format" ;;
@@ -102,6 +103,7 @@ _zmsvcctl()
     fi
     case $verb.$at in
         signal.0) _zmsvcctl_offer "HUP INT QUIT USR1 USR2 TERM KILL CONT STOP WINCH" ;;
+        quarantine.0) _zmsvcctl_offer "list show send drop" ;;
         check.*) _zmsvcctl_files '*.xml' ;;
         graph.0) _zmsvcctl_files '*.xml' ;;
         wiring.0) _zmsvcctl_files '*.xml' ;;

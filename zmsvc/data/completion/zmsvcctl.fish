@@ -102,6 +102,11 @@ complete -c zmsvcctl -n __fish_use_subcommand -a publish -d 'in a program of a t
 
 complete -c zmsvcctl -n __fish_use_subcommand -a update -d 'in a program of a task: report a result of this task'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a quarantine -d 'list and show messages that tasks could not handle, send them again, or drop them'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from quarantine' -l transaction -x -d 'list: only of this transaction; send: for the task in this one'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from quarantine' -l all -d 'drop: all messages'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from quarantine' -a 'list show send drop'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a check -d 'find all faults of context files, and warn'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from check' -a '(__fish_complete_suffix .xml)'
 

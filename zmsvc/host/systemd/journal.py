@@ -59,6 +59,7 @@ MESSAGE_ID: Mapping[str, str] = MappingProxyType(
         "unhealthy": "668a3fa679c64532a530e8f3b8761352",
         "healthy": "702d4f4e7ee74777a277e03cfd9b5257",
         "probe-ended": "62e50002dfe34015a4bc4d87416b4e83",
+        "quarantined": "5e0f3c8a91d24b7cbb6a20f7d84ce1b3",
         "supervisor": "b4c211f05854438a8adc5dc1bea1c44a",
         "device": "912aa82da6b640949c067747d060aef5",
         "context": "7bfe8268251e41be8a65d332c5cfe59b",

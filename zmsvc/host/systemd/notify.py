@@ -18,7 +18,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sdnotify import SystemdNotifier
@@ -39,6 +39,14 @@ by blanks."""
 
 HEALTH = "X_ZMSVC_HEALTH"
 """The key by which a probe process reports the health of its task (`core.probing.Health`)."""
+
+_UPDATE, _POISON = "X_ZMSVC_UPDATE", "X_ZMSVC_POISON"
+"""The keys of the texts that travel as a sealed memory file if they are large: the result of a task, and its
+report about a message that it could not handle.
+"""
+_FILE = "_FD"
+"""The end of such a key if the text is in a file, whose descriptor comes with the datagram."""
+_IN_FILES = frozenset({_UPDATE + _FILE, _POISON + _FILE})
 
 _STATUS_LIMIT = 4096
 _DATAGRAM_LIMIT = UPDATE_INLINE + 4096
@@ -161,11 +169,22 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
             raise ValueError(f"cannot update: {size} bytes of JSON, at most {UPDATE_LIMIT} are allowed")
         number = f"X_ZMSVC_SEQ={sequence}\n" if sequence else ""
         after, fds = ("", []) if barrier is None else ("\nBARRIER=1", [barrier])
+        return self._offer_text(_UPDATE, json_text, size, before=number, after=after, fds=fds)
+
+    def poison(self, json_text: str) -> bool:
+        """Report a message that this process cannot handle (`core.poison.as_json`). Return False if the queue
+        is full. Raises OSError.
+        """
+        return self._offer_text(_POISON, json_text, len(json_text.encode()))
+
+    def _offer_text(
+        self, key: str, text: str, size: int, *, before: str = "", after: str = "", fds: Sequence[int] = ()
+    ) -> bool:
         if size <= UPDATE_INLINE:
-            return self._offer(f"{number}X_ZMSVC_UPDATE={json_text}{after}", fds)
-        fd = memfd.sealed("zmsvc-update", json_text.encode())
+            return self._offer(f"{before}{key}={text}{after}", fds)
+        fd = memfd.sealed("zmsvc-update", text.encode())
         try:
-            return self._offer(f"{number}X_ZMSVC_UPDATE_FD=1{after}", [fd, *fds])
+            return self._offer(f"{before}{key}{_FILE}=1{after}", [fd, *fds])
         finally:
             os.close(fd)
 
@@ -205,7 +224,7 @@ def socket_address(path: str) -> str:
 class Datagram:
     """One datagram. `pid` and `uid` are from the kernel; the sender controls everything else.
 
-    `fds` has descriptors that belong to the reader: only that of an update, which `update_of` closes.
+    `fds` has descriptors that belong to the reader: only that of a text, which `texts_of` closes.
     """
 
     pid: int
@@ -218,7 +237,7 @@ class Datagram:
     """True if descriptors are missing: the kernel could not install them, or the reader takes none."""
 
     def size(self) -> int:
-        """Return the characters of all values plus the bytes of the update's file. Call it before `update_of`
+        """Return the characters of all values plus the bytes of the file of a text. Call it before `texts_of`
         closes that file.
         """
         return sum(len(value) for _, value in self.lines) + sum(os.fstat(fd).st_size for fd in self.fds)
@@ -320,7 +339,7 @@ def _lacks_descriptor(data: bytes, ancillary: _Ancillary, flags: int) -> bool:
     """Return True if the kernel could not install the descriptor of an update."""
     return (
         bool(flags & socket.MSG_CTRUNC)
-        and b"X_ZMSVC_UPDATE_FD=" in data
+        and any(b"%s=" % key.encode() in data for key in _IN_FILES)
         and all(kind != socket.SCM_RIGHTS for _, kind, _ in ancillary)
     )
 
@@ -341,7 +360,7 @@ def _datagram(
     # `discard` would remove one too many.
     while peek and flags & socket.MSG_TRUNC:
         _, _, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, 0, socket.MSG_PEEK)
-    keep = 1 if any(key == "X_ZMSVC_UPDATE_FD" for key, _ in lines) else 0
+    keep = 1 if any(key in _IN_FILES for key, _ in lines) else 0
     others = fds[keep:].tolist()
     incomplete = bool(flags & socket.MSG_CTRUNC or (others and not keep_others))
     while others and not keep_others:
@@ -367,22 +386,44 @@ def only_reports_a_result(datagram: Datagram) -> bool:
     return bool(keys & _RESULT) and keys <= _RESULT | {"BARRIER"}
 
 
-def update_of(datagram: Datagram) -> str | None:
-    """Return the JSON text of the result in a datagram, or None. Closes the datagram's descriptor.
+def texts_of(datagram: Datagram) -> tuple[str | None, str | None]:
+    """Return the JSON text of the result in a datagram, or None, and that of the report about a message.
+    Closes the datagram's descriptor.
 
     Raises ProtocolError if no file was passed, or a file that is not a sealed memory file of at most
     UPDATE_LIMIT bytes.
     """
+    key, text = _text_of(datagram)
+    return (text, None) if key == _UPDATE else (None, text)
+
+
+def inlined(datagram: Datagram) -> Datagram:
+    """Return a datagram that contains its text in place of a descriptor. If the text cannot be read, the
+    datagram stays as it is, and its reader fails.
+    """
+    try:
+        key, text = _text_of(datagram)
+    except (ProtocolError, OSError):
+        return datagram
+    if text is None:
+        return datagram
+    lines = [line for line in datagram.lines if line[0] not in (key, key + _FILE)]
+    return replace(datagram, lines=[*lines, (key, text)], fds=[])
+
+
+def _text_of(datagram: Datagram) -> tuple[str, str | None]:
+    """Return the first text that may come as a file, with its key."""
     try:
         for key, value in datagram.lines:
-            if key == "X_ZMSVC_UPDATE":
-                return value
-            if key == "X_ZMSVC_UPDATE_FD":
+            if key in (_UPDATE, _POISON):
+                return key, value
+            if key in _IN_FILES:
                 if not datagram.fds:
                     # No descriptor was sent, or the kernel could not install it because too many are open.
                     raise ProtocolError("cannot read an update: no file came with it")
-                return memfd.read(datagram.fds[0], UPDATE_LIMIT).decode("utf-8", "replace")
-        return None
+                text = memfd.read(datagram.fds[0], UPDATE_LIMIT).decode("utf-8", "replace")
+                return key.removesuffix(_FILE), text
+        return "", None
     finally:
         while datagram.fds:
             os.close(datagram.fds.pop())
