@@ -186,7 +186,7 @@ configs := $(notdir $(wildcard etc/zmsvc/*.xml))
 rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 
 # The documents for users, in the same relative places as in the tree, so that their links work.
-documents := $(addprefix docs/,contract.md debugging.md from-supervisor.md from-zmicroservices.md lifecycle.mmd performance.md promises.md services.md)
+documents := $(addprefix docs/,bus.md contract.md debugging.md from-supervisor.md from-zmicroservices.md lifecycle.mmd performance.md promises.md services.md)
 # FILE:DIRECTORY of each file that is only copied. uninstall uses the same list.
 to = $(addsuffix :$(PREFIX)/$(1),$(wildcard $(2)))
 copies := \

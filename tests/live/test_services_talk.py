@@ -67,32 +67,6 @@ class ServiceCount(TaskService):
     assert "failed" not in {each["state"] for each in context.tasks("T").values()}
 
 
-def test_a_command_finds_the_bus_in_its_environment(
-    context: Context, home: Path, ear: Callable[..., Ear]
-) -> None:
-    (code,) = re.findall(r"```python\n(import json, os, zmq.*?)```", PAGE, re.DOTALL)
-    program = home / "kelvin.py"
-    program.write_text(code.replace("while True", "print('connected', flush=True)\nwhile True"))
-    context.service("Sensor", f"""{HEAD}
-class Sensor(SingleTask):
-    topics = ("kelvin",)
-    def run(self):
-        while not any(True for _ in self.messages(timeout=0.05)):
-            self.publish("temperature", {{"celsius": 20}})
-        self.update(heard=True)
-
-class ServiceSensor(TaskService):
-    task_class = Sensor
-""")  # fmt: skip
-    words = "".join(f"<arg>{word}</arg>" for word in (sys.executable, program))
-    context.task("ts_kelvin", "Kelvin", kind="Command", config=f"<command>{words}</command>", entry=False)
-    context.task("ts_sensor", "Sensor", entry=False)
-    context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
-    context.ctl("start", "--transaction", "T", "ts_kelvin", "ts_sensor")
-    assert heard.control("updated", "ts_sensor")["content"]["status"]["heard"] is True
-
-
 def test_a_script_of_a_command_publishes_a_message_of_its_task(
     context: Context, home: Path, ear: Callable[..., Ear]
 ) -> None:
