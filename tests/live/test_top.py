@@ -178,7 +178,7 @@ def table(output: str) -> list[list[str]]:
 
 def test_top_prints_one_table_without_a_terminal(three: Context) -> None:
     head, *rows = table(three.ctl("top").stdout)
-    assert " ".join(head) == "TASK INSTANCE TRANSACTION PID STATE CPU% RSS MEM% THREADS CHILDREN RESTARTS"
+    assert " ".join(head) == "TASK INSTANCE TRANSACTION PID STATE CPU% RSS MEM% THREADS CHILDREN MISSED RESTARTS"
     shown = {row[0]: row for row in rows}
     pids = running(three)
     assert (shown["ts001"][3], shown["ts002"][3], shown["ts003"][3]) == (
@@ -218,7 +218,7 @@ def test_top_as_json_has_the_rows_of_the_monitor(three: Context) -> None:
     (found,) = json.loads(three.ctl("--json", "top").stdout)["contexts"]
     rows = found["transactions"][TX]
     assert [list(row) for row in rows] == [
-        [*FIGURES, "service_id", "action", "state", "elapsed", "timestamp", "time"]
+        [*FIGURES, "service_id", "action", "state", "missed", "elapsed", "timestamp", "time"]
     ] * 3
     assert {row["serviceId"]: row["pid"] for row in rows} == running(three)
 

@@ -324,7 +324,7 @@ is named. A stopped transaction does not count either, as long as another one go
         *SELECTION,
         Argument(
             "--sort",
-            choices=("cpu", "rss", "pid", "id", "restarts"),
+            choices=("cpu", "rss", "pid", "id", "missed", "restarts"),
             default="cpu",
             help="the column to sort by",
         ),

@@ -39,6 +39,7 @@ _HEAD = (
     "MEM%",
     "THREADS",
     "CHILDREN",
+    "MISSED",
     "RESTARTS",
 )
 # The escape sequences that begin an alternate screen, without a cursor and with long lines cut, and those
@@ -105,7 +106,13 @@ class TopView:
 
     def _sample(self, found: list[tuple[TransactionStatus, TaskStatus]]) -> list[usage.Figures]:
         tasks = (
-            {"service_id": task.id, "pid": task.pid, "action": task.action, "state": task.state}
+            {
+                "service_id": task.id,
+                "pid": task.pid,
+                "action": task.action,
+                "state": task.state,
+                "missed": task.missed,
+            }
             for _, task in found
         )
         return usage.rows(self._sampler, tasks)
@@ -131,6 +138,7 @@ def _rank(key: str, task: TaskStatus, row: usage.Figures) -> tuple[bool, float, 
         "cpu": -row["cpu_percent"],
         "rss": -row["rss"],
         "pid": row["pid"] or 0,
+        "missed": -task.missed,
         "restarts": -task.restarts,
     }
     return row["pid"] is None, amount.get(key, 0), task.id
@@ -138,9 +146,9 @@ def _rank(key: str, task: TaskStatus, row: usage.Figures) -> tuple[bool, float, 
 
 def _cells(each: TransactionStatus, task: TaskStatus, row: usage.Figures) -> list[str]:
     known = [terminal.clean(task.id), terminal.clean(task.instance), terminal.clean(each.id)]
-    state, restarts = terminal.clean(task.state), str(task.restarts)
+    state, counts = terminal.clean(task.state), [str(task.missed), str(task.restarts)]
     if row["pid"] is None:
-        return [*known, "-", state, "-", "-", "-", "-", "-", restarts]
+        return [*known, "-", state, "-", "-", "-", "-", "-", *counts]
     kinds = [child["kind"] for child in row["children"]]
     figures = [f"{row['cpu_percent']:.1f}", _size(row["rss"]), f"{row['percent']:.1f}"]
     return [
@@ -150,7 +158,7 @@ def _cells(each: TransactionStatus, task: TaskStatus, row: usage.Figures) -> lis
         *figures,
         str(kinds.count("thread")),
         str(kinds.count("process")),
-        restarts,
+        *counts,
     ]
 
 

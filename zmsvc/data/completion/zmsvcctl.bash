@@ -40,7 +40,7 @@ _zmsvcctl()
         --transaction) return ;;
         --task) return ;;
         -n|--lines) return ;;
-        --sort) _zmsvcctl_offer "cpu rss pid id restarts"; return ;;
+        --sort) _zmsvcctl_offer "cpu rss pid id missed restarts"; return ;;
         --interval) return ;;
         -p|--property) _zmsvcctl_offer "ActiveState SubState MainPID NRestarts StatusText Result ExecMainStatus ExitReason"; return ;;
         --for) _zmsvcctl_offer "active inactive failed"; return ;;
