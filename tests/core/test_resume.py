@@ -261,6 +261,22 @@ def test_the_context_is_ready_when_an_entry_task_failed_without_a_supervisor() -
     assert sim.told(ev.Ready) == [ev.Ready(error="cannot start a: failed (exit-code, status 3)")]
 
 
+def test_a_task_that_fails_in_several_resumed_transactions_is_reported_once_with_their_ids() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ask("start", transaction="T2", new=True)
+    sim.ask("start", transaction="T3", new=True)
+    sim.ready()
+    sim.another_keeper()
+    for launch, key in [(each.launch, each.key) for each in sim.alive.values() if each.key[1] == "a"]:
+        sim.end(launch, code=3 if key[0] != "T3" else 4)
+    sim.ready("b")
+    assert sim.told(ev.Ready)[-1].error == (
+        "cannot start a: failed (exit-code, status 3) (in 2 transactions: T1, T2); "
+        "a: failed (exit-code, status 4) (in transaction T3)"
+    )
+
+
 def test_an_exit_that_was_begun_is_finished_by_the_next_supervisor() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()

@@ -847,6 +847,26 @@ PASSED_OVER = {
         ("<Task>", "<note><a b='c'>d</a></note><Task>"),
         "element <note> in <TaskService> is passed over",
     ),
+    "option in a TaskService": (
+        ("<Task>", "<service><nice>5</nice></service><Task>"),
+        "element <service> in <TaskService> is passed over (its place is in <Task>)",
+    ),
+    "option in a Task": (
+        ("<description>", "<umask>022</umask><description>"),
+        "element <umask> in <Task> is passed over (its place is in <service>)",
+    ),
+    "element of header": (
+        ("<service_name>", "<service_id>a</service_id><service_nmae/><service_name>"),
+        "element <service_nmae> in <header> is passed over (did you mean service_name?)",
+    ),
+    "configuration in a header": (
+        ("<service_name>", "<configuration/><service_name>"),
+        "element <configuration> in <header> is passed over (its place is in <content>)",
+    ),
+    "element of content": (
+        ("<configuration>", "<interval>2</interval><configuration>"),
+        "element <interval> in <content> is passed over (its place is in <configuration>)",
+    ),
     "element of Task": (
         ("<description>", "<author/><description>"),
         "element <author> in <Task> is passed over",

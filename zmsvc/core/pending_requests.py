@@ -4,7 +4,7 @@ nothing is awaited any more. It decides nothing about tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from zmsvc.core.world import PendingRequest, Reason, Task
 
 CONTEXT_START = 0
 """The request number of the start of the context itself: its outcome is READY=1."""
+NAMED = 5
+"""The number of transactions that an answer names for one failure."""
 
 
 def wait(
@@ -91,11 +93,11 @@ def complete_starts(draft: Draft, key: Key) -> None:
 def _outcome(draft: Draft, key: Key, waiter: PendingRequest) -> str:
     task = draft.tasks[key]
     if waiter.verb is Verb.RELOAD_TASKS and task.sub_state is SubState.EXITED:
-        return f"{key[1]}: ended before it had reloaded"
+        return "ended before it had reloaded"
     if task.sub_state not in (SubState.FAILED, SubState.STOPPED, SubState.WAITING):
         return ""
     by = waiter.stopped_by.get(key) if task.sub_state is SubState.STOPPED else None
-    return f"{key[1]}: {_ended(task)}{f' by {by}' if by else ''}"
+    return f"{_ended(task)}{f' by {by}' if by else ''}"
 
 
 def complete_reloads(draft: Draft, key: Key, failure: str = "") -> None:
@@ -105,7 +107,7 @@ def complete_reloads(draft: Draft, key: Key, failure: str = "") -> None:
 
 def delay_starts(draft: Draft, key: Key, why: str) -> None:
     """Let the requests fail that wait for the start of this task, which takes longer than they wait."""
-    _resolve(draft, key, lambda _: f"{key[1]}: {why}", stops=False)
+    _resolve(draft, key, lambda _: why, stops=False)
 
 
 def stopped(draft: Draft, key: Key, by: str) -> None:
@@ -128,7 +130,7 @@ def restarted(draft: Draft, key: Key, ended: Task) -> None:
         if key in waiter.later:
             waiter = replace(waiter, later=waiter.later - {key})
         elif key in waiter.remaining - waiter.ending:
-            waiter = _with_outcome(waiter, key, f"{key[1]}: {_why_again(key, ended, waiter)}")
+            waiter = _with_outcome(waiter, key, _why_again(key, ended, waiter))
         kept.append(waiter)
     draft.pending = tuple(kept)
 
@@ -151,7 +153,7 @@ def complete_stops(draft: Draft, key: Key, *, restart: bool) -> None:
 
 
 def _overtaken(draft: Draft, key: Key) -> str:
-    return f"{key[1]}: started again meanwhile by {_cause_in_words(draft.tasks[key])}"
+    return f"started again meanwhile by {_cause_in_words(draft.tasks[key])}"
 
 
 def _cause_in_words(task: Task) -> str:
@@ -204,7 +206,7 @@ def _resolve(draft: Draft, key: Key, failure: Callable[[PendingRequest], str], *
 
 
 def _with_outcome(waiter: PendingRequest, key: Key, failure: str) -> PendingRequest:
-    failures = (*waiter.failures, failure) if failure else waiter.failures
+    failures = (*waiter.failures, (key, failure)) if failure else waiter.failures
     return replace(waiter, remaining=waiter.remaining - {key}, failures=failures)
 
 
@@ -246,7 +248,9 @@ def _with_overtaken(draft: Draft, waiter: PendingRequest) -> PendingRequest:
     ]
     return replace(
         waiter,
-        failures=tuple(dict.fromkeys([*waiter.failures, *(_overtaken(draft, key) for key in running)])),
+        failures=tuple(
+            dict.fromkeys([*waiter.failures, *((key, _overtaken(draft, key)) for key in running)])
+        ),
     )
 
 
@@ -300,7 +304,20 @@ def _killed(task: Task) -> bool:
 
 
 def _error(waiter: PendingRequest) -> str:
-    return f"cannot {waiter.verb.word} {'; '.join(waiter.failures)}" if waiter.failures else ""
+    """Return the failures in words, each once: one fault may fail the task in every transaction."""
+    several = len(waiter.transactions) > 1
+    found: dict[tuple[str, str], list[str]] = {}
+    for (transaction, task), why in waiter.failures:
+        found.setdefault((task, why), []).append(transaction)
+    texts = [f"{task}: {why}{_within(names) if several else ''}" for (task, why), names in found.items()]
+    return f"cannot {waiter.verb.word} {'; '.join(texts)}" if texts else ""
+
+
+def _within(transactions: Sequence[str]) -> str:
+    if len(transactions) == 1:
+        return f" (in transaction {transactions[0]})"
+    shown = ", ".join([*transactions[:NAMED], *(["..."] if len(transactions) > NAMED else [])])
+    return f" (in {len(transactions)} transactions: {shown})"
 
 
 def _endings(task: Task) -> list[dict[str, Any]]:

@@ -244,7 +244,7 @@ def _report_reload(draft: Draft, key: Key, why: str = "") -> None:
         draft.record(key, "reload-failed", pid=pid, message=why)
     else:
         draft.record(key, "reload-finished", pid=pid)
-    complete_reloads(draft, key, f"{key[1]}: {why}" if why else "")
+    complete_reloads(draft, key, why)
 
 
 # --- stopping
@@ -367,7 +367,7 @@ def report_survivor(draft: Draft, key: Key, _event: TaskEvent) -> None:
         key, deadline=None, status="cannot be killed: a process of it does not end after SIGKILL"
     )
     draft.record(key, "survivor", pid=task.pid)
-    resolve(draft, key, f"{key[1]}: {task.status}")
+    resolve(draft, key, task.status)
 
 
 def restart_after_stop(draft: Draft, key: Key, event: TaskEvent) -> None:

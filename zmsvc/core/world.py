@@ -221,7 +221,8 @@ class PendingRequest:
     """The tasks whose current launch has to end first. The request awaits the start of the next launch."""
     stopped_by: Mapping[Key, str] = field(default_factory=dict)
     """The origin of the order that stopped a task before it had started, in words, by key."""
-    failures: tuple[str, ...] = ()
+    failures: tuple[tuple[Key, str], ...] = ()
+    """The tasks for which the request has failed, each with the reason."""
     opened: bool = False
     """True if the order has opened its transaction."""
     details: Mapping[str, Any] = field(default_factory=dict)

@@ -11,7 +11,9 @@ a fault.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import functools
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +21,7 @@ from lxml import etree
 
 from zmsvc.core.model import TRIGGERS_OF_TASK
 from zmsvc.core.option_kinds import Attributes, Fields, Kind, Several, Value, Variables, Words
-from zmsvc.core.service_options import OPTIONS, Option
+from zmsvc.core.service_options import OPTIONS, Option, ServiceType
 from zmsvc.core.similar import similar
 from zmsvc.core.values import WHITE, quote
 from zmsvc.host.config.faults import Note
@@ -42,13 +44,22 @@ class Schema:
     in the JSON is a fault nevertheless.
     """
     text: bool = False
+    ignored: Collection[str] = ()
+    """Names of children that are passed over without a warning."""
     others: Schema | None = None
     """The schema of children that are not listed. None if no others are allowed."""
 
 
+MOST_PLACES = 2
+"""The number of places that a warning names. An element such as <action> has one in each rule."""
+
 FREE = Schema()
 """Any contents. zmsvc does not look at them."""
 
+HEADER_FIELDS = ("service_id", "service_transaction")
+"""The fields of a header on the bus that a `<header>` may have as well: zmicroservices wrote its messages
+like this. zmsvc fills them in.
+"""
 XML = "{http://www.w3.org/XML/1998/namespace}"
 """The namespace of `xml:space` and `xml:lang`, which have the same meaning in every document."""
 TEXT = Schema(text=True)
@@ -88,9 +99,9 @@ _TASK = Schema(
         "message": Schema(
             children={
                 "header": Schema(
-                    children={"action?": TEXT, "service_name": TEXT}, others=FREE, tolerant=True
+                    children={"action?": TEXT, "service_name": TEXT}, ignored=HEADER_FIELDS, tolerant=True
                 ),
-                "content": Schema(children={"configuration": FREE}, others=FREE, tolerant=True),
+                "content": Schema(children={"configuration": FREE}, tolerant=True),
             },
             tolerant=True,
         ),
@@ -130,6 +141,15 @@ NEW = frozenset({"bus_access", "max_transactions", "on_any_fail", "service"})
 fault, because no file of zmicroservices has it.
 """
 
+OF_CONFIGURATION = {
+    ServiceType.PROCESS: ("location", "device_action", "interval", "subscribe"),
+    ServiceType.THREAD: ("location", "device_action", "interval", "subscribe"),
+    ServiceType.COMMAND: ("command", "notify", "device_action"),
+}
+"""The elements of a `<configuration>` that zmsvc itself reads, by the type of service. All others are for the
+task.
+"""
+
 
 def explain(root: etree._Element) -> Iterator[Note]:
     """Yield each element, attribute or text that is not allowed in its place, or is missing."""
@@ -145,7 +165,7 @@ def passed_over(root: etree._Element) -> tuple[list[Note], list[Note]]:
     warnings: list[Note] = []
     faults: list[Note] = []
     for path, schema in _tolerant("/Context", CONTEXT):
-        names = [key.rstrip("?*+") for key in schema.children]
+        names = [*_names(schema), *schema.ignored]
         found: list[tuple[etree._Element, str, str, Collection[str]]] = []
         if schema.others is None:
             found += [
@@ -162,8 +182,40 @@ def passed_over(root: etree._Element) -> tuple[list[Note], list[Note]]:
             if hint := similar(name, NEW.intersection(known), cutoff=0.85):
                 faults.append((element, f"{what}, expected another name{hint}"))
             else:
-                warnings.append((element, f"{what} is passed over{similar(name, known, cutoff=0.8)}"))
+                warnings.append((element, f"{what} is passed over{_suggestion(name, known, 0.8)}"))
     return warnings, faults
+
+
+def _names(schema: Schema) -> list[str]:
+    return [key.rstrip("?*+") for key in schema.children]
+
+
+def _suggestion(name: str, known: Collection[str], cutoff: float = 0.7) -> str:
+    """Return a known name that is similar to an unknown one, or else the element in which an element of this
+    name has its place.
+    """
+    if hint := similar(name, known, cutoff=cutoff):
+        return hint
+    parents = _parents().get(name, ())
+    return f" (its place is in {_listed(parents, '<{}>')})" if 0 < len(parents) <= MOST_PLACES else ""
+
+
+@functools.cache
+def _parents() -> Mapping[str, Sequence[str]]:
+    """Return the elements in which an element of each name is allowed."""
+    found: dict[str, list[str]] = {}
+    for parent, schema in _elements("Context", CONTEXT):
+        for name in _names(schema):
+            found.setdefault(name, []).append(parent)
+    for name in itertools.chain.from_iterable(OF_CONFIGURATION.values()):
+        found[name] = ["configuration"]
+    return found
+
+
+def _elements(name: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
+    yield name, schema
+    for key, child in schema.children.items():
+        yield from _elements(key.rstrip("?*+"), child)
 
 
 def _tolerant(path: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
@@ -212,7 +264,7 @@ def _attributes(element: etree._Element, schema: Schema) -> Iterator[Note]:
         text = str(name)
         if text in schema.attributes or (schema.foreign and text.startswith("{")):
             continue
-        if not schema.tolerant or text in {key.rstrip("?*+") for key in schema.children}:
+        if not schema.tolerant or text in _names(schema):
             known = [each.replace(XML, "xml:") for each in schema.attributes]
             wanted = _listed(known, "{}") + similar(text, known) if known else "none"
             yield (
@@ -234,7 +286,7 @@ def _text(element: etree._Element, schema: Schema) -> Iterator[Note]:
 
 
 def _expected(tag: str, keys: Collection[str]) -> str:
-    return (_listed(keys, "<{}>") + similar(tag, keys)) if keys else "text only"
+    return (_listed(keys, "<{}>") + _suggestion(tag, keys)) if keys else "text only"
 
 
 def _listed(names: Collection[str], form: str) -> str:

@@ -20,6 +20,7 @@ from zmsvc.core.similar import similar
 from zmsvc.core.values import TASK_ID, TRUE, WHITE, quote
 from zmsvc.host.config import command_words
 from zmsvc.host.config.faults import FaultList
+from zmsvc.host.config.schema import OF_CONFIGURATION
 from zmsvc.host.config.service_options import read_service_options
 from zmsvc.host.config.xml_text import kept, leaf, text_of, to_json
 
@@ -161,24 +162,16 @@ def _only(parent: etree._Element | None, tag: str, notes: FaultList) -> etree._E
     return found[0] if found else None
 
 
-_READ = {
-    ServiceType.PROCESS: ("location", "device_action", "interval", "subscribe"),
-    ServiceType.THREAD: ("location", "device_action", "interval", "subscribe"),
-    ServiceType.COMMAND: ("command", "notify", "device_action"),
-}
-"""The elements of a `<configuration>` that zmsvc itself reads, by the type of service. All others are for the
-task.
-"""
 _READ_BY_MONITOR = ("service", "publisher", "monitor_options")
 
 
 def _warn_of_misspelled(
     configuration: etree._Element | None, kind: ServiceType, instance: str, notes: FaultList
 ) -> None:
-    """Warn of elements whose names look like misspelled ones of `_READ`. They are no faults: a task may have
-    any element of its own.
+    """Warn of elements whose names look like misspelled ones of `OF_CONFIGURATION`. They are no faults: a
+    task may have any element of its own.
     """
-    known = [*_READ[kind], *(_READ_BY_MONITOR if instance == "Monitor" else ())]
+    known = [*OF_CONFIGURATION[kind], *(_READ_BY_MONITOR if instance == "Monitor" else ())]
     there = {str(child.tag) for child in (() if configuration is None else configuration)}
     for child in () if configuration is None else configuration:
         tag = str(child.tag)
