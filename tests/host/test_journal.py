@@ -260,7 +260,9 @@ def test_a_log_file_that_cannot_be_opened_is_reported_and_stderr_is_used(
     configure(tmp_path / "none" / "log")
     logging.info("text")
     first, second = heads_off(capfd.readouterr().err)
-    assert first.endswith(f"WARNING: Cannot log to {tmp_path}/none/log: No such file or directory")
+    assert first.endswith(
+        f"WARNING: Cannot log to {tmp_path}/none/log, logging to stderr: No such file or directory"
+    )
     assert second.endswith("INFO: text")
 
 

@@ -190,7 +190,9 @@ def test_a_rebound_socket_is_found_again(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         told.ready()
         told.ready()
-    assert [record.getMessage() for record in caplog.records] == [f"Cannot notify {path}: Connection refused"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Cannot notify {path}: Connection refused; notifications are lost until it can be reached"
+    ]
     with notify.bind(path, 0o600) as second:
         told.ready()
         assert lines(second) == [("READY", "1")]

@@ -299,7 +299,7 @@ def test_what_may_not_be_stored_is_refused_counted_and_closed(context: Context, 
             # No process has the other end of the last pipe any more.
             wait_for(lambda process=process: process.run("answer = broken(made[1])") == "True")
         wait_for(lambda: len(os.listdir(f"/proc/{supervisor}/fd")) <= before)
-        assert "T:ts_1: it may store none (file_descriptor_store_max)" in context.log.read_text()
+        assert "T:ts_1: it may store none (set <file_descriptor_store_max>)" in context.log.read_text()
         assert (number(context, "ts_1"), number(context, "ts_2")) == (0, 0)
         for process in (first, second):
             process.stream.close()

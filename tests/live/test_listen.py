@@ -187,7 +187,7 @@ def test_a_socket_that_cannot_be_opened_fails_its_own_task_alone(context: Contex
         context.start("--transaction", "T")
         texts = {
             "ts_1": f"cannot listen at tcp://{place}: Address already in use (ss -ltnp shows by which process)",
-            "ts_2": f"cannot listen at ipc://{home}/file: there is a file, and not a socket",
+            "ts_2": f"cannot listen at ipc://{home}/file: there is a file, and not a socket (move it away)",
             "ts_3": "cannot listen at ipc:///run/zmsvc-test-x.sock: this machine has no user no-such-user",
         }
         for task, text in texts.items():

@@ -100,7 +100,8 @@ def test_a_missing_working_directory_fails_its_own_task_alone_unless_a_minus_is_
     context.start("--transaction", "T")
     ended = context.task_is("bad", "failed", "T")
     assert ended["exit"]["reason"] == "cannot-launch"
-    assert ended["status"] == f"cannot change to the directory {gone}: No such file or directory"
+    why = "No such file or directory (make it, or change <working_directory>)"
+    assert ended["status"] == f"cannot change to the directory {gone}: {why}"
     assert place_in(file)[0] == "/"
     checked = context.ctl("check", str(context.file)).stdout
     assert f"bad: its <working_directory> {gone} does not exist" in checked
@@ -139,7 +140,8 @@ def test_a_task_enters_its_working_directory_as_its_own_user(context: Context, h
     placed(context, "ts_1", "Command", service)
     context.start("--transaction", "T")
     ended = context.task_is("ts_1", "failed", "T")
-    assert ended["status"] == f"cannot change to the directory {private}: Permission denied"
+    reach = f"the user of the task, uid {pwd.getpwnam(USER).pw_uid}, has to reach it"
+    assert ended["status"] == f"cannot change to the directory {private}: Permission denied ({reach})"
 
 
 def test_the_relative_path_of_a_program_leads_from_the_working_directory(

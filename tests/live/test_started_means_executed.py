@@ -110,8 +110,8 @@ def test_a_command_that_was_not_executed_was_never_started(context: Context, cas
 
 @pytest.mark.parametrize("kind", ["Command", "Process", "Thread"])
 @pytest.mark.parametrize(("service", "why"), [
-    ("<user>nobody-here</user>", "cannot run as user nobody-here: this machine has no such user"),
-    ("<group>nobody-here</group>", "cannot run as group nobody-here: this machine has no such group"),
+    ("<user>nobody-here</user>", "cannot run as user nobody-here: this machine has no such user (add it, or change <user>)"),
+    ("<group>nobody-here</group>", "cannot run as group nobody-here: this machine has no such group (add it, or change <group>)"),
 ])  # fmt: skip
 def test_an_unknown_user_keeps_that_task_alone_from_being_started(
     context: Context, kind: str, service: str, why: str

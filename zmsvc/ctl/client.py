@@ -165,7 +165,11 @@ class Client:
             code = code if isinstance(code, int) and 1 <= code <= 255 else 1
             raise CtlError(
                 code,
-                str(answer.get("error") or f"cannot {verb}: the supervisor of {self.name} does not say why"),
+                str(
+                    answer.get("error")
+                    or f"cannot {verb}: the supervisor of {self.name} does not say why "
+                    f"(zmsvcctl -c {self.name} logs)"
+                ),
                 data,
             )
         return {"data": data, "more": answer.get("more") is True}
@@ -225,7 +229,8 @@ class Client:
             raise CtlError(
                 5,
                 f"cannot reach the supervisor of {self.name}: {self._path} belongs to uid {uid}, who does "
-                f"not own its directory",
+                f"not own its directory (another user listens there: end that process, or set "
+                f"ZMSVC_RUNTIME_DIR)",
             )
         self.uid = uid
 
@@ -244,7 +249,7 @@ class Client:
             return CtlError(
                 124,
                 f"timed out: no answer from the supervisor of {self.name} within {self._timeout:g} s; the "
-                f"order may go on",
+                f"order may go on (zmsvcctl -c {self.name} status)",
             )
         return CtlError(
             5,
@@ -255,7 +260,9 @@ class Client:
     def slow_answer(self) -> CtlError:
         return CtlError(
             5,
-            f"cannot reach the supervisor of {self.name}: an answer is not complete within {ANSWER_TIME:g} s",
+            f"cannot reach the supervisor of {self.name}: an answer is not complete within {ANSWER_TIME:g} "
+            f"s (does "
+            f"it hang? systemctl status zmsvc@{self.name})",
         )
 
     def long_answer(self) -> CtlError:

@@ -103,9 +103,15 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         ValueError,
         PlaceError,
     ) as error:
-        raise CtlError(5, f"cannot read {path}: {error}") from None
+        raise CtlError(
+            5,
+            f"cannot read {path}: {error} (it is damaged, or of another release; without it the context "
+            f"starts "
+            f"afresh)",
+        ) from None
     except OSError as error:
-        raise CtlError(5, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+        way = " (root and the daemon's user may)" if isinstance(error, PermissionError) else ""
+        raise CtlError(5, f"cannot read {path}: {(error.strerror or str(error)).lower()}{way}") from None
 
 
 def _copy(path: Path, to: Path) -> None:

@@ -56,7 +56,11 @@ def _saved(args: argparse.Namespace, places: Places, *, quiet: bool) -> Json:
         saved["transactions"] = select(args, places, saved["transactions"])
     elif args.transaction is not None or selected_tasks(args):
         wanted = args.transaction or selected_tasks(args)[0]
-        raise CtlError(4, f"cannot show {wanted}: {places.name} does not run, and has no state file")
+        raise CtlError(
+            4,
+            f"cannot show {wanted}: {places.name} does not run, and has no state file (zmsvcd "
+            f"{places.name} starts it)",
+        )
     return empty(places.name, file) | (saved or {})
 
 

@@ -72,7 +72,11 @@ class FdstoreProcess(RestartedProcess):
     def ended(self) -> None:
         """Schedule the next start. All stored descriptors are lost."""
         if self._killed_at is None:
-            complain("zmsvcd: the fdstore process ended, and with it all stored descriptors of tasks")
+            complain(
+                "zmsvcd: the fdstore process ended, and with it all stored descriptors of tasks; starting "
+                "the "
+                "next one"
+            )
         self._disconnect()
         super().ended()
 
@@ -129,7 +133,7 @@ class FdstoreProcess(RestartedProcess):
             seqpacket.send(self.channel, protocol.ORDERS.encode(order), {"to": store_end.fileno()})
         except (BlockingIOError, ConnectionError):
             complain(
-                f"zmsvcd: the fdstore process does not answer: {spec.task} starts without its descriptors"
+                f"zmsvcd: the fdstore process does not answer: {order.task} starts without its descriptors"
             )
             task_end.close()
             return None

@@ -289,7 +289,11 @@ class Keeper:
             self._watch_supervisor(conn)
         except OSError as error:
             if error.errno in HOPELESS and not self._supervisor.was_ready:
-                complain(f"zmsvcd: cannot start the supervisor with {sys.executable}: {error.strerror}")
+                complain(
+                    f"zmsvcd: cannot start the supervisor with {sys.executable}: {error.strerror} (is this "
+                    f"Python "
+                    f"still installed?)"
+                )
                 self._status = 1
                 self._end()
                 return

@@ -53,6 +53,8 @@ class LaunchRecord:
     """One launch, from its fork until the supervisor has acknowledged its end."""
 
     launch: int
+    task: str
+    """Transaction and ID of the task, for messages."""
     pid: int
     start_time: int
     cgroup: Path | None

@@ -192,6 +192,7 @@ class ProcessTable:
     ) -> None:
         record = LaunchRecord(
             launch=spec.launch,
+            task=f"{spec.transaction}:{spec.task}",
             pid=pid,
             start_time=started,
             cgroup=cgroup,
@@ -218,6 +219,7 @@ class ProcessTable:
         self._add(
             LaunchRecord(
                 launch=spec.launch,
+                task=f"{spec.transaction}:{spec.task}",
                 pid=process.pid,
                 start_time=process.start_time,
                 cgroup=process.cgroup,
@@ -298,7 +300,8 @@ class ProcessTable:
             return
         if pid not in self._descendants.others(record) or self._machine.start_time(pid) != started:
             complain(
-                f"zmsvcd: process {pid} does not belong to launch {launch}: it does not become the main one"
+                f"zmsvcd: process {pid} does not become the main one of {record.task}, to which it does "
+                f"not belong"
             )
             return
         fd = self._machine.watch_end(pid)
@@ -370,7 +373,7 @@ class ProcessTable:
             self._send(record, name)
         for pid, started in others:
             if started is not None:
-                self._send_other(pid, started, name)
+                self._send_other(record, pid, started, name)
 
     def _send(self, record: LaunchRecord, name: str) -> None:
         try:
@@ -383,8 +386,8 @@ class ProcessTable:
             # The program may have changed its user. Then a daemon that does not run as root may not signal
             # it.
             complain(
-                f"zmsvcd: cannot send {name} to process {record.pid}: "
-                f"{getattr(error, 'strerror', None) or error}"
+                f"zmsvcd: cannot send {name} to process {record.pid} of {record.task}: "
+                f"{getattr(error, 'strerror', None) or error}{_hint(error)}"
             )
 
     def _others_to_signal(self, record: LaunchRecord, name: str) -> list[int]:
@@ -401,13 +404,16 @@ class ProcessTable:
             record.others[pid] = OtherProcess(
                 name=self._machine.name(pid), start_time=started, stop_signal=name
             )
-            self._send_other(pid, started, name)
+            self._send_other(record, pid, started, name)
 
-    def _send_other(self, pid: int, started: int, name: str) -> None:
+    def _send_other(self, record: LaunchRecord, pid: int, started: int, name: str) -> None:
         try:
             self._machine.signal(pid, started, signals.number(name))
         except OSError as error:
-            complain(f"zmsvcd: cannot send {name} to process {pid}: {error.strerror}")
+            complain(
+                f"zmsvcd: cannot send {name} to process {pid} of {record.task}: "
+                f"{error.strerror}{_hint(error)}"
+            )
 
     def kill(self, launch: int) -> None:
         """Send SIGKILL to every process of a launch. `Gone` is reported when the main process has ended and
@@ -434,9 +440,7 @@ class ProcessTable:
             if record.cgroup is not None:
                 self._machine.kill_cgroup(record.cgroup)
         except OSError as error:
-            complain(
-                f"zmsvcd: cannot find every process of launch {record.launch}: {error.strerror}; trying again"
-            )
+            complain(f"zmsvcd: cannot find every process of {record.task}: {error.strerror}; trying again")
             self._search_later()
         # Kill the main process by PID even with a control group: it may not have moved there yet.
         if record.end is None:
@@ -638,7 +642,9 @@ class ProcessTable:
         try:
             return self._descendants.has_any(record)
         except OSError as error:
-            complain(f"zmsvcd: cannot search for the processes of launch {record.launch}: {error.strerror}")
+            complain(
+                f"zmsvcd: cannot search for the processes of {record.task}, trying again: {error.strerror}"
+            )
             return True
 
     def _end(self, record: LaunchRecord, status: ExitStatus, *, left: bool, oom_kill: bool = False) -> None:
@@ -708,8 +714,7 @@ class ProcessTable:
                     self._signal_others(record, new, record.stop_signal or "SIGTERM")
         except OSError as error:
             complain(
-                f"zmsvcd: cannot search for the processes of launch {record.launch}: {error.strerror}; "
-                f"trying again"
+                f"zmsvcd: cannot search for the processes of {record.task}, trying again: {error.strerror}"
             )
         self._search_later()
 
@@ -720,3 +725,10 @@ class ProcessTable:
         record.leftovers += [other.ended(pid) for pid, other in record.others.items()]
         record.others.clear()
         self._report(Gone(launch=record.launch, ended=tuple(record.leftovers)))
+
+
+def _hint(error: Exception) -> str:
+    """Return the way out when a signal is not permitted."""
+    if not isinstance(error, PermissionError):
+        return ""
+    return " (it runs as another user: a daemon of root may signal it)"

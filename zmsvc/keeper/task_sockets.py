@@ -208,7 +208,7 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(about.st_mode):
-        raise PlaceError("there is a file, and not a socket")
+        raise PlaceError("there is a file, and not a socket (move it away)")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)
@@ -219,7 +219,7 @@ def _remove_stale(path: str) -> None:
             return
         except BlockingIOError:
             pass  # a process listens, and its backlog is full
-    raise PlaceError("another process listens there")
+    raise PlaceError("another process listens there (ss -lxp shows it)")
 
 
 def _remove(each: ListenSocket) -> None:

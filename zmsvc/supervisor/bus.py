@@ -105,7 +105,9 @@ class Bus:
             self._attach()
             if not self._attached.is_set():
                 return False
-            log.warning("libzmq did not announce the subscriptions that the device has sent")
+            log.warning(
+                "libzmq did not announce the subscriptions of the device, which have arrived: going on"
+            )
         self._receive()
         return True
 

@@ -395,7 +395,7 @@ class Children:
                 break
             except ProtocolError as error:
                 # A report of another release cannot be read. Later reports can.
-                log.error("The keeper: %s", error)
+                log.error("Ignored a report of the keeper: %s", error)
                 continue
             if report is None:
                 self.lost = True
@@ -447,7 +447,7 @@ class Children:
             case sv.StopAll() | sv.Reload():
                 self._requests.append(report)
             case sv.Hello() | sv.NotifySocket() | sv.StoreContents():
-                log.error("The keeper says hello again")
+                log.error("Ignored a second %s of the keeper", type(report).__name__)
             case _:
                 assert_never(report)
 

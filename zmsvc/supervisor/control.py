@@ -142,7 +142,13 @@ class Control:
 
     def _pause(self, error: Exception) -> None:
         """Stop accepting for a while. Connected clients are still served."""
-        log.warning("Cannot take a client: %s", error)
+        log.warning(
+            "Cannot accept clients on the control socket, trying again in %g s: %s (raise LimitNOFILE= of "
+            "the "
+            "unit if too many files are open)",
+            self._pause_time,
+            error,
+        )
         self._loop.remove_reader(self._listening.fileno())
         self._loop.call_later(self._pause_time, self._resume)
 

@@ -28,6 +28,12 @@ class _Waiting:
     order: protocol.Put | protocol.Remove
     fds: tuple[int, ...] = ()
 
+    @property
+    def tasks(self) -> str:
+        """The names of the tasks that have sent the descriptors."""
+        entries = self.order.entries if isinstance(self.order, protocol.Put) else ()
+        return ", ".join(dict.fromkeys(entry.task for entry in entries))
+
 
 class FdstoreClient:
     """The connection to the fdstore process, if one runs."""
@@ -60,7 +66,7 @@ class FdstoreClient:
         for task, count in contents.refused.items():
             more = int(count) - int(before.refused.get(task, 0))
             if more > 0:
-                self._refuse(more, "%s: its store is full (file_descriptor_store_max)", task)
+                self._refuse(more, "%s: its store is full (raise <file_descriptor_store_max>)", task)
 
     def take(self, datagram: Datagram, task: str, limit: int) -> None:
         """Queue the order of a datagram, if it has one, for the store of this task. The datagram's
@@ -75,11 +81,14 @@ class FdstoreClient:
         if lines.get("FDSTORE") != "1":
             return
         if datagram.incomplete:
-            self._refuse(1, "%s: too many are open", task)
+            self._refuse(1, "%s: this supervisor has too many open (raise LimitNOFILE= of the unit)", task)
         if not limit:
-            self._refuse(len(datagram.others), "%s: it may store none (file_descriptor_store_max)", task)
+            self._refuse(
+                len(datagram.others), "%s: it may store none (set <file_descriptor_store_max>)", task
+            )
         elif self._closing(task) > MAX_CLOSING:
-            self._refuse(len(datagram.others), "%s: to close those before hangs", task)
+            why = "%s: earlier ones wait to be closed, which hangs (does a file system hang?)"
+            self._refuse(len(datagram.others), why, task)
         else:
             name = _valid(lines.get("FDNAME", "")) or listening.STORED
             entry = protocol.Entry(task=task, name=name, poll=lines.get("FDPOLL") != "0")
@@ -107,9 +116,11 @@ class FdstoreClient:
                     raise ConnectionError
                 seqpacket.send(self._channel, protocol.ORDERS.encode(each.order), fds)
             except ConnectionError:
-                self._refuse(len(fds), "the fdstore process does not run")
+                why = "%s: the fdstore process does not run; the next one begins with empty stores"
+                self._refuse(len(fds), why, each.tasks)
             except OSError as error:
-                self._refuse(len(fds), "the fdstore process does not take it: %s", error.strerror)
+                why = "%s: the fdstore process does not take it: %s (does it hang?)"
+                self._refuse(len(fds), why, each.tasks, error.strerror)
 
     def _refuse(self, count: int, why: str, *arguments: object) -> None:
         for _ in range(count):

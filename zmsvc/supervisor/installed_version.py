@@ -24,7 +24,8 @@ async def check(keeper_protocol: int, keeper_version: str) -> str:
         version, oldest, newest = str(reply["version"]), int(reply["oldest"]), int(reply["protocol"])
     except (KeyError, TypeError, ValueError):
         raise ZmsvcError(
-            f"the installed supervisor does not say which protocols it speaks, but {json.dumps(reply)[:200]}"
+            f"the installed supervisor does not say which protocols it speaks, but {json.dumps(reply)[:200]} "
+            f"(install zmsvc again)"
         ) from None
     # A keeper speaks its own protocol and all earlier ones, so an older supervisor can take over.
     if oldest > keeper_protocol:
@@ -49,7 +50,9 @@ async def _ask() -> dict[str, Any]:
     except TimeoutError:
         process.kill()
         await process.wait()
-        raise ZmsvcError(f"the installed supervisor does not answer within {PATIENCE:g} s") from None
+        raise ZmsvcError(
+            f"the installed supervisor does not answer within {PATIENCE:g} s (try again)"
+        ) from None
     if process.returncode == 2 and b"unrecognized arguments" in stderr:
         # zmsvc 1.0 does not know this argument, and expects the name of a context. Every keeper speaks
         # protocol 0.
@@ -59,6 +62,7 @@ async def _ask() -> dict[str, Any]:
     except ValueError:
         last = stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise ZmsvcError(
-            f"the installed supervisor does not run: {last or f'status {process.returncode}'}"
+            f"the installed supervisor does not run: {last or f'status {process.returncode}'} "
+            f"(install zmsvc again)"
         ) from None
     return reply if isinstance(reply, dict) else {}

@@ -43,6 +43,7 @@ END = 10.0
 """Seconds for which the supervisor goes on killing processes of a context whose keeper is gone. Only a fork
 bomb takes as long.
 """
+_NOT_IN_FILE = "the context file no longer has it (add it again, and type zmsvcctl reload)"
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,11 @@ class Loop:
         if self._due_timer is None and (seconds := self.children.seconds_until_due()) is not None:
             self._due_timer = self._loop.call_later(seconds, self._read_due_ends)
         if self.children.lost:
-            log.error("The keeper is gone: the context ends")
+            log.error(
+                "The keeper is gone: the context ends (systemd restarts its unit; otherwise start it with "
+                "zmsvcd %s)",
+                self.places.name,
+            )
             try:
                 self._end_context()
             finally:
@@ -142,6 +147,7 @@ class Loop:
         sessions = {task.pid for task in self.world.tasks.values() if task.pid is not None}
         killed: set[tuple[int, int | None]] = set()
         until = self._loop.time() + END
+        found: list[int] = []
         # Repeat this only for processes that were forked meanwhile: a killed process forks no more, even if
         # it does not end at once. Do not wait for processes that cannot be killed (setuid root programs, or
         # those that hang in the kernel).
@@ -153,7 +159,12 @@ class Loop:
                 return
             outside.kill_each(pid for pid, _ in doomed)
             killed |= doomed
-        log.error("Something forks faster than it can be killed")
+        log.error(
+            "%d processes of %s are left: they fork faster than they can be killed (systemd kills those of a "
+            "unit; stop others by SIGSTOP before SIGKILL)",
+            len(found),
+            self.places.name,
+        )
 
     async def ask(self, request: Requested | ev.ContextReloaded) -> ev.Reply:
         """Queue a request and wait for its reply."""
@@ -235,7 +246,12 @@ class Loop:
         Meanwhile no end is acknowledged.
         """
         if not self.unsaved:
-            log.error("%s; going on without it, a crash now would lose what was decided since", error)
+            log.error(
+                "%s; trying again every %g s, a crash now would lose what was decided since (free space, or "
+                "make the file writable)",
+                error,
+                SAVE_AGAIN,
+            )
             self._loop.call_later(SAVE_AGAIN, self._save_again)
         self.unsaved = str(error)
         self._quarantined = quarantine.bounded(self._quarantined)
@@ -308,7 +324,7 @@ class Loop:
     def _launch(self, effect: ev.Launch) -> None:
         task = self.world.tasks.get(effect.key)
         if task is None or task.launch != effect.launch or effect.key[1] not in self.world.context.tasks:
-            self.take(ev.LaunchFailed(launch=effect.launch, why="the context file has lost it meanwhile"))
+            self.take(ev.LaunchFailed(launch=effect.launch, why=_NOT_IN_FILE))
             return
         dropped = dropped_options(self.world.context.tasks[effect.key[1]], self.children.protocol)
         if dropped:
@@ -334,7 +350,7 @@ class Loop:
             return
         spec = auxiliary_spec(self.world, effect, self.places, self.log_target, self.granted)
         if spec is None:
-            self.take(ev.LaunchFailed(launch=effect.launch, why="the context file has lost it meanwhile"))
+            self.take(ev.LaunchFailed(launch=effect.launch, why=_NOT_IN_FILE))
         else:
             self.children.tell(spec)
 

@@ -60,7 +60,9 @@ class MemoryGauge:
         try:
             used = await asyncio.to_thread(self._used, found)
         except OSError as error:
-            log.warning("Cannot measure the memory of tasks: %s", error.strerror)
+            log.warning(
+                "Cannot measure the memory of tasks, so memory_restart has no effect now: %s", error.strerror
+            )
             used = []
         # Each fact costs a turn of the loop, so only measurements above the limit become facts.
         self._loop.take(

@@ -163,19 +163,28 @@ def _limit(spec: LaunchSpec) -> None:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
         except (AttributeError, OSError, OverflowError, TypeError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error
-            raise LaunchError(f"cannot limit {name} to {value}: {why}") from error
+            unit = f" (Limit{name.upper()}= of the unit permits more)"
+            hint = unit if isinstance(error, ValueError | OSError) else ""
+            raise LaunchError(f"cannot limit {name} to {value}: {why}{hint}") from error
     if spec.nice is not None:
         try:
             os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
         except OSError as error:
-            raise LaunchError(f"cannot set nice to {spec.nice}: {error.strerror}") from error
+            hint = (
+                " (LimitNICE= of the unit permits lower values)" if isinstance(error, PermissionError) else ""
+            )
+            raise LaunchError(f"cannot set nice to {spec.nice}: {error.strerror}{hint}") from error
     if spec.oom_score_adjust is not None:
         try:
             # Write this before the user changes: a lower value needs CAP_SYS_RESOURCE.
             with open("/proc/self/oom_score_adj", "w") as file:
                 file.write(str(spec.oom_score_adjust))
         except OSError as error:
-            log.warning("Cannot set oom_score_adjust to %d: %s", spec.oom_score_adjust, error.strerror)
+            log.warning(
+                "Cannot set oom_score_adjust to %d: %s (OOMScoreAdjust= of the unit permits lower values)",
+                spec.oom_score_adjust,
+                error.strerror,
+            )
 
 
 def _change_directory(text: str) -> None:
@@ -188,7 +197,10 @@ def _change_directory(text: str) -> None:
         os.chdir(path)
     except OSError as error:
         if not optional:
-            raise LaunchError(f"cannot change to the directory {path}: {error.strerror}") from error
+            way = f"the user of the task, uid {os.geteuid()}, has to reach it"
+            if isinstance(error, FileNotFoundError):
+                way = "make it, or change <working_directory>"
+            raise LaunchError(f"cannot change to the directory {path}: {error.strerror} ({way})") from error
 
 
 def _home() -> str:
@@ -300,7 +312,9 @@ def _entry(user: str) -> pwd.struct_passwd:
         try:
             return pwd.getpwnam(user)
         except KeyError as error:
-            raise LaunchError(f"cannot run as user {user}: this machine has no such user") from error
+            raise LaunchError(
+                f"cannot run as user {user}: this machine has no such user (add it, or change <user>)"
+            ) from error
     try:
         return pwd.getpwuid(uid)
     except KeyError:
@@ -314,7 +328,9 @@ def _gid(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError as error:
-        raise LaunchError(f"cannot run as group {name}: this machine has no such group") from error
+        raise LaunchError(
+            f"cannot run as group {name}: this machine has no such group (add it, or change <group>)"
+        ) from error
 
 
 def _set_environment(spec: LaunchSpec, from_files: Mapping[str, str]) -> None:

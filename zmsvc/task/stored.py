@@ -33,7 +33,7 @@ def fetch(spec: LaunchSpec, fds: Descriptors) -> tuple[LaunchSpec, Descriptors]:
         except ConnectionError:
             pass  # the fdstore process has died, and the descriptors with it
         except (OSError, ProtocolError) as error:
-            log.warning("Cannot get all stored descriptors: %s", error)
+            log.warning("Cannot get all stored descriptors, starting without the others: %s", error)
     count = len(found)
     return (
         replace(spec, listen_names=(*spec.listen_names, *names[:count]), stored=count),

@@ -64,7 +64,7 @@ def run(channel: socket.socket, start_gate: int, keeper: int, *, cgroups: bool) 
             channel.send(forking.encode_answer(answer))
     except BaseException as error:
         with contextlib.suppress(BaseException):
-            complain(f"zmsvcd: the zygote has failed: {error!r}")
+            complain(f"zmsvcd: the zygote has failed, the keeper starts the next one: {error!r}")
     finally:
         os._exit(0)
 
@@ -74,7 +74,7 @@ def _warm_up(log: str) -> None:
     try:
         warmup.rehearse(log)
     except Exception as error:
-        complain(f"zmsvcd: {error!r}; tasks will start more slowly")
+        complain(f"zmsvcd: the zygote cannot warm up, so tasks start more slowly: {error!r}")
 
 
 def _run_task(

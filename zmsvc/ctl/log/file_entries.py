@@ -266,7 +266,8 @@ def show(
     except BrokenPipeError:
         raise  # The reader of standard output has gone. The log itself has no fault.
     except OSError as error:
-        raise CtlError(1, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+        way = " (root and the daemon's user may)" if isinstance(error, PermissionError) else ""
+        raise CtlError(1, f"cannot read {path}: {(error.strerror or str(error)).lower()}{way}") from None
     return 0
 
 

@@ -192,7 +192,9 @@ def context(args: argparse.Namespace) -> tuple[ContextStatus, Curve | None]:
     status = ContextStatus(Client(places, args.timeout, patience=status_source.PATIENCE).ask("status"))
     if not status.subscribe_endpoint or not status.publish_endpoint:
         raise CtlError(
-            5, f"cannot understand the supervisor of {places.name}: it does not say where the device is"
+            5,
+            f"cannot understand the supervisor of {places.name}: it does not say where the device is (is "
+            f"it of another version?)",
         )
     return status, curve_of(status, places.name)
 

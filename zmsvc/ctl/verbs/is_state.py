@@ -135,7 +135,11 @@ def _file_state(status: ContextStatus, name: str) -> list[Json]:
         if is_named(task.id, (name,))
     }
     if not found:
-        raise CtlError(1, f"cannot say whether {name} is enabled: no transaction has it yet")
+        raise CtlError(
+            1,
+            f"cannot say whether {name} is enabled: no transaction has it yet (zmsvcctl -c {status.name} "
+            f"start {name} opens one)",
+        )
     return list(found.values())
 
 

@@ -312,7 +312,12 @@ def _revoke(places: Places, args: argparse.Namespace) -> None:
 
 def _remove_client(places: Places, name: str) -> None:
     if name == curve_keys.OWN:
-        raise CtlError(1, f"cannot revoke {name}: it is the context's own key, with which its tasks connect")
+        raise CtlError(
+            1,
+            f"cannot revoke {name}: it is the context's own key, with which its tasks connect (to replace "
+            f"all "
+            f"keys, move {places.keys} away, make new ones, and restart {places.name})",
+        )
     file = curve_keys.clients(places.keys) / f"{_client_name(name)}{curve_keys.PUBLIC}"
     try:
         file.unlink()

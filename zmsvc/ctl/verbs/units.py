@@ -70,7 +70,10 @@ def _bindir() -> Path:
         if all(os.access(directory / name, os.X_OK) for name in ("zmsvcd", "zmsvcctl")):
             return directory
     raise CtlError(
-        1, f"cannot make units: there is no zmsvcd in {' or '.join(map(str, dict.fromkeys(candidates)))}"
+        1,
+        f"cannot make units: there is no zmsvcd in {' or '.join(map(str, dict.fromkeys(candidates)))} "
+        f"(call the "
+        f"installed zmsvcctl by its full path)",
     )
 
 

@@ -146,7 +146,7 @@ def _open(file: Path) -> int:
         raise ConfigError([_unreadable(file, error)]) from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise ConfigError([f"cannot read CURVE keys: {file} is not a regular file"])
+        raise ConfigError([f"cannot read CURVE keys: {file} is not a regular file (replace it by a copy)"])
     return fd
 
 
@@ -176,13 +176,16 @@ def _unreadable(file: Path, error: OSError) -> str:
             why += f"; it belongs to uid {file.stat().st_uid}, and this is uid {os.geteuid()}"
         except OSError:
             pass
-    return f"cannot read CURVE keys: {file}: {why}"
+    way = " (zmsvcctl keys make, or keys join for a client)" if isinstance(error, FileNotFoundError) else ""
+    return f"cannot read CURVE keys: {file}: {why}{way}"
 
 
 def _pair(text: str, file: Path, server_public: bytes | None = None) -> Curve:
     public, secret = _parsed(text, file)
     if secret is None:
-        raise ConfigError([f"cannot read CURVE keys: {file} has no secret-key"])
+        raise ConfigError(
+            [f"cannot read CURVE keys: {file} has no secret-key (is it a copy of the {PUBLIC} file?)"]
+        )
     return Curve(public=public, secret=secret, server_public=server_public)
 
 
@@ -193,7 +196,12 @@ def _parsed(text: str, file: Path) -> tuple[bytes, bytes | None]:
     _, _, section = f"\n{text}".partition("\ncurve")
     found = {kind: key.encode("ascii") for kind, key in _ENTRY.findall(section)}
     if "public" not in found:
-        raise ConfigError([f"cannot read CURVE keys: {file} has no public-key of 40 characters"])
+        raise ConfigError(
+            [
+                f"cannot read CURVE keys: {file} has no public-key of 40 characters (copy it again, or "
+                f"make new keys)"
+            ]
+        )
     return found["public"], found.get("secret")
 
 

@@ -323,7 +323,7 @@ def configure(
     if root.level != level:
         root.setLevel(level)
     if problem:
-        root.warning("Cannot log to %s: %s", problem.filename, problem.strerror)
+        root.warning("Cannot log to %s, logging to stderr: %s", problem.filename, problem.strerror)
     return sink
 
 
@@ -336,7 +336,9 @@ def reopen() -> None:
             if isinstance(sink, Sink):
                 sink.reopen()
         except OSError as error:
-            logging.getLogger().warning("Cannot reopen %s: %s", error.filename, error.strerror)
+            logging.getLogger().warning(
+                "Cannot reopen %s, writing to the old file: %s", error.filename, error.strerror
+            )
 
 
 def _line_targets(target: str) -> tuple[list[int], LogFile | None, OSError | None]:

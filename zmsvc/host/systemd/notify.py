@@ -114,7 +114,11 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
         except OSError as error:
             if not self._unreachable:
                 self._unreachable = True
-                log.warning("Cannot notify %s: %s", self._address.replace("\0", "@"), error.strerror)
+                log.warning(
+                    "Cannot notify %s: %s; notifications are lost until it can be reached",
+                    self._address.replace("\0", "@"),
+                    error.strerror,
+                )
         else:
             self._unreachable = False
 
