@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from zmsvc.core.settings import PATH, SECONDS, Choice, Leaf, Many, Maybe, Raw, Record, Shape, Table
+from zmsvc.core.settings import PATH, SECONDS, Choice, Leaf, Leaves, Many, Maybe, Raw, Record, Shape, Table
 
 T = TypeVar("T")
 
@@ -39,6 +39,7 @@ NUMBER = _checked(_number, "a number")
 TRUTH = _checked(lambda value: value if isinstance(value, bool) else None, "true or false")
 FILE = _checked(lambda value: PATH.read(value) if isinstance(value, str) else None, "a path")
 SPAN = _checked(_seconds, "a number of seconds, or a time span such as 500ms")
+LEAVES = Leaves(text=TEXT, whole=WHOLE, number=NUMBER, boolean=TRUTH, path=FILE, seconds=SPAN)
 
 
 def convert(shape: Shape, value: Any, place: str = "content") -> Any:

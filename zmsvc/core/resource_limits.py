@@ -6,11 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, assert_never
 
 from zmsvc.core.values import part_of
 
-CONTROLLERS: Mapping[str, str] = {
+LimitName = Literal["memory_max", "memory_high", "cpu_quota", "cpu_weight", "tasks_max", "io_weight"]
+"""The options that are limits of a control group."""
+
+CONTROLLERS: Mapping[LimitName, str] = {
     "memory_max": "memory",
     "memory_high": "memory",
     "cpu_quota": "cpu",
@@ -77,7 +80,7 @@ class GroupLimit:
     files: Mapping[str, str]
 
 
-def named(task: Limited) -> list[str]:
+def named(task: Limited) -> list[LimitName]:
     """Return the names of the limits that a task has."""
     return [option for option in CONTROLLERS if getattr(task, option) not in (None, -1)]
 
@@ -97,18 +100,20 @@ def limits_of(task: Limited, whole: Callable[[], Whole]) -> list[GroupLimit]:
     ]
 
 
-def _files(option: str, value: Any, whole: Whole) -> Mapping[str, str]:
+def _files(option: LimitName, value: Any, whole: Whole) -> Mapping[str, str]:
     match option:
         case "memory_max" | "memory_high":
-            return {option.replace("_", "."): str(part_of(value, whole.memory))}
+            return {str(option).replace("_", "."): str(part_of(value, whole.memory))}
         case "tasks_max":
             return {"pids.max": str(part_of(value, whole.tasks))}
         case "cpu_quota":
             return {"cpu.max": _quota(value)}
         case "cpu_weight":
             return {"cpu.idle": "0", "cpu.weight": str(value)} if value else {"cpu.idle": "1"}
-        case _:
+        case "io_weight":
             return {"io.bfq.weight": str(_bfq_weight(value)), "io.weight": f"default {value}"}
+        case _:
+            assert_never(option)
 
 
 def _quota(share: int) -> str:

@@ -127,6 +127,23 @@ TEXT, WHOLE, NUMBER, BOOLEAN = Leaf(str), Leaf(_whole), Leaf(_number), Leaf(bool
 PATH, SECONDS = Leaf(_path), Leaf(seconds)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaves:
+    """The conversions to the types of a single value. That of a path gives its text, and that of a time span
+    its seconds.
+    """
+
+    text: Leaf
+    whole: Leaf
+    number: Leaf
+    boolean: Leaf
+    path: Leaf
+    seconds: Leaf
+
+
+LEAVES = Leaves(text=TEXT, whole=WHOLE, number=NUMBER, boolean=BOOLEAN, path=PATH, seconds=SECONDS)
+
+
 def convert(shape: Record, configuration: Mapping[str, Any]) -> tuple[Any, list[SettingFault]]:
     """Return the value of a configuration and its faults. If there are faults, there is no value."""
     faults: list[SettingFault] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any
@@ -15,7 +15,8 @@ from zmsvc.core.events import Key
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.memory_limit import NO_LIMIT
 from zmsvc.core.model import Context, TaskService
-from zmsvc.core.service_options import Limits, Option, ServiceOptions, ServiceType, options_of
+from zmsvc.core.resource_limits import CONTROLLERS
+from zmsvc.core.service_options import OPTIONS, Limits, Option, ServiceOptions, ServiceType, options_of
 from zmsvc.core.world import World
 from zmsvc.host import paths, user_ids
 from zmsvc.host.kernel import process_marks
@@ -108,20 +109,18 @@ def auxiliary_spec(
         memory_accounting=False,
         serves=False,
         members=None,
-        memory_max=-1,
-        memory_high=-1,
-        cpu_quota=None,
-        cpu_weight=None,
-        tasks_max=-1,
-        io_weight=None,
+        **_NO_GROUP_LIMITS,
     )
 
 
-_FIELDS = {each.name for each in fields(LaunchSpec)}
+_FIELDS = {each.name: each for each in fields(LaunchSpec)}
+_NO_GROUP_LIMITS: dict[str, Any] = {option: _FIELDS[option].default for option in CONTROLLERS}
 _CARRIED = [each.field for each in options_of(ServiceOptions) if each.field in _FIELDS]
 _CARRIED_VALUES = attrgetter(*_CARRIED)
-_LATER = [each for each in options_of(ServiceOptions) if each.protocol]
-_CARRIED_LIMITS = [each.field for each in options_of(Limits) if each.field in _FIELDS]
+_OPTIONS_OF_LIMITS = options_of(Limits)
+_CARRIED_LIMITS = [each.field for each in _OPTIONS_OF_LIMITS if each.field in _FIELDS]
+_LIMITS = {each.field for each in _OPTIONS_OF_LIMITS}
+_LATER = [each for each in OPTIONS if each.protocol]
 
 
 def _options(service: TaskService) -> dict[str, Any]:
@@ -148,9 +147,11 @@ def socket_spec(each: ListenSocket) -> dict[str, Any]:
     }
 
 
-def dropped_options(service: TaskService, protocol: int) -> list[str]:
-    """Return the names of the options of a task that a keeper of this protocol would drop from its launch."""
-    found = [each.name for each in _LATER if each.protocol > protocol and _needs(service, each)]
+def dropped_options(service: TaskService, protocol: int, later: Iterable[Option] = _LATER) -> list[str]:
+    """Return the names of the options of a task that a keeper of this protocol would drop from its launch.
+    `later` has the options that the launches of zmsvc 1.0 did not have.
+    """
+    found = [each.name for each in later if each.protocol > protocol and _needs(service, each)]
     # The launch of a replica does not say how many replicas there are. The number of the replica is in its
     # ID, where the zygote of an older keeper does not look for it.
     numbered = replicas.number(service.id) is not None and protocol < PROTOCOL_REPLICAS
@@ -163,7 +164,8 @@ def _needs(service: TaskService, option: Option) -> bool:
         # This is the default of such a task. Under a keeper of 1.0 it starts as it did with zmsvc 1.0.
         return False
     # The supervisor itself applies an option that a reload changes in place.
-    return service.service_type not in option.in_place and getattr(service, option.field) != option.default
+    holder = service.limits if option.field in _LIMITS else service
+    return service.service_type not in option.in_place and getattr(holder, option.field) != option.default
 
 
 def own_endpoints(context: Context, places: Places) -> tuple[str, str]:

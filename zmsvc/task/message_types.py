@@ -5,25 +5,13 @@ of a content to it. Imported only for a task with such an annotation.
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping
-from datetime import timedelta
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from zmsvc.core import json_values
 from zmsvc.core.errors import LaunchError
-from zmsvc.core.settings import Leaf
 from zmsvc.task.inbox import Message
-from zmsvc.task.settings import shape_of
-
-_LEAVES: Mapping[object, Leaf] = {
-    str: json_values.TEXT,
-    int: json_values.WHOLE,
-    float: json_values.NUMBER,
-    bool: json_values.TRUTH,
-    Path: Leaf(lambda value: Path(str(json_values.FILE.read(value)))),
-    timedelta: Leaf(lambda value: timedelta(seconds=json_values.SPAN.read(value))),  # type: ignore[arg-type]
-}
+from zmsvc.task.settings import leaf_types, shape_of
 
 
 def conversion(on_message: Callable[..., Any]) -> Callable[[Any], Any] | None:
@@ -39,6 +27,6 @@ def conversion(on_message: Callable[..., Any]) -> Callable[[Any], Any] | None:
             (wanted,) = typing.get_args(hint)
             if isinstance(wanted, typing.TypeVar):
                 return None
-            shape = shape_of(wanted, "Message", _LEAVES)
+            shape = shape_of(wanted, "Message", leaf_types(json_values.LEAVES))
             return lambda content: json_values.convert(shape, content)
     return None

@@ -17,20 +17,24 @@ from typing import TYPE_CHECKING, Any
 
 from zmsvc.core import settings
 from zmsvc.core.errors import LaunchError
-from zmsvc.core.settings import Choice, Leaf, Many, Maybe, Member, Raw, Record, Shape, Table
+from zmsvc.core.settings import Choice, Leaf, Leaves, Many, Maybe, Member, Raw, Record, Shape, Table
 
 if TYPE_CHECKING:
     from zmsvc.host.config.settings_lines import SettingLines
 
-_LEAVES: Mapping[object, Leaf] = {
-    str: settings.TEXT,
-    int: settings.WHOLE,
-    float: settings.NUMBER,
-    bool: settings.BOOLEAN,
-    Path: Leaf(lambda text: Path(str(settings.PATH.read(text)))),
-    timedelta: Leaf(lambda text: timedelta(seconds=settings.SECONDS.read(text))),  # type: ignore[arg-type]
-}
 _RAW = (Any, object, dict)
+
+
+def leaf_types(leaves: Leaves) -> Mapping[object, Leaf]:
+    """Return the types of a single value, each with its conversion."""
+    return {
+        str: leaves.text,
+        int: leaves.whole,
+        float: leaves.number,
+        bool: leaves.boolean,
+        Path: Leaf(lambda value: Path(str(leaves.path.read(value)))),
+        timedelta: Leaf(lambda value: timedelta(seconds=leaves.seconds.read(value))),  # type: ignore[arg-type]
+    }
 
 
 def settings_of(cls: type, configuration: Mapping[str, Any], *, file: str, task: str) -> Any:
@@ -56,7 +60,7 @@ def _lines(file: str, task: str, configuration: Mapping[str, Any]) -> SettingLin
 def _settings_record(cls: type) -> Record:
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise LaunchError(f"cannot use the settings_class {cls!r}: it is not a dataclass")
-    return _record(cls, _LEAVES)
+    return _record(cls, leaf_types(settings.LEAVES))
 
 
 def _record(cls: type, leaves: Mapping[object, Leaf]) -> Record:
