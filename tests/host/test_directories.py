@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from needs import need
+from others import command, others
 
 from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.host import directories
@@ -77,6 +80,49 @@ def test_a_directory_in_a_sticky_directory_is_accepted(place: Path) -> None:
     directories.claim(place, 0o755)
     place.parent.chmod(0o1777)
     directories.check(place)
+
+
+def test_nothing_is_made_below_a_directory_of_another_user(place: Path) -> None:
+    precious = place.parent.parent / "precious"
+    precious.mkdir(mode=0o755)
+    place.parent.mkdir()
+    (place.parent / "link").symlink_to(precious)
+    os.chown(place.parent, STRANGER, STRANGER)
+    for path in (place, place.parent / "link" / "made"):
+        with pytest.raises(PlaceError, match="above, which belongs to uid 1999999"):
+            directories.claim(path, 0o755)
+    os.chown(place.parent, 0, 0)
+    os.chown(place.parent / "link", STRANGER, STRANGER, follow_symlinks=False)
+    with pytest.raises(PlaceError, match="leads through the link"):
+        directories.claim(place.parent / "link" / "made", 0o755)
+    assert (sorted(os.listdir(place.parent)), os.listdir(precious)) == (["link"], [])
+
+
+SWAP = """
+import contextlib, os, sys
+for turn in range(1_000):
+    for call, *paths in (
+        (os.symlink, sys.argv[1], "ours"), (os.unlink, "ours"), (os.mkdir, "ours"), (os.rename, "ours", f"{turn}")
+    ):
+        with contextlib.suppress(OSError):
+            call(*paths)
+"""
+
+
+def test_a_user_who_swaps_directories_and_links_has_nothing_made_elsewhere(tmp_path: Path) -> None:
+    (stranger,) = others(1)
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        parent.chmod(parent.stat().st_mode | 0o111)
+    above, precious = tmp_path / "above", tmp_path / "precious"
+    precious.mkdir(mode=0o755)
+    above.mkdir(mode=0o755)
+    os.chown(above, stranger, stranger)
+    words = [*command(stranger), sys.executable, "-c", SWAP, str(precious)]
+    with subprocess.Popen(words, cwd=above) as attacker:
+        while attacker.poll() is None:
+            with pytest.raises(PlaceError):
+                directories.claim(above / "ours" / "made", 0o755)
+    assert os.listdir(precious) == []
 
 
 def test_links_of_root_are_followed_and_links_of_other_users_are_not(place: Path) -> None:

@@ -22,19 +22,31 @@ _MAX_LINKS = 40
 
 
 def claim(directory: Path, mode: int) -> None:
-    """Create a directory if it is missing, and check it. Raises PlaceError for a wrong owner or mode,
-    OSError.
+    """Create a directory and those above it, if they are missing, and check it. Nothing is created below a
+    directory that another user could change. Raises PlaceError for a wrong owner or mode, OSError.
     """
     paths.make_private_root(directory)
-    directory.mkdir(parents=True, exist_ok=True, mode=mode)
-    check(directory)
+    _, fd = _walk(directory.absolute(), _trusted(), mode)
+    try:
+        _check_own(directory, os.fstat(fd))
+    finally:
+        os.close(fd)
 
 
 def check(directory: Path) -> None:
     """Raise PlaceError unless the directory belongs to this user, and no one but this user and root can make
     its path lead elsewhere.
     """
-    about = os.lstat(_resolve(directory, _trusted()))
+    _, fd = _walk(directory, _trusted())
+    try:
+        _check_own(directory, os.fstat(fd))
+    finally:
+        os.close(fd)
+
+
+def _check_own(directory: Path, about: os.stat_result) -> None:
+    if not stat.S_ISDIR(about.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
     if about.st_uid != os.geteuid():
         raise PlaceError(
             f"{directory} belongs to {user(about.st_uid)}, and this is {user(os.geteuid())}",
@@ -78,27 +90,75 @@ def _resolve(path: Path, trusted: set[int]) -> str:
     """Resolve a path, and check each directory and link on the way. Links of root are permitted:
     DynamicUser= creates some.
     """
-    resolved, pending, links = "/", _parts(path), 0
-    while pending:
-        _check_step(resolved, path, trusted)
-        name = pending.pop()
-        if name == "..":
-            resolved = os.path.dirname(resolved)
-            continue
-        step = os.path.join(resolved, name)
-        about = os.lstat(step)
-        if not stat.S_ISLNK(about.st_mode):
-            resolved = step
-            continue
-        links += 1
-        if about.st_uid not in trusted or links > _MAX_LINKS:
-            raise PlaceError(
-                f"{path} leads through the link {step} of {user(about.st_uid)}", owner=about.st_uid
-            )
-        target = os.readlink(step)
-        resolved = "/" if target.startswith("/") else resolved
-        pending += _parts(target)
+    resolved, fd = _walk(path, trusted)
+    os.close(fd)
     return resolved
+
+
+def _walk(path: Path, trusted: set[int], mode: int | None = None) -> tuple[str, int]:
+    """Resolve a path as `_resolve` does. Return it with a descriptor of the file to which it leads (O_PATH).
+
+    With `mode`, create the missing directories, the last one with this mode. Each step is taken from the
+    descriptor of a checked directory, so that a user who replaces a part of the path meanwhile can neither
+    redirect a step nor have a directory created elsewhere.
+    """
+    resolved, pending, links = "/", _parts(path), 0
+    fd = _open_step("/", None)
+    try:
+        while pending:
+            about = os.fstat(fd)
+            if not stat.S_ISDIR(about.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), resolved)
+            _check_step(about, resolved, path, trusted)
+            name = pending.pop()
+            step = os.path.join(resolved, name)
+            if mode is not None:
+                _make(name, step, fd, 0o755 if pending else mode)
+            found = _open_step(name, fd, step)
+            about = os.fstat(found)
+            if not stat.S_ISLNK(about.st_mode):
+                os.close(fd)
+                fd, resolved = found, os.path.dirname(resolved) if name == ".." else step
+                continue
+            target = os.readlink("", dir_fd=found)
+            os.close(found)
+            links += 1
+            if about.st_uid not in trusted or links > _MAX_LINKS:
+                raise PlaceError(
+                    f"{path} leads through the link {step} of {user(about.st_uid)}", owner=about.st_uid
+                )
+            if target.startswith("/"):
+                os.close(fd)
+                fd, resolved = -1, "/"
+                fd = _open_step("/", None)
+            pending += _parts(target)
+    except BaseException:
+        if fd >= 0:
+            os.close(fd)
+        raise
+    return resolved, fd
+
+
+def _open_step(name: str, directory: int | None, shown: str = "/") -> int:
+    try:
+        return os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except OSError as error:
+        error.filename = shown
+        raise
+
+
+def _make(name: str, step: str, directory: int, mode: int) -> None:
+    try:
+        os.mkdir(name, mode, dir_fd=directory)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        error.filename = step
+        # A directory that exists may be on a file system that is read-only, or in one of another user.
+        try:
+            os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            raise error from None
 
 
 def _parts(path: str | Path) -> list[str]:
@@ -106,8 +166,7 @@ def _parts(path: str | Path) -> list[str]:
     return [name for name in os.fspath(path).split("/") if name not in ("", ".")][::-1]
 
 
-def _check_step(directory: str, path: Path, trusted: set[int]) -> None:
-    about = os.lstat(directory)
+def _check_step(about: os.stat_result, directory: str, path: Path, trusted: set[int]) -> None:
     if about.st_uid not in trusted:
         raise PlaceError(
             f"{path} is below {directory}, which belongs to {user(about.st_uid)}", owner=about.st_uid
@@ -190,8 +249,14 @@ def check_read(directory: Path) -> None:
 
 
 def _hold(directory: Path, trusted: set[int]) -> int:
-    _resolve(directory.absolute(), trusted)
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _, found = _walk(directory.absolute(), trusted)
+    try:
+        fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        error.filename = str(directory)
+        raise
+    finally:
+        os.close(found)
     about = os.fstat(fd)
     others = writers(about)
     if about.st_uid in trusted and not others:
@@ -207,7 +272,15 @@ def check_way(directory: Path) -> None:
     In a sticky directory, such as /tmp, other users cannot. Raises OSError if the directory does not exist.
     """
     trusted = _trusted()
-    _check_step(_resolve(directory, trusted), directory, trusted)
+    _check_way(directory, trusted)
+
+
+def _check_way(directory: Path, trusted: set[int]) -> None:
+    resolved, fd = _walk(directory, trusted)
+    try:
+        _check_step(os.fstat(fd), resolved, directory, trusted)
+    finally:
+        os.close(fd)
 
 
 def check_source(file: Path) -> None:
@@ -232,7 +305,7 @@ def check_target(file: Path) -> None:
     trusted = _trusted() | _typed()
     there = next(parent for parent in file.parents if os.path.lexists(parent))
     if os.geteuid() == 0:
-        _check_step(_resolve(there, trusted), there, trusted)
+        _check_way(there, trusted)
     for step in (file, *file.parents):
         if step.is_symlink() and (owner := step.lstat().st_uid) not in trusted:
             raise PlaceError(f"{file} leads through the link {step} of {user(owner)}", owner=owner)
