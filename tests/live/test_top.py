@@ -178,7 +178,9 @@ def table(output: str) -> list[list[str]]:
 
 def test_top_prints_one_table_without_a_terminal(three: Context) -> None:
     head, *rows = table(three.ctl("top").stdout)
-    assert " ".join(head) == "TASK INSTANCE TRANSACTION PID STATE CPU% RSS MEM% THREADS CHILDREN MISSED RESTARTS"
+    assert (
+        " ".join(head) == "TASK INSTANCE TRANSACTION PID STATE CPU% RSS MEM% THREADS CHILDREN MISSED RESTARTS"
+    )
     shown = {row[0]: row for row in rows}
     pids = running(three)
     assert (shown["ts001"][3], shown["ts002"][3], shown["ts003"][3]) == (
