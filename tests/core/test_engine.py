@@ -637,7 +637,7 @@ def test_a_kill_ordered_before_the_fork_is_done_right_after_it() -> None:
     sim.decide(ev.DeadlinePassed(key=("T1", "a")))
     assert sim.sub_state("a") == "stop-sigkill"
     effects = sim.decide(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
-    assert ev.KillAll(launch=1, key=("T1", "a")) in effects
+    assert ev.KillAll(launch=1, key=("T1", "a"), stacks=True) in effects
 
 
 def test_a_stop_of_an_inactive_task_succeeds_and_keeps_rules_from_starting_it() -> None:
@@ -1711,3 +1711,12 @@ def test_the_plan_of_a_reload_that_would_be_refused_is_the_refusal() -> None:
     refusal, plan = plan_reload(sim.world, context(task("a"), ident="other"), sim.now)
     assert refusal.startswith("endpoints or ContextID differ")
     assert plan == {}
+
+
+def test_a_task_that_is_killed_writes_its_stacks_before_but_a_command_has_none() -> None:
+    sim = Simulation.of(task("a", stop_timeout=5.0), task("b", kind="Command", stop_timeout=5.0))
+    sim.begin()
+    sim.obedient = False
+    sim.ask("stop")
+    sim.rest()
+    assert {effect.key[1]: effect.stacks for effect in sim.told(ev.KillAll)} == {"a": True, "b": False}

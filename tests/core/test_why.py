@@ -91,6 +91,14 @@ def watchdog() -> Simulation:
     return sim
 
 
+def killed() -> Simulation:
+    sim = of(task("a", stop_timeout=5.0))
+    sim.obedient = False
+    sim.ask("stop", "a")
+    sim.rest()
+    return sim
+
+
 def not_ready() -> Simulation:
     sim = Simulation.of(task("a", start_timeout=7.0))
     sim.begin()
@@ -281,6 +289,15 @@ INCIDENTS = {
             *STARTED,
         ],
         kinds=[],
+        do=[f"{CTL} logs -n 50 a", f"{CTL} start a"],
+    ),
+    "killed": Incident(
+        happen=killed,
+        story=[
+            "a was killed, because it had not ended within its stop_timeout",
+            "an operator ordered the stop of a",
+        ],
+        kinds=["held"],
         do=[f"{CTL} logs -n 50 a", f"{CTL} start a"],
     ),
     "not ready": Incident(
@@ -529,8 +546,13 @@ def test_a_chain_that_the_history_does_not_reach_is_not_complete() -> None:
 
 
 def test_the_log_that_matters_is_that_of_the_task_that_failed() -> None:
-    assert explained(stopped_by_a_rule())["log"] == {"task": "b", "until": "1101"}
-    assert explained(runs())["log"] == {"task": "a", "until": None}
+    assert explained(stopped_by_a_rule())["log"] == {"task": "b", "until": "1101", "stacks": False}
+    assert explained(runs())["log"] == {"task": "a", "until": None, "stacks": False}
+    assert [explained(each())["log"]["stacks"] for each in (watchdog, killed, exit_code)] == [
+        True,
+        True,
+        False,
+    ]
     assert explained(no_rule())["log"] is None
 
 

@@ -78,3 +78,37 @@ def test_why_says_who_has_stopped_a_task_also_when_the_context_does_not_run(cont
     assert story(second) == ["ts_2 was stopped (status 0)", "an operator ordered the end of the context"]
     assert any("INFO" in line for line in second["log"]["lines"]), second["log"]
     context.ctl("why", "ts_9", check=4)
+
+
+HANGS = """
+def step(self):
+    import time
+    if self.config["hangs"] == "yes":
+        self.a_name_in_the_stack()
+
+def a_name_in_the_stack(self):
+    import time
+    while True:
+        time.sleep(3600)
+"""
+
+
+def test_a_task_that_hangs_writes_its_stacks_before_it_is_killed(context: Context) -> None:
+    context.looped("Hung", HANGS)
+    context.task("ts_1", "Hung", config="<hangs>yes</hangs>", service="<watchdog>300ms</watchdog>")
+    context.task("ts_2", "Hung", config="<hangs>yes</hangs>", service="<stop_timeout>200ms</stop_timeout>")
+    context.task("ts_3", "Shell", kind="Command", config="<command>sleep 3600</command>")
+    context.start("--transaction", TX)
+    context.task_is("ts_1", "failed")
+    pid = context.tasks()["ts_2"]["pid"]
+    (stack,) = json.loads(context.ctl("--json", "stack", "ts_2").stdout)["tasks"]
+    assert (stack["id"], stack["pid"]) == ("ts_2", pid)
+    assert any("in a_name_in_the_stack" in line for line in stack["lines"])
+    for task, code in (("ts_1", 1), ("ts_3", 1), ("ts_9", 4)):
+        context.ctl("stack", task, check=code)
+    assert context.tasks()["ts_2"]["pid"] == pid, "it goes on"
+    context.ctl("stop", "ts_2")
+    for task, reason in (("ts_1", "watchdog"), ("ts_2", "requested")):
+        told = why(context, task)
+        assert (told["chain"][0]["exit"]["reason"], told["log"]["stacks"]) == (reason, True)
+        assert any("in a_name_in_the_stack" in line for line in told["log"]["lines"]), told["log"]

@@ -81,6 +81,7 @@ ORDERS = (
     OrderRule("status", control=Who.GROUP, repeatable=True),
     OrderRule("events", control=Who.GROUP, repeatable=True),
     OrderRule("why", control=Who.GROUP, repeatable=True),
+    OrderRule("stack", control=Who.GROUP, repeatable=True),
     OrderRule("wait", control=Who.GROUP, repeatable=True),
     OrderRule("quarantine", control=Who.GROUP, repeatable=True),
     OrderRule("quarantine-drop", control=Who.GROUP),

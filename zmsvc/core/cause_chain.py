@@ -407,6 +407,8 @@ def order_link(row: Row, name: str) -> Link:
 def end_text(detail: Mapping[str, Any]) -> str:
     """Return the end of a task in words, as a sentence without its subject."""
     reason, code, name = detail.get("reason") or "lost", detail.get("exit_code"), detail.get("signal")
+    if reason == Reason.REQUESTED.value and name == "SIGKILL":
+        return "was killed, because it had not ended within its stop_timeout"
     how = f" ({name})" if name else f" (status {code})" if code is not None else ""
     text = {
         Reason.EXITED.value: f"ended by itself with status {code or 0}",

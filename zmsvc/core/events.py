@@ -368,6 +368,8 @@ class KillAll:
 
     launch: int
     key: Key
+    stacks: bool = False
+    """Have the main process write the stacks of its threads to its log before, if it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -340,7 +340,9 @@ def memory_exceeded(draft: Draft, key: Key, event: TaskEvent) -> None:
 def kill(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.change(key, deadline=draft.now + KILL_TIMEOUT)
     if task.pid is not None:
-        draft.emit(ev.KillAll(launch=task.launch, key=key))
+        service = draft.service(key)
+        python = service is not None and service.service_type is not ServiceType.COMMAND
+        draft.emit(ev.KillAll(launch=task.launch, key=key, stacks=python))
         draft.record(key, "killing", pid=task.pid)
 
 

@@ -17,7 +17,7 @@ from zmsvc.core.model import Action, Rule, Trigger
 from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
 from zmsvc.core.replicas import is_named
 from zmsvc.core.restart import fires_for
-from zmsvc.core.service_options import Limits
+from zmsvc.core.service_options import Limits, ServiceType
 from zmsvc.core.world import Reason, Task, World
 
 
@@ -52,7 +52,7 @@ def explain(
     found = chain(world, key, history)
     case = _Case(world, key, history, clock, running)
     last = None if running or task.resting else f"{task.state.value} ({task.sub_state.value})"
-    ended = next((link for link in found.links if link.event == "failed"), None)
+    ended = next((link for link in found.links if link.event == "failed" or _is_killed(link)), None)
     about = ended or next((link for link in found.links if link.task), None)
     return {
         "transaction": key[0],
@@ -71,6 +71,7 @@ def explain(
         "log": {
             "task": about.task,
             "until": None if ended is None or ended.at is None else clock.wall(ended.at),
+            "stacks": ended is not None and _is_killed(ended) and case.is_python(ended.task),
         }
         if about
         else None,
@@ -130,6 +131,10 @@ class _Case:
         self.clock = clock
         self.running = running
         self.transaction = world.transactions.get(key[0])
+
+    def is_python(self, name: str) -> bool:
+        service = self.world.context.tasks.get(name)
+        return service is not None and service.service_type is not ServiceType.COMMAND
 
     # --- the reasons why it does not run
 
@@ -367,6 +372,8 @@ class _Case:
         if self.task.state is State.DEACTIVATING:
             return self.name, self.task.stop_reason, self.task.pid
         for link in links:
+            if _is_killed(link):
+                return link.task, Reason.WATCHDOG, link.pid
             reason = str((link.exit or {}).get("reason") or "")
             if link.event == "failed" and reason != Reason.START_LIMIT.value:
                 return link.task, next((each for each in Reason if each.value == reason), None), link.pid
@@ -378,7 +385,7 @@ _MENDING: Mapping[Reason, tuple[str, str]] = {
     Reason.EXIT_CODE: ("find the cause in the log of {task}", _LOGS),
     Reason.SIGNAL: ("find who sent the signal, or the core dump of {task}", "coredumpctl info {pid}"),
     Reason.OOM_KILL: ("give {task} more memory (<memory_max>, RAM), or find its leak", "{ctl} top --once"),
-    Reason.WATCHDOG: ("find where {task} hung, or give it a longer <watchdog>", _LOGS),
+    Reason.WATCHDOG: ("find where {task} hung: a Python task has written its stacks to its log", _LOGS),
     Reason.UNHEALTHY: ("find why the probe of {task} fails, or change its <health>", _LOGS),
     Reason.MEMORY_LIMIT: ("find the leak of {task}, or raise its <memory_restart>", "{ctl} top --once"),
     Reason.NOT_READY: ("find why {task} is not ready, or raise its <start_timeout>", _LOGS),
@@ -392,6 +399,17 @@ _MENDING: Mapping[Reason, tuple[str, str]] = {
 
 def _step(text: str, command: str) -> dict[str, str]:
     return {"text": text, "command": command}
+
+
+def _is_killed(link: Link) -> bool:
+    """Return True for the end of a task that did not react: to its watchdog, or to the order to stop."""
+    end = link.exit or {}
+    killed = end.get("signal") == "SIGKILL" and end.get("reason") in _ASKED
+    return killed or end.get("reason") == Reason.WATCHDOG.value
+
+
+_ASKED = (Reason.REQUESTED, Reason.NOT_READY, Reason.UNHEALTHY, Reason.MEMORY_LIMIT)
+"""The reasons of an end that the task was asked for by its stop signal."""
 
 
 def _disabled(name: str) -> tuple[str, str]:

@@ -437,6 +437,18 @@ and the commands that help. The chain is made of the history; if that does not r
 so. Of a context that does not run the state file is read, and stderr says so.""",
     ),
     VerbEntry(
+        "stack",
+        "verbs.stack.stack",
+        "show where the threads of a Python task are",
+        TRANSACTION,
+        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        group=STATE,
+        manual="""\
+Have each named task write the stacks of all its threads to its log, and print them. This also works while the
+task hangs, and does not disturb it. It is for tasks of the type Process that run: a Command is no Python
+task, and a Thread shares its process and its log with others.""",
+    ),
+    VerbEntry(
         "wait",
         "verbs.is_state.wait",
         "wait until tasks are active, inactive or failed",

@@ -25,6 +25,7 @@ from zmsvc.core.service_options import NotifyAccess
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint, ids, quarantine
 from zmsvc.host.bus.curve_keys import Curve
+from zmsvc.host.kernel import signals
 from zmsvc.host.paths import Places
 from zmsvc.host.state_file import StateFile
 from zmsvc.host.systemd import journal
@@ -39,6 +40,8 @@ from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 SAVE_AGAIN = 1.0
 """Seconds until the next attempt to write the state file."""
+STACKS_TIME = 0.25
+"""Seconds that a task has to write the stacks of its threads before it is killed; 100 threads take 20 ms."""
 END = 10.0
 """Seconds for which the supervisor goes on killing processes of a context whose keeper is gone. Only a fork
 bomb takes as long.
@@ -281,6 +284,27 @@ class Loop:
 
     # --- orders out
 
+    def _kill(self, effect: ev.KillAll) -> None:
+        """Kill a task, after it has had the time to write its stacks. If this supervisor dies meanwhile, the
+        next one repeats the order.
+        """
+        task = self.world.tasks.get(effect.key)
+        pid = task.pid if task is not None and effect.stacks else None
+        if pid is None or not self.writes_stacks(pid):
+            self._kill_now(effect.launch)
+            return
+        self.children.tell(sv.SignalTask(launch=effect.launch, signal=signals.STACKS))
+        self._loop.call_later(STACKS_TIME, self._kill_now, effect.launch)
+
+    def writes_stacks(self, pid: int) -> bool:
+        """Return True if a process writes the stacks of its threads when it gets the signal for that. It may
+        be of an earlier release, and so may the keeper.
+        """
+        return self.children.knows_signal(signals.STACKS) and signals.catches(pid, signals.STACKS)
+
+    def _kill_now(self, launch: int) -> None:
+        self.children.tell(sv.KillTask(launch=launch))
+
     def _perform(self, effect: Effect) -> None:
         match effect:
             case ev.Launch():
@@ -296,7 +320,7 @@ class Loop:
                     sv.SetMain(launch=effect.launch, pid=effect.pid, start_time=effect.start_time)
                 )
             case ev.KillAll():
-                self.children.tell(sv.KillTask(launch=effect.launch))
+                self._kill(effect)
             case ev.HoldSockets():
                 self._hold_sockets(effect)
             case ev.HoldStores():

@@ -22,6 +22,7 @@ from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Origin, Requested
 from zmsvc.core.model import Context
 from zmsvc.core.replicas import is_named
+from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar_id
 from zmsvc.core.world import World
 from zmsvc.host import quarantine
@@ -30,7 +31,7 @@ from zmsvc.host.config import context_files, reader
 from zmsvc.host.kernel import signals
 from zmsvc.host.systemd import journal
 from zmsvc.protocol import PROTOCOL_AUXILIARY, PROTOCOL_SIGNALS_ALL
-from zmsvc.protocol.supervision import Reexec, RestartDevice
+from zmsvc.protocol.supervision import Reexec, RestartDevice, SignalTask
 from zmsvc.supervisor import installed_version, status_report
 from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
 from zmsvc.supervisor.loop import Loop
@@ -68,6 +69,7 @@ class Requests:
             "status": self._status,
             "events": self._events,
             "why": self._why,
+            "stack": self._stack,
             "wait": self._wait,
             "quarantine": self._quarantine,
             "quarantine-drop": self._drop_quarantined,
@@ -258,6 +260,36 @@ class Requests:
                 await asyncio.sleep(0)
             told.append(explained)
         return success({"name": world.context.name, "tasks": told})
+
+    async def _stack(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        """Have running tasks write the stacks of their threads to their logs. The client reads them there."""
+        world, transaction = self._loop.world, request.get("transaction")
+        tasks = tuple(dict.fromkeys(request.get("tasks") or ()))
+        if unknown := _unknown(world, transaction, tasks):
+            return failure(4, f"cannot show the stacks of {unknown}")
+        running = [
+            (key, task)
+            for key in why.keys_of(world, transaction, tasks)
+            if (task := world.tasks[key]).live and task.pid is not None
+        ]
+        for name in tasks:
+            if not any(is_named(key[1], (name,)) for key, _ in running):
+                return failure(1, f"cannot show the stacks of {name}: it does not run")
+        for key, task in running:
+            if problem := self._why_no_stacks(key[1], task.pid):
+                return failure(1, f"cannot show the stacks of {key[1]}: {problem}")
+        for _, task in running:
+            self._loop.children.tell(SignalTask(launch=task.launch, signal=signals.STACKS))
+        told = [{"id": key[1], "transaction": key[0], "pid": task.pid} for key, task in running]
+        return success({"tasks": told, "at": time.time()})
+
+    def _why_no_stacks(self, name: str, pid: int | None) -> str:
+        service = self._loop.world.context.tasks.get(name)
+        if service is not None and service.service_type is ServiceType.THREAD:
+            return "it shares its process, and so its log, with other tasks"
+        if pid is None or not self._loop.writes_stacks(pid):
+            return "it is not a Python task that has begun to run, or an earlier zmsvc has started it"
+        return ""
 
     def _history(self, transaction: str, limit: int) -> list[Row]:
         """Return the last rows of a transaction, and those that belong to none."""

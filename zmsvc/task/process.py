@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import faulthandler
 import gc
 import grp
 import io
@@ -26,7 +27,7 @@ from zmsvc.core.errors import LaunchError
 from zmsvc.core.owners import numeric_id
 from zmsvc.core.values import optional_path
 from zmsvc.host import environment_file
-from zmsvc.host.kernel import linux, process_marks, programs
+from zmsvc.host.kernel import linux, process_marks, programs, signals
 from zmsvc.host.python import interpreter
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.stdout_lines import LineWriter
@@ -374,6 +375,14 @@ def _setenv(variables: Mapping[str, str]) -> None:
         key, text = name.encode(_ENCODING, "surrogateescape"), value.encode(_ENCODING, "surrogateescape")
         os.putenv(key, text)
         known[key] = text
+
+
+def write_stacks_on_signals() -> None:
+    """Have this process write the stacks of all its threads to its log on signals.STACKS, and before a signal
+    such as SIGABRT or SIGSEGV ends it. This works even while the interpreter hangs.
+    """
+    faulthandler.enable(file=2)
+    faulthandler.register(signals.number(signals.STACKS), file=2)
 
 
 def take_streams(sink: logging.Handler) -> None:

@@ -81,6 +81,7 @@ def _run_service(
     spec: LaunchSpec, fds: Descriptors, notifier: Notifier, sink: logging.Handler, stop: type[SignalStop]
 ) -> int:
     process.take_streams(sink)
+    process.write_stacks_on_signals()
     bus = TaskBus(spec.backend, spec.frontend, of_words(spec.curve))
     if spec.service_type == "Thread":
         assert fds.shared_line is not None

@@ -290,6 +290,26 @@ def last_lines(
     }
 
 
+def messages_since(
+    of: Writers, status: ContextStatus, transaction: str, task: TaskStatus, since: float
+) -> list[str]:
+    """Return what a task has written to its log since a time of the epoch, line by line."""
+    begin = f"@{since:.6f}"
+    if status.log == "journal":
+        groups = [task.cgroup] if task.cgroup else []
+        command = ["journalctl", "--no-pager", "--quiet", "--output=cat", f"--since={begin}"]
+        reader = subprocess.Popen(
+            [*command, *matches(of, transaction, [task.id], groups)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        return _read(reader)
+    with LogDirectory(Path(status.log.removesuffix("+stderr")), of.daemon) as log, log.open() as file:
+        selection = EntryFilter(transaction, [task.id], since=begin)
+        found = file_entries.in_order(selection.pick(file_entries.entries(file_entries.end_of(file))))
+        return [line for entry in found for line in entry.message.split("\n")]
+
+
 def _lines_of_task(text: Iterable[str], transaction: str, task: str, until: str | None) -> Iterator[str]:
     selection = EntryFilter(transaction, [task], until=until)
     return (

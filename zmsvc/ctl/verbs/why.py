@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from zmsvc.host.paths import Places
 
 LOG_LINES = 5
+STACK_LINES = 40
+"""The number of log lines that are shown of a task that has written the stacks of its threads to it."""
 MAX_RULES = 5
 """The number of rules that are shown; --json has all."""
 MAX_UPDATE = 200
@@ -124,7 +126,8 @@ def _add_log(told: Json, past: Json | None, places: Places, client: Client) -> N
     moment = render.epoch(until) if isinstance(until, str) else None
     before = None if moment is None else f"@{moment + _LATE:.3f}"
     running = None if past else status
-    lines = last_lines(writers(running, places, client.uid), status, of, LOG_LINES, before)
+    count = STACK_LINES if log.get("stacks") is True else LOG_LINES
+    lines = last_lines(writers(running, places, client.uid), status, of, count, before)
     log["lines"] = lines.get((transaction, task), [])
 
 

@@ -59,7 +59,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why wait logs events watch send publish update quarantine check graph wiring keys units create import exit reload reset-failed forget enable disable reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why stack wait logs events watch send publish update quarantine check graph wiring keys units create import exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -76,6 +76,7 @@ _zmsvcctl()
             is-enabled) _zmsvcctl_offer "-c --context --json --timeout -h --help -q --quiet" ;;
             show) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction -p --property --value" ;;
             why) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction" ;;
+            stack) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction" ;;
             wait) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for" ;;
             logs) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
             events) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -f --follow -n --lines" ;;

@@ -64,6 +64,9 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l value -d 'print th
 complete -c zmsvcctl -n __fish_use_subcommand -a why -d 'say why tasks are in their states, and what to do'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from why' -l transaction -x -d 'the transaction'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a stack -d 'show where the threads of a Python task are'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from stack' -l transaction -x -d 'the transaction'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a wait -d 'wait until tasks are active, inactive or failed'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from wait' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from wait' -l for -x -a 'active inactive failed' -d 'the state to wait for'

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 import signal
 
+STACKS = "SIGRTMIN+20"
+"""The signal on which a Python task writes the stacks of its threads to its log. Its default action ends a
+process, so it is sent only to a process that catches it.
+"""
 _REALTIME = re.compile(r"(?:SIG)?RTMIN\+([0-9]{1,2})")
 
 
@@ -41,6 +45,16 @@ def number(name: str) -> int:
     if name in signal.Signals.__members__:
         return signal.Signals[name].value
     raise ValueError(f"{name} is not a signal of this machine")
+
+
+def catches(pid: int, name: str) -> bool:
+    """Return True if a process has a handler for this signal; False also if that cannot be read."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            caught = next((line.split()[1] for line in file if line.startswith("SigCgt:")), "0")
+        return bool(int(caught, 16) >> (number(name) - 1) & 1)
+    except (OSError, ValueError):
+        return False
 
 
 def reported_name(number: int) -> str:
