@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -191,3 +192,35 @@ def test_events_f_follows(context: Context, home: Path) -> None:
         finally:
             following.send_signal(signal.SIGINT)
             following.wait(PATIENCE)
+
+
+def test_events_are_selected_by_name_and_time_and_shown_as_a_tree(context: Context) -> None:
+    pair(context)
+    context.start("--transaction", TX)
+    context.ctl("stop", "--task", "ts_1")
+    context.task_is("ts_2", "running")
+    names = [
+        (each["event"], each["task"]) for each in events(context, "--event", "stopped", "--event", "rule")
+    ]
+    assert names == [("stopped", "ts_1"), ("rule", "ts_2")]
+    (asked,) = [each for each in events(context, "--event", "requested") if each["detail"]["verb"] == "stop"]
+    later = events(context, "--since", asked["at"].replace("T", " ")[:23])
+    assert (later[0]["event"], later[-1]["event"], later[-1]["task"]) == ("requested", "started", "ts_2")
+    assert events(context, "--since", "+1h") == []
+
+    tree = context.ctl("events", "--tree").stdout
+    context.ctl("events", "--tree", "-f", check=2)
+    context.ctl("exit")
+    context.wait()
+    past = context.ctl("events", "--tree").stdout
+    shown = [re.sub(r"^.{61}(\s*\S+).*", r"\1", line) for line in past.splitlines()]
+    wanted = [
+        "requested",
+        "  stopping",
+        "    stopped",
+        "      rule",
+        "        launching",
+        "          started",
+    ]
+    assert any(shown[at : at + 6] == wanted for at in range(len(shown))), past
+    assert past.startswith(tree.splitlines()[0])

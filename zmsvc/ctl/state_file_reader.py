@@ -18,14 +18,13 @@ from pathlib import Path
 from zmsvc.core.cause_chain import Row
 from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.model import Context
-from zmsvc.core.replicas import MARK
 from zmsvc.core.world import Task, Transaction, World, service_of, task_as_json, task_from_row
 from zmsvc.ctl.client import CtlError
 from zmsvc.host import directories, quarantine
 from zmsvc.host.config import reader
 from zmsvc.host.config.context_files import parts_of_saved
 from zmsvc.host.kernel import linux
-from zmsvc.host.state_file import SCHEMA, disabled_of_saved
+from zmsvc.host.state_file import SCHEMA, disabled_of_saved, history
 
 TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
@@ -186,28 +185,21 @@ def _check(db: sqlite3.Connection) -> None:
 # --- the history
 
 
-def events(path: Path, *, transaction: str | None, tasks: Sequence[str], limit: int) -> list[Json]:
+def events(
+    path: Path,
+    *,
+    transaction: str | None,
+    tasks: Sequence[str],
+    limit: int,
+    kinds: Sequence[str] = (),
+    since: float | None = None,
+) -> list[Json]:
     """Return the last rows of the history, in the form of a supervisor's answer. Raises CtlError if it cannot
     be read.
     """
-    where, arguments = ["1"], []
-    if transaction is not None:
-        where.append("transaction_id = ?")
-        arguments.append(transaction)
-    if tasks:
-        # A replica is also meant by the name before its number.
-        named = f"({', '.join('?' * len(tasks))})"
-        where.append(f"(task IN {named} OR substr(task, 1, instr(task, '{MARK}') - 1) IN {named})")
-        arguments += [*tasks, *tasks]
-    query = (
-        f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} ORDER "
-        f"BY seq DESC LIMIT ?"
-    )
-    names = ("seq", "at", "transaction", "task", "event", "detail")
     with _opened(path) as db:
-        rows = db.execute(query, (*arguments, limit)).fetchall()
-        found = [dict(zip(names, (*row[:5], json.loads(row[5])), strict=True)) for row in reversed(rows)]
-        return [{**row, "at": moment(float(row["at"]))} for row in found]
+        rows = history(db, transaction=transaction, tasks=tasks, limit=limit, kinds=kinds, since=since)
+        return [{**row, "at": moment(float(row["at"]))} for row in rows]
 
 
 def quarantined(

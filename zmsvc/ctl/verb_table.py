@@ -184,6 +184,14 @@ QUIET = Argument(
     help="print nothing; the exit status is the answer",
     manual="**is-active**, **is-failed**, **is-enabled**: print nothing. The exit status is the answer.",
 )
+SINCE = Argument(
+    "--since",
+    metavar="TIME",
+    completes="today yesterday",
+    help="show only newer entries; a time such as '-2h', 'yesterday' or '2026-11-29 10:00'",
+    manual="Only newer entries. A time as in **systemd.time**(7), such as **2026-11-29 10:00**, "
+    "**10:00**, **yesterday**, **-2h** or **5min ago**.",
+)
 LEVELS = "emerg alert crit err warning notice info debug"
 ENDPOINT = Argument(
     "--endpoint",
@@ -486,14 +494,7 @@ run changes no state: if the state file has another one, the exit status is 5.""
             help="the format, as journalctl has them",
             manual="The format of the log, as **journalctl**(1) has them.",
         ),
-        Argument(
-            "--since",
-            metavar="TIME",
-            completes="today yesterday",
-            help="show only newer entries; a time such as '-2h', 'yesterday' or '2026-11-29 10:00'",
-            manual="Only newer entries. A time as in **systemd.time**(7), such as **2026-11-29 10:00**, "
-            "**10:00**, **yesterday**, **-2h** or **5min ago**.",
-        ),
+        SINCE,
         Argument(
             "--until",
             metavar="TIME",
@@ -552,13 +553,31 @@ stderr, and its log shown. For the file, **-o** knows **cat** and **json**.""",
         *SELECTION,
         FOLLOW,
         LINES,
+        SINCE,
+        Argument(
+            "--event",
+            action="append",
+            default=[],
+            metavar="EVENT",
+            completes="failed stopped started launching stopping rule rule-refused requested back-off",
+            help="only events of this name; may be given again",
+            manual="**events**: only events of this name, such as **failed** or **requested**. May be given "
+            "again.",
+        ),
+        Argument(
+            "--tree",
+            action="store_true",
+            help="show each event below the one that has caused it",
+            manual="**events**: show each event below the one that has caused it, with its name indented.",
+        ),
         group=STATE,
         json_lines=True,
         manual="""\
-Show the history of what happened to tasks, and why: the last 1,000 events, or *N*. The state file keeps
-the last 100,000. If the context does not run, they are read from the state file, and stderr says so. With
-**--json** each event is a line of its own. To remove the history, remove the state file while the context
-does not run.""",
+Show the history of what happened to tasks, and why: the last 1,000 events, or *N*, or all since a *TIME*.
+With **--tree** each event is below the one that has caused it: an order, a rule, the end of another task. The
+state file keeps the last 100,000. If the context does not run, they are read from the state file, and stderr
+says so. With **--json** each event is a line of its own. To remove the history, remove the state file while
+the context does not run.""",
     ),
     VerbEntry(
         "watch",

@@ -378,28 +378,15 @@ class StateFile:
         limit: int = 1000,
         transaction: str | None = None,
         tasks: tuple[str, ...] = (),
+        kinds: tuple[str, ...] = (),
+        since: float | None = None,
     ) -> list[dict[str, Any]]:
         """Return the last `limit` rows of history after row `after`, oldest first. `at` is in seconds since
         the epoch.
         """
-        where, values = ["seq > ?"], [after]
-        arguments: list[Any] = list(values)
-        if transaction is not None:
-            where.append("transaction_id = ?")
-            arguments.append(transaction)
-        if tasks:
-            # This takes few parameters, because SQLite limits their number and a client may name more tasks.
-            # The name of a replica before its number stands for all replicas.
-            named = "(SELECT value FROM json_each(?))"
-            where.append(f"(task IN {named} OR substr(task, 1, instr(task, '{MARK}') - 1) IN {named})")
-            arguments += [json.dumps(tasks)] * 2
-        query = (
-            f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} "
-            f"ORDER BY seq DESC LIMIT ?"
+        return history(
+            self._db, after=after, limit=limit, transaction=transaction, tasks=tasks, kinds=kinds, since=since
         )
-        rows = self._db.execute(query, (*arguments, limit)).fetchall()
-        names = ("seq", "at", "transaction", "task", "event", "detail")
-        return [dict(zip(names, (*row[:5], json.loads(row[5])), strict=True)) for row in reversed(rows)]
 
     # --- the quarantine
 
@@ -419,3 +406,42 @@ class StateFile:
             return self._transact(lambda: quarantine.drop(self._db, numbers))
         except sqlite3.Error as error:
             raise OSError(f"cannot write {self.path}: {error}") from error
+
+
+def history(
+    db: sqlite3.Connection,
+    *,
+    after: int = 0,
+    limit: int,
+    transaction: str | None = None,
+    tasks: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    since: float | None = None,
+) -> list[dict[str, Any]]:
+    """Return the last rows of the history that fit, oldest first. `kinds` are words of `event`; `at` and
+    `since` are in seconds since the epoch.
+    """
+    where = ["seq > ?"]
+    arguments: list[Any] = [after]
+    # Lists are one parameter, because SQLite limits their number and a client may name more.
+    any_of = "(SELECT value FROM json_each(?))"
+    if transaction is not None:
+        where.append("transaction_id = ?")
+        arguments.append(transaction)
+    if tasks:
+        # The name of a replica before its number stands for all replicas.
+        where.append(f"(task IN {any_of} OR substr(task, 1, instr(task, '{MARK}') - 1) IN {any_of})")
+        arguments += [json.dumps(tasks)] * 2
+    if kinds:
+        where.append(f"event IN {any_of}")
+        arguments.append(json.dumps(kinds))
+    if since is not None:
+        where.append("at >= ?")
+        arguments.append(since)
+    query = (
+        f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} "
+        f"ORDER BY seq DESC LIMIT ?"
+    )
+    rows = db.execute(query, (*arguments, limit)).fetchall()
+    names = ("seq", "at", "transaction", "task", "event", "detail")
+    return [dict(zip(names, (*row[:5], json.loads(row[5])), strict=True)) for row in reversed(rows)]

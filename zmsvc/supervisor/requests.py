@@ -213,6 +213,7 @@ class Requests:
     async def _events(self, request: Mapping[str, Any], _uid: int, write: Write) -> Answer:
         """Send the history. With `follow`, go on with every new row until the client hangs up."""
         store, news = self._loop.store, asyncio.Event()
+        since = request.get("since")
         limit = request.get("limit")
         limit = limit if isinstance(limit, int) and 0 <= limit <= 100_000 else FOLLOW
         last = 0
@@ -224,6 +225,8 @@ class Requests:
                     limit=limit,
                     transaction=request.get("transaction"),
                     tasks=tuple(request.get("tasks") or ()),
+                    kinds=tuple(map(str, request.get("events") or ())),
+                    since=since if isinstance(since, int | float) else None,
                 )
                 for row in rows:
                     last = row["seq"]

@@ -49,6 +49,7 @@ _zmsvcctl()
         --until) _zmsvcctl_offer "today yesterday"; return ;;
         -p|--priority) _zmsvcctl_offer "emerg alert crit err warning notice info debug"; return ;;
         -g|--grep) return ;;
+        --event) _zmsvcctl_offer "failed stopped started launching stopping rule rule-refused requested back-off"; return ;;
         --topic) _zmsvcctl_offer "context control monitor process state"; return ;;
         --count) return ;;
         --endpoint) return ;;
@@ -79,7 +80,7 @@ _zmsvcctl()
             stack) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction" ;;
             wait) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for" ;;
             logs) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
-            events) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -f --follow -n --lines" ;;
+            events) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -f --follow -n --lines --since --event --tree" ;;
             watch) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --topic --count --endpoint --keys" ;;
             send) _zmsvcctl_offer "-c --context --json --timeout -h --help --endpoint --keys" ;;
             publish) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;

@@ -89,6 +89,9 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from events' -l transaction -x -
 complete -c zmsvcctl -n '__fish_seen_subcommand_from events' -l task -x -d 'a task; may be given again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from events' -s f -l follow -d 'go on with new entries'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from events' -s n -l lines -x -d 'show the last N only'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from events' -l since -x -a 'today yesterday' -d 'show only newer entries; a time such as \'-2h\', \'yesterday\' or \'2026-11-29 10:00\''
+complete -c zmsvcctl -n '__fish_seen_subcommand_from events' -l event -x -a 'failed stopped started launching stopping rule rule-refused requested back-off' -d 'only events of this name; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from events' -l tree -d 'show each event below the one that has caused it'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a watch -d 'print every message on the bus'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from watch' -l transaction -x -d 'the transaction'
