@@ -7,7 +7,7 @@ test that uses the simulation tests that as well.
 from __future__ import annotations
 
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,16 +20,14 @@ from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.expansion import expand
 from zmsvc.core.held_descriptors import sockets_in_use, stores_in_use
 from zmsvc.core.lifecycle import TABLE, State, SubState, TaskEvent
-from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
 from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
 from zmsvc.core.probing import Health
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
+from zmsvc.core.simulated_machine import Keeper, Machine, Process
 from zmsvc.core.world import Reason, Task, World, launches_of, task_from_row, task_to_row
 
 BEGINNING = 1000.0
-PID = 1000
-"""The PID of a process is its launch ID plus this number."""
 
 
 def rule(trigger: str, action: str, call: str) -> Rule:
@@ -270,107 +268,10 @@ def timeless(task: Task) -> Task:
 
 
 @dataclass
-class Process:
-    """The main process of a launch."""
+class Simulation(Machine):
+    """A machine with all its orders, whose steps are checked and whose supervisor may die at any point."""
 
-    launch: int
-    key: Key
-    left: int = 0
-    """The number of other processes that it leaves behind when it ends."""
-    signals: list[str] = field(default_factory=list)
-    executed: bool = False
-    auxiliary_of: int = 0
-    """The launch of its task, if it is an auxiliary process."""
-
-
-@dataclass
-class Keeper:
-    """A keeper as a supervisor sees it."""
-
-    keeper_id: str = "keeper-1"
-    alive: dict[int, Process] = field(default_factory=dict)
-    ends: dict[int, ev.TaskExited] = field(default_factory=dict)
-    rest: dict[int, int] = field(default_factory=dict)
-    """The number of processes that are left after their main process, by launch."""
-    killed: dict[int, tuple[ev.Leftover, ...]] = field(default_factory=dict)
-    """The reports that a launch has ended. They are repeated to a supervisor that orders again to kill the
-    leftovers.
-    """
-    forked: list[tuple[int, Key]] = field(default_factory=list)
-    auxiliaries: set[int] = field(default_factory=set)
-    """Those of the launch IDs in `forked` that are of auxiliary processes."""
-    out: deque[Fact] = field(default_factory=deque)
-    broken: bool = False
-    """True if it cannot fork."""
-    sockets: frozenset[ListenSocket] = frozenset()
-    """The sockets of tasks that it was last ordered to hold."""
-    stores: frozenset[tuple[Key, int]] = frozenset()
-    """The descriptor stores that it was last ordered to hold."""
-
-    def launch(self, launch: int, key: Key, auxiliary_of: int = 0) -> None:
-        held = self.alive.get(launch)
-        if held is not None or launch in self.ends:
-            self.out.append(ev.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
-            if launch in self.ends:
-                self.out.append(self.ends[launch])
-            return
-        assert launch not in [number for number, _ in self.forked], f"launch {launch} is forked twice"
-        held_keys = [process.key for process in self.alive.values() if not process.auxiliary_of]
-        assert auxiliary_of or key not in held_keys, f"two processes of {key}"
-        if auxiliary_of and auxiliary_of not in self.alive:
-            self.out.append(ev.LaunchFailed(launch=launch, why="its task has ended"))
-            return
-        if self.broken:
-            self.out.append(ev.LaunchFailed(launch=launch, why="cannot fork: no memory"))
-            return
-        self.forked.append((launch, key))
-        if auxiliary_of:
-            self.auxiliaries.add(launch)
-        self.alive[launch] = Process(launch=launch, key=key, auxiliary_of=auxiliary_of)
-        self.out.append(ev.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
-
-    def end(self, launch: int, *, code: int | None = None, signal: str | None = None) -> None:
-        process = self.alive.pop(launch)
-        if process.left:
-            self.rest[launch] = process.left
-        self.ends[launch] = ev.TaskExited(
-            launch=launch, code=code, signal=signal, others_left=bool(process.left)
-        )
-        self.out.append(self.ends[launch])
-        for other in [other for other in self.alive.values() if other.auxiliary_of == launch]:
-            self.end(other.launch, signal="SIGKILL")
-
-    def terminate_others(self, launch: int, name: str) -> None:
-        """Let the other processes of a launch end."""
-        if launch not in self.ends:
-            return
-        asked = self.killed.get(launch, ()) + tuple(
-            ev.Leftover(pid=9000 + number, name="sh", signal=name, asked=name)
-            for number in range(self.rest.pop(launch, 0))
-        )
-        self.ends[launch], self.killed[launch] = replace(self.ends[launch], others_left=False), asked
-        self.out.append(ev.TaskGone(launch=launch, leftovers=asked))
-
-    def kill(self, launch: int) -> None:
-        if launch in self.alive:
-            self.alive[launch].left = 0
-            self.end(launch, signal="SIGKILL")
-        killed = self.killed.get(launch, ()) + tuple(
-            ev.Leftover(pid=9000 + number, name="sh", signal="SIGKILL", killed=True)
-            for number in range(self.rest.pop(launch, 0))
-        )
-        if launch in self.ends:
-            self.ends[launch], self.killed[launch] = replace(self.ends[launch], others_left=False), killed
-        self.out.append(ev.TaskGone(launch=launch, leftovers=killed))
-
-
-@dataclass
-class Simulation:
-    """One context with its processes and all orders. Time stands still unless a test moves it."""
-
-    world: World
     now: float = BEGINNING
-    keeper: Keeper = field(default_factory=Keeper)
     obedient: bool = True
     """True if processes end at SIGTERM, with status 0."""
     stuck: set[int] | None = None
@@ -384,8 +285,6 @@ class Simulation:
     """The history in the state file."""
     rows: list[Row] = field(default_factory=list)
     """The same with its times."""
-    facts: deque[Fact] = field(default_factory=deque)
-    alarms: dict[Key, float] = field(default_factory=dict)
     die_at: tuple[int, int | None] | None = None
     """The turn in which the supervisor dies, and the number of effects that it has performed by then. None:
     it dies before it saves.
@@ -400,36 +299,12 @@ class Simulation:
     """True if the state file cannot be written. The supervisor then goes on from memory and acknowledges
     nothing.
     """
-    unforgotten: list[ev.Forget] = field(default_factory=list)
 
     @classmethod
     def of(cls, *tasks: TaskService, any_fail: Iterable[Rule] = ()) -> Simulation:
         return cls(world=World(context=context(*tasks, any_fail=any_fail)))
 
     # --- a supervisor
-
-    def begin(self, transaction: str | None = "T1", autostart: bool = True) -> list[Effect]:
-        started = ev.SupervisorStarted(
-            keeper_id=self.keeper.keeper_id,
-            autostart=autostart,
-            transaction=transaction,
-            generated="GENERATED",
-            **self.held(),
-        )
-        return self.happen(started)
-
-    def held(self) -> dict[str, Any]:
-        children = tuple(
-            ev.Child(
-                launch=process.launch,
-                pid=PID + process.launch,
-                start_time=process.launch,
-                executed=process.executed,
-                auxiliary=process.auxiliary_of > 0,
-            )
-            for process in self.keeper.alive.values()
-        )
-        return {"children": children, "exits": frozenset(self.keeper.ends)}
 
     def happen(self, *facts: Fact) -> list[Effect]:
         """Take these facts and everything that follows from them now. Return the effects."""
@@ -439,11 +314,9 @@ class Simulation:
             self.turn()
         return self.effects[mark:]
 
-    def turn(self) -> None:
+    def turn(self) -> list[Effect]:
         """Take one turn as the supervisor does: take all facts, decide, save, act."""
-        facts = [*self.facts, *self.keeper.out]
-        self.facts.clear()
-        self.keeper.out.clear()
+        facts = self.taken()
         effects: list[Effect] = []
         for fact in facts:
             effects += self.decide(fact)
@@ -460,17 +333,17 @@ class Simulation:
                     if not isinstance(fact, ev.TaskLaunched | ev.TaskExited | ev.LaunchFailed | ev.TaskGone)
                 ]
             )
-            return
+            return effects
         if not self.disk_full:
             self.save(effects)
         for number, effect in enumerate(effects):
             if fate is not None and fate[1] == number:
                 self.crash([])
-                return
+                return effects
             self.perform(effect)
         if fate is not None:
             self.crash([])
-            return
+            return effects
         if not self.disk_full:
             self.acknowledge()
         assert self.keeper.sockets == sockets_in_use(self.world.context, self.world.tasks)
@@ -478,6 +351,7 @@ class Simulation:
         assert self.alarms == {
             key: each.alarm for key, each in self.world.tasks.items() if each.alarm is not None
         }
+        return effects
 
     def decide(self, fact: Fact) -> list[Effect]:
         """Take one step. Nothing is saved or performed."""
@@ -510,26 +384,12 @@ class Simulation:
         """
         self.crashes += 1
         self.die_at = None
-        self.restore()
-        ends = list(self.keeper.ends.values())
-        launched = [
-            ev.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch) for end in ends
-        ]
-        started = ev.SupervisorStarted(
-            keeper_id=self.keeper.keeper_id, transaction="T1", generated="GENERATED", **self.held()
-        )
-        self.facts.extend([started, *launched, *still, *ends])
+        self.lose_supervisor(self.reloaded(), still)
 
-    def restore(self) -> None:
-        """Lose everything in memory."""
+    def reloaded(self) -> World:
+        """Return the world as the next supervisor reads it from the state file."""
         saved = self.saved or World(context=self.world.context)
-        tasks = {key: reread(each) for key, each in saved.tasks.items()}
-        launches, auxiliaries = launches_of(tasks)
-        self.facts.clear()
-        self.keeper.out.clear()
-        self.alarms.clear()
-        self.unforgotten.clear()
-        self.world = World(
+        return World(
             context=saved.context,
             keeper_id=saved.keeper_id,
             stopping=saved.stopping,
@@ -537,10 +397,13 @@ class Simulation:
             next_launch=saved.next_launch,
             disabled=saved.disabled,
             transactions=dict(saved.transactions),
-            tasks=tasks,
-            launches=launches,
-            auxiliaries=auxiliaries,
+            tasks={key: reread(each) for key, each in saved.tasks.items()},
         )
+
+    def restore(self) -> None:
+        """Lose everything in memory."""
+        self.lose_supervisor(self.reloaded())
+        self.facts.clear()
 
     def another_keeper(self, epoch: str = "keeper-2", **more: Any) -> list[Effect]:
         """Let the keeper die, with all processes, and start the daemon again."""
@@ -550,40 +413,21 @@ class Simulation:
 
     # --- a machine
 
-    def perform(self, effect: Effect) -> None:
-        match effect:
-            case ev.Launch():
-                self.keeper.launch(effect.launch, effect.key)
-            case ev.LaunchAuxiliary():
-                self.keeper.launch(effect.launch, effect.key, effect.of)
-            case ev.Signal(launch=launch) if launch in self.keeper.alive:
-                self.keeper.alive[launch].signals.append(effect.signal)
-                if self.obedient:
-                    self.keeper.end(launch, code=0)
-            case ev.Signal(launch=launch, others=others) if others:
-                if self.stuck is None:
-                    self.keeper.terminate_others(launch, others)
-                elif launch in self.keeper.ends:
-                    self.stuck.add(launch)
-            case ev.SendSignal(launch=launch) if launch in self.keeper.alive:
-                self.keeper.alive[launch].signals.append(effect.signal)
-            case ev.KillAll(launch=launch):
-                if self.stuck is None:
-                    self.keeper.kill(launch)
-                else:
-                    self.stuck.add(launch)
-            case ev.HoldSockets():
-                self.keeper.sockets = effect.sockets
-            case ev.HoldStores():
-                self.keeper.stores = effect.stores
-            case ev.Forget():
-                self.unforgotten.append(effect)
-            case ev.WakeAt(key=key, when=when):
-                self.alarms.pop(key, None)
-                if when is not None:
-                    self.alarms[key] = when
-            case _:
-                pass
+    def signaled(self, launch: int, _name: str) -> None:
+        if self.obedient:
+            self.keeper.end(launch, code=0)
+
+    def others_signaled(self, launch: int, name: str) -> None:
+        if self.stuck is None:
+            self.keeper.terminate_others(launch, name)
+        elif launch in self.keeper.ends:
+            self.stuck.add(launch)
+
+    def killed(self, launch: int) -> None:
+        if self.stuck is None:
+            self.keeper.kill(launch)
+        else:
+            self.stuck.add(launch)
 
     def let_die(self) -> None:
         """Let processes that are stuck in the kernel die."""
@@ -591,11 +435,6 @@ class Simulation:
         for launch in stuck:
             self.keeper.kill(launch)
         self.happen()
-
-    def acknowledge(self) -> None:
-        for effect in self.unforgotten:
-            self.keeper.ends.pop(effect.launch, None)
-        self.unforgotten.clear()
 
     @property
     def alive(self) -> dict[int, Process]:
@@ -647,16 +486,6 @@ class Simulation:
         launch = self.launch_of(name)
         sequence = self.world.tasks[("T1", name)].sequence + 1
         return self.happen(ev.TaskUpdated(launch=launch, items=items, sequence=sequence))
-
-    def ring(self) -> bool:
-        """Move the clock to the earliest alarm, and let it ring. Return False if there is none."""
-        if not self.alarms:
-            return False
-        at, key = min((at, key) for key, at in self.alarms.items())
-        self.now = max(self.now, at)
-        del self.alarms[key]
-        self.happen(ev.DeadlinePassed(key=key))
-        return True
 
     def rest(self, limit: int = 500) -> None:
         """Let every alarm ring, until none is set."""

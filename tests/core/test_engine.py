@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from simulation import BEGINNING, PID, Simulation, context, rule, task
+from simulation import BEGINNING, Simulation, context, rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core import updates
@@ -20,6 +20,7 @@ from zmsvc.core.model import TaskService
 from zmsvc.core.reload import plan as plan_reload
 from zmsvc.core.requests import MAX_CLOSED
 from zmsvc.core.service_options import KillMode, ServiceType
+from zmsvc.core.simulated_machine import PID
 from zmsvc.core.transitions import KILL_TIMEOUT
 from zmsvc.core.world import status_at
 

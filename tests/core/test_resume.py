@@ -7,10 +7,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from simulation import BEGINNING, PID, Keeper, Simulation, rule, task
+from simulation import BEGINNING, Simulation, rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core.lifecycle import SubState
+from zmsvc.core.simulated_machine import PID, Keeper
 from zmsvc.core.transitions import KILL_TIMEOUT
 from zmsvc.core.world import Reason, World
 

@@ -10,6 +10,7 @@ import argparse
 
 TYPE_CHECKING = False  # As in client.py: an import of typing is too slow.
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 
@@ -107,6 +108,11 @@ def _span(text: str) -> float:
         return seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _step(verb: str) -> Callable[[str], tuple[str, str]]:
+    """Return a function that notes an event of `simulate`: the order of these options matters."""
+    return lambda text: (verb, text)
 
 
 GLOBAL = (
@@ -453,7 +459,7 @@ so. Of a context that does not run the state file is read, and stderr says so.""
         group=STATE,
         manual="""\
 Have each named task write the stacks of all its threads to its log, and print them. This also works while the
-task hangs, and does not disturb it. It is for tasks of the type Process that run: a Command is no Python
+task hangs, and does not disturb it. It is for tasks of the type Process that run: a Command is not a Python
 task, and a Thread shares its process and its log with others.""",
     ),
     VerbEntry(
@@ -765,6 +771,116 @@ It names topics without a subscriber, topics without a publisher, and senders th
 task that they name does not exist, has no process, or has another launch, or two senders have one name. A
 client that uses the name of a running task, and no numbers, is not noticed. *other clients* are Commands and
 programs that belong to no task. The messages of zmsvc itself are left out.""",
+    ),
+    VerbEntry(
+        "simulate",
+        "verbs.simulate.simulate",
+        "show what a context would do, without a process",
+        Argument("file", metavar="FILE", completes="files *.xml", help="a context file"),
+        Argument(
+            "--at",
+            dest="steps",
+            action="append",
+            default=[],
+            type=_step("at"),
+            metavar="SPAN",
+            help="the time after the start at which the events that follow happen",
+            manual="**simulate**: the time after the start, such as **5s**, at which the events that follow "
+            "happen. Without it an event happens when what follows from the one before has settled.",
+        ),
+        Argument(
+            "--fail",
+            dest="steps",
+            action="append",
+            default=[],
+            type=_step("fail"),
+            metavar="TASK[=REASON]",
+            help="a task fails: exit-code[:N], signal[:NAME], oom-kill, watchdog, unhealthy, memory-limit, "
+            "or at its next start: not-ready, cannot-launch",
+            manual="**simulate**: a task fails, with the reason **exit-code**[**:***N*], "
+            "**signal**[**:***NAME*], **oom-kill**, **watchdog**, **unhealthy** or **memory-limit**; or at "
+            "its next start with **not-ready** or **cannot-launch**.",
+        ),
+        Argument(
+            "--exit",
+            dest="steps",
+            action="append",
+            default=[],
+            type=_step("exit"),
+            metavar="TASK",
+            help="a task ends by itself with status 0",
+            manual="**simulate**: a task ends by itself with status 0.",
+        ),
+        Argument(
+            "--update",
+            dest="steps",
+            action="append",
+            default=[],
+            type=_step("update"),
+            metavar="TASK",
+            help="a task reports an update",
+            manual="**simulate**: a task reports an update.",
+        ),
+        Argument(
+            "--kill",
+            dest="steps",
+            action="append",
+            default=[],
+            type=_step("kill"),
+            metavar="supervisor|device|TASK",
+            completes="supervisor device",
+            help="the supervisor, the device or a task is killed",
+            manual="**simulate**: the supervisor, the device or a task is killed.",
+        ),
+        Argument(
+            "--script",
+            metavar="FILE",
+            completes="files *",
+            help="a file with such events, one on each line, as `fail TASK`; they come first",
+            manual="**simulate**: a file with such events, one on each line without the dashes. They come "
+            "before those of the command line.",
+        ),
+        Argument(
+            "--for",
+            dest="duration",
+            type=_span,
+            metavar="SPAN",
+            help="the time that is simulated; the default is 10min",
+            manual="**simulate**: the time that is simulated. The default is **10min**.",
+        ),
+        Argument(
+            "--matrix",
+            action="store_true",
+            help="simulate each failure of each task, one at a time",
+            manual="**simulate**: simulate each failure of each task, one at a time.",
+        ),
+        Argument(
+            "--expect",
+            action="append",
+            default=[],
+            metavar="TEXT",
+            help="'after fail(TASK): active(TASK) within 5s'; may be given again",
+            manual="**simulate**: what has to hold within a time after an event. May be given again.",
+        ),
+        group=FILES,
+        manual="""\
+Run a context file on a simulated machine, by the same decisions as in the daemon and under a clock that
+does not wait. Nothing is started, and no daemon is needed. The events of the command line and of
+**--script** happen in their order. It prints what would happen as **events** does, with seconds after the
+start, then the state of each task at the end, and the durations that it assumes. An event that cannot
+happen, such as the failure of a task that does not run, is an error with exit status 2.
+
+With **--matrix** each failure of each task that runs after the start is simulated alone. A line shows
+which tasks are down at the end, how often which tasks were started, after how many seconds all were
+active again, and which are started again and again, with the number of starts per minute.
+
+With **--expect** the rules of a context are tested like code. An expectation is **after**
+*EVENT*(*TASK*)**:** *CONDITION* [**and** *CONDITION*]... **within** *SPAN*. *EVENT* is **fail**,
+**exit**, **update** or **kill**, with a task as above; *CONDITION* is [**not**] **active**, **inactive**
+or **failed**(*TASK*). It is tried on a run of its own, in which its event happens when all entry tasks
+are active, and it holds if all conditions hold at the same moment within the time. Otherwise the exit
+status is 1, and what happened is printed. Without events and **--matrix** the expectations of
+*Context-NAME.expect* beside the file are tried as well, one on each line.""",
     ),
     VerbEntry(
         "keys",

@@ -159,7 +159,7 @@ def event(row: Json, depth: int = 0) -> str:
         str(row.get("transaction") or "-"),
         str(row.get("task") or "-"),
         f"{INDENT * min(depth, MAX_DEPTH)}{row.get('event', '')}",
-        _detail(row.get("detail")),
+        as_text(row.get("detail")),
     )
 
 
@@ -172,7 +172,7 @@ def _row(*cells: str) -> str:
     ).rstrip()
 
 
-def _detail(detail: Any) -> str:
+def as_text(detail: Any) -> str:
     """Return the details as `reason=exited pid=12`, with a cause in short form."""
     if not isinstance(detail, dict):
         return ""

@@ -33,6 +33,7 @@ _zmsvcctl()
         logs.-p) _zmsvcctl_offer "emerg alert crit err warning notice info debug"; return ;;
         wiring.--for) return ;;
         wiring.--format) _zmsvcctl_offer "text dot mermaid svg"; return ;;
+        simulate.--for) return ;;
     esac
     case $prev in
         -c|--context) _zmsvcctl_offer "$(zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done)"; return ;;
@@ -55,12 +56,19 @@ _zmsvcctl()
         --endpoint) return ;;
         --keys) _zmsvcctl_files ''; return ;;
         --format) _zmsvcctl_offer "dot mermaid svg"; return ;;
+        --at) return ;;
+        --fail) return ;;
+        --exit) return ;;
+        --update) return ;;
+        --kill) _zmsvcctl_offer "supervisor device"; return ;;
+        --script) _zmsvcctl_files '*'; return ;;
+        --expect) return ;;
         --name) return ;;
         --restart) _zmsvcctl_offer "no on-failure always"; return ;;
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why stack wait logs events watch send publish update quarantine check graph wiring keys units create import exit reload reset-failed forget enable disable reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why stack wait logs events watch send publish update quarantine check graph wiring simulate keys units create import exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -89,6 +97,7 @@ _zmsvcctl()
             check) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
             graph) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --format" ;;
             wiring) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for --format" ;;
+            simulate) _zmsvcctl_offer "-c --context --json --timeout -h --help --at --fail --exit --update --kill --script --for --matrix --expect" ;;
             keys) _zmsvcctl_offer "-c --context --json --timeout -h --help --now" ;;
             units) _zmsvcctl_offer "-c --context --json --timeout -h --help --user --install" ;;
             create) _zmsvcctl_offer "-c --context --json --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
@@ -109,6 +118,7 @@ _zmsvcctl()
         check.*) _zmsvcctl_files '*.xml' ;;
         graph.0) _zmsvcctl_files '*.xml' ;;
         wiring.0) _zmsvcctl_files '*.xml' ;;
+        simulate.0) _zmsvcctl_files '*.xml' ;;
         keys.0) _zmsvcctl_offer "list make join allow revoke" ;;
         keys.1) _zmsvcctl_files '*.key' ;;
         import.0) _zmsvcctl_files '*' ;;

@@ -127,6 +127,18 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from wiring' -l for -x -d 'liste
 complete -c zmsvcctl -n '__fish_seen_subcommand_from wiring' -l format -x -a 'text dot mermaid svg' -d 'a table, or the language of a drawing; svg needs graphviz'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from wiring' -a '(__fish_complete_suffix .xml)'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a simulate -d 'show what a context would do, without a process'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l at -x -d 'the time after the start at which the events that follow happen'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l fail -x -d 'a task fails: exit-code[:N], signal[:NAME], oom-kill, watchdog, unhealthy, memory-limit, or at its next start: not-ready, cannot-launch'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l exit -x -d 'a task ends by itself with status 0'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l update -x -d 'a task reports an update'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l kill -x -a 'supervisor device' -d 'the supervisor, the device or a task is killed'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l script -x -a '(__fish_complete_path (commandline -ct))' -d 'a file with such events, one on each line, as `fail TASK`; they come first'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l for -x -d 'the time that is simulated; the default is 10min'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l matrix -d 'simulate each failure of each task, one at a time'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l expect -x -d '\'after fail(TASK): active(TASK) within 5s\'; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -a '(__fish_complete_suffix .xml)'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a keys -d 'show CURVE keys, make them, and say who may connect'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -l now -d 'revoke: end the connections that are open, too'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -a 'list make join allow revoke'

@@ -1,0 +1,443 @@
+"""A run of a context on the simulated machine: its start, and events at given times. Processes need the
+assumed durations to be ready and to end, feed their watchdogs, and run until an event ends them. Pure.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from zmsvc.core import events as ev
+from zmsvc.core.auxiliary_name import AuxiliaryName
+from zmsvc.core.errors import UsageError
+from zmsvc.core.events import Effect, Key
+from zmsvc.core.lifecycle import State, SubState
+from zmsvc.core.memory_limit import NO_LIMIT
+from zmsvc.core.model import Context, TaskService
+from zmsvc.core.probing import Health
+from zmsvc.core.service_options import ServiceType
+from zmsvc.core.similar import similar_id
+from zmsvc.core.simulated_machine import Machine
+from zmsvc.core.values import timespan
+from zmsvc.core.world import Reason, Task, World
+
+TRANSACTION = "T1"
+START_TIME = 0.1
+"""Seconds from the fork of a process until it is ready, as assumed."""
+STOP_TIME = 0.05
+"""Seconds from the stop signal until a process ends, as assumed."""
+DURATION = 600.0
+"""Seconds that a simulation lasts, unless the user says otherwise."""
+SETTLE_TIME = 60.0
+"""Seconds in which the consequences of an event have to settle before the next event that has no time."""
+MAX_RECORDS = 200_000
+"""The number of events after which a simulation ends: a ring of rules may turn for the whole time."""
+SUPERVISOR, DEVICE = "supervisor", "device"
+_MEMORY = 1 << 50
+
+
+class EventKind(StrEnum):
+    """The events that can happen in a simulation."""
+
+    FAIL = "fail"
+    EXIT = "exit"
+    UPDATE = "update"
+    KILL = "kill"
+
+
+FAILURES = (
+    Reason.EXIT_CODE,
+    Reason.SIGNAL,
+    Reason.OOM_KILL,
+    Reason.WATCHDOG,
+    Reason.UNHEALTHY,
+    Reason.MEMORY_LIMIT,
+    Reason.NOT_READY,
+    Reason.CANNOT_LAUNCH,
+)
+"""The reasons of a simulated failure. The last two concern the next start of the task."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One event. `what` is a task, or for `kill` also the supervisor or the device."""
+
+    kind: EventKind
+    what: str
+    reason: Reason = Reason.EXIT_CODE
+    detail: str = ""
+    """The exit status or the signal of a failure."""
+    at: float | None = None
+    """Seconds after the start of the context. None: when the consequences of the event before have
+    settled.
+    """
+
+    @property
+    def text(self) -> str:
+        more = ":".join(word for word in (self.reason.value, self.detail) if word)
+        shown = f"={more}" if self.kind is EventKind.FAIL and more != Reason.EXIT_CODE.value else ""
+        return f"{self.kind.value}({self.what}{shown})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """One record of the history of the run. `at` is in seconds after the start of the context."""
+
+    at: float
+    record: ev.Record
+
+
+def event_of(kind: str, text: str, at: float | None = None) -> Event:
+    """Return the event of `fail ts_1=watchdog`. Raises UsageError."""
+    what, _, words = text.partition("=")
+    reason, _, detail = words.partition(":")
+    if words and kind != EventKind.FAIL:
+        raise UsageError(f"cannot {kind} {text}: only a failure has a reason")
+    known = {each.value: each for each in FAILURES}
+    if reason and reason not in known:
+        raise UsageError(f"cannot fail {what}: {reason} is unknown, expected one of {', '.join(known)}")
+    if detail and reason not in (Reason.EXIT_CODE, Reason.SIGNAL):
+        raise UsageError(f"cannot fail {what}: {reason} has no detail")
+    status = int(detail) if detail.isascii() and detail.isdigit() else 0
+    if reason == Reason.EXIT_CODE and detail and not 0 < status < 256:
+        raise UsageError(f"cannot fail {what}: {detail} is not an exit status from 1 to 255")
+    chosen = known.get(reason, Reason.EXIT_CODE)
+    return Event(kind=EventKind(kind), what=what.strip(), reason=chosen, detail=detail, at=at)
+
+
+def events_of(words: Sequence[tuple[str, str]]) -> list[Event]:
+    """Return the events of a script: pairs of a verb and its argument. `at` is the time of those that follow.
+    Raises UsageError.
+    """
+    found: list[Event] = []
+    at: float | None = None
+    for verb, text in words:
+        if verb == "at":
+            try:
+                at = timespan(text)
+            except ValueError as error:
+                raise UsageError(f"cannot understand the time {text}: {error}") from None
+        else:
+            found.append(event_of(verb, text, at))
+    return found
+
+
+def script_of(text: str, name: str) -> list[tuple[str, str]]:
+    """Return the words of a script: on each line a verb and its argument, and a comment after #. Raises
+    UsageError with the line.
+    """
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split(maxsplit=1)
+        if not words:
+            continue
+        if len(words) != 2 or words[0] not in ("at", *EventKind):
+            expected = ", ".join(("at", *EventKind))
+            raise UsageError(
+                f"{name}:{number}: {line.strip()!r:.80} is unknown, expected one of {expected} "
+                f"and its argument"
+            )
+        found.append((words[0], words[1].strip()))
+    return found
+
+
+@dataclass
+class Run(Machine):
+    """A context that runs under the virtual clock. Its time begins at 0."""
+
+    timeline: list[Told] = field(default_factory=list)
+    hung: set[int] = field(default_factory=set)
+    """The launches that feed their watchdogs no longer."""
+    next_failures: dict[str, Reason] = field(default_factory=dict)
+    """The tasks whose next start fails, with the reason."""
+    notes: list[str] = field(default_factory=list)
+    _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _number: int = 0
+
+    @classmethod
+    def of(cls, context: Context) -> Run:
+        return cls(world=World(context=context))
+
+    # --- the machine
+
+    def turn(self) -> list[Effect]:
+        effects = super().turn()
+        self.timeline += [
+            Told(at=self.now, record=effect) for effect in effects if isinstance(effect, ev.Record)
+        ]
+        return effects
+
+    def perform(self, effect: Effect) -> None:
+        match effect:
+            case ev.Launch(launch=launch, key=key):
+                self._launch(launch, key, effect)
+            case ev.LaunchAuxiliary(launch=launch, name=name):
+                super().perform(effect)
+                self._later(START_TIME, lambda: self._auxiliary_done(launch, name))
+            case _:
+                super().perform(effect)
+
+    def _launch(self, launch: int, key: Key, effect: Effect) -> None:
+        failure = self.next_failures.pop(key[1], None)
+        if failure is Reason.CANNOT_LAUNCH:
+            self.keeper.out.append(ev.LaunchFailed(launch=launch, why="simulated"))
+            return
+        super().perform(effect)
+        if failure is None:
+            self._later(START_TIME, lambda: self._become_ready(launch, key))
+
+    def _become_ready(self, launch: int, key: Key) -> None:
+        if launch not in self.keeper.alive:
+            return
+        service = self.world.context.tasks.get(key[1])
+        if service is not None and service.service_type is ServiceType.COMMAND:
+            self.keeper.alive[launch].executed = True
+            self.happen(ev.TaskExecuted(launch=launch))
+            if not service.notify:
+                return
+        self.happen(ev.TaskReady(launch=launch))
+
+    def _auxiliary_done(self, launch: int, name: AuxiliaryName) -> None:
+        if launch not in self.keeper.alive:
+            return
+        if name is AuxiliaryName.HEALTH:
+            self.happen(ev.HealthReported(launch=launch, health=Health.HEALTHY))
+        else:
+            self.keeper.end(launch, code=0)
+            self.happen()
+
+    def signaled(self, launch: int, name: str) -> None:
+        def end() -> None:
+            if launch in self.keeper.alive:
+                aborted = name == "SIGABRT"
+                self.keeper.end(launch, code=None if aborted else 0, signal=name if aborted else None)
+                self.happen()
+
+        self._later(STOP_TIME, end)
+
+    def _later(self, seconds: float, act: Callable[[], None]) -> None:
+        self._number += 1
+        heapq.heappush(self._due, (self.now + seconds, self._number, act))
+
+    # --- time
+
+    @property
+    def next_time(self) -> float | None:
+        """The time of the next thing that happens by itself; None if nothing will."""
+        times = [*(self._due[0][:1] if self._due else ()), *self.alarms.values()]
+        return min(times, default=None)
+
+    @property
+    def too_long(self) -> bool:
+        return len(self.timeline) >= MAX_RECORDS
+
+    def advance_once(self) -> None:
+        """Let the next thing happen."""
+        alarm = min(self.alarms.values(), default=None)
+        if self._due and (alarm is None or self._due[0][0] <= alarm):
+            at, _, act = heapq.heappop(self._due)
+            self.now = max(self.now, at)
+            act()
+            return
+        key = min((at, key) for key, at in self.alarms.items())[1]
+        task = self.world.tasks[key]
+        if task.sub_state is SubState.RUNNING and task.deadline == alarm and task.launch not in self.hung:
+            self.now = max(self.now, self.alarms[key])
+            self.happen(ev.WatchdogFed(launch=task.launch))
+        else:
+            self.ring()
+
+    def advance(self, until: float) -> None:
+        """Let everything happen until a time."""
+        while (at := self.next_time) is not None and at <= until and not self.too_long:
+            self.advance_once()
+        self.now = max(self.now, until)
+
+    def settle(self) -> None:
+        """Let time pass until no process is about to be ready or to end. A back-off is not waited for."""
+        limit = self.now + SETTLE_TIME
+        while self._due and (at := self.next_time) is not None and at <= limit and not self.too_long:
+            self.advance_once()
+
+    # --- events
+
+    def start(self) -> None:
+        self.begin(TRANSACTION)
+        self.settle()
+
+    def task(self, name: str) -> Task:
+        return self.world.tasks[TRANSACTION, name]
+
+    def runs(self, name: str) -> bool:
+        task = self.world.tasks.get((TRANSACTION, name))
+        return task is not None and task.launch in self.keeper.alive
+
+    def apply(self, event: Event) -> None:
+        """Let an event happen now. Raises UsageError if it cannot."""
+        if event.kind is EventKind.KILL and event.what in (SUPERVISOR, DEVICE):
+            self._kill_process(event.what)
+            return
+        names = self.world.context.named(event.what)
+        if not names:
+            place = self.world.context.path or self.world.context.name
+            raise UsageError(
+                f"cannot {event.kind} {event.what}: no such task in {place}"
+                f"{similar_id(event.what, self.world.context.tasks)}"
+            )
+        for name in names:
+            self._happen_to(name, event)
+
+    def _kill_process(self, what: str) -> None:
+        if what == DEVICE:
+            self.notes.append(f"{self.now:.3f} s: the keeper replaces the device; that changes no task")
+            return
+        self.lose_supervisor(self.world)
+        self.happen()
+
+    def _happen_to(self, name: str, event: Event) -> None:
+        if event.kind is EventKind.FAIL and event.reason in (Reason.NOT_READY, Reason.CANNOT_LAUNCH):
+            self.next_failures[name] = event.reason
+            return
+        if not self.runs(name):
+            state = self.task(name)
+            raise UsageError(
+                f"cannot {event.kind} {name}: it does not run at {self.now:.3f} s, but is "
+                f"{state.state.value} ({state.sub_state.value})"
+            )
+        launch = self.task(name).launch
+        match event.kind:
+            case EventKind.EXIT:
+                self.keeper.end(launch, code=0)
+            case EventKind.KILL:
+                self.keeper.end(launch, signal="SIGKILL")
+            case EventKind.UPDATE:
+                sequence = self.task(name).sequence + 1
+                self.happen(ev.TaskUpdated(launch=launch, items={"simulated": True}, sequence=sequence))
+            case EventKind.FAIL:
+                self._fail(name, launch, event)
+        self.happen()
+
+    def _fail(self, name: str, launch: int, event: Event) -> None:
+        service = self.world.context.tasks[name]
+        if problem := why_not(service, event.reason):
+            raise UsageError(f"cannot fail {name} by {event.reason.value}: {problem}")
+        match event.reason:
+            case Reason.SIGNAL:
+                self.keeper.end(launch, signal=event.detail or "SIGSEGV")
+            case Reason.OOM_KILL:
+                self.keeper.end(launch, signal="SIGKILL", oom=True)
+            case Reason.WATCHDOG:
+                self.hung.add(launch)
+            case Reason.UNHEALTHY:
+                for each in self.task(name).auxiliaries:
+                    if each.name is AuxiliaryName.HEALTH:
+                        self.happen(
+                            ev.HealthReported(launch=each.launch, health=Health.UNHEALTHY, text="simulated")
+                        )
+            case Reason.MEMORY_LIMIT:
+                self.happen(ev.MemoryMeasured(launch=launch, used=_MEMORY, machine=_MEMORY))
+            case _:
+                self.keeper.end(launch, code=int(event.detail or 1))
+
+
+def why_not(service: TaskService, reason: Reason) -> str:
+    """Return the option that a task lacks for a failure with this reason; empty if it lacks none."""
+    lacks = {
+        Reason.WATCHDOG: not service.limits.watchdog,
+        Reason.UNHEALTHY: service.health is None,
+        Reason.MEMORY_LIMIT: service.memory_restart == NO_LIMIT,
+    }.get(reason, False)
+    option = {
+        Reason.WATCHDOG: "<watchdog>",
+        Reason.UNHEALTHY: "<health>",
+        Reason.MEMORY_LIMIT: "<memory_restart>",
+    }.get(reason)
+    return f"it has no {option}" if lacks else ""
+
+
+def simulate(context: Context, events: Sequence[Event], duration: float = DURATION) -> Run:
+    """Start a context, let the events happen in their order, and return the run at the end of its time.
+    Raises UsageError for an event that cannot happen.
+    """
+    run = Run.of(context)
+    run.start()
+    for event in events:
+        if event.at is None:
+            run.settle()
+        elif event.at < run.now:
+            late = f"it is {run.now:.3f} s already"
+            raise UsageError(f"cannot {event.kind} {event.what} at {event.at:g} s: {late}")
+        else:
+            run.advance(event.at)
+        run.apply(event)
+    run.advance(max(duration, run.now))
+    return run
+
+
+# --- the matrix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consequence:
+    """The consequences of one failure of one task."""
+
+    event: Event
+    down: tuple[str, ...]
+    """The tasks that were active before and are not at the end."""
+    started: dict[str, int]
+    """The number of starts since the failure, by task."""
+    recovered: float | None
+    """Seconds after which all tasks that were active before were active again; None if they never were."""
+    rings: dict[str, float]
+    """Starts per minute in the second half of the time, of tasks that are started again and again."""
+
+
+def matrix(context: Context, duration: float = DURATION) -> Iterator[Consequence]:
+    """Simulate each failure of each task that runs after the start, one at a time."""
+    for name, service in context.tasks.items():
+        for reason in _IN_MATRIX:
+            if why_not(service, reason):
+                continue
+            run = Run.of(context)
+            run.start()
+            if not run.runs(name):
+                break
+            yield _consequence(run, Event(kind=EventKind.FAIL, what=name, reason=reason), duration)
+
+
+def _consequence(run: Run, event: Event, duration: float) -> Consequence:
+    before = _active(run)
+    begin, mark = run.now, len(run.timeline)
+    run.apply(event)
+    failed, recovered = False, None
+    end = begin + duration
+    while (at := run.next_time) is not None and at <= end and not run.too_long:
+        failed = failed or not before <= _active(run)
+        if failed and recovered is None and before <= _active(run):
+            recovered = run.now - begin
+        run.advance_once()
+    whole = before <= _active(run)
+    launches = [each for each in run.timeline[mark:] if each.record.event == "launching"]
+    started = Counter(each.record.task for each in launches)
+    half = (run.now + begin) / 2 if run.too_long else begin + duration / 2
+    late = Counter(each.record.task for each in launches if each.at > half)
+    minutes = max((run.now if run.too_long else end) - half, 1e-9) / 60
+    return Consequence(
+        event=event,
+        down=tuple(sorted(before - _active(run))),
+        started=dict(started),
+        recovered=(recovered if recovered is not None else run.now - begin) if whole else None,
+        rings={task: round(count / minutes, 2) for task, count in late.items() if count >= RING},
+    )
+
+
+_IN_MATRIX = (Reason.EXIT_CODE, Reason.SIGNAL, Reason.WATCHDOG, Reason.UNHEALTHY, Reason.MEMORY_LIMIT)
+RING = 3
+"""The number of starts in the second half of the time that make a ring."""
+
+
+def _active(run: Run) -> set[str]:
+    return {key[1] for key, task in run.world.tasks.items() if task.state is State.ACTIVE}

@@ -1,0 +1,256 @@
+"""A simulated machine around the real `step`: keeper and processes of one context under a virtual clock. It
+takes facts in turns and carries out the effects, as the loop of the supervisor does. Processes are ready or
+end when the caller says so; `scenario.py` gives them durations. Pure.
+
+The tests of the engine use it as well, and check each step.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from zmsvc.core import events as ev
+from zmsvc.core.engine import step
+from zmsvc.core.events import Effect, Fact, Key
+from zmsvc.core.listening import ListenSocket
+from zmsvc.core.world import World, launches_of
+
+PID = 1000
+"""The PID of a process is its launch ID plus this number."""
+
+
+@dataclass
+class Process:
+    """The main process of a launch."""
+
+    launch: int
+    key: Key
+    left: int = 0
+    """The number of other processes that it leaves behind when it ends."""
+    signals: list[str] = field(default_factory=list)
+    executed: bool = False
+    auxiliary_of: int = 0
+    """The launch of its task, if it is an auxiliary process."""
+
+
+@dataclass
+class Keeper:
+    """A keeper as a supervisor sees it."""
+
+    keeper_id: str = "keeper-1"
+    alive: dict[int, Process] = field(default_factory=dict)
+    ends: dict[int, ev.TaskExited] = field(default_factory=dict)
+    rest: dict[int, int] = field(default_factory=dict)
+    """The number of processes that are left after their main process, by launch."""
+    killed: dict[int, tuple[ev.Leftover, ...]] = field(default_factory=dict)
+    """The reports that a launch has ended. They are repeated to a supervisor that orders again to kill the
+    leftovers.
+    """
+    forked: list[tuple[int, Key]] = field(default_factory=list)
+    auxiliaries: set[int] = field(default_factory=set)
+    """Those of the launch IDs in `forked` that are of auxiliary processes."""
+    out: deque[Fact] = field(default_factory=deque)
+    broken: bool = False
+    """True if it cannot fork."""
+    sockets: frozenset[ListenSocket] = frozenset()
+    """The sockets of tasks that it was last ordered to hold."""
+    stores: frozenset[tuple[Key, int]] = frozenset()
+    """The descriptor stores that it was last ordered to hold."""
+
+    def launch(self, launch: int, key: Key, auxiliary_of: int = 0) -> None:
+        held = self.alive.get(launch)
+        if held is not None or launch in self.ends:
+            self.out.append(ev.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
+            if launch in self.ends:
+                self.out.append(self.ends[launch])
+            return
+        assert launch not in [number for number, _ in self.forked], f"launch {launch} is forked twice"
+        held_keys = [process.key for process in self.alive.values() if not process.auxiliary_of]
+        assert auxiliary_of or key not in held_keys, f"two processes of {key}"
+        if auxiliary_of and auxiliary_of not in self.alive:
+            self.out.append(ev.LaunchFailed(launch=launch, why="its task has ended"))
+            return
+        if self.broken:
+            self.out.append(ev.LaunchFailed(launch=launch, why="cannot fork: no memory"))
+            return
+        self.forked.append((launch, key))
+        if auxiliary_of:
+            self.auxiliaries.add(launch)
+        self.alive[launch] = Process(launch=launch, key=key, auxiliary_of=auxiliary_of)
+        self.out.append(ev.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
+
+    def end(
+        self, launch: int, *, code: int | None = None, signal: str | None = None, oom: bool = False
+    ) -> None:
+        process = self.alive.pop(launch)
+        if process.left:
+            self.rest[launch] = process.left
+        self.ends[launch] = ev.TaskExited(
+            launch=launch, code=code, signal=signal, oom=oom, others_left=bool(process.left)
+        )
+        self.out.append(self.ends[launch])
+        for other in [other for other in self.alive.values() if other.auxiliary_of == launch]:
+            self.end(other.launch, signal="SIGKILL")
+
+    def terminate_others(self, launch: int, name: str) -> None:
+        """Let the other processes of a launch end."""
+        if launch not in self.ends:
+            return
+        asked = self.killed.get(launch, ()) + tuple(
+            ev.Leftover(pid=9000 + number, name="sh", signal=name, asked=name)
+            for number in range(self.rest.pop(launch, 0))
+        )
+        self.ends[launch], self.killed[launch] = replace(self.ends[launch], others_left=False), asked
+        self.out.append(ev.TaskGone(launch=launch, leftovers=asked))
+
+    def kill(self, launch: int) -> None:
+        if launch in self.alive:
+            self.alive[launch].left = 0
+            self.end(launch, signal="SIGKILL")
+        killed = self.killed.get(launch, ()) + tuple(
+            ev.Leftover(pid=9000 + number, name="sh", signal="SIGKILL", killed=True)
+            for number in range(self.rest.pop(launch, 0))
+        )
+        if launch in self.ends:
+            self.ends[launch], self.killed[launch] = replace(self.ends[launch], others_left=False), killed
+        self.out.append(ev.TaskGone(launch=launch, leftovers=killed))
+
+
+@dataclass
+class Machine:
+    """One context with its keeper and processes. Time stands still unless the caller moves it."""
+
+    world: World
+    now: float = 0.0
+    keeper: Keeper = field(default_factory=Keeper)
+    facts: deque[Fact] = field(default_factory=deque)
+    alarms: dict[Key, float] = field(default_factory=dict)
+    unforgotten: list[ev.Forget] = field(default_factory=list)
+
+    def begin(self, transaction: str | None = "T1", autostart: bool = True) -> list[Effect]:
+        """Let a supervisor start. Return the effects."""
+        started = ev.SupervisorStarted(
+            keeper_id=self.keeper.keeper_id,
+            autostart=autostart,
+            transaction=transaction,
+            generated="GENERATED",
+            **self.held(),
+        )
+        return self.happen(started)
+
+    def held(self) -> dict[str, Any]:
+        """Return the children of the keeper and the ends that no supervisor has acknowledged."""
+        children = tuple(
+            ev.Child(
+                launch=process.launch,
+                pid=PID + process.launch,
+                start_time=process.launch,
+                executed=process.executed,
+                auxiliary=process.auxiliary_of > 0,
+            )
+            for process in self.keeper.alive.values()
+        )
+        return {"children": children, "exits": frozenset(self.keeper.ends)}
+
+    def happen(self, *facts: Fact) -> list[Effect]:
+        """Take these facts and everything that follows from them now. Return the effects."""
+        self.facts.extend(facts)
+        done: list[Effect] = []
+        while self.facts or self.keeper.out:
+            done += self.turn()
+        return done
+
+    def taken(self) -> list[Fact]:
+        """Take the facts that wait."""
+        facts = [*self.facts, *self.keeper.out]
+        self.facts.clear()
+        self.keeper.out.clear()
+        return facts
+
+    def turn(self) -> list[Effect]:
+        """Take one turn as the supervisor does: take all facts, decide, act."""
+        effects = [effect for fact in self.taken() for effect in self.decide(fact)]
+        for effect in effects:
+            self.perform(effect)
+        self.acknowledge()
+        return effects
+
+    def decide(self, fact: Fact) -> list[Effect]:
+        """Take one step. Nothing is performed."""
+        self.world, effects = step(self.world, fact, self.now)
+        return list(effects)
+
+    def perform(self, effect: Effect) -> None:
+        match effect:
+            case ev.Launch():
+                self.keeper.launch(effect.launch, effect.key)
+            case ev.LaunchAuxiliary():
+                self.keeper.launch(effect.launch, effect.key, effect.of)
+            case ev.Signal(launch=launch) if launch in self.keeper.alive:
+                self.keeper.alive[launch].signals.append(effect.signal)
+                self.signaled(launch, effect.signal)
+            case ev.Signal(launch=launch, others=others) if others:
+                self.others_signaled(launch, others)
+            case ev.SendSignal(launch=launch) if launch in self.keeper.alive:
+                self.keeper.alive[launch].signals.append(effect.signal)
+            case ev.KillAll(launch=launch):
+                self.killed(launch)
+            case ev.HoldSockets():
+                self.keeper.sockets = effect.sockets
+            case ev.HoldStores():
+                self.keeper.stores = effect.stores
+            case ev.Forget():
+                self.unforgotten.append(effect)
+            case ev.WakeAt(key=key, when=when):
+                self.alarms.pop(key, None)
+                if when is not None:
+                    self.alarms[key] = when
+            case _:
+                pass
+
+    def signaled(self, launch: int, _name: str) -> None:
+        """Let a process react to its stop signal: it ends at once, with status 0."""
+        self.keeper.end(launch, code=0)
+
+    def others_signaled(self, launch: int, name: str) -> None:
+        self.keeper.terminate_others(launch, name)
+
+    def killed(self, launch: int) -> None:
+        self.keeper.kill(launch)
+
+    def acknowledge(self) -> None:
+        for effect in self.unforgotten:
+            self.keeper.ends.pop(effect.launch, None)
+        self.unforgotten.clear()
+
+    def ring(self) -> bool:
+        """Move the clock to the earliest alarm, and let it ring. Return False if there is none."""
+        if not self.alarms:
+            return False
+        at, key = min((at, key) for key, at in self.alarms.items())
+        self.now = max(self.now, at)
+        del self.alarms[key]
+        self.happen(ev.DeadlinePassed(key=key))
+        return True
+
+    def lose_supervisor(self, saved: World, facts: Iterable[Fact] = ()) -> None:
+        """Let the supervisor die. The next one has only the saved world and the keeper. `facts` wait in other
+        queues.
+        """
+        self.facts.clear()
+        self.keeper.out.clear()
+        self.alarms.clear()
+        self.unforgotten.clear()
+        launches, auxiliaries = launches_of(saved.tasks)
+        self.world = replace(saved, pending=(), launches=launches, auxiliaries=auxiliaries)
+        ends = list(self.keeper.ends.values())
+        launched = [
+            ev.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch) for end in ends
+        ]
+        started = ev.SupervisorStarted(
+            keeper_id=self.keeper.keeper_id, transaction="T1", generated="GENERATED", **self.held()
+        )
+        self.facts.extend([started, *launched, *facts, *ends])
