@@ -136,6 +136,26 @@ def test_the_loop_feeds_the_watchdog_and_a_blocked_loop_does_not(nest: Nest) -> 
     assert last == first + 1
 
 
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_a_reload_is_handled_in_the_event_loop_while_run_waits(nest: Nest, kind: str) -> None:
+    work(nest, f"""
+        async def run(self):
+            self.update(at="begin")
+            await self.wait_async()
+        {kind} on_reload(self):
+            self.update(loop=asyncio.get_running_loop() is not None)
+    """)  # fmt: skip
+    task = nest.fork(environment={"ZMSVC_RELOAD_SIGNAL": "SIGHUP"})
+    assert update(nest) == {"at": "begin"}
+    for _ in range(2):
+        task.signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC" in nest.until("RELOADING")
+        assert update(nest) == {"loop": True}
+        assert nest.until("READY") == {"READY": "1"}
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+
+
 def test_messages_are_handled_one_after_the_other_while_the_coroutine_runs(
     nest: Nest, bus: Forwarder
 ) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from context import Context
 from waiting import PATIENCE, wait_for
 
@@ -111,3 +112,50 @@ def test_a_reload_command_runs_as_its_task_does_and_its_exit_status_is_told(cont
     assert failed.startswith("zmsvcctl: cannot reload ts_1: its reload_command has failed (status 3)")
     task = context.tasks()["ts_1"]
     assert (task["sub"], task["pid"], task["restarts"]) == ("running", pid, 0)
+
+
+RELOADS = """
+def setup(self):
+    self.color, self.inside = None, False
+
+def on_reload(self):
+    import pathlib, threading, time
+    home = pathlib.Path(self.config["home"])
+    while not (home / "go").exists():
+        time.sleep(0.01)
+    self.color = (home / "color").read_text()
+    own = threading.current_thread() is threading.main_thread()
+    with (home / "asked").open("a") as file:
+        file.write(f"{self.color} {own} {self.inside}\\n")
+
+def step(self):
+    self.inside = True
+    if self.color:
+        self.update(color=self.color)
+        self.color = None
+    self.inside = False
+"""
+
+
+@pytest.mark.parametrize(("signal", "interval"), [("", "0"), ("<reload_signal>USR2</reload_signal>", "3600")])
+def test_reload_of_a_python_task_calls_its_on_reload_between_steps_and_waits_for_it(
+    context: Context, signal: str, interval: str
+) -> None:
+    home = context.home
+    context.looped("Paint", RELOADS)
+    config = f"<notify>reload</notify><interval>{interval}</interval><home>{home}</home>"
+    context.task("ts_1", "Paint", config=config, service=signal)
+    context.start("--transaction", TX)
+    pid = context.tasks()["ts_1"]["pid"]
+    (home / "color").write_text("red")
+    command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", context.name, "reload", "ts_1"]
+    with subprocess.Popen(command, env=context.environment, stdout=subprocess.PIPE, text=True) as client:
+        context.task_is("ts_1", "reload-notify")
+        assert client.poll() is None
+        (home / "go").touch()
+        told, _ = client.communicate(timeout=PATIENCE)
+    assert (client.returncode, told) == (0, f"{TX}/ts_1: reloaded, PID {pid}\n")
+    (home / "color").write_text("blue")
+    context.ctl("reload", "ts_1")
+    assert asked(home) == "red True False\nblue True False\n"
+    assert context.task_is("ts_1", "running")["pid"] == pid

@@ -779,7 +779,7 @@ class ServiceOptions:
             sends it.
             As with Type=notify-reload in
             .Xr systemd.service 5 ,
-            a Command with
+            a task with
             .Li <notify>reload</notify>
             then says RELOADING=1 with MONOTONIC_USEC, and READY=1 when it has reloaded;
             .Nm zmsvcctl
@@ -789,12 +789,17 @@ class ServiceOptions:
             .Li watchdog
             rests.
             Without it, the order is done when the signal is on its way.
-            A Process needs a handler for the signal, since otherwise most signals end it.
+            Of a Process it calls
+            .Fn on_reload ,
+            see
+            .Xr zmsvc-task 7 .
+            A Process without that method needs a handler for the signal, since otherwise most signals end it.
             """,
         default_words="none; HUP with <notify>reload</notify>",
         types=(ServiceType.PROCESS, ServiceType.COMMAND),
         otherwise="which shares its process with other tasks",
-        in_place=(ServiceType.PROCESS, ServiceType.COMMAND),
+        # A Process installs a handler for the signal when it starts.
+        in_place=(ServiceType.COMMAND,),
     )
     reload_command: tuple[str, ...] = option(
         WORDS,

@@ -146,6 +146,10 @@ class LaunchSpec:
     """
 
 
+RELOAD_SIGNAL = "ZMSVC_RELOAD_SIGNAL"
+"""The variable in the environment of a Process with the name of its reload signal. A variable reaches the
+task also under an older keeper, which would drop a field.
+"""
 AUXILIARY_GROUP = ".zmsvc-"
 """The beginning of the name of the control group of an auxiliary process. The group is in that of its task,
 whose limits apply to both.

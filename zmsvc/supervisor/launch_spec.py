@@ -22,7 +22,7 @@ from zmsvc.host import paths, user_ids
 from zmsvc.host.kernel import process_marks
 from zmsvc.host.paths import Places
 from zmsvc.protocol import PROTOCOL_REPLICAS
-from zmsvc.protocol.launch import AUXILIARY_GROUP, LaunchSpec
+from zmsvc.protocol.launch import AUXILIARY_GROUP, RELOAD_SIGNAL, LaunchSpec
 
 
 def spec_of(
@@ -126,6 +126,8 @@ _LATER = [each for each in OPTIONS if each.protocol]
 def _options(service: TaskService) -> dict[str, Any]:
     """Return the options that the task or the keeper applies: those that `LaunchSpec` has a field for."""
     found = dict(zip(_CARRIED, _CARRIED_VALUES(service), strict=True))
+    if service.service_type is ServiceType.PROCESS and service.signal_to_reload:
+        found["environment"] = {**found["environment"], RELOAD_SIGNAL: service.signal_to_reload}
     found["listen"] = tuple(map(socket_spec, service.listen))
     found["queue"] = tuple(each.as_json() for each in service.queue)
     found["listen_names"] = tuple(each.name or replicas.base(service.id) for each in service.listen)

@@ -44,6 +44,9 @@ class Terminal:
     def watchdog(self) -> None:
         """Do nothing: there is no watchdog."""
 
+    def reloading(self) -> None:
+        """Do nothing: no signal is the reload signal of this task."""
+
     def stopping(self) -> None:
         logging.info("Ended")
 

@@ -47,6 +47,7 @@ class EventLoop:
         self._readable: set[asyncio.Event] = set()
         """The events of those who wait for a message."""
         self._reading: list[tuple[Subscription, Handle]] = []
+        self._watched: list[tuple[int, Callable[[], Awaitable[None]]]] = []
         self._error: BaseException | None = None
         """The exception of a handler of messages."""
         self._loop.add_reader(stop.fd, self._on_stop)
@@ -54,6 +55,10 @@ class EventLoop:
     def read(self, subscription: Subscription, handle: Handle) -> None:
         """Pass each message to `handle` while the next work runs."""
         self._reading.append((subscription, handle))
+
+    def watch(self, fd: int, act: Callable[[], Awaitable[None]]) -> None:
+        """Call `act` whenever the descriptor is readable while the next work runs."""
+        self._watched.append((fd, act))
 
     def begin_chores(self) -> None:
         """Begin to do the chores when they are due, if that has not begun. Any thread may call this."""
@@ -99,7 +104,10 @@ class EventLoop:
         companions += [
             asyncio.create_task(self._attend(functools.partial(self._read, *each))) for each in self._reading
         ]
-        self._reading = []
+        companions += [
+            asyncio.create_task(self._attend(functools.partial(self._watch, *each))) for each in self._watched
+        ]
+        self._reading, self._watched = [], []
         try:
             result = act()
             if inspect.isawaitable(result):
@@ -145,6 +153,17 @@ class EventLoop:
                 await readable.wait()
         finally:
             self._loop.remove_reader(subscription.fileno())
+
+    async def _watch(self, fd: int, act: Callable[[], Awaitable[None]]) -> None:
+        readable = asyncio.Event()
+        self._loop.add_reader(fd, readable.set)
+        try:
+            while True:
+                await readable.wait()
+                readable.clear()
+                await act()
+        finally:
+            self._loop.remove_reader(fd)
 
     def _on_stop(self) -> None:
         # The descriptor stays readable for ever.

@@ -15,7 +15,8 @@ from zmsvc.core import messages, prefixes, replicas
 from zmsvc.core.errors import CANNOT_EXECUTE, LaunchError, ProtocolError, RefusedError, ZmsvcError
 from zmsvc.core.poison import PoisonAction
 from zmsvc.core.values import seconds
-from zmsvc.protocol.launch import Descriptors, LaunchSpec
+from zmsvc.host.kernel import signals
+from zmsvc.protocol.launch import RELOAD_SIGNAL, Descriptors, LaunchSpec
 from zmsvc.task.bus import ATTACH, Subscription
 from zmsvc.task.endpoints import Endpoints
 from zmsvc.task.headline import headline
@@ -39,6 +40,7 @@ from zmsvc.task.updates import Updates
 if TYPE_CHECKING:
     from zmsvc.task.event_loop import EventLoop
     from zmsvc.task.poison_reports import PoisonReports
+    from zmsvc.task.reload_requests import ReloadRequests
 
 _REPORT_S = 1.0
 """Seconds between two reports of the number of missed messages."""
@@ -56,6 +58,7 @@ class StatusSink(Protocol):
     def missed(self, count: int) -> None: ...
     def poison(self, json_text: str) -> bool: ...
     def stopping(self) -> None: ...
+    def reloading(self) -> None: ...
     def fileno(self) -> int: ...
     def update(self, json_text: str, sequence: int) -> bool: ...
 
@@ -110,6 +113,10 @@ class TaskRuntime:
         self._poison: PoisonReports | None = None
         """The reports about messages that the task could not handle, from the first one on."""
         self._in_callback = False
+        self._reload_signal = spec.environment.get(RELOAD_SIGNAL, "")
+        self._reloads: ReloadRequests | None = None
+        """The requests to reload, of a task that has on_reload."""
+        self._on_reload: Callable[[], Awaitable[None] | None] | None = None
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = stop.poller()
         self._event_loop: EventLoop | None = None
@@ -156,6 +163,7 @@ class TaskRuntime:
         try:
             while not self._stop.requested:
                 more = self._deliver()
+                self._reload_if_asked()
                 now = self._stop.now()
                 if now >= until:
                     break
@@ -200,6 +208,8 @@ class TaskRuntime:
         fds = [] if source.subscription is None else [source.subscription.fileno()]
         if not self._in_callback:
             fds += [*(each.fileno() for each, _ in self._handled), *self._watched]
+            if self._reloads is not None:
+                fds.append(self._reloads.fd)
         poller = self._stop.poller(*fds)
         while True:
             until = math.inf if seconds is None else self._stop.now() + seconds
@@ -214,6 +224,7 @@ class TaskRuntime:
         try:
             while not self._stop.requested:
                 more = self._deliver()
+                self._reload_if_asked()
                 now = self._stop.now()
                 pause = min(self._feed(now, self._watchdog / 2), self._chores(now))
                 if (message := source.next()) is not None:
@@ -283,6 +294,46 @@ class TaskRuntime:
             self._status_sink.watchdog()
             self._fed_at = now
         return self._fed_at + every - now
+
+    def _reload_if_asked(self) -> None:
+        """Call on_reload if the task was asked to reload."""
+        if self._reloads is None or self._in_callback or self._stop.requested or not self._reloads.take():
+            return
+        assert self._on_reload is not None
+        self._in_callback = True
+        try:
+            self._status_sink.reloading()
+            self._on_reload()
+            self._status_sink.ready()
+        finally:
+            self._in_callback = False
+        self._fed_at = self._stop.now()
+
+    async def _reload_async(self) -> None:
+        assert self._reloads is not None
+        assert self._on_reload is not None
+        if not self._reloads.take():
+            return
+        self._status_sink.reloading()
+        if (result := self._on_reload()) is not None:
+            await result
+        self._status_sink.ready()
+
+    def _listen_for_reloads(self, task: Task) -> None:
+        """Have the reload signal of the task call its on_reload. Without that method the signal has its
+        default action, or that of the task's own handler.
+        """
+        if not self._reload_signal or type(task).on_reload is Task.on_reload:
+            return
+        # Imported here for start-up time: few tasks have such a method.
+        from zmsvc.task.reload_requests import ReloadRequests
+
+        self._on_reload, self._reloads = task.on_reload, ReloadRequests()
+        self._reloads.listen(signals.number(self._reload_signal))
+        if self._event_loop is None:
+            self._poller.register(self._reloads.fd, select.POLLIN)
+        else:
+            self._event_loop.watch(self._reloads.fd, self._reload_async)
 
     def _deliver(self) -> bool:
         """Pass waiting messages to on_control and on_message. Return True if more may wait."""
@@ -410,6 +461,7 @@ class TaskRuntime:
             self._call(task.setup)
             if self._stop.requested:
                 return
+            self._listen_for_reloads(task)
             # This comes after setup, because on_control and on_message may rely on that. Until then messages
             # wait in the socket.
             self._handle(handled)

@@ -256,6 +256,18 @@ class Task(_TaskAttributes):
         """Return True if this class overrides on_message."""
         return cls.on_message is not Task.on_message
 
+    def on_reload(self) -> Awaitable[None] | None:
+        """Read the configuration again, or whatever else `zmsvcctl reload TASK` means to this task.
+
+        Called when the task gets the signal of its `<reload_signal>`, between steps and in `wait`, in the
+        task's thread, after `setup`; of an AsyncTask in its event loop during `run`. RELOADING=1 is sent
+        before the call and READY=1 after it: with `<notify>reload</notify>` in the configuration,
+        `zmsvcctl reload TASK` waits for that. Signals that come meanwhile are one further call. An exception
+        ends the service as failed. `self.config` and `self.settings` stay those of the start: a change of the
+        context file is applied by `zmsvcctl reload`, which restarts the task. A task of
+        `serviceType="Thread"` gets no signals.
+        """
+
     def setup(self) -> Awaitable[None] | None:
         """Prepare the task. Called once, before the service reports READY; `<start_timeout>` limits it."""
 

@@ -351,6 +351,9 @@ class _Status:
     def watchdog(self) -> None:
         """Do nothing: there is no watchdog."""
 
+    def reloading(self) -> None:
+        """Do nothing: no signal reaches a simulated task."""
+
     def stopping(self) -> None:
         """Do nothing: the end of the task follows."""
 

@@ -75,7 +75,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         **options,
         command=_command(configuration, notes) if kind is ServiceType.COMMAND else (),
         notify=(says := _notifies(configuration, notes) if kind is ServiceType.COMMAND else "") != "",
-        notify_reload=says == "reload",
+        notify_reload=says == "reload" or _reports_reload(configuration, kind),
         configuration=own,
         source=source if isinstance(source, dict) else {},
     )
@@ -211,6 +211,16 @@ def _notifies(configuration: etree._Element | None, notes: FaultList) -> str:
     element = _only(configuration, "notify", notes)
     text = "" if element is None else (element.text or "").strip().lower()
     return text if text == "reload" else "ready" if text in TRUE else ""
+
+
+def _reports_reload(configuration: etree._Element | None, kind: ServiceType) -> bool:
+    """Return True if a Process reports its reloads. Any other <notify> of a Process is for the task alone."""
+    element = None if configuration is None else configuration.find("notify")
+    return (
+        kind is ServiceType.PROCESS
+        and element is not None
+        and (element.text or "").strip().lower() == "reload"
+    )
 
 
 def _command(configuration: etree._Element | None, notes: FaultList) -> tuple[str, ...]:
