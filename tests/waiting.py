@@ -15,7 +15,10 @@ Answer = TypeVar("Answer")
 PATIENCE = 25.0
 """Seconds that a fact may take on a busy machine. A test that passes does not come near it."""
 
-_NEXT_LOOK = 0.01
+_PAUSES = (0.01, 0.1)
+"""The shortest and the longest pause between two looks, in seconds. A look may ask the supervisor, which takes CPU
+time from what the test waits for. So the pause grows to an eighth of the time waited.
+"""
 
 
 def wait_for(fact: Callable[[], Answer], deadline: float = PATIENCE) -> Answer:
@@ -25,7 +28,7 @@ def wait_for(fact: Callable[[], Answer], deadline: float = PATIENCE) -> Answer:
     Use this for facts that no event of the kernel announces. The end of a process and a line in a pipe have
     such an event.
     """
-    until = time.monotonic() + deadline
+    began = time.monotonic()
     while True:
         try:
             answer = fact()
@@ -34,9 +37,11 @@ def wait_for(fact: Callable[[], Answer], deadline: float = PATIENCE) -> Answer:
             why = f"the last answer was {answer!r}"
         except (AssertionError, FileNotFoundError, ProcessLookupError) as error:
             why = str(error)
-        if time.monotonic() > until:
+        waited = time.monotonic() - began
+        if waited > deadline:
             raise AssertionError(f"not true within {deadline:g} s: {why}")
-        select.select([], [], [], _NEXT_LOOK)
+        shortest, longest = _PAUSES
+        select.select([], [], [], min(longest, max(shortest, waited / 8)))
 
 
 def wait_for_end(pid: int, deadline: float = PATIENCE) -> None:
