@@ -25,7 +25,18 @@ from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
 from zmsvc.core.probing import Health
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
 from zmsvc.core.simulated_machine import Keeper, Machine, Process
-from zmsvc.core.world import Reason, Task, World, launches_of, task_from_row, task_to_row
+from zmsvc.core.world import (
+    Reason,
+    Stage,
+    Task,
+    World,
+    barrier_to_row,
+    launches_of,
+    starts_of,
+    task_from_row,
+    task_to_row,
+    with_barrier,
+)
 
 BEGINNING = 1000.0
 
@@ -98,7 +109,7 @@ def checked_step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Eff
 
 
 def _maps(world: World) -> tuple[object, ...]:
-    maps = (world.tasks, world.launches, world.auxiliaries, world.transactions)
+    maps = (world.tasks, world.launches, world.auxiliaries, world.transactions, world.starts)
     return (*map(dict, maps), world.pending)
 
 
@@ -106,6 +117,7 @@ def check_world(world: World) -> None:
     assert launches_of(world.tasks) == (dict(world.launches), dict(world.auxiliaries)), (
         "the live launches, and no other"
     )
+    check_barriers(world)
     assert all(0 < launch < world.next_launch for launch in (*world.launches, *world.auxiliaries))
     for key, task in world.tasks.items():
         transaction = world.transactions[key[0]]
@@ -132,6 +144,25 @@ def check_world(world: World) -> None:
             waiter
         )
         assert all(not world.tasks[key].resting for key in waiter.remaining), f"nothing will come of {waiter}"
+
+
+def check_barriers(world: World) -> None:
+    """Check that a task waits before its first step only for tasks that will be ready or fail."""
+    assert starts_of(world.tasks) == dict(world.starts)
+    for key, task in world.tasks.items():
+        if task.barrier is None:
+            continue
+        assert task.live or task.sub_state is SubState.START_AFTER, (key, task)
+        if task.barrier.stage is Stage.WAITING:
+            others = [
+                each.barrier.topics
+                for each in world.tasks.values()
+                if each.barrier and each.barrier.start == task.barrier.start and each.barrier.is_awaited
+            ]
+            published = task.barrier.publishes
+            assert any(published is None or heard is None or {*heard} & {*published} for heard in others), (
+                f"nothing will let {key} go on"
+            )
 
 
 def asked_for(world: World, key: Key) -> bool:
@@ -253,6 +284,8 @@ def check_order(before: World, after: World, fact: Fact) -> None:
 def reread(task: Task) -> Task:
     """Return the task as it is after a save and a load."""
     again = task_from_row(json.loads(json.dumps(task_to_row(task))), task.sub_state.value)
+    if (row := barrier_to_row(task)) is not None:
+        again = with_barrier(again, json.loads(json.dumps(row)))
     assert again == task
     return again
 
@@ -348,6 +381,9 @@ class Simulation(Machine):
             self.acknowledge()
         assert self.keeper.sockets == sockets_in_use(self.world.context, self.world.tasks)
         assert self.keeper.stores == stores_in_use(self.world.context, self.world.tasks)
+        for each in self.world.tasks.values():
+            if each.live and each.barrier:
+                assert (each.barrier.stage is Stage.PASSED) <= (each.launch in self.keeper.opened)
         assert self.alarms == {
             key: each.alarm for key, each in self.world.tasks.items() if each.alarm is not None
         }
@@ -466,6 +502,12 @@ class Simulation(Machine):
                 if not names or each.key[1] in names
             )
         )
+
+    def declare(self, name: str, *, topics: Iterable[str], publishes: Iterable[str] | None = None) -> None:
+        """Let a task of T1 declare what it hears and publishes."""
+        published = None if publishes is None else tuple(publishes)
+        launch = self.launch_of(name)
+        self.happen(ev.TaskDeclared(launch=launch, topics=tuple(topics), publishes=published))
 
     def execute(self, name: str) -> list[Effect]:
         """Let the launcher of a Command execute the program."""

@@ -117,6 +117,19 @@ def in_order(sim: Simulation) -> None:
     sim.ask("stop", "a", request=5)
 
 
+def together(sim: Simulation) -> None:
+    """A start of several tasks that publish and hear: each first step waits for those that hear it."""
+    sim.declare("b", topics=["raw"], publishes=["filtered"])
+    sim.declare("a", topics=[], publishes=["raw"])
+    sim.ready("a")
+    sim.ready("b")
+    sim.ready("c")
+    sim.end("c", code=1)
+    sim.ask("restart", "a", "b", request=1)
+    sim.end("b", code=1)
+    sim.ready("a")
+
+
 def probed(sim: Simulation) -> None:
     """A Command that is ready by its probe, becomes unhealthy, and whose probe process dies."""
     sim.execute("a")
@@ -213,6 +226,7 @@ STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
     "goodbye": (goodbye, PAIR),
     "in order": (in_order, IN_ORDER),
     "give up": (give_up, GIVE_UP),
+    "together": (together, (task("a"), task("b", rule("on_fail", "restart", "b")), task("c"))),
     "memory": (
         memory,
         (replace(task("a", rule("on_fail", "restart", "a"), stop_timeout=2.0), memory_restart=1),),

@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
         self.sim.end(launch, code=code, signal=None if code is not None else "SIGSEGV", left=left)
 
     @precondition(lambda self: self.sim.alive)
-    @rule(data=st.data(), which=st.integers(0, 11))
+    @rule(data=st.data(), which=st.integers(0, 14))
     def say(self, data: st.DataObject, which: int) -> None:
         launch = data.draw(st.sampled_from(sorted(self.sim.alive)))
         self.sim.happen(words(launch, which, data.draw(st.integers(0, 3))))
@@ -148,7 +148,7 @@ class Machine(RuleBasedStateMachine):
     def say_ready(self) -> None:
         self.sim.ready()
 
-    @rule(launch=st.integers(0, 30), which=st.integers(0, 11), sequence=st.integers(0, 3))
+    @rule(launch=st.integers(0, 30), which=st.integers(0, 14), sequence=st.integers(0, 3))
     def anybody_says_anything(self, launch: int, which: int, sequence: int) -> None:
         """Notifications may also be about launches that are over or never were, and may come before the
         process is known.
@@ -284,6 +284,9 @@ def words(launch: int, which: int, sequence: int) -> ev.Fact:
         ev.TaskReloading(launch=launch, at=BEGINNING + sequence),
         ev.HealthReported(launch=launch, health=[*Health][sequence], text="hm"),
         ev.MessagePoisoned(launch=launch, number=sequence + 1, message=POISON),
+        ev.TaskDeclared(launch=launch, topics=()),
+        ev.TaskDeclared(launch=launch, topics=("raw",), publishes=("filtered",)),
+        ev.TaskDeclared(launch=launch, topics=("filtered",), publishes=()),
     ]
     return facts[which]
 

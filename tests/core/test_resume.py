@@ -44,6 +44,7 @@ def test_running_tasks_are_adopted_untouched() -> None:
     ]
     assert [effect for effect in effects if not isinstance(effect, ev.Record)] == [
         ev.WakeAt(key=("T1", "b"), when=BEGINNING + 5.0),
+        ev.OpenBarrier(launches=(1, 2)),
         ev.Ready(),
         ev.WakeAt(key=("T1", "b"), when=sim.now + 5.0),
         ev.HoldSockets(sockets=frozenset()),

@@ -129,8 +129,12 @@ def test_each_environment_variable_is_documented() -> None:
 
 
 def test_each_column_of_the_state_file_is_documented() -> None:
-    tables = re.findall(r"CREATE TABLE (\w+) \((.*?)\)(?: WITHOUT ROWID)?;", state_file._TABLES, re.DOTALL)
-    assert [name for name, _ in tables] == ["meta", "transactions", "tasks", "events"]
+    tables = re.findall(
+        r"CREATE TABLE (?:IF NOT EXISTS )?(\w+) \((.*?)\)(?: WITHOUT ROWID)?;",
+        state_file._TABLES + state_file._BARRIERS,
+        re.DOTALL,
+    )
+    assert [name for name, _ in tables] == ["meta", "transactions", "tasks", "events", "barriers"]
     for name, body in tables:
         columns = set(re.findall(r"(\w+) (?:TEXT|INTEGER|REAL)", body))
         (row,) = [line for line in PROTOCOLS.splitlines() if line.startswith(f"| table `{name}` |")]

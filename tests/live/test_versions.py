@@ -160,17 +160,38 @@ def test_a_signal_that_the_keeper_of_1_0_does_not_know_ends_neither_it_nor_the_t
 
 def test_the_supervisor_of_1_0_serves_under_todays_keeper(context: Context, home: Path, old: Path) -> None:
     """This happens after a downgrade. The state file has the same schema, and a keeper speaks every earlier
-    protocol.
+    protocol. A task that waits for others before its first step waits no longer.
     """
     fill(context)
+    os.mkfifo(gate := home / "gate")
+    context.service(
+        "Slow",
+        f"""
+from pathlib import Path
+from zmsvc.task import LoopedTask, TaskService
+Path({str(gate)!r}).read_bytes()
+class Slow(LoopedTask):
+    pass
+class ServiceSlow(TaskService):
+    task_class = Slow
+""",
+    )
+    context.looped("Say", "def step(self):\n    self.update(n=1)\n")
+    context.task("slow", "Slow", entry=False)
+    context.task("say", "Say", entry=False)
     installed = Installed(home, ROOT)
     start(context, installed, "--transaction", "T1")
-    before = pids(context)
     assert versions(context) == (__version__, __version__, __version__)
+    context.ctl("start", "--no-block", "--transaction", "T1", "slow", "say")
+    context.task_is("say", "running")
+    before = pids(context)
     installed.replace(old)
     assert "replaced" in context.ctl("reexec").stdout
     assert versions(context) == (None, None, None)
     assert pids(context) == before
+    wait_for(lambda: context.tasks()["say"]["action"] == "updated")
+    context.ctl("stop", "--task", "slow")
+    context.ctl("stop", "--task", "say")
     go_through_a_life(context, "T2")
     ends_whole(context, *before.values())
 

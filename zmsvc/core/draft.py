@@ -16,7 +16,16 @@ from zmsvc.core.events import Effect, Key
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.service_options import Limits
-from zmsvc.core.world import Auxiliary, PendingRequest, Task, Transaction, World, service_of, with_changes
+from zmsvc.core.world import (
+    Auxiliary,
+    Awaited,
+    PendingRequest,
+    Task,
+    Transaction,
+    World,
+    service_of,
+    with_changes,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +55,19 @@ class Draft:
         self.transactions: Mapping[str, Transaction] = world.transactions
         self.launches: Mapping[int, Key] = world.launches
         self.auxiliaries: Mapping[int, Key] = world.auxiliaries
+        self.starts: Mapping[int, Awaited] = world.starts
         self.pending: tuple[PendingRequest, ...] = world.pending
         self.effects: list[Effect] = []
         self.unsettled: dict[Key, None] = {}
         """The tasks that have changed since core.ordering_waits looked for tasks that wait for them."""
         self.wants_required: list[Key] = []
         """The tasks whose required tasks are to be started."""
+        self.started: dict[Key, None] = {}
+        """The tasks whose start this step has ordered, or lets wait for other tasks."""
+        self.at_barrier: dict[int, list[Key]] = {}
+        """The common starts that have changed in this step, each with the tasks that have come to its
+        barrier. core.start_barrier lets them pass.
+        """
         self.failed: dict[Key, Failure] = {}
         """The tasks that have failed in this step, in order. core.failures decides what follows."""
         self.new_supervisor = False
@@ -280,6 +296,7 @@ class Draft:
             tasks=self.tasks,
             launches=self.launches,
             auxiliaries=self.auxiliaries,
+            starts=self.starts,
             pending=self.pending,
         )
         return world, tuple(self.effects)

@@ -20,6 +20,7 @@ from zmsvc.core import (
     reload,
     requests,
     resume,
+    start_barrier,
     updates,
 )
 from zmsvc.core import events as ev
@@ -50,6 +51,8 @@ def _settle(draft: Draft) -> None:
         failures.settle(draft)
         ordering_waits.settle(draft)
     ordering_waits.record(draft)
+    if draft.started or draft.at_barrier:
+        start_barrier.settle(draft)
 
 
 def _dispatch(draft: Draft, fact: Fact) -> None:
@@ -85,6 +88,7 @@ TaskFact = (
     ev.TaskLaunched
     | ev.LaunchFailed
     | ev.TaskExecuted
+    | ev.TaskDeclared
     | ev.TaskReady
     | ev.TaskReloading
     | ev.TaskUpdated
@@ -113,7 +117,10 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
             apply(draft, key, TaskEvent.LAUNCH_FAILED, exit=end, status=fact.why)
         case ev.TaskExecuted():
             executed(draft, key)
+        case ev.TaskDeclared():
+            start_barrier.declared(draft, key, fact)
         case ev.TaskReady():
+            start_barrier.ready(draft, key)
             service = draft.service(key)
             waits = draft.tasks[key].sub_state is SubState.START
             # A task with `<ready>` is ready when its probe says so.

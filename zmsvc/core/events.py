@@ -132,6 +132,16 @@ class TaskReady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDeclared:
+    """A task that is not ready yet has declared the topics that it hears and publishes."""
+
+    launch: int
+    topics: tuple[str, ...]
+    publishes: tuple[str, ...] | None = None
+    """None if it may publish any topic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReloading:
     """RELOADING=1 of a task. `at` is its MONOTONIC_USEC in seconds; None if it sent none."""
 
@@ -283,6 +293,7 @@ Fact = (
     | TaskLaunched
     | LaunchFailed
     | TaskExecuted
+    | TaskDeclared
     | TaskReady
     | TaskReloading
     | TaskUpdated
@@ -370,6 +381,13 @@ class KillAll:
     key: Key
     stacks: bool = False
     """Have the main process write the stacks of its threads to its log before, if it can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBarrier:
+    """Let the tasks of these launches begin their first steps. A repeated order is harmless."""
+
+    launches: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -495,6 +513,7 @@ Effect = (
     | SendSignal
     | SetMain
     | KillAll
+    | OpenBarrier
     | HoldSockets
     | HoldStores
     | Forget

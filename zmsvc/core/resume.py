@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from zmsvc.core import auxiliary, requests
+from zmsvc.core import auxiliary, requests, start_barrier
 from zmsvc.core import events as ev
 from zmsvc.core.access import Verb
 from zmsvc.core.cause import BY_CONTEXT
@@ -31,6 +31,7 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
         return
     draft.keeper_id = fact.keeper_id
     draft.stopping, draft.exit_status = False, 0
+    draft.starts = {}
     for key in list(draft.tasks):
         _settle_dead(draft, key)
     _begin(draft, fact)
@@ -91,6 +92,7 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
     # Last, since the rules of lost tasks may reach any other task.
     for key in without:
         _without_process(draft, key)
+    start_barrier.resume(draft)
     _wait_for_entries(draft)
 
 

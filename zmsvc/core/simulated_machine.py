@@ -16,7 +16,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.listening import ListenSocket
-from zmsvc.core.world import World, launches_of
+from zmsvc.core.world import World, launches_of, starts_of
 
 PID = 1000
 """The PID of a process is its launch ID plus this number."""
@@ -59,6 +59,8 @@ class Keeper:
     """The sockets of tasks that it was last ordered to hold."""
     stores: frozenset[tuple[Key, int]] = frozenset()
     """The descriptor stores that it was last ordered to hold."""
+    opened: set[int] = field(default_factory=set)
+    """The launches whose barrier it was ordered to open."""
 
     def launch(self, launch: int, key: Key, auxiliary_of: int = 0) -> None:
         held = self.alive.get(launch)
@@ -198,6 +200,8 @@ class Machine:
                 self.keeper.alive[launch].signals.append(effect.signal)
             case ev.KillAll(launch=launch):
                 self.killed(launch)
+            case ev.OpenBarrier():
+                self.keeper.opened.update(effect.launches)
             case ev.HoldSockets():
                 self.keeper.sockets = effect.sockets
             case ev.HoldStores():
@@ -245,7 +249,8 @@ class Machine:
         self.alarms.clear()
         self.unforgotten.clear()
         launches, auxiliaries = launches_of(saved.tasks)
-        self.world = replace(saved, pending=(), launches=launches, auxiliaries=auxiliaries)
+        starts = starts_of(saved.tasks)
+        self.world = replace(saved, pending=(), launches=launches, auxiliaries=auxiliaries, starts=starts)
         ends = list(self.keeper.ends.values())
         launched = [
             ev.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch) for end in ends

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from zmsvc.core import auxiliary, foreground
+from zmsvc.core import auxiliary, foreground, start_barrier
 from zmsvc.core import events as ev
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start_by_rule
@@ -103,6 +103,7 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
     )
     draft.record(key, "launching", launch=number, cause=as_json(task.cause))
     draft.publish_process(key, "start")
+    draft.started[key] = None
     draft.emit(ev.Launch(launch=number, key=key))
 
 
@@ -160,10 +161,12 @@ def await_back_off(draft: Draft, key: Key, _event: TaskEvent) -> None:
 def await_start(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.change(key, status="")
     draft.wants_required.append(key)
+    draft.started[key] = None
 
 
 def dependency_failed(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.record(key, "dependency", message=draft.tasks[key].status)
+    start_barrier.leave(draft, key)
     complete_starts(draft, key)
 
 
@@ -392,6 +395,7 @@ def _kill_survivor_again(draft: Draft, key: Key, event: TaskEvent) -> None:
 def cancel_start(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.change(key, status="")
     draft.record(key, "stopped", reason=Reason.REQUESTED.value)
+    start_barrier.leave(draft, key)
     complete_starts(draft, key)
 
 
@@ -436,6 +440,7 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.forget_launch(task.launch)
     # The keeper has killed them. Their ends are those of unknown launches.
     draft.forget_auxiliaries(key, {each.launch for each in task.auxiliaries})
+    start_barrier.leave(draft, key)
     _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT, restart=restart)
 
 

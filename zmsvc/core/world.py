@@ -7,6 +7,7 @@ state file.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -67,6 +68,45 @@ class Auxiliary:
     command: tuple[str, ...] = ()
     since: float = 0.0
     """The time of the order."""
+
+
+class Stage(StrEnum):
+    """The place of a task at the barrier of a common start."""
+
+    AWAITED = "awaited"
+    """It has not sent READY=1."""
+    WAITING = "waiting"
+    """It has sent READY=1, and waits before its first step."""
+    PASSED = "passed"
+    """It has been told to go on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Barrier:
+    """The barrier before the first step of a task that is started together with others."""
+
+    start: int
+    """The number of the common start."""
+    stage: Stage = Stage.AWAITED
+    topics: tuple[str, ...] | None = None
+    """The topics that the task hears; None if it has not declared them."""
+    publishes: tuple[str, ...] | None = None
+    """The topics that it publishes; None if that may be any."""
+
+    @property
+    def is_awaited(self) -> bool:
+        """True if a message of another task may come before this task hears it."""
+        return self.stage is Stage.AWAITED and self.topics != ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Awaited:
+    """The number of tasks of a common start that others wait for, and of those among them whose topics are
+    unknown.
+    """
+
+    tasks: int = 0
+    unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +187,8 @@ class Task:
     """The time at which a probe process that has ended is started again."""
     probe_ends: int = 0
     """The number of ends in a row of a probe process."""
+    barrier: Barrier | None = None
+    """The barrier of the start that the task has in common with others, until it has ended."""
     last_definition: Mapping[str, Any] | None = None
     """The task's definition before a reload removed it. Messages about the task use it until the task has
     ended.
@@ -254,6 +296,8 @@ class World:
     """The task that each live launch belongs to."""
     auxiliaries: Mapping[int, Key] = field(default_factory=dict)
     """The task that each auxiliary process belongs to, by the launch ID of that process."""
+    starts: Mapping[int, Awaited] = field(default_factory=dict)
+    """The common starts of which some tasks are awaited."""
     pending: tuple[PendingRequest, ...] = ()
 
 
@@ -329,8 +373,9 @@ def task_to_row(task: Task) -> dict[str, Any]:
     return row
 
 
-_DEFAULTS = {f.name: getattr(Task(), f.name) for f in fields(Task)}
+_DEFAULTS = {f.name: getattr(Task(), f.name) for f in fields(Task) if f.name != "barrier"}
 _EXIT = tuple(f.name for f in fields(Exit))
+_BARRIER = tuple(f.name for f in fields(Barrier))
 _AUXILIARY = tuple(f.name for f in fields(Auxiliary))
 _IN_ROW = {
     "sub_state": "sub",
@@ -378,6 +423,28 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
     return Task(**{_FROM_ROW.get(name, name): value for name, value in values.items()})
 
 
+def barrier_to_row(task: Task) -> dict[str, Any] | None:
+    """Return the barrier of a task as plain JSON values. It has a row of its own, because a supervisor of an
+    earlier zmsvc would refuse a task with an unknown field.
+    """
+    if task.barrier is None:
+        return None
+    return {"launch": task.launch, **{name: getattr(task.barrier, name) for name in _BARRIER}}
+
+
+def with_barrier(task: Task, row: Mapping[str, Any]) -> Task:
+    """Return a task with the barrier of a row if the row is of its present launch: a supervisor that knows no
+    barriers leaves the rows. Raises KeyError, TypeError or ValueError for a row of another form.
+    """
+    if row["launch"] != task.launch or not (task.live or task.sub_state is SubState.START_AFTER):
+        return task
+    topics, publishes = (
+        None if names is None else tuple(names) for names in (row["topics"], row["publishes"])
+    )
+    barrier = Barrier(start=row["start"], stage=Stage(row["stage"]), topics=topics, publishes=publishes)
+    return with_changes(task, {"barrier": barrier})
+
+
 def _auxiliary(row: Mapping[str, Any]) -> Auxiliary:
     return Auxiliary(**{**row, "name": AuxiliaryName(row["name"]), "command": tuple(row["command"])})
 
@@ -386,6 +453,14 @@ def launches_of(tasks: Mapping[Key, Task]) -> tuple[dict[int, Key], dict[int, Ke
     """Return the values of `World.launches` and `World.auxiliaries` for these tasks."""
     auxiliaries = {each.launch: key for key, task in tasks.items() for each in task.auxiliaries}
     return {task.launch: key for key, task in tasks.items() if task.live}, auxiliaries
+
+
+def starts_of(tasks: Mapping[Key, Task]) -> dict[int, Awaited]:
+    """Return the value of `World.starts` for these tasks."""
+    awaited = [each.barrier for each in tasks.values() if each.barrier and each.barrier.is_awaited]
+    unknown = Counter(each.start for each in awaited if each.topics is None)
+    counts = Counter(each.start for each in awaited)
+    return {start: Awaited(tasks=count, unknown=unknown[start]) for start, count in counts.items()}
 
 
 def status_at(task: Task, now: float) -> str:

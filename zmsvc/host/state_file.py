@@ -20,10 +20,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zmsvc.core.errors import StateError
-from zmsvc.core.events import Quarantine, Record
+from zmsvc.core.events import Key, Quarantine, Record
 from zmsvc.core.model import Context, ContextFiles
 from zmsvc.core.replicas import MARK
-from zmsvc.core.world import Transaction, World, launches_of, task_from_row, task_to_row
+from zmsvc.core.world import (
+    Task,
+    Transaction,
+    World,
+    barrier_to_row,
+    launches_of,
+    starts_of,
+    task_from_row,
+    task_to_row,
+    with_barrier,
+)
 from zmsvc.host import quarantine
 from zmsvc.host.config.context_files import parts_of_saved, saved_parts
 
@@ -55,6 +65,13 @@ CREATE TABLE events (
     event TEXT NOT NULL, detail TEXT NOT NULL
 );
 """
+
+_BARRIERS = """
+CREATE TABLE IF NOT EXISTS barriers (
+    transaction_id TEXT NOT NULL, task TEXT NOT NULL, row TEXT NOT NULL, PRIMARY KEY (transaction_id, task)
+) WITHOUT ROWID;
+"""
+"""The table of core.world.barrier_to_row, which files of earlier releases do not have."""
 
 
 def disabled_of_saved(saved: object) -> frozenset[str]:
@@ -159,7 +176,8 @@ class StateFile:
             )
         if version == 0:
             db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
-        tables = ("('meta')", "('transactions')", "('tasks')") if self._trusted else ("(1)",)
+        names = ["meta", "transactions", "tasks", *(["barriers"] if _has_barriers(db) else [])]
+        tables = [f"('{name}')" for name in names] if self._trusted else ["(1)"]
         for table in tables:
             problem = db.execute(f"PRAGMA quick_check{table}").fetchone()[0]
             if problem != "ok":
@@ -227,6 +245,9 @@ class StateFile:
         try:
             rows = self._rows("tasks", "transaction_id, task, sub, row")
             tasks = {(tx, task): task_from_row(json.loads(row), sub) for tx, task, sub, row in rows}
+            for tx, name, row in self._barriers():
+                if (tx, name) in tasks:
+                    tasks[tx, name] = with_barrier(tasks[tx, name], json.loads(row))
             transactions = self._transactions(same_boot=same)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StateError(
@@ -244,6 +265,7 @@ class StateFile:
             tasks=tasks,
             launches=launches,
             auxiliaries=auxiliaries,
+            starts=starts_of(tasks),
         )
         self.saved = world
         self._unsaved_meta |= {"boot_id": boot}
@@ -276,6 +298,9 @@ class StateFile:
 
     def _rows(self, table: str, columns: str) -> list[tuple[Any, ...]]:
         return self._db.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
+
+    def _barriers(self) -> list[tuple[Any, ...]]:
+        return self._rows("barriers", "transaction_id, task, row") if _has_barriers(self._db) else []
 
     def _trim(self) -> None:
         self._untrimmed = 0
@@ -350,16 +375,32 @@ class StateFile:
         if quarantined:
             quarantine.add(self._db, quarantined, at)
 
-    def _write_tasks(self, old: Mapping[tuple[str, str], Any], new: Mapping[tuple[str, str], Any]) -> None:
-        changed = [
-            (key[0], key[1], task.sub_state.value, task.pid, _dumps(task_to_row(task)))
-            for key, task in new.items()
-            if old.get(key) is not task
-        ]
+    def _write_tasks(self, old: Mapping[Key, Task], new: Mapping[Key, Task]) -> None:
+        differ = [(key, task) for key, task in new.items() if old.get(key) is not task]
+        changed = [(*key, task.sub_state.value, task.pid, _dumps(task_to_row(task))) for key, task in differ]
+        self._write_barriers(old, differ)
         self._db.executemany("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", changed)
         added = sum((transaction, task) not in old for transaction, task, *_ in changed)
         gone = [key for key in old if key not in new] if len(old) + added != len(new) else []
         self._db.executemany("DELETE FROM tasks WHERE transaction_id = ? AND task = ?", gone)
+
+    def _write_barriers(self, old: Mapping[Key, Task], changed: Iterable[tuple[Key, Task]]) -> None:
+        barriers = [
+            (*key, barrier_to_row(task))
+            for key, task in changed
+            if task.barrier is not (old[key].barrier if key in old else None)
+        ]
+        if not barriers:
+            return
+        self._db.execute(_BARRIERS)
+        self._db.executemany(
+            "INSERT OR REPLACE INTO barriers VALUES (?, ?, ?)",
+            [(tx, task, _dumps(row)) for tx, task, row in barriers if row is not None],
+        )
+        self._db.executemany(
+            "DELETE FROM barriers WHERE transaction_id = ? AND task = ?",
+            [(tx, task) for tx, task, row in barriers if row is None],
+        )
 
     def _write_transactions(self, old: Mapping[str, Transaction], new: Mapping[str, Transaction]) -> None:
         changed = [(t.id, int(t.open), t.opened) for t in new.values() if old.get(t.id) is not t]
@@ -445,3 +486,7 @@ def history(
     rows = db.execute(query, (*arguments, limit)).fetchall()
     names = ("seq", "at", "transaction", "task", "event", "detail")
     return [dict(zip(names, (*row[:5], json.loads(row[5])), strict=True)) for row in reversed(rows)]
+
+
+def _has_barriers(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'barriers'").fetchone() is not None

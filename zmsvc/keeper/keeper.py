@@ -37,7 +37,7 @@ from zmsvc.keeper.relay import Relay
 from zmsvc.keeper.restarted_process import DeviceProcess, SupervisorProcess
 from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.keeper.zygote_client import ZygoteClient
-from zmsvc.protocol import PROTOCOL, PROTOCOL_STORES
+from zmsvc.protocol import PROTOCOL, PROTOCOL_BARRIER, PROTOCOL_STORES
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
@@ -389,6 +389,8 @@ class Keeper:
             if order is None:
                 self._disconnect(conn)
                 return
+            if self._supervisor.protocol < PROTOCOL_BARRIER and not isinstance(order, sv.Introduce):
+                attempt(self._zygote.barriers.open_all)
             # An order that fails must not stop the orders after it.
             if not attempt(partial(self._carry_out, order)) and isinstance(order, LaunchSpec):
                 self._report(
@@ -416,6 +418,8 @@ class Keeper:
                 self._process_table.set_main(order.launch, order.pid, order.start_time)
             case sv.KillTask():
                 self._process_table.kill(order.launch)
+            case sv.OpenBarrier():
+                self._zygote.barriers.open(order.launches)
             case sv.HoldSockets():
                 if (child := self._zygote.sockets.hold(order.sockets)) is not None:
                     self._process_table.workers.add(child)

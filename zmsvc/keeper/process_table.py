@@ -141,13 +141,25 @@ class ProcessTable:
             self._cgroup_uses[cgroup] += 1
         try:
             if spec.service_type == "Thread":
-                self._shared_processes.start(
-                    spec, cgroup, fds, partial(self._joined, spec), partial(self._not_forked, spec)
-                )
+                self._share(spec, cgroup, fds)
             else:
                 self._fork(spec, cgroup, fds)
         except OSError as error:
             self._not_forked(spec, error)
+
+    def _share(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> None:
+        barrier = self._zygote.barriers.create(spec)
+        try:
+            self._shared_processes.start(
+                spec,
+                cgroup,
+                replace(fds, barrier=barrier),
+                partial(self._joined, spec),
+                partial(self._not_forked, spec),
+            )
+        finally:
+            if barrier is not None:
+                os.close(barrier)
 
     def _living_main(self, launch: int) -> LaunchRecord | None:
         """Return the record of a launch whose main process has not ended."""
@@ -156,6 +168,7 @@ class ProcessTable:
 
     def _not_forked(self, spec: LaunchSpec, error: OSError | ZmsvcError) -> None:
         self._forking.pop(spec.launch, None)
+        self._zygote.barriers.open([spec.launch])
         self._release_reservation(spec.launch)
         why = f"cannot fork: {error.strerror or error}" if isinstance(error, OSError) else str(error)
         self._report(LaunchFailed(launch=spec.launch, why=why))
@@ -649,6 +662,7 @@ class ProcessTable:
 
     def _end(self, record: LaunchRecord, status: ExitStatus, *, left: bool, oom_kill: bool = False) -> None:
         self._named_mains.discard(record.launch)
+        self._zygote.barriers.open([record.launch])
         record.end = Exited(
             launch=record.launch,
             pid=record.pid,

@@ -23,6 +23,7 @@ from zmsvc.core.errors import ProtocolError, ZmsvcError
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux, memfd
+from zmsvc.keeper.barriers import Barriers
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
 from zmsvc.keeper.fdstore_process import FdstoreProcess
 from zmsvc.keeper.machine import KeeperMachine
@@ -98,7 +99,7 @@ class ZygoteClient:
         output: OutputClient | None = None,
         stores: FdstoreProcess | None = None,
     ) -> None:
-        self.sockets = TaskSockets(machine)
+        self.sockets, self.barriers = TaskSockets(machine), Barriers(machine)
         self.answer_timeout = ANSWER_TIMEOUT
         self._machine, self._dispatcher = machine, dispatcher
         self._output = output if output is not None and output.wanted else None
@@ -288,7 +289,7 @@ class ZygoteClient:
     def _send_order(self) -> None:
         assert self._channel is not None
         order = self._pop()
-        group = memory = gate = output = store = None
+        group = memory = gate = output = store = barrier = None
         try:
             group = self._machine.open_cgroup(order.cgroup) if order.cgroup is not None else None
             memory = memfd.private("zmsvc-launch", order.data)
@@ -299,12 +300,23 @@ class ZygoteClient:
             # released its sockets.
             listen = self.sockets.open(order.spec.listen) if order.spec else ()
             store = self._stores.connection(order.spec) if self._stores and order.spec else None
+            # In a shared process each task has a barrier of its own.
+            if order.spec and order.spec.service_type != "Thread":
+                barrier = self.barriers.create(order.spec)
             linux.leave_room(max(memory, order.gate_writer))
             self._in_progress, self._answer_due = order, self._machine.now() + self.answer_timeout
             seqpacket.send_data(
                 self._channel,
                 *forking.order(
-                    replace(order.fds, cgroup=group, gate=gate, output=output, store=store, listen=listen),
+                    replace(
+                        order.fds,
+                        cgroup=group,
+                        gate=gate,
+                        output=output,
+                        store=store,
+                        barrier=barrier,
+                        listen=listen,
+                    ),
                     memory,
                 ),
             )
@@ -316,7 +328,7 @@ class ZygoteClient:
             order.close()
             order.failed(error)
         finally:
-            for fd in (group, memory, gate, output, store):
+            for fd in (group, memory, gate, output, store, barrier):
                 if fd is not None:
                     os.close(fd)
 

@@ -15,7 +15,7 @@ additions need no new number.
   and the like. A launch carries the options of `<service>` that are declared with this number.
 - 5: A launch carries the options of `<service>` that are declared with this number. It can be that of an
   auxiliary process of a task. The keeper holds sockets and descriptor stores for tasks (`HoldSockets`,
-  `HoldStores`, `StoreContents`).
+  `HoldStores`, `StoreContents`). It lets a task wait before its first step (`OpenBarrier`).
 
 The channel to the zygote has a protocol number of its own (`forking`), which the zygote names. The channels
 to the output process (`output`) and the fdstore process (`fdstore`) have none, because each side ignores
@@ -44,3 +44,5 @@ PROTOCOL_SOCKETS = 5
 """The first protocol in which a keeper opens and holds sockets for tasks."""
 PROTOCOL_STORES = 5
 """The first protocol in which a keeper runs the fdstore process."""
+PROTOCOL_BARRIER = 5
+"""The first protocol in which a keeper lets tasks wait before their first steps."""

@@ -122,6 +122,10 @@ class LaunchSpec:
     """Seconds. 0 if there is no watchdog."""
     serves: bool = False
     """True if the task binds an endpoint of its own. Then it needs the CURVE server key of the context."""
+    barrier: bool = False
+    """True if the task waits before its first step until the supervisor orders `OpenBarrier`. Under a keeper
+    that does not know this field it does not wait.
+    """
     curve: tuple[str, ...] | None = None
     """The CURVE keys of the task as a client, which the keeper adds: its public key, its secret key and the
     public key of the device.
@@ -180,6 +184,8 @@ class Descriptors:
 
     gate: int | None = None
     """The task waits here for a byte. It ends if the pipe closes without one."""
+    barrier: int | None = None
+    """The task waits here before its first step, until there is a byte or the pipe closes."""
     output: int | None = None
     """The pipe that becomes standard output and standard error if the context does not log to the journal."""
     store: int | None = None
@@ -195,6 +201,7 @@ class Descriptors:
             "shared_line": self.shared_line,
             "curve_server": self.curve_server,
             "gate": self.gate,
+            "barrier": self.barrier,
             "output": self.output,
             "store": self.store,
         }

@@ -63,6 +63,13 @@ class KillTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OpenBarrier:
+    """Let the tasks of these launches begin their first steps. Since protocol 5."""
+
+    launches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HoldSockets:
     """Hold these sockets of tasks, and close every other one. Since protocol 5."""
 
@@ -134,6 +141,7 @@ Order = (
     | SignalTask
     | SetMain
     | KillTask
+    | OpenBarrier
     | HoldSockets
     | HoldStores
     | Acknowledge
@@ -151,6 +159,7 @@ ORDERS = Codec[Order](
         "signal": SignalTask,
         "set-main": SetMain,
         "kill": KillTask,
+        "open-barrier": OpenBarrier,
         "hold-sockets": HoldSockets,
         "hold-stores": HoldStores,
         "ack": Acknowledge,

@@ -614,8 +614,23 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
     if lines.get("RELOADING") == "1":
         at = lines.get("MONOTONIC_USEC")
         yield ev.TaskReloading(launch=launch, at=None if at is None else int(at) / 1e6)
+    if notify.TOPICS in lines:
+        published = lines.get(notify.PUBLISHES)
+        yield ev.TaskDeclared(
+            launch=launch,
+            topics=_topics(lines[notify.TOPICS]),
+            publishes=None if published is None else _topics(published),
+        )
     if lines.get("READY") == "1":
         yield ev.TaskReady(launch=launch)
+
+
+def _topics(text: str) -> tuple[str, ...]:
+    check_depth(text)
+    topics = json.loads(text)
+    if not isinstance(topics, list) or not all(isinstance(each, str) for each in topics):
+        raise ProtocolError("its topics are not a list of texts")
+    return tuple(topics)
 
 
 def _no_number(name: str) -> Any:

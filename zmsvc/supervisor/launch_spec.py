@@ -67,6 +67,7 @@ def spec_of(
         uid=uid,
         **_options(service),
         memory_accounting=service.memory_restart != NO_LIMIT,
+        barrier=task.barrier is not None,
         # A Monitor binds an endpoint of its own and needs the CURVE keys of the context, if it has keys.
         serves=service.instance == "Monitor",
         members=str(places.members_file) if service.instance == "Monitor" else None,
@@ -101,6 +102,7 @@ def auxiliary_spec(
         cgroup=f"{cgroup_name(effect.key)}/{AUXILIARY_GROUP}{effect.launch}",
         environment={**spec.environment, "MAINPID": str(world.tasks[effect.key].pid)},
         watchdog=0.0,
+        barrier=False,
         fresh=False,
         python=None,
         listen=(),

@@ -30,7 +30,7 @@ from zmsvc.host.paths import Places
 from zmsvc.host.state_file import StateFile
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
-from zmsvc.protocol import PROTOCOL_SIGNALS_OTHERS, PROTOCOL_SOCKETS, PROTOCOL_STORES
+from zmsvc.protocol import PROTOCOL_BARRIER, PROTOCOL_SIGNALS_OTHERS, PROTOCOL_SOCKETS, PROTOCOL_STORES
 from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
 from zmsvc.supervisor.bus import ECHO, Bus
@@ -321,6 +321,9 @@ class Loop:
                 )
             case ev.KillAll():
                 self._kill(effect)
+            case ev.OpenBarrier():
+                if self.children.protocol >= PROTOCOL_BARRIER:
+                    self.children.tell(sv.OpenBarrier(launches=effect.launches))
             case ev.HoldSockets():
                 self._hold_sockets(effect)
             case ev.HoldStores():
@@ -422,7 +425,9 @@ def _rank(effect: Effect) -> int:
     """
     if isinstance(effect, ev.HoldSockets | ev.HoldStores):
         return 0
-    orders = ev.Launch | ev.LaunchAuxiliary | ev.Signal | ev.SendSignal | ev.SetMain | ev.KillAll
+    orders = (
+        ev.Launch | ev.LaunchAuxiliary | ev.Signal | ev.SendSignal | ev.SetMain | ev.KillAll | ev.OpenBarrier
+    )
     return 1 if isinstance(effect, orders) else 2
 
 

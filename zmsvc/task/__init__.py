@@ -17,9 +17,10 @@ A task and its service have these attributes before their own `__init__` runs:
 
 and the methods `update`, `publish` and `wait`; an AsyncTask has `update_async`, `publish_async` and
 `wait_async` in their place. A task that names `topics` hears them in `on_message`, or by iterating over
-`self.messages()`. A service has its task as `self.task`, and names the task's class in
-`task_class`. `listen_sockets` returns the sockets of `<listen>`. `store_descriptor` stores a descriptor for
-the next process of the task, which gets it by `stored_descriptors`; `remove_stored_descriptors` removes it.
+`self.messages()`. `publishes` names what it publishes, and so which tasks its first step waits for. A service
+has its task as `self.task`, and names the task's class in `task_class`. `listen_sockets` returns the sockets
+of `<listen>`. `store_descriptor` stores a descriptor for the next process of the task, which gets it by
+`stored_descriptors`; `remove_stored_descriptors` removes it.
 zmsvc-task(7) is an introduction. zmsvc.testing creates tasks for unit tests. The reference is in
 zmsvc.task.sdk.
 """

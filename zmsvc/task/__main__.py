@@ -41,6 +41,12 @@ class Terminal:
         """Do nothing: there are no messages."""
         return True
 
+    def declare(self, topics: Sequence[str], publishes: Sequence[str] | None) -> None:
+        """Do nothing: no other task waits for this one."""
+
+    def expect_subscribers(self) -> None:
+        """Do nothing: there are none."""
+
     def watchdog(self) -> None:
         """Do nothing: there is no watchdog."""
 

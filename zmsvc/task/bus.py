@@ -11,7 +11,9 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import select
 import threading
+import time
 from collections.abc import Sequence
 
 import zmq
@@ -46,6 +48,20 @@ class Subscription:
         """
         return self._bus.fileno()
 
+    def await_confirmation(self, seconds: float) -> bool:
+        """Wait for the confirmation without looking at the stop request. Return False if it does not come in
+        time.
+        """
+        until = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self.confirmation_fileno(), select.POLLIN)
+        while not self.is_confirmed():
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            poll.poll(-(-left * 1000 // 1))
+        return True
+
     def fileno(self) -> int:
         """Return a descriptor that becomes readable only when the socket's state changes: poll it after
         `receive` has returned None.
@@ -78,6 +94,7 @@ class TaskBus:
         self._context: sockets.BareContext | None = None
         self._publisher: sockets.Publisher | None = None
         self._markers = itertools.count()
+        self._behind = False
         self._dropped = SparseLog(log.warning)
 
     def publish(self, frame: bytes) -> bool:
@@ -87,10 +104,29 @@ class TaskBus:
         Raises RefusedError if the device does not let the task's user connect.
         """
         with self._lock:
+            if self._behind:
+                self._catch_up()
             sent = self._connected_publisher().send(frame)
             if not sent:
                 self._dropped.add("Cannot publish: the queue to the device is full, a message is dropped")
         return sent
+
+    def expect_subscribers(self) -> None:
+        """Make the next `publish` wait until this process knows the subscriptions that the device has now. A
+        publisher that connects later learns them by that.
+        """
+        with self._lock:
+            self._behind = self._publisher is not None
+
+    def _catch_up(self) -> None:
+        # The device sends what others have subscribed to before the marker.
+        self._behind = False
+        subscription = self.subscribe([])
+        try:
+            if not subscription.await_confirmation(ATTACH):
+                log.warning("The device has not confirmed a subscription within %g s", ATTACH)
+        finally:
+            subscription.close()
 
     def subscribe(self, prefixes: Sequence[bytes]) -> Subscription:
         """Return a subscriber that gets every message from the moment on when it is confirmed.

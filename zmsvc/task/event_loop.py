@@ -200,6 +200,15 @@ class EventLoop:
             self._readable.discard(readable)
             source.busy = False
 
+    async def readable(self, fd: int) -> None:
+        """Wait until a descriptor is readable."""
+        readable = asyncio.Event()
+        self._loop.add_reader(fd, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            self._loop.remove_reader(fd)
+
     async def wait(self, seconds: float | None) -> bool:
         """Wait until the stop request or the timeout. Return True if there is a stop request."""
         return await self._wait(self._stopping, seconds)

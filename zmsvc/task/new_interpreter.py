@@ -44,7 +44,12 @@ def execute(spec: LaunchSpec, fds: Descriptors) -> str:
     try:
         memory = os.memfd_create("zmsvc-launch", 0)
         os.write(memory, encode_launch(spec))
-        wanted = {"memory": memory, "curve_server": fds.curve_server, "output": fds.output}
+        wanted = {
+            "memory": memory,
+            "curve_server": fds.curve_server,
+            "output": fds.output,
+            "barrier": fds.barrier,
+        }
         passed = {name: fd for name, fd in wanted.items() if fd is not None}
         for fd in passed.values():
             os.set_inheritable(fd, True)

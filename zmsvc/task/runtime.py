@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import select
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +35,7 @@ from zmsvc.task.sdk import (
     instantiate,
 )
 from zmsvc.task.stop import Stop, Stopped
-from zmsvc.task.subscriptions import Source, Subscriptions, topics_before_ready
+from zmsvc.task.subscriptions import Source, Subscriptions, published_topics, topics_before_ready
 from zmsvc.task.updates import Updates
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class StatusSink(Protocol):
     def watchdog(self) -> None: ...
     def missed(self, count: int) -> None: ...
     def poison(self, json_text: str) -> bool: ...
+    def declare(self, topics: Sequence[str], publishes: Sequence[str] | None) -> None: ...
     def stopping(self) -> None: ...
     def reloading(self) -> None: ...
     def fileno(self) -> int: ...
@@ -70,6 +72,7 @@ class BusSink(Protocol):
     """True if a message may be lost."""
 
     def publish(self, frame: bytes) -> bool: ...
+    def expect_subscribers(self) -> None: ...
     def subscribe(self, prefixes: Sequence[bytes]) -> Subscription | None: ...
 
 
@@ -97,7 +100,9 @@ class TaskRuntime:
         self.log = log
         self.settings: Any = None
         self._file = spec.file
-        self._status_sink, self._stop = status_sink, stop
+        self._status_sink, self._bus, self._stop = status_sink, bus, stop
+        self._barrier = fds.barrier
+        """The pipe at which the task waits before its first step."""
         self._thread = threading.get_ident()
         self._watchdog = spec.watchdog
         self._fed_at = -math.inf
@@ -421,6 +426,7 @@ class TaskRuntime:
             status = status or ended
         if status == 0:
             self._status_sink.stopping()
+        self._close_barrier()
         self._missed_at = -math.inf
         if self._poison is not None:
             self._poison.finish()
@@ -462,11 +468,13 @@ class TaskRuntime:
             if self._stop.requested:
                 return
             self._listen_for_reloads(task)
-            # This comes after setup, because on_control and on_message may rely on that. Until then messages
-            # wait in the socket.
-            self._handle(handled)
             self._status_sink.ready()
             self._fed_at = self._stop.now()
+            if not self._pass_barrier():
+                return
+            # This comes after setup, because on_control and on_message may rely on that, and after the
+            # barrier, because they may publish. Until then messages wait in the socket.
+            self._handle(handled)
             if isinstance(task, SingleTask):
                 task.run()
             elif isinstance(task, LoopedTask):
@@ -483,18 +491,65 @@ class TaskRuntime:
         passed to a method. Raises LaunchError and RefusedError.
         """
         handled: list[tuple[Subscription, Handle]] = []
+        topics = topics_before_ready(task, self.config.get("subscribe"))
+        self._declare(service, task, topics)
         if service.listens():
             wanted = prefixes.control(self.transaction, ours_only=type(service)._ours_only)
             # Without a device there is nothing to hear, and the task starts without it.
             control = self._subscriptions.add(wanted, patience=ATTACH)
             if control is not None:
                 handled.append((control, lambda frame: self._handle_control(frame, service)))
-        if topics := topics_before_ready(task, self.config.get("subscribe")):
+        if topics:
             source = self._subscriptions.source(topics, every_transaction=task.every_transaction)
             if task.handles_messages() and source.subscription is not None:
                 source.inbox.convert = _conversion(task)
                 handled.append((source.subscription, lambda frame: self._handle_message(frame, task, source)))
         return handled
+
+    def _declare(self, service: TaskService, task: Task, topics: tuple[str, ...]) -> None:
+        """Declare what the task hears and publishes, if others wait for that. READY, which follows at once if
+        there is nothing to do before it, says the same as a declaration without topics.
+        """
+        publishes = published_topics(task)
+        if self._barrier is None:
+            return
+        if publishes == ():
+            self._close_barrier()
+        prepares = type(task).setup is not Task.setup or service.listens()
+        if topics or publishes or prepares:
+            self._status_sink.declare(topics, publishes)
+
+    def _pass_barrier(self) -> bool:
+        """Wait until every task of the same start that hears what this task publishes is ready or has failed.
+        Return False if the task is asked to stop.
+        """
+        if self._barrier is None:
+            return True
+        if self._event_loop is not None:
+            loop, fd = self._event_loop, self._barrier
+            loop.run(lambda: loop.readable(fd), cancel=True)
+            if self._reloads is not None:
+                loop.watch(self._reloads.fd, self._reload_async)
+        else:
+            self._await_barrier(self._barrier)
+        self._close_barrier()
+        self._bus.expect_subscribers()
+        return not self._stop.requested
+
+    def _close_barrier(self) -> None:
+        if self._barrier is not None:
+            os.close(self._barrier)
+            self._barrier = None
+
+    def _await_barrier(self, fd: int) -> None:
+        before, self._stop.interruptible = self._stop.interruptible, False
+        poller = self._stop.poller(fd, *([] if self._reloads is None else [self._reloads.fd]))
+        while not self._stop.requested:
+            self._reload_if_asked()
+            now = self._stop.now()
+            if fd in self._stop.pause(min(self._feed(now, self._watchdog / 2), self._chores(now)), poller):
+                break
+        self._stop.interruptible = before
 
     def _handle(self, handled: list[tuple[Subscription, Handle]]) -> None:
         """Pass the messages of these subscriptions to their methods from now on."""

@@ -237,6 +237,13 @@ class Task(_TaskAttributes):
     that belong to none. No task hears itself.
     """
 
+    publishes: ClassVar[str | list[str] | tuple[str, ...] | None] = None
+    """The topics that the task publishes; None if that may be any. Tasks that are started together wait for
+    each other after READY: the first `step`, `run` or `on_message` begins when every task that hears one of
+    these topics is READY or has failed, so none misses the first message. `()` waits for no task. `setup`
+    should not publish.
+    """
+
     def on_message(self, message: Message[Any]) -> Awaitable[None] | None:
         """Handle a message on one of the `topics`.
 

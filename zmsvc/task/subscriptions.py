@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from zmsvc.core.errors import LaunchError
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.task.bus import Subscription
-from zmsvc.task.inbox import Inbox, Message, named_topics
+from zmsvc.task.inbox import Inbox, Message, named_topics, topics_of
 from zmsvc.task.sdk import LoopedTask, MessageTask, Task
 from zmsvc.task.stop import Stop
 
@@ -115,6 +115,14 @@ class Subscriptions:
             each.close()
         self._open.clear()
         self._sources.clear()
+
+
+def published_topics(task: Task) -> tuple[str, ...] | None:
+    """Return the topics that the class of a task says it publishes; None if that may be any. Raises
+    LaunchError.
+    """
+    cls = type(task)
+    return None if cls.publishes is None else topics_of(cls.publishes or (), f"publishes of {cls.__name__}")
 
 
 def topics_before_ready(task: Task, configured: Any) -> tuple[str, ...]:

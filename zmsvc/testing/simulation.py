@@ -348,6 +348,9 @@ class _Status:
         """Do nothing: the task fails by the exception, which the test gets."""
         return True
 
+    def declare(self, topics: Sequence[str], publishes: Sequence[str] | None) -> None:
+        """Do nothing: the test decides when each task starts."""
+
     def watchdog(self) -> None:
         """Do nothing: there is no watchdog."""
 
@@ -378,6 +381,9 @@ class _Bus:
     def publish(self, frame: bytes) -> bool:
         self._task._simulation._send(frame)
         return True
+
+    def expect_subscribers(self) -> None:
+        """Do nothing: the bus of a simulation forwards at once."""
 
     def subscribe(self, prefixes: Sequence[bytes]) -> Subscription:
         self._task._subscriptions.append(queue := _Queue(prefixes))

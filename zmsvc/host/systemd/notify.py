@@ -12,6 +12,7 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
+import json
 import logging
 import os
 import socket
@@ -47,6 +48,12 @@ report about a message that it could not handle.
 _FILE = "_FD"
 """The end of such a key if the text is in a file, whose descriptor comes with the datagram."""
 _IN_FILES = frozenset({_UPDATE + _FILE, _POISON + _FILE})
+TOPICS = "X_ZMSVC_TOPICS"
+"""The key by which a task declares the topics that it hears, as a JSON list, before it is ready."""
+PUBLISHES = "X_ZMSVC_PUBLISHES"
+"""The key of the topics that it publishes. Without it, it may publish any."""
+_DECLARED_LIMIT = 16384
+"""The most characters of a declaration."""
 
 _STATUS_LIMIT = 4096
 _DATAGRAM_LIMIT = UPDATE_INLINE + 4096
@@ -142,6 +149,16 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
     def missed(self, count: int) -> None:
         """Report how many messages of the bus this process has missed so far."""
         self.notify(f"X_ZMSVC_MISSED={count}")
+
+    def declare(self, topics: Sequence[str], publishes: Sequence[str] | None) -> None:
+        """Declare what this process hears and publishes. A declaration that is too long is not sent, as if
+        nothing were known.
+        """
+        lines = [f"{TOPICS}={json.dumps(topics)}"]
+        if publishes is not None:
+            lines.append(f"{PUBLISHES}={json.dumps(publishes)}")
+        if sum(map(len, lines)) <= _DECLARED_LIMIT:
+            self.notify(*lines)
 
     def watchdog(self) -> None:
         """Report that this process still works."""

@@ -1,0 +1,100 @@
+"""Tasks that are started together: no task begins its first step before those that hear it are ready."""
+
+from __future__ import annotations
+
+import pytest
+from simulation import Simulation, rule, task
+
+from zmsvc.core import events as ev
+from zmsvc.core.events import Effect
+
+
+def opened(sim: Simulation, effects: list[Effect] | None = None) -> set[str]:
+    """Return the tasks whose barrier was opened by these effects; without any, so far."""
+    orders = sim.told(ev.OpenBarrier) if effects is None else effects
+    launches = {launch for each in orders if isinstance(each, ev.OpenBarrier) for launch in each.launches}
+    return {name for (_, name), each in sim.world.tasks.items() if each.launch in launches}
+
+
+def test_a_first_step_waits_for_every_task_of_the_same_start_that_may_subscribe() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c"))
+    sim.begin()
+    sim.ready("a")
+    assert sim.sub_state("a") == "running", "READY itself waits for nothing"
+    sim.ready("b")
+    assert not opened(sim)
+    sim.ready("c")
+    assert opened(sim) == {"a", "b", "c"}
+    assert len(sim.told(ev.OpenBarrier)) == 1
+
+
+def test_a_task_that_hears_nothing_is_not_awaited() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c"))
+    sim.begin()
+    sim.ready("a")
+    sim.declare("b", topics=[])
+    assert not opened(sim)
+    sim.declare("c", topics=[])
+    assert opened(sim) == {"a"}
+    sim.ready("b")
+    assert opened(sim) == {"a", "b"}
+
+
+def test_declared_topics_narrow_what_a_task_waits_for() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c"), task("d"))
+    sim.begin()
+    sim.declare("a", topics=[], publishes=["raw"])
+    sim.declare("b", topics=["raw"], publishes=["filtered"])
+    sim.declare("c", topics=["filtered"], publishes=[])
+    sim.ready("d", "a")
+    assert not opened(sim)
+    sim.ready("b")
+    assert opened(sim) == {"a"}
+    sim.ready("c")
+    assert opened(sim) == {"a", "b", "c", "d"}
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_task_that_has_ended_is_awaited_no_longer_even_if_it_starts_again(code: int) -> None:
+    sim = Simulation.of(task("a"), task("b", rule("on_fail", "restart", "b"), rule("on_exit", "start", "b")))
+    sim.begin()
+    sim.ready("a")
+    sim.end("b", code=code)
+    assert opened(sim) == {"a"}
+
+
+def test_a_task_that_cannot_be_forked_or_is_stopped_is_awaited_no_longer() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c", after=("b",)), task("d", requires=("b",)))
+    sim.begin()
+    sim.ready("a")
+    sim.ask("stop", "c")
+    sim.end("b", code=1)
+    assert sim.sub_state("d") == "waiting"
+    assert opened(sim) == {"a"}
+
+
+def test_a_task_that_starts_after_others_is_awaited_as_well() -> None:
+    sim = Simulation.of(task("a"), task("b", after=("a",)), task("c", after=("b",)))
+    sim.begin()
+    sim.ready("a")
+    sim.ready("b")
+    assert not opened(sim)
+    sim.ready("c")
+    assert opened(sim) == {"a", "b", "c"}
+
+
+def test_a_task_that_is_started_alone_or_beside_commands_waits_for_nothing() -> None:
+    sim = Simulation.of(task("a"), task("b", kind="Command"), task("c", entry=False))
+    sim.begin()
+    sim.ask("start", "c")
+    assert all(each.barrier is None for each in sim.world.tasks.values())
+
+
+def test_two_transactions_do_not_wait_for_each_other() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ask("start", transaction="T2")
+    sim.ready("a")
+    assert not opened(sim)
+    sim.happen(ev.TaskReady(launch=sim.launch_of("b")))
+    assert sim.keeper.opened == {sim.launch_of("a"), sim.launch_of("b")}

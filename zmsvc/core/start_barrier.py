@@ -1,0 +1,148 @@
+"""The barrier between READY and the first step of a Python task. Of the tasks that are started together, one
+goes on when all those that hear what it publishes are ready, or have failed; so no first message is lost.
+
+READY itself waits for nothing, so tasks cannot wait for each other. A task that is not ready yet is awaited:
+nothing is known about what it hears until it declares its topics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from zmsvc.core import events as ev
+from zmsvc.core.draft import Draft
+from zmsvc.core.events import Key
+from zmsvc.core.lifecycle import State, SubState
+from zmsvc.core.service_options import ServiceType
+from zmsvc.core.world import Awaited, Barrier, Stage
+
+
+def begin(draft: Draft) -> None:
+    """Give a common barrier to the Python tasks of a transaction that this step has started, if there are
+    several.
+    """
+    started, draft.started = draft.started, {}
+    if len(started) < 2:
+        return
+    together: dict[str, list[Key]] = {}
+    for key in started:
+        if _may_join(draft, key):
+            together.setdefault(key[0], []).append(key)
+    for keys in together.values():
+        if len(keys) > 1:
+            number = 1 + max((each.barrier.start for each in draft.tasks.values() if each.barrier), default=0)
+            for key in keys:
+                _put(draft, key, Barrier(start=number))
+
+
+def _may_join(draft: Draft, key: Key) -> bool:
+    task, service = draft.tasks.get(key), draft.service(key)
+    return (
+        task is not None
+        and task.sub_state in (SubState.START_AFTER, SubState.LAUNCHING)
+        and task.barrier is None
+        and service is not None
+        and service.service_type is not ServiceType.COMMAND
+    )
+
+
+def declared(draft: Draft, key: Key, fact: ev.TaskDeclared) -> None:
+    """Note what a task hears and publishes."""
+    barrier = draft.tasks[key].barrier
+    if barrier is not None and barrier.stage is Stage.AWAITED:
+        _put(draft, key, replace(barrier, topics=fact.topics, publishes=fact.publishes))
+
+
+def ready(draft: Draft, key: Key) -> None:
+    """Note that a task has sent READY=1: it hears its topics, and waits before its first step."""
+    barrier = draft.tasks[key].barrier
+    if barrier is not None and barrier.stage is Stage.AWAITED:
+        _put(draft, key, replace(barrier, stage=Stage.WAITING))
+        draft.at_barrier[barrier.start].append(key)
+
+
+def leave(draft: Draft, key: Key) -> None:
+    """Note that a task does not start, or has ended."""
+    if draft.tasks[key].barrier is not None:
+        _put(draft, key, None)
+
+
+def _put(draft: Draft, key: Key, barrier: Barrier | None) -> None:
+    old = draft.tasks[key].barrier
+    draft.change(key, barrier=barrier)
+    known = barrier or old
+    assert known is not None
+    draft.at_barrier.setdefault(known.start, [])
+    starts = dict(draft.starts)
+    counts = starts.pop(known.start, Awaited())
+    for each, sign in ((old, -1), (barrier, 1)):
+        if each is not None and each.is_awaited:
+            counts = Awaited(tasks=counts.tasks + sign, unknown=counts.unknown + sign * (each.topics is None))
+    draft.starts = {**starts, known.start: counts} if counts.tasks else starts
+
+
+def settle(draft: Draft) -> None:
+    """Let the tasks go on whose barrier has passed in this step."""
+    begin(draft)
+    changed, draft.at_barrier = draft.at_barrier, {}
+    passed: list[int] = []
+    for number, came in changed.items():
+        awaited = draft.starts.get(number, Awaited())
+        if awaited.unknown:
+            continue
+        # Only a change of what is awaited concerns those that have waited before this step.
+        same = draft.before.starts.get(number, Awaited()) == awaited
+        members = came if same else [key for key, task in draft.tasks.items() if _is_at(number, task.barrier)]
+        topics = _topics_awaited(draft, number) if awaited.tasks else None
+        passed += _let_pass(draft, members, topics)
+    if passed:
+        draft.emit(ev.OpenBarrier(launches=tuple(passed)))
+
+
+def _is_at(number: int, barrier: Barrier | None) -> bool:
+    return barrier is not None and barrier.start == number
+
+
+def _topics_awaited(draft: Draft, number: int) -> frozenset[str]:
+    """Return the topics that are heard by tasks which are not ready yet."""
+    barriers = (task.barrier for task in draft.tasks.values())
+    return frozenset(
+        topic
+        for each in barriers
+        if each is not None and each.start == number and each.is_awaited
+        for topic in each.topics or ()
+    )
+
+
+def _let_pass(draft: Draft, keys: Iterable[Key], topics: frozenset[str] | None) -> list[int]:
+    """Return the launches of the tasks that wait for nothing any longer. Without `topics` no task is awaited
+    any more.
+    """
+    passed: list[int] = []
+    for key in keys:
+        task = draft.tasks[key]
+        barrier = task.barrier
+        if barrier is None or barrier.stage is not Stage.WAITING:
+            continue
+        if topics is None or (barrier.publishes is not None and topics.isdisjoint(barrier.publishes)):
+            draft.change(key, barrier=replace(barrier, stage=Stage.PASSED))
+            passed.append(task.launch)
+    return passed
+
+
+def resume(draft: Draft) -> None:
+    """Repeat the last order: the predecessor may not have sent it. A predecessor of an earlier zmsvc does not
+    note READY=1 here.
+    """
+    for key, task in [*draft.tasks.items()]:
+        service = draft.service(key)
+        if task.state is State.ACTIVE and not (service and service.ready):
+            ready(draft, key)
+    passed = [
+        task.launch
+        for task in draft.tasks.values()
+        if task.live and task.barrier is not None and task.barrier.stage is Stage.PASSED
+    ]
+    if passed:
+        draft.emit(ev.OpenBarrier(launches=tuple(passed)))

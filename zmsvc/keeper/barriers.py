@@ -1,0 +1,50 @@
+"""The pipes at which tasks wait before their first steps. The supervisor decides when a task goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+from zmsvc.host.kernel import linux
+from zmsvc.keeper.machine import KeeperMachine
+from zmsvc.protocol.launch import LaunchSpec
+
+
+class Barriers:
+    """The closed barriers, each by its launch."""
+
+    def __init__(self, machine: KeeperMachine) -> None:
+        self._machine = machine
+        self._writers: dict[int, int] = {}
+
+    def create(self, spec: LaunchSpec) -> int | None:
+        """Create a closed barrier if the launch has one. Return the end of its pipe that the task gets, for
+        the caller to close. Raises OSError.
+        """
+        if not spec.barrier:
+            return None
+        # A zygote may have died with the former one.
+        self.open([spec.launch])
+        reader, writer = self._machine.pipe()
+        self._writers[spec.launch] = writer
+        try:
+            linux.leave_room(writer)
+        except OSError:
+            os.close(reader)
+            raise
+        return reader
+
+    def open_all(self) -> None:
+        """Let every task go on: this supervisor does not know barriers."""
+        self.open([*self._writers])
+
+    def open(self, launches: Iterable[int]) -> None:
+        """Let these tasks go on. A launch without a barrier, or with an open one, is left out."""
+        for launch in launches:
+            if (writer := self._writers.pop(launch, None)) is not None:
+                # A child that the keeper forks now may have the pipe as well, so a byte says it, and not the
+                # end of the pipe.
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(writer, b"\n")
+                os.close(writer)
