@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fake_kernel import Crash, KeeperPort, Kernel, Process, Shuffled, SupervisorPort
+from fake_kernel import Crash, KeeperPort, Kernel, Process, Shuffled, SupervisorPort, launch_mark
 
 from zmsvc.core import events as ev
 from zmsvc.core.access import Verb
@@ -33,6 +33,7 @@ from zmsvc.core.model import Context
 from zmsvc.host import paths, seqpacket
 from zmsvc.host.state_file import StateFile
 from zmsvc.keeper.keeper import Keeper
+from zmsvc.keeper.launch_record import LaunchRecord
 from zmsvc.keeper.listeners import Listeners
 from zmsvc.protocol import forking, sharing
 from zmsvc.protocol import supervision as sv
@@ -316,7 +317,7 @@ class Zygote:
                 os.close(fd)
             self._say(forking.encode_answer(forking.NotForked(number=errno.EAGAIN)))
             return
-        marks = frozenset({self.house.places.context_mark, b"ZMSVC_LAUNCH=%d" % spec.launch})
+        marks = frozenset({self.house.places.context_mark, launch_mark(spec.launch)})
         task = kernel.fork(kernel.keeper, spec.service_type, marks)
         # The task waits at its own gate.
         assert fds.gate is not None
@@ -453,6 +454,8 @@ class FakeContext:
         self.orders: list[Order] = []
         self.protocols = (2,)
         """Each supervisor and each keeper speaks one of these, chosen at random."""
+        self.names_mains = False
+        """True if tasks name other processes of theirs as the main one."""
         self.held_back = 0
         """The number of times that others go before the keeper."""
         self.forked: Counter[tuple[int, int]] = Counter()
@@ -485,6 +488,14 @@ class FakeContext:
                 yield watch
 
         dispatcher._ready = counted  # type: ignore[assignment, method-assign]
+        table = keeper._process_table
+        become_main = table._become_main
+
+        def main_counted(record: LaunchRecord, pid: int, started: int) -> None:
+            counts["another process is the main one"] += 1
+            become_main(record, pid, started)
+
+        table._become_main = main_counted  # type: ignore[method-assign]
 
     def keeper_call(self, call: Callable[[], None]) -> None:
         try:
@@ -504,8 +515,10 @@ class FakeContext:
 
     def _close_keeper(self) -> None:
         keeper = self.keeper
-        for fd in [*keeper._dispatcher._watches]:
+        for fd, watch in [*keeper._dispatcher._watches.items()]:
             keeper._dispatcher.unwatch(fd)
+            if getattr(watch.call, "func", None) == keeper._process_table._named_main_ended:
+                os.close(fd)
         keeper._dispatcher._selector.close()
         for sock in (
             self.listeners.control,

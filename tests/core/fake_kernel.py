@@ -26,6 +26,14 @@ FIRST_PID = 5_000_000
 SENDER = "X_SIM_PID"
 
 
+LAUNCH_MARK = b"ZMSVC_LAUNCH="
+
+
+def launch_mark(launch: int) -> bytes:
+    """Return the mark of all processes of a launch."""
+    return LAUNCH_MARK + b"%d" % launch
+
+
 class Crash(SystemExit):
     """The running process is killed at this point. An event loop does not catch this exception."""
 
@@ -332,7 +340,15 @@ class KeeperPort:
             self.signal_child(pid, signal.SIGKILL)
 
     def watch_end(self, pid: int) -> int:
-        raise NotImplementedError
+        """Return a descriptor that is readable when the process has ended, as a pidfd is."""
+        self._kernel.may_fail("watch_end", errno.EMFILE)
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        process = self._there(pid)
+        if process is not None and process.alive:
+            process.fds.append(writing)
+        else:
+            os.close(writing)
+        return reading
 
     def belonging(
         self, sessions: Container[int], context_mark: bytes, launch: int | None = None
@@ -345,7 +361,7 @@ class KeeperPort:
         self, pid: int, sessions: Container[int], context_mark: bytes, launch: int | None = None
     ) -> bool:
         process = self._kernel.processes[pid]
-        wanted = {context_mark} if launch is None else {context_mark, b"ZMSVC_LAUNCH=%d" % launch}
+        wanted = {context_mark} if launch is None else {context_mark, launch_mark(launch)}
         return process.alive and (process.session in sessions or process.marks >= wanted)
 
     def launch_of(self, pid: int, context_mark: bytes) -> int | None:
@@ -424,8 +440,11 @@ class SupervisorPort:
         return self._kernel.sender(notify.receive(sock, peek=peek, spare=spare, keep_others=keep_others))
 
     def launch_of(self, pid: int, context_mark: bytes) -> int | None:
-        """Return None: no task of these tests names another main process."""
-        return None
+        process = self._kernel.processes.get(pid)
+        if process is None or not process.alive or context_mark not in process.marks:
+            return None
+        found = [mark for mark in process.marks if mark.startswith(LAUNCH_MARK)]
+        return int(found[0][len(LAUNCH_MARK) :]) if found else None
 
     def start_time(self, pid: int) -> int | None:
         return self._keeper.start_time(pid)

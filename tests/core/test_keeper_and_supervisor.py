@@ -16,8 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_context import FakeContext
-from fake_kernel import Crash
+from fake_context import FakeContext, Task
+from fake_kernel import Crash, launch_mark
 from simulation import rule, task
 
 from zmsvc.core import events as ev
@@ -54,6 +54,13 @@ REACHED = (
 """Faults that keeper and supervisor handle. Each of them has to happen in a run, because otherwise the run
 has not tested it.
 """
+
+NAMING = (
+    "a task names another main process",
+    "another process is the main one",
+    "a child ends that may be the main process",
+)
+"""Events of a run in which tasks name other main processes."""
 
 TASKS = (
     task("a", rule("on_fail", "restart", "a"), stop_timeout=1.0),
@@ -131,7 +138,7 @@ def disturb(house: FakeContext) -> None:
     kernel = house.kernel
     mains = [each for each in house.tasks.values() if each.process.alive and each.state == "runs"]
     zygotes = kernel.living("zygote")
-    what = kernel.random.randrange(14)
+    what = kernel.random.randrange(16 if house.names_mains else 14)
     if what == 0:
         house.order(
             kernel.random.choice([ev.Verb.START, ev.Verb.STOP, ev.Verb.RESTART]),
@@ -170,6 +177,8 @@ def disturb(house: FakeContext) -> None:
         house.supervisors[-1].reexec()
     elif what == 10 and house.supervisors:
         kernel.kill(house.supervisors[-1].process.pid, kernel.random.choice([signal.SIGKILL, signal.SIGSTOP]))
+    elif what in (14, 15) and mains:
+        name_main(house, kernel.random.choice(mains))
     elif what in (11, 12):
         # The keeper finds everything that came meanwhile at once, as after it was stopped or while it forks.
         house.held_back = 200
@@ -180,6 +189,32 @@ def disturb(house: FakeContext) -> None:
             house.order(ev.Verb.START, "t")
     elif kernel.living("device"):
         kernel.kill(kernel.living("device")[-1].pid, signal.SIGKILL)
+
+
+def name_main(house: FakeContext, main: Task) -> None:
+    """Let a task name a child of its own as the main process, or end the child that it has named."""
+    kernel = house.kernel
+    named = [each for each in kernel.living("child") if launch_mark(main.spec.launch) in each.marks]
+    if main.members or main.spec.auxiliary:
+        return
+    if named and kernel.chance(0.5):
+        kernel.counts["a child ends that may be the main process"] += 1
+        kernel.exit(kernel.random.choice(named), status=kernel.random.choice([0, 1]))
+        return
+    child = kernel.fork(main.process.pid, "child", main.process.marks, session=main.process.pid)
+    child.dies_with_parent = False
+    main.say(f"MAINPID={child.pid}")
+    kernel.counts["a task names another main process"] += 1
+    if kernel.chance(0.5):
+        status = kernel.random.choice([0, 1])
+        kernel.later(kernel.random.choice([0.0, 0.01, 0.5]), lambda: kernel.exit(main.process, status=status))
+
+
+def goes_on(house: FakeContext, each: Task) -> bool:
+    """Return True if the main process of a launch runs: its first one, or the one that it has named."""
+    record = house.keeper._process_table._records.get(each.spec.launch)
+    named = {child.pid for child in house.kernel.living("child")}
+    return each.process.alive or (each.state == "runs" and record is not None and record.pid in named)
 
 
 def check(house: FakeContext) -> None:
@@ -193,7 +228,7 @@ def check(house: FakeContext) -> None:
     running = Counter(
         name
         for each in house.tasks.values()
-        if each.process.alive and not each.spec.auxiliary
+        if goes_on(house, each) and not each.spec.auxiliary
         for name in (each.members.values() if each.line is not None else [each.spec.task])
     )
     believed = Counter(
@@ -214,8 +249,8 @@ def check(house: FakeContext) -> None:
         SubState.FAILED,
         SubState.WAITING,
     }
-    mains = {each.process.pid for each in house.tasks.values() if each.process.alive}
-    lost = [child.pid for child in house.kernel.living("child") if child.parent not in mains]
+    marks = {launch_mark(each.spec.launch) for each in house.tasks.values() if goes_on(house, each)}
+    lost = [child.pid for child in house.kernel.living("child") if not child.marks & marks]
     assert not lost, "a process was left behind"
     table = house.keeper._process_table
     assert all(record.end is None for record in table._records.values()), "an end that was not acknowledged"
@@ -273,6 +308,29 @@ def test_after_any_fault_each_running_task_has_one_probe_process(
             raise AssertionError(f"seed {seed}: {error!r}") from error
         crashing.remove(house)
         house.close()
+
+
+@pytest.mark.deadline(120)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_after_any_fault_the_main_process_that_a_task_has_named_counts(
+    folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]
+) -> None:
+    counts: Counter[str] = Counter()
+    for seed in seeds()[:12]:
+        (folder / str(seed)).mkdir()
+        house = fake_context(folder / str(seed), seed, crashing)
+        house.names_mains = True
+        try:
+            play(house, protocols=(PROTOCOL,))
+            check(house)
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}: {error!r}") from error
+        counts += house.kernel.counts
+        crashing.remove(house)
+        house.close()
+    print(counts)
+    if len(seeds()) >= 12:
+        assert not [name for name in NAMING if not counts[name]], "this was never reached"
 
 
 def test_a_second_ctrl_c_is_timed_from_when_the_keeper_could_take_it(

@@ -4,6 +4,7 @@ test plays keeper and task.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.supervisor.children import Children
+from zmsvc.supervisor.machine import LocalMachine
 
 LAUNCH = 7
 LARGE = '{"text":"' + "x" * 300_000 + '"}'
@@ -113,6 +115,21 @@ def test_an_exit_comes_after_the_earlier_messages_of_its_task(both: Both) -> Non
 def test_a_new_supervisor_reads_all_messages_before_the_keepers_exits(both: Both) -> None:
     both.report(LARGE, 3)
     assert both.turn(all_said=True) == [1, 2, 3]
+
+
+class WithoutDescriptors(LocalMachine):
+    """A machine that examines no process, because no descriptor is free."""
+
+    def start_time(self, pid: int) -> int | None:  # type: ignore[override]
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_a_main_process_that_cannot_be_examined_is_ignored_and_no_other_message_is_lost(both: Both) -> None:
+    both.children.outside = WithoutDescriptors()
+    both.report(SMALL, 1)
+    both.task.notify("MAINPID=1", "READY=1")
+    both.task.update(SMALL, 2)
+    assert both.turn() == [1, "TaskReady", 2]
 
 
 @pytest.mark.parametrize(

@@ -476,8 +476,19 @@ class Children:
         pid = int(named)
         if pid == self._speaker_of[launch][0]:
             return
-        started = self.outside.start_time(pid)
-        if started is None or self.outside.launch_of(pid, self.context_mark) != launch:
+        try:
+            started = self.outside.start_time(pid)
+            belongs = self.outside.launch_of(pid, self.context_mark) == launch
+        except OSError as error:
+            # No descriptor is free, for example.
+            self.refused.add(
+                "Process %d names %d as the main process: ignored, because it cannot be examined (%s)",
+                datagram.pid,
+                pid,
+                error.strerror,
+            )
+            return
+        if started is None or not belongs:
             self.refused.add(
                 "Process %d names %d as the main process, which is not one of its task: ignored",
                 datagram.pid,
