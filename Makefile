@@ -4,13 +4,14 @@
 # make test-on    the same tests in another Debian, with its libraries and its systemd: SUITE=trixie (bookworm, forky); needs root and
 #                 debootstrap, and keeps the suite in /var/cache/zmsvc or ZMSVC_SUITES=; PYTEST_ARGS= says which tests
 # make test-lowest  tests with the lowest versions of the libraries that setup.cfg allows; needs Python 3.11
-# make all-tests  everything: test, test-lowest, test-on for each suite, fuzz, kills and soak
+# make all-tests  everything: test, test-lowest, test-on for each suite, fuzz, kills, simulate and soak
 # make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
 # make bench-pages  lists the pages that a task has written to; make bench-forks measures the ways to fork; each takes some seconds
 # make bench-safety measures what the guards against other users cost, in 5 minutes; as root all of them
 # make check      checks the code itself: ruff, mypy, layers, units, documents
 # make fuzz       sends garbage as files, frames, requests and datagrams: TIMES=20 times the effort of `make test`
 # make kills      makes 100 random kills under load; SEED= repeats a run, KILLS= sets the number
+# make simulate   compares 200 random contexts under the daemon with their simulations; SEED= repeats a run
 # make chaos      sends random orders, kills and reloads for SECONDS=60; SEED= repeats a run
 # make soak       runs a context under load and kills for SECONDS=600; fails if descriptors or memory grow
 # make mutants    changes SAMPLE=40 places of zmsvc/core, one at a time, and runs its tests; fails below 90 % noticed; SEED= repeats a sample
@@ -34,7 +35,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 LIBRARIES ?= pypi
 
-.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety check fuzz kills chaos soak mutants promises \
+.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety check fuzz kills simulate chaos soak mutants promises \
     deb test-deb rpm lock completion manual options install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
@@ -79,6 +80,7 @@ all-tests: test test-lowest
 	for suite in bookworm trixie; do $(MAKE) test-deb SUITE=$$suite || exit; done
 	$(MAKE) fuzz
 	$(MAKE) kills
+	$(MAKE) simulate
 	$(MAKE) chaos
 	$(MAKE) soak
 
@@ -129,6 +131,9 @@ fuzz: $(VENV)/.tests
 
 kills: $(VENV)/.tests
 	ZMSVC_KILLS=$(KILLS) ZMSVC_SEED=$(SEED) $(VENV)/bin/python -m pytest -s tests/faults/test_kills.py $(PYTEST_ARGS)
+
+simulate: $(VENV)/.tests
+	ZMSVC_SIMULATIONS=10 ZMSVC_SEED=$(SEED) $(VENV)/bin/python -m pytest tests/live/test_simulate_random.py $(PYTEST_ARGS)
 
 chaos: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live:tests/faults $(VENV)/bin/python tests/faults/chaos.py $(if $(filter file,$(origin SECONDS)),60,$(SECONDS)) $(SEED)

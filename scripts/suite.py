@@ -60,7 +60,16 @@ STABLE = ("bookworm", "trixie")
 
 TESTS = ("make", "test", "LIBRARIES=system")
 
-PASSED_ON = ("CI", "TERM", "PYTEST_ADDOPTS", "PYTEST_ARGS", "ZMSVC_FUZZ", "ZMSVC_KILLS", "ZMSVC_SEED")
+PASSED_ON = (
+    "CI",
+    "TERM",
+    "PYTEST_ADDOPTS",
+    "PYTEST_ARGS",
+    "ZMSVC_FUZZ",
+    "ZMSVC_KILLS",
+    "ZMSVC_SIMULATIONS",
+    "ZMSVC_SEED",
+)
 PASSED_ON_BEGINNINGS = ("PIP_",)
 PASSED_ON_ENDS = ("_proxy", "_PROXY")
 """Variables that the command inherits. All others describe this machine and not the suite."""

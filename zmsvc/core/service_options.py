@@ -192,7 +192,10 @@ class Limits:
     stop_timeout: float = option(
         TIME_LIMIT,
         10.0,
-        summary="The time that the task has to end. Processes that are left then get SIGKILL.",
+        summary=(
+            "The time that the task has to end. Processes that are left then get SIGKILL. A Python task "
+            "first writes the stacks of its threads to its log, for 250 ms."
+        ),
         in_place=EVERY_TYPE,
     )
     watchdog: float = option(

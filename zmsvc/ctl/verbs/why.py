@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from zmsvc.host.paths import Places
 
 LOG_LINES = 5
-STACK_LINES = 40
+STACK_LINES = 80
 """The number of log lines that are shown of a task that has written the stacks of its threads to it."""
 MAX_RULES = 5
 """The number of rules that are shown; --json has all."""
