@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bench.everybody import OURS_UNSHARED
 from bench.figures.device import BARE, SIZES, SUBSCRIBERS
+from bench.figures.sdk import LIBRARIES, PUBLISHING, PYZMQ, SDK, SUBSCRIBED, TASKS
 from bench.results import Results
 
 MANY, SOME, FEW = 1000, 100, 10
@@ -128,9 +129,38 @@ def verdicts(results: Results, python: tuple[int, int] = sys.version_info[:2]) -
             unit="s",
         ),
     ]
+    plain += [verdict for library in LIBRARIES for verdict in _messages(results, library)]
     return plain + [
         _linear(figure, name, median)
         for figure, name in (("start", "start"), ("stop", "stop"), ("adoption", "adoption"))
+    ]
+
+
+def _messages(results: Results, library: str) -> list[Verdict]:
+    """Return the goals of messages from task to task with a JSON library."""
+    rates = [results.median(f"sdk.throughput.{library}", name, 1) for name in (PYZMQ, SDK)]
+    delays = [results.median(f"sdk.latency.{library}", name, 1) for name in (SDK, PYZMQ)]
+    sizes = [results.median(f"sdk.memory.{library}", name, TASKS) for name in (SUBSCRIBED, PUBLISHING)]
+    known = sizes[0] is not None and sizes[1] is not None
+    return [
+        Verdict(
+            goal=f"messages of tasks, 1.5 kB, {library}: bare pyzmq's messages a second over theirs",
+            limit=1 / 0.6,
+            value=_ratio(*rates),
+            remark=f"{rates[1]:,.0f}/s" if rates[1] else "",
+        ),
+        Verdict(
+            goal=f"the same: p50 latency over bare pyzmq's, {library}",
+            limit=1.3,
+            value=_ratio(*delays),
+            remark=f"{delays[0] * 1e6:.0f} us" if delays[0] else "",
+        ),
+        Verdict(
+            goal=f"PSS of a subscribed task above that of a publishing one, {library}",
+            limit=0.5e6,
+            value=(sizes[0] or 0.0) - (sizes[1] or 0.0) if known else None,
+            unit="B",
+        ),
     ]
 
 

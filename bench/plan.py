@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.contenders.zmsvc import Zmsvc, ZmsvcSession
 from bench.everybody import OURS_UNSHARED, everybody
-from bench.figures import adoption, bus, device, failure, idle, memory, start, status, stop
+from bench.figures import adoption, bus, device, failure, idle, memory, sdk, start, status, stop
 from bench.fleet import Contender, Fleet
 from bench.results import Results
 
@@ -80,7 +80,16 @@ def cells(scale: Scale) -> list[Cell]:
             run=lambda results, home: device.run(ours, scale.messages, results, home),
         )
     )
+    made += [_sdk(library) for library in sdk.LIBRARIES]
     return made
+
+
+def _sdk(library: str) -> Cell:
+    return Cell(
+        name=f"messages with {library}",
+        missing=lambda: sdk.missing(library),
+        run=lambda results, home: sdk.run(library, results, home),
+    )
 
 
 def _suits(contender: Contender, size: int, scale: Scale) -> bool:

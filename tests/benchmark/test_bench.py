@@ -69,6 +69,22 @@ def test_the_benchmark_measures_and_reports(tmp_path: Path) -> None:
 
 
 @pytest.mark.deadline(120)
+def test_the_benchmark_compares_messages_of_tasks_with_those_of_pyzmq(tmp_path: Path) -> None:
+    bench("bench", "--only=messages with json.", "--rounds=1", f"--out={tmp_path}", home=tmp_path)
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert told["missing"] == {}
+    found = {(row["contender"], row["figure"]): row["median"] for row in told["results"]}
+    assert all(found[name, "sdk.throughput.json"] > 0 for name in ("SDK", "bare pyzmq"))
+    assert found["Subscribed", "sdk.memory.json"] > found["Publishing", "sdk.memory.json"]
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert re.search(r"p50 latency over bare pyzmq's, json \| 1\.3x \| [\d.]+x \(\d+ us\)", text)
+    assert (
+        "| PSS of a subscribed task above that of a publishing one, orjson | 0.50 MB | - | not measured |"
+        in text
+    )
+
+
+@pytest.mark.deadline(120)
 def test_bench_pages_names_the_pages_that_a_task_has_written_to(tmp_path: Path) -> None:
     need(os.geteuid() == 0, "only root may read the memory of another process everywhere")
     pages = {}

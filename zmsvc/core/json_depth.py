@@ -18,6 +18,28 @@ _BUT_BRACKETS = re.compile(r"[^\[\]{}]+")
 _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
+_FEW = 16
+
+
+def is_shallow(text: bytes) -> bool:
+    """Return True if a JSON text cannot be nested deeper than MAX_DEPTH, without a look at its structure."""
+    # To find a few brackets is several times as fast as to count them in the whole text.
+    return (_at_most_few(text, b"{") and _at_most_few(text, b"[")) or _brackets(text) <= MAX_DEPTH
+
+
+def _at_most_few(text: bytes, bracket: bytes) -> bool:
+    at = -1
+    for _ in range(_FEW):
+        at = text.find(bracket, at + 1)
+        if at < 0:
+            return True
+    return False
+
+
+def _brackets(text: bytes) -> int:
+    return text.count(b"[") + text.count(b"{")
+
+
 def check_depth(text: str) -> None:
     """Raise ProtocolError if a JSON text is nested deeper than MAX_DEPTH."""
     # Most texts have fewer brackets in total. To count them takes 1 us for 10 kB.

@@ -9,7 +9,7 @@ its keys in a fixed order. So the device can filter by a ZMQ prefix subscription
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,11 +65,13 @@ def check_topic(topic: str) -> None:
         raise ValueError(f"cannot publish: {topic!r} cannot be a topic")
 
 
-def published(topic: str, header: Mapping[str, Any], sequence: int, content: bytes) -> bytes:
-    """Return the frame of a numbered message of a task. `content` is encoded JSON, see `encoded`."""
-    return b'%s @@@ {"header":%s,"sequence":%d},"content":%s}' % (
+def published(topic: str, header: bytes, sequence: int, content: bytes) -> bytes:
+    """Return the frame of a numbered message of a task. `header` and `content` are encoded JSON, see
+    `encoded`.
+    """
+    return b'%b @@@ {"header":%b,"sequence":%d},"content":%b}' % (
         topic.encode(),
-        encoded(header)[:-1],
+        header[:-1],
         sequence,
         content,
     )
@@ -94,8 +96,15 @@ def encoded(value: Any) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def decode(frame: bytes) -> tuple[str, Body]:
-    """Return the topic and body of a frame from any sender.
+def decoded(text: bytes) -> Any:
+    """Return the value of a JSON text. Raises ValueError, RecursionError and ProtocolError."""
+    words = text.decode("utf-8", "surrogatepass")
+    check_depth(words)
+    return json.loads(words)
+
+
+def decode(frame: bytes, read: Callable[[bytes], Any] = decoded) -> tuple[str, Body]:
+    """Return the topic and body of a frame from any sender. `read` reads JSON.
 
     Raises ProtocolError for a frame without separator, a body that is not a JSON object, or a header that is
     not one.
@@ -104,16 +113,23 @@ def decode(frame: bytes) -> tuple[str, Body]:
     if not separator:
         raise ProtocolError("cannot read message: no ' @@@ ' between topic and body")
     try:
-        name, words = topic.decode().strip(), text.decode("utf-8", "surrogatepass")
-        check_depth(words)
-        body = json.loads(words)
+        name = topic.decode().strip()
+    except ValueError as error:
+        raise ProtocolError(f"cannot read message: {error}") from error
+    return name, body_of(text, read)
+
+
+def body_of(text: bytes, read: Callable[[bytes], Any] = decoded) -> Body:
+    """Return the body of the text after the separator. `read` reads JSON. Raises ProtocolError."""
+    try:
+        body = read(text)
     except (ValueError, RecursionError, ProtocolError) as error:
         raise ProtocolError(f"cannot read message: {error}") from error
     if not isinstance(body, dict):
         raise ProtocolError("cannot read message: the body is not a JSON object")
     if not isinstance(body.get("header", {}), dict):
         raise ProtocolError("cannot read message: the header is not a JSON object")
-    return name, body
+    return body
 
 
 def _ordered(header: Mapping[str, Any]) -> Body:

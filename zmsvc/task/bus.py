@@ -24,6 +24,8 @@ from zmsvc.host.sparse_log import SparseLog
 ATTACH = 2.0
 """Seconds to wait for the device. After that the task goes on, and libzmq connects when the device starts."""
 
+_DONTWAIT = int(zmq.DONTWAIT)  # the conversion of a member of an enumeration runs Python code
+
 log = logging.getLogger(__name__)
 
 
@@ -71,7 +73,7 @@ class Subscription:
     def receive(self) -> bytes | None:
         """Return the next message, or None if none waits."""
         try:
-            return self._socket.recv(zmq.DONTWAIT)
+            return self._socket.recv(_DONTWAIT)
         except zmq.Again:
             return None
 

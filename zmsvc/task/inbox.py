@@ -11,6 +11,7 @@ from zmsvc.core import messages, topics
 from zmsvc.core.errors import LaunchError, ProtocolError
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.task.bus import Subscription
+from zmsvc.task.json_codec import JsonCodec, codec
 
 T = TypeVar("T")
 
@@ -65,9 +66,9 @@ class Inbox:
         self.topics = frozenset(names)
         self._transaction, self._service_id = transaction, service_id
         self._every_transaction = every_transaction
-        own = messages.encoded(transaction)
-        self._own = {topic: messages.prefix(topic) + _HEADER + own for topic in self.topics}
-        self._foreign = {topic: messages.prefix(topic) + _HEADER for topic in self.topics}
+        self._own = _HEADER + messages.encoded(transaction)
+        self._names = {topic.encode(): topic for topic in self.topics}
+        self._codec: JsonCodec | None = None
         self._ignored, self._missed = SparseLog(log.warning), SparseLog(log.warning)
         self._last: dict[tuple[str, str, str], _Last] = {}
         """The last message of each transaction, sender and topic."""
@@ -101,25 +102,29 @@ class Inbox:
         """Return the message of a frame; None if it is not for this task. Raises ProtocolError for a content
         that cannot be converted.
         """
-        name = frame.partition(messages.SEPARATOR)[0].decode(errors="replace")
-        foreign = not self._every_transaction and name in self._foreign
-        if foreign and frame.startswith(self._foreign[name]) and not frame.startswith(self._own[name]):
+        of_topic, _, text = frame.partition(messages.SEPARATOR)
+        topic = self._names.get(of_topic)
+        if not self._every_transaction and text.startswith(_HEADER) and not text.startswith(self._own):
             return None  # This is decided here for speed: a context may have many transactions.
+        if self._codec is None:
+            self._codec = codec()
         try:
-            topic, body = messages.decode(frame)
+            body = messages.body_of(text, self._codec.decode)
         except ProtocolError as error:
-            self._ignored.add("Ignored a message on %s: %s", name, error)
+            self._ignored.add("Ignored a message on %s: %s", of_topic.decode(errors="replace"), error)
             return None
         header = body.get("header", {})
         transaction, sender = _text(header, "service_transaction"), _text(header, "service_id")
-        if transaction and transaction != self._transaction and not self._every_transaction:
+        if transaction != self._transaction:
+            if transaction and not self._every_transaction:
+                return None
+        elif sender == self._service_id:
             return None
-        if (transaction, sender) == (self._transaction, self._service_id):
+        if messages.RECIPIENT in header and _text(header, messages.RECIPIENT) not in ("", self._service_id):
             return None
-        if _text(header, messages.RECIPIENT) not in ("", self._service_id):
-            return None
-        if topic not in self.topics:
-            self._take_last_number(header, (transaction, sender, topic.removeprefix(messages.LAST_NUMBER)))
+        if topic is None:
+            number_of = of_topic.decode(errors="replace").removeprefix(messages.LAST_NUMBER)
+            self._take_last_number(header, (transaction, sender, number_of))
             return None
         sequence, missed = self._numbered(header, (transaction, sender, topic))
         content = body["content"] if "content" in body else _without_header(body)
@@ -151,14 +156,18 @@ class Inbox:
         # A dict keeps the order of insertion: the first key is that of the sender that has been silent
         # longest.
         last = self._last.pop(key, None)
-        self._last[key] = _Last(launch, sequence, sequence)
-        if len(self._last) > MAX_SENDERS:
-            del self._last[next(iter(self._last))]
         if last is None:
+            self._last[key] = _Last(launch, sequence, sequence)
+            if len(self._last) > MAX_SENDERS:
+                del self._last[next(iter(self._last))]
             return sequence, 0
-        same = last.launch == launch
-        self._log_missed(sequence - 1 - (last.known if same else 0), key)
-        return sequence, max(0, sequence - 1 - (last.sequence if same else 0))
+        self._last[key] = last
+        before, known = (last.sequence, last.known) if last.launch == launch else (0, 0)
+        last.launch, last.sequence, last.known = launch, sequence, sequence
+        if sequence == before + 1:
+            return sequence, 0
+        self._log_missed(sequence - 1 - known, key)
+        return sequence, max(0, sequence - 1 - before)
 
     def _take_last_number(self, header: Mapping[str, Any], key: tuple[str, str, str]) -> None:
         """Note the number that a sender repeats: the messages up to it that have not come are lost."""

@@ -281,6 +281,8 @@ class TaskRuntime:
         self._poller.unregister(fd)
 
     def _call_watchers(self, readable: Iterable[int]) -> None:
+        if not self._watched:
+            return
         for fd in readable:
             if fd in self._watched and not self._in_callback:
                 self._in_callback = True

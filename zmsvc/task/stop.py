@@ -131,13 +131,13 @@ class SignalStop(Stop):
         # times.
         before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         try:
-            return [] if self.requested else super().pause(seconds, poll)
+            readable = [] if self.requested else super().pause(seconds, poll)
         finally:
             signal.set_wakeup_fd(before)
-            try:
-                os.read(self._wakeup, 4096)
-            except BlockingIOError:
-                pass
+        # A signal that comes after the poll is read by the next call, which returns at once then.
+        if self._wakeup in readable:
+            os.read(self._wakeup, 4096)
+        return readable
 
 
 _SIGNALS: set[int] = {signal.SIGTERM}

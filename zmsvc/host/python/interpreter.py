@@ -52,6 +52,10 @@ class Switch(StrEnum):
     """The holes in the zygote's memory are filled (allocators.py). Without it a task allocates from pages of
     the zygote, and so copies them.
     """
+    ORJSON = "orjson"
+    """Messages of tasks are written and read by orjson, if it is installed. Without it the standard library
+    does that.
+    """
     PASSRIGHTS = "passrights"
     """No shortcut, but a guard: the kernel refuses descriptors that clients send (SO_PASSRIGHTS). Without it
     zmsvc runs as on Linux before 6.16, which a test needs.
