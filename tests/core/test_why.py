@@ -222,6 +222,38 @@ def by_the_bus() -> Simulation:
     return sim
 
 
+def started_for_another() -> Simulation:
+    sim = of(task("a", entry=False), task("b", requires=("a",), entry=False))
+    sim.ask("start", "a")
+    sim.ready()
+    sim.ask("stop", "a")
+    sim.now += 100
+    sim.ask("start", "b")
+    sim.ready("a")
+    return sim
+
+
+def restarted() -> Simulation:
+    sim = of(task("a"))
+    sim.ask("restart", "a")
+    sim.ready()
+    return sim
+
+
+def added_by_reload() -> Simulation:
+    sim = of(task("b"))
+    sim.reload(task("a"), task("b"))
+    sim.ready("a")
+    return sim
+
+
+def changed_by_reload() -> Simulation:
+    sim = of(task("a"))
+    sim.reload(task("a", nice=5))
+    sim.ready("a")
+    return sim
+
+
 def survivor() -> Simulation:
     sim = of(task("a", stop_timeout=5.0))
     sim.obedient, sim.stuck = False, set()
@@ -441,6 +473,27 @@ INCIDENTS = {
     "bus": Incident(
         happen=by_the_bus,
         story=["a became ready", "a message on the bus ordered the start of a"],
+        kinds=[],
+        do=[],
+    ),
+    "started for another task": Incident(
+        happen=started_for_another,
+        story=["a became ready", "an operator ordered the start of b"],
+        kinds=[],
+        do=[],
+    ),
+    "restarted": Incident(
+        happen=restarted, story=["a became ready", "an operator ordered the restart of a"], kinds=[], do=[]
+    ),
+    "added by a reload": Incident(
+        happen=added_by_reload,
+        story=["a became ready", "a reload of the context file started a"],
+        kinds=[],
+        do=[],
+    ),
+    "changed by a reload": Incident(
+        happen=changed_by_reload,
+        story=["a became ready", "a reload of the context file started a"],
         kinds=[],
         do=[],
     ),

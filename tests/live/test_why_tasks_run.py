@@ -74,6 +74,7 @@ def test_why_says_who_has_stopped_a_task_also_when_the_context_does_not_run(cont
     assert f"{context.name} does not run; this is from its state file, 2" in told.stderr
     first, second = json.loads(told.stdout)["tasks"]
     assert [reason["kind"] for reason in first["reasons"]] == ["context-down", "held"]
+    assert context.name in first["advice"][0]["command"]
     assert story(first)[-1] == "an operator ordered the stop of ts_1"
     assert story(second) == ["ts_2 was stopped (status 0)", "an operator ordered the end of the context"]
     assert any("INFO" in line for line in second["log"]["lines"]), second["log"]

@@ -7,7 +7,7 @@ The texts name no user and no time: the reader converts `uid` and `at`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from zmsvc.core.cause import NO_CAUSE, Cause, Source, from_json
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.ordering import unmet
-from zmsvc.core.replicas import base
+from zmsvc.core.replicas import base, is_named
 from zmsvc.core.world import Reason, Task, World
 
 FIRST, LAST = 9, 2
@@ -81,15 +81,15 @@ class History:
         """Return the newest row of a task with one of these events."""
         return next((row for row in reversed(self.rows) if row.task == task and row.event in events), None)
 
-    def order(self, task: str, verbs: Sequence[str], until: float | None = None) -> Row | None:
-        """Return the newest order that names the task, or names none and so means all."""
+    def order(self, tasks: Collection[str], verbs: Sequence[str], until: float | None = None) -> Row | None:
+        """Return the newest order that names one of the tasks, or names none and so means all."""
         for row in reversed(self.rows):
             if row.event != "requested" or row.detail.get("verb") not in verbs:
                 continue
             if until is not None and row.at > until:
                 continue
             named = row.detail.get("tasks") or ()
-            if not named or task in named or base(task) in named:
+            if not named or any(is_named(task, named) for task in tasks):
                 return row
         return None
 
@@ -257,16 +257,16 @@ class _Walk:
 
     def _is_required(self, name: str, named: Sequence[str]) -> bool:
         """Return True if the task requires one of these, directly or not: it is stopped together with it."""
-        todo, seen = [name], {name}
+        return any(name in self._requirers(other) for other in named)
+
+    def _requirers(self, name: str) -> set[str]:
+        """Return the tasks that require this one, directly or not, and itself."""
+        todo, found = [name], {name}
         while todo:
-            service = self.world.context.tasks.get(todo.pop())
-            for other in service.requires if service else ():
-                if other in named:
-                    return True
-                if other not in seen:
-                    seen.add(other)
-                    todo.append(other)
-        return False
+            new = {*self.world.context.requirers.get(todo.pop(), ())} - found
+            found |= new
+            todo += new
+        return found
 
     def _from_stopping_row(self, name: str, row: Row) -> Iterator[Link]:
         if row.event == "requested":
@@ -336,23 +336,29 @@ class _Walk:
 
     def _origin(self, name: str, cause: Cause, at: float | None) -> Link:
         if cause.by == "context":
-            text = "the start of the context started its entry tasks"
-            if self.history.order(name, ("start", "restart"), at) is None and self._by_reload(name, at):
-                text = f"a reload of the context file started {name}"
+            reload = self._reload_before(name, at)
+            text = f"a reload of the context file started {name}"
+            if reload is None:
+                text = "the start of the context started its entry tasks"
             return Link(event="context", text=text, at=at, by="context")
-        row = self.history.order(name, ("start", "restart"), at)
+        # An order starts the tasks that the named ones require as well.
+        row = self.history.order(self._requirers(name), ("start", "restart"), at)
         if row is not None:
             return order_link(row, name)
         who = "a message on the bus" if cause.by == "bus" else "an operator"
         return Link(event="requested", text=f"{who} ordered it", at=at, by=cause.by, uid=cause.uid)
 
-    def _by_reload(self, name: str, at: float | None) -> bool:
-        return any(
-            row.event == "reloaded"
-            and row.at == at
-            and name in (*_names(row.detail.get("added")), *_names(row.detail.get("changed")))
-            for row in self.history.rows
-        )
+    def _reload_before(self, name: str, at: float | None) -> Row | None:
+        """Return the reload that has added or changed a task since its launch before the one at this time."""
+        for row in reversed(self.history.rows):
+            if at is not None and row.at > at:
+                continue
+            if row.event == "launching" and row.task == name and row.at != at:
+                return None
+            changed = (*_names(row.detail.get("added")), *_names(row.detail.get("changed")))
+            if row.event == "reloaded" and (name in changed or base(name) in changed):
+                return row
+        return None
 
     def _rule_link(self, rule: str, source: str, at: float | None, others: int = 0) -> Link:
         more = f" (and {others} more firings)" if others else ""
@@ -391,8 +397,9 @@ def order_link(row: Row, name: str) -> Link:
     by, verb = str(row.detail.get("by") or "operator"), str(row.detail.get("verb"))
     what = {"exit": "the end of the context", "kill": "the end of the context by force"}.get(verb)
     if what is None:
-        whole = not row.detail.get("tasks")
-        what = f"{verb} of {f'the transaction {row.transaction}' if whole else name}"
+        named = _names(row.detail.get("tasks"))
+        tasks = name if is_named(name, named) else ", ".join(named[:3]) + (" and others" if named[3:] else "")
+        what = f"{verb} of {tasks if named else f'the transaction {row.transaction}'}"
     who = {"bus": "a message on the bus", "signal": "a signal", "context": "the context"}
     uid = row.detail.get("uid")
     return Link(

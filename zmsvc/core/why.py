@@ -156,7 +156,7 @@ class _Case:
             yield _Reason(kind="no-rule", text=text)
 
     def _context_down(self) -> _Reason:
-        row = self.history.order(self.name, ("exit",))
+        row = self.history.order((self.name,), ("exit",))
         ended = self.world.stopping and row is not None
         if ended and row is not None:
             by = {"signal": "a signal", "bus": "a message on the bus"}.get(
@@ -199,7 +199,7 @@ class _Case:
 
     def _of_orders(self) -> Iterator[_Reason]:
         if self.task.stopped_by_operator:
-            row = self.history.order(self.name, ("stop",))
+            row = self.history.order((self.name,), ("stop",))
             uid = row.detail.get("uid") if row else None
             yield _Reason(
                 kind="held",

@@ -12,7 +12,7 @@ import time
 from zmsvc.ctl import render, status_source, terminal
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.log.journal_matches import writers
-from zmsvc.ctl.select_context import choose
+from zmsvc.ctl.select_context import choose, start_command
 from zmsvc.ctl.status_reply import ContextStatus, objects
 from zmsvc.ctl.verbs.logs import last_lines
 
@@ -51,6 +51,7 @@ def why(args: argparse.Namespace) -> int:
         )
     for each in told:
         _add_users(each)
+        _add_start(each, places)
         _add_log(each, past, places, client)
     if args.json:
         terminal.out(json.dumps({"name": places.name, "tasks": told}) + "\n")
@@ -91,6 +92,14 @@ def _add_users(told: Json) -> None:
     for each in (*objects(told.get("chain")), *objects(told.get("reasons"))):
         uid = each.get("uid")
         each["user"] = _user(uid) if isinstance(uid, int) else None
+
+
+def _add_start(told: Json, places: Places) -> None:
+    """Add the command that starts this context on this machine, if that is what helps."""
+    down = any(reason.get("kind") == "context-down" for reason in objects(told.get("reasons")))
+    for step in objects(told.get("advice"))[:1] if down else ():
+        file = str(places.config_file) if places.config_file.exists() else ""
+        step["command"] = start_command(places.name if file else None, file)
 
 
 def _user(uid: int) -> str:
