@@ -588,6 +588,11 @@ class ServiceOptions:
             supervisor is replaced.
             It is emptied when the task does not run, and does not wait for the delay of a restart, any more,
             and when the context ends.
+            So it survives
+            .Ql systemctl reload
+            and an upgrade of the supervisor, and
+            .Ql systemctl restart
+            begins with an empty one.
             Each replica, and each run in another transaction, has a store of its own.
             .Pp
             A process of its own, zmsvc-fdstore, holds the descriptors: if it is killed, they are lost.
