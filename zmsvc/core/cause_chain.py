@@ -222,7 +222,9 @@ class _Walk:
     # --- the cause of a stop
 
     def _stop_cause(self, name: str, until: float | None) -> Iterator[Link]:
-        """The order, rule or failure action that stopped a task. Records of one decision have one time."""
+        """Yield the order, rule or failure action that stopped a task. The records of one decision have the
+        same time.
+        """
         asked = self._asked_at(name, until)
         found = [row for row in self.history.rows if row.at == asked and self._stops(row, name)]
         if not found:

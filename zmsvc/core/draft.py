@@ -243,8 +243,8 @@ class Draft:
     # --- the end of a step
 
     def _hold(self) -> None:
-        """Order to hold other sockets and descriptor stores than before, or after a crash perhaps the same
-        again.
+        """Have the keeper hold the sockets and descriptor stores that are needed now, if they differ from
+        those before this step. A new supervisor always does so: its predecessor may not have sent the order.
         """
         if not (self.new_supervisor or self.context is not self.before.context or self._rest_of_owners()):
             return

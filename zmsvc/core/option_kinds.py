@@ -80,7 +80,7 @@ class Several:
     attributes: Mapping[str, Value] = field(default_factory=dict)
     """The attributes that each element may have, by name."""
     make: Callable[..., Any] | None = None
-    """Return the value of an element with attributes, from that of its text and those of its attributes."""
+    """Make the value of an element with attributes from the values of its text and of its attributes."""
 
     @property
     def words(self) -> str:

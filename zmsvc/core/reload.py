@@ -31,7 +31,7 @@ class _Difference:
     added: list[str]
     removed: list[str]
     changed: list[str]
-    """Tasks whose process differs: they are restarted."""
+    """The tasks whose process the reload changes. They are restarted."""
     unchanged: list[str]
     in_place: list[str]
     """Tasks that take the change without a restart."""

@@ -51,7 +51,7 @@ class Keeper:
     """
     forked: list[tuple[int, Key]] = field(default_factory=list)
     auxiliaries: set[int] = field(default_factory=set)
-    """Those of the launch IDs in `forked` that are of auxiliary processes."""
+    """The launch IDs in `forked` that belong to auxiliary processes."""
     out: deque[Fact] = field(default_factory=deque)
     broken: bool = False
     """True if it cannot fork."""

@@ -33,5 +33,5 @@ def _faults(values: list[Any]) -> Iterator[tuple[int, str]]:
 
 
 def unique(values: list[str]) -> tuple[str, ...]:
-    """Return each topic once, in the order of the first ones."""
+    """Return each topic once, in the order in which the topics first occur."""
     return tuple(dict.fromkeys(values))

@@ -147,8 +147,9 @@ class Traffic:
         return found
 
     def lies(self, before: Tasks, after: Tasks) -> list[str]:
-        """Return what cannot be true of the senders' names, by the tasks before and after the messages. A
-        client that uses the ID of a task beside it is noticed by its numbers alone.
+        """Return the names of senders that cannot be true: the transaction, the task or the launch did not
+        exist before or after the messages. A client that uses the ID of a running task is found only by its
+        launch numbers.
         """
         found: dict[str, None] = {}
         transactions = {transaction for transaction, _ in (*before, *after)}

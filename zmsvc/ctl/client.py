@@ -261,8 +261,7 @@ class Client:
         return CtlError(
             5,
             f"cannot reach the supervisor of {self.name}: an answer is not complete within {ANSWER_TIME:g} "
-            f"s (does "
-            f"it hang? systemctl status zmsvc@{self.name})",
+            f"s (does it hang? systemctl status zmsvc@{self.name})",
         )
 
     def long_answer(self) -> CtlError:

@@ -229,7 +229,7 @@ _COLUMNS = ("id", "instance", "state", "pid", "since", "memory", "restarts", "ex
 
 
 def _cells(task: TaskStatus, extras: StatusExtras) -> tuple[str, ...]:
-    """Return the columns of a task's line, without colors, because they are padded first."""
+    """Return the columns of a task's line, without colors: the caller pads them first."""
     return (
         clean(task.id),
         clean(task.instance),

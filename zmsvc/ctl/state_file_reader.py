@@ -105,8 +105,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         raise CtlError(
             5,
             f"cannot read {path}: {error} (it is damaged, or of another release; without it the context "
-            f"starts "
-            f"afresh)",
+            f"starts afresh)",
         ) from None
     except OSError as error:
         way = " (root and the daemon's user may)" if isinstance(error, PermissionError) else ""
@@ -174,8 +173,8 @@ def _check(db: sqlite3.Connection) -> None:
     tables = (*_TABLES, "quarantine") if quarantine.exists(db) else _TABLES
     statements = dict(db.execute("SELECT name, sql FROM sqlite_master"))
     for name in tables:
-        # SQLite stores each statement with these first words, even if it was typed in another way. Those of a
-        # virtual table or a view are others.
+        # SQLite stores the statement of each table with these first words, whatever its spelling was. A
+        # virtual table and a view begin with other words.
         if not str(statements.get(name)).startswith("CREATE TABLE "):
             raise ValueError(f"it has no table {name}")
         if any(hidden for *_, hidden in db.execute(f"PRAGMA table_xinfo({name})")):

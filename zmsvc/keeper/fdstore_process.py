@@ -74,8 +74,7 @@ class FdstoreProcess(RestartedProcess):
         if self._killed_at is None:
             complain(
                 "zmsvcd: the fdstore process ended, and with it all stored descriptors of tasks; starting "
-                "the "
-                "next one"
+                "the next one"
             )
         self._disconnect()
         super().ended()

@@ -291,8 +291,7 @@ class Keeper:
             if error.errno in HOPELESS and not self._supervisor.was_ready:
                 complain(
                     f"zmsvcd: cannot start the supervisor with {sys.executable}: {error.strerror} (is this "
-                    f"Python "
-                    f"still installed?)"
+                    f"Python still installed?)"
                 )
                 self._status = 1
                 self._end()

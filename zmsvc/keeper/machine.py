@@ -123,7 +123,7 @@ class KeeperMachine(Protocol):
         """Return the controllers that a control group may pass on."""
 
     def enable_controller(self, cgroup: Path, name: str) -> None:
-        """Pass a controller on to the groups in a control group."""
+        """Enable a controller for the groups below a control group."""
 
     def write_cgroup(self, cgroup: Path, file: str, text: str) -> None:
         """Write a file of a control group."""

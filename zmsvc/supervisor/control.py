@@ -144,8 +144,7 @@ class Control:
         """Stop accepting for a while. Connected clients are still served."""
         log.warning(
             "Cannot accept clients on the control socket, trying again in %g s: %s (raise LimitNOFILE= of "
-            "the "
-            "unit if too many files are open)",
+            "the unit if too many files are open)",
             self._pause_time,
             error,
         )

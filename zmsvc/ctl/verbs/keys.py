@@ -315,8 +315,7 @@ def _remove_client(places: Places, name: str) -> None:
         raise CtlError(
             1,
             f"cannot revoke {name}: it is the context's own key, with which its tasks connect (to replace "
-            f"all "
-            f"keys, move {places.keys} away, make new ones, and restart {places.name})",
+            f"all keys, move {places.keys} away, make new ones, and restart {places.name})",
         )
     file = curve_keys.clients(places.keys) / f"{_client_name(name)}{curve_keys.PUBLIC}"
     try:

@@ -58,7 +58,7 @@ def order(args: argparse.Namespace) -> int:
 
 
 def restart(args: argparse.Namespace) -> int:
-    """restart: of all tasks at once, or of one after the other."""
+    """restart: all tasks at once, or one after the other."""
     return _restart_one_by_one(args) if args.one_by_one else order(args)
 
 

@@ -72,8 +72,7 @@ def _bindir() -> Path:
     raise CtlError(
         1,
         f"cannot make units: there is no zmsvcd in {' or '.join(map(str, dict.fromkeys(candidates)))} "
-        f"(call the "
-        f"installed zmsvcctl by its full path)",
+        f"(call the installed zmsvcctl by its full path)",
     )
 
 

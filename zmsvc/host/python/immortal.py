@@ -40,7 +40,7 @@ _OF_CODE = (
 read those makes new tuples.
 """
 _IMMORTAL = 1 << 31
-"""The bit of its count by which CPython recognizes an immortal object."""
+"""The bit of the reference count by which CPython recognizes an immortal object."""
 
 _word = ctypes.c_uint64.from_address
 
