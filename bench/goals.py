@@ -67,15 +67,8 @@ def verdicts(results: Results, python: tuple[int, int] = sys.version_info[:2]) -
     def ratio(figure: str, size: int, other: str) -> float | None:
         return _ratio(median(figure, size), median(figure, size, other))
 
-    restarts = [
-        value
-        for suite in ("s6", "runit")
-        if (value := results.percentile("chain", suite, FEW, 0.5)) is not None
-    ]
-    best = min(restarts, default=None)
     device = _device(results)
     worst = f"the device's part: {min(device):.2f} to {max(device):.2f}" if device else ""
-    late = results.percentile("order", OURS, FEW, 0.99)
     plain = [
         Verdict(
             goal="1,000 tasks: share of systemd's time for 1,000 plain services",
@@ -84,21 +77,7 @@ def verdicts(results: Results, python: tuple[int, int] = sys.version_info[:2]) -
         ),
         Verdict(goal="1,000 tasks: times the bare forks", limit=5, value=ratio("start", MANY, "fork")),
         *_memory(results, python),
-        *(
-            Verdict(
-                goal=f"failure to other task, {where}: share of the better of s6 and runit",
-                limit=1 / 4,
-                value=_ratio(results.percentile("chain", name, FEW, 0.5), best),
-            )
-            for name, where in ((OURS, "no cgroups"), (f"{OURS} (cgroups)", "with cgroups"))
-        ),
-        Verdict(
-            goal="failure to the order that starts the other",
-            limit=0.004,
-            value=results.percentile("order", OURS, FEW, 0.5),
-            unit="s",
-            remark=f"p99 {late * 1e3:.1f} ms" if late else "",
-        ),
+        *_failures(results),
         *(
             Verdict(
                 goal=f"status at {size:,}: share of supervisorctl's",
@@ -133,6 +112,34 @@ def verdicts(results: Results, python: tuple[int, int] = sys.version_info[:2]) -
     return plain + [
         _linear(figure, name, median)
         for figure, name in (("start", "start"), ("stop", "stop"), ("adoption", "adoption"))
+    ]
+
+
+def _failures(results: Results) -> list[Verdict]:
+    """Return the goals of the time from the failure of a task to the start of another one."""
+    restarts = [
+        value
+        for suite in ("s6", "runit")
+        if (value := results.percentile("chain", suite, FEW, 0.5)) is not None
+    ]
+    best = min(restarts, default=None)
+    late = results.percentile("order", OURS, FEW, 0.99)
+    return [
+        *(
+            Verdict(
+                goal=f"failure to other task, {where}: share of the better of s6 and runit",
+                limit=1 / 4,
+                value=_ratio(results.percentile("chain", name, FEW, 0.5), best),
+            )
+            for name, where in ((OURS, "no cgroups"), (f"{OURS} (cgroups)", "with cgroups"))
+        ),
+        Verdict(
+            goal="failure to the order that starts the other",
+            limit=0.004,
+            value=results.percentile("order", OURS, FEW, 0.5),
+            unit="s",
+            remark=f"p99 {late * 1e3:.1f} ms" if late else "",
+        ),
     ]
 
 

@@ -67,12 +67,11 @@ def with_other_values(verbs: Sequence[VerbEntry]) -> dict[str, Argument]:
 # --- bash
 
 
-def bash(verbs: Sequence[VerbEntry] = VERBS) -> str:
-    """Return the file for bash."""
-    everywhere = _flags((*GLOBAL, HELP))
-    before = "|".join(flag for option in GLOBAL if option.takes_value for flag in option.flags)
-    names = " ".join(verb.name for verb in verbs)
-    lines = [
+def _bash_beginning(before: str) -> list[str]:
+    """Return the lines up to the table of options. `before` is a pattern of the options before the verb that
+    have a value.
+    """
+    return [
         f"# bash completion for zmsvcctl, {MADE}",
         "",
         "_zmsvcctl_offer()",
@@ -107,6 +106,14 @@ def bash(verbs: Sequence[VerbEntry] = VERBS) -> str:
         "    # Flags that mean something else for another verb.",
         "    case $verb.$prev in",
     ]
+
+
+def bash(verbs: Sequence[VerbEntry] = VERBS) -> str:
+    """Return the file for bash."""
+    everywhere = _flags((*GLOBAL, HELP))
+    before = "|".join(flag for option in GLOBAL if option.takes_value for flag in option.flags)
+    names = " ".join(verb.name for verb in verbs)
+    lines = _bash_beginning(before)
     lines += [
         f"        {place.replace(' ', '.')}) {_bash_value(option)}return ;;"
         for place, option in with_other_values(verbs).items()

@@ -112,6 +112,32 @@ def one_key_each(items: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return [{name: value for each in item for name, value in each.items()} for item in items]
 
 
+def check_children(row: dict[str, Any]) -> None:
+    for each in row["children"]:
+        assert {
+            name: type(each[name]) for name in ("status", "pid", "create_time", "rss", "vms", "percent")
+        } == {"status": str, "pid": int, "create_time": float, "rss": float, "vms": float, "percent": float}
+        assert 0 < each["create_time"] < time.time() + 60
+        assert each["rss"] > 0
+    (child,) = [each for each in row["children"] if each["kind"] == "process"]
+    assert child["name"] == "sleep"
+    assert row["pid"] in [each["pid"] for each in row["children"] if each["kind"] == "thread"]
+    assert row["total"] == {
+        name: pytest.approx(row[name] + child[name], abs=0.01) for name in ("percent", "rss", "vms")
+    }
+
+
+def check_files(row: dict[str, Any], home: Path) -> None:
+    opened = one_key_each(row["opened_files"])
+    assert f"{home}/opened" in [each["path"] for each in opened]
+    assert opened[0].keys() >= {"path", "fd"}
+    assert one_key_each(row["memory_map"])[0].keys() >= {"path", "rss", "size", "pss"}
+    assert sum(each["rss"] for each in one_key_each(row["memory_map"])) > 1 << 20, "bytes"
+    (port,) = [each for each in one_key_each(row["connections"]) if each["status"] == "LISTEN"]
+    assert port["laddr"][0] == "127.0.0.1"
+    assert isinstance(port["family"], int)
+
+
 def test_a_sample_has_1_0s_figures_of_every_task_of_its_transaction_that_has_a_process(
     context: Context, home: Path, listen: Callable[[str], Stranger]
 ) -> None:
@@ -159,26 +185,8 @@ def test_a_sample_has_1_0s_figures_of_every_task_of_its_transaction_that_has_a_p
         "active",
         "sleeping",
     )
-    for each in row["children"]:
-        assert {
-            name: type(each[name]) for name in ("status", "pid", "create_time", "rss", "vms", "percent")
-        } == {"status": str, "pid": int, "create_time": float, "rss": float, "vms": float, "percent": float}
-        assert 0 < each["create_time"] < time.time() + 60
-        assert each["rss"] > 0
-    (child,) = [each for each in row["children"] if each["kind"] == "process"]
-    assert child["name"] == "sleep"
-    assert row["pid"] in [each["pid"] for each in row["children"] if each["kind"] == "thread"]
-    assert row["total"] == {
-        name: pytest.approx(row[name] + child[name], abs=0.01) for name in ("percent", "rss", "vms")
-    }
-    opened = one_key_each(row["opened_files"])
-    assert f"{home}/opened" in [each["path"] for each in opened]
-    assert opened[0].keys() >= {"path", "fd"}
-    assert one_key_each(row["memory_map"])[0].keys() >= {"path", "rss", "size", "pss"}
-    assert sum(each["rss"] for each in one_key_each(row["memory_map"])) > 1 << 20, "bytes"
-    (port,) = [each for each in one_key_each(row["connections"]) if each["status"] == "LISTEN"]
-    assert port["laddr"][0] == "127.0.0.1"
-    assert isinstance(port["family"], int)
+    check_children(row)
+    check_files(row, home)
     assert rows["ts000"]["unix_connections"]
 
 

@@ -234,6 +234,51 @@ def environment(name: str, value: str) -> str:
     return f"<environment><{name}>{value}</{name}></environment>"
 
 
+def start_another_transaction(context: Context) -> None:
+    """Order it on the bus, with the command of zmicroservices."""
+    script = Path(__file__).parents[2] / "scripts" / "conf_command.py"
+    order = (
+        "--context_file",
+        str(context.file),
+        "--service_name",
+        "context",
+        "--action",
+        "start",
+        "--transaction",
+        "SECOND",
+    )
+    subprocess.run(
+        [sys.executable, str(script), *order], env=context.environment, check=True, capture_output=True
+    )
+
+
+def told_to_others(context: Context) -> list[str]:
+    """Return all that other processes, zmsvcctl and the logs show of ts_1 and ts_2."""
+    tasks = context.tasks(TX)
+    status = context.status()
+    pids = [
+        tasks["ts_3"]["pid"],
+        tasks["ts_4"]["pid"],
+        status["pid"],
+        status["keeper_pid"],
+        status["device_pid"],
+    ]
+    seen = [Path(f"/proc/{pid}/{file}").read_text() for pid in pids for file in ("environ", "cmdline")]
+    file = str(context.file)
+    verbs = (
+        ["--json", "status"],
+        ["status", "ts_1"],
+        ["logs"],
+        ["--json", "events"],
+        ["graph", "Live"],
+        ["graph", file],
+        ["check", file],
+    )
+    seen += [context.ctl(*verb).stdout for verb in verbs]
+    seen += [context.log.read_text(), (context.home / "state/Live/zmsvcd.log").read_text()]
+    return seen
+
+
 def test_an_environment_is_for_its_task_alone(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
     secret = "correct-horse-battery-staple"
     context.looped(
@@ -263,20 +308,7 @@ def test_an_environment_is_for_its_task_alone(context: Context, home: Path, ear:
     for task in ("ts_1", "ts_2", "ts_3"):
         context.ctl("restart", "--task", task)
     context.send_state_request(TX)
-    script = Path(__file__).parents[2] / "scripts" / "conf_command.py"
-    order = (
-        "--context_file",
-        str(context.file),
-        "--service_name",
-        "context",
-        "--action",
-        "start",
-        "--transaction",
-        "SECOND",
-    )
-    subprocess.run(
-        [sys.executable, str(script), *order], env=context.environment, check=True, capture_output=True
-    )
+    start_another_transaction(context)
     stranger.control("started", "ts_3", "SECOND")
     stranger.until(
         lambda _, body: (
@@ -289,31 +321,7 @@ def test_an_environment_is_for_its_task_alone(context: Context, home: Path, ear:
     tasks = context.tasks(TX)
     own = Path(f"/proc/{tasks['ts_2']['pid']}/environ").read_bytes()
     assert f"PASSWORD={secret}".encode() in own
-    status = context.status()
-    pids = [
-        tasks["ts_3"]["pid"],
-        tasks["ts_4"]["pid"],
-        status["pid"],
-        status["keeper_pid"],
-        status["device_pid"],
-    ]
-    seen = [Path(f"/proc/{pid}/{file}").read_text() for pid in pids for file in ("environ", "cmdline")]
-    file = str(context.file)
-    verbs = (
-        ["--json", "status"],
-        ["status", "ts_1"],
-        ["logs"],
-        ["--json", "events"],
-        ["graph", "Live"],
-        ["graph", file],
-        ["check", file],
-    )
-    seen += [context.ctl(*verb).stdout for verb in verbs]
-    seen += [
-        json.dumps(stranger.heard),
-        context.log.read_text(),
-        (home / "state/Live/zmsvcd.log").read_text(),
-    ]
+    seen = [*told_to_others(context), json.dumps(stranger.heard)]
     assert [text[:200] for text in seen if secret in text] == []
 
 
