@@ -97,7 +97,12 @@ def a_name_in_the_stack(self):
 def test_a_task_that_hangs_writes_its_stacks_before_it_is_killed(context: Context) -> None:
     context.looped("Hung", HANGS)
     context.task("ts_1", "Hung", config="<hangs>yes</hangs>", service="<watchdog>300ms</watchdog>")
-    context.task("ts_2", "Hung", config="<hangs>yes</hangs>", service="<stop_timeout>200ms</stop_timeout>")
+    context.task(
+        "ts_2",
+        "Hung",
+        config="<hangs>yes</hangs>",
+        service="<stop_timeout>200ms</stop_timeout><fresh>yes</fresh>",
+    )
     context.task("ts_3", "Shell", kind="Command", config="<command>sleep 3600</command>")
     context.start("--transaction", TX)
     context.task_is("ts_1", "failed")

@@ -33,6 +33,8 @@ def prepare_zygote(keep: Iterable[int]) -> None:
     descriptors except `keep`.
     """
     process.become_daemon(keep)
+    # Tasks inherit this with its memory, 10 pages. A program that they execute does not.
+    process.write_stacks_on_signals()
 
 
 def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop) -> int:
@@ -74,6 +76,7 @@ def run_in_new_interpreter(spec: LaunchSpec, fds: Descriptors) -> int:
     """Run the task in the interpreter that its fork has executed. Return its exit status."""
     _set_title(spec)
     sink = _log_to(spec, fds)
+    process.write_stacks_on_signals()
     return _run_service(spec, fds, Notifier(spec.notify), sink, SignalStop)
 
 
@@ -81,7 +84,6 @@ def _run_service(
     spec: LaunchSpec, fds: Descriptors, notifier: Notifier, sink: logging.Handler, stop: type[SignalStop]
 ) -> int:
     process.take_streams(sink)
-    process.write_stacks_on_signals()
     bus = TaskBus(spec.backend, spec.frontend, of_words(spec.curve))
     if spec.service_type == "Thread":
         assert fds.shared_line is not None
