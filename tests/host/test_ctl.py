@@ -24,6 +24,7 @@ from waiting import wait_for
 from zmsvc.ctl import client, status_source, suggestions
 from zmsvc.ctl.__main__ import main, parse
 from zmsvc.ctl.verb_table import VERBS
+from zmsvc.host import paths
 from zmsvc.keeper import keeper
 
 Capture = pytest.CaptureFixture[str]
@@ -692,23 +693,19 @@ def test_a_malformed_reply_is_status_5_and_one_line(answer: bytes, home: House, 
     capsys.readouterr()
 
 
-def test_a_reply_beyond_the_size_limit_is_status_5(
-    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "MAX_LINE", 1 << 20)
+def test_a_reply_beyond_the_size_limit_is_status_5(home: House) -> None:
     home.supervisor(status=b"x" * (4 << 20))
-    assert main(["status"]) == 5
-    assert "longer than 1 MiB" in complaint(capsys)
+    with pytest.raises(client.CtlError, match="longer than 1 MiB") as raised:
+        client.Client(paths.places("Echo"), max_line=1 << 20).ask("status")
+    assert raised.value.code == 5
 
 
-def test_a_reply_that_never_completes_is_status_5_in_time(
-    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reply_that_never_completes_is_status_5_in_time(home: House) -> None:
     """This also applies to an order, whose answer may take any time."""
-    monkeypatch.setattr(client, "ANSWER_TIME", 0.2)
     home.supervisor(stop=[b'{"ok": ', fake.Silence])
-    assert main(["stop"]) == 5
-    assert "an answer is not complete within 0.2 s" in complaint(capsys)
+    with pytest.raises(client.CtlError, match=r"an answer is not complete within 0\.2 s") as raised:
+        client.Client(paths.places("Echo"), answer_time=0.2).ask("stop")
+    assert raised.value.code == 5
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from zmsvc.ctl.__main__ import main
 from zmsvc.ctl.log.journal_matches import Writers, matches
 from zmsvc.ctl.status_reply import ContextStatus
 from zmsvc.ctl.verbs import logs, update
+from zmsvc.host import paths
 from zmsvc.host.bus import sockets
 from zmsvc.host.systemd import notify
 
@@ -332,13 +333,11 @@ def test_an_interrupted_reply_to_events_is_status_5(home: House, capsys: Capture
     capsys.readouterr()
 
 
-def test_events_beyond_the_timeout_are_status_124(
-    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "GRACE", 0.0)
+def test_events_beyond_the_timeout_are_status_124(home: House) -> None:
     home.supervisor(events=[row(1), Silence])
-    assert main(["events", "-f", "--timeout", "0.1"]) == 124
-    capsys.readouterr()
+    with pytest.raises(client.CtlError) as raised:
+        list(client.Client(paths.places("Echo"), 0.1, grace=0.0).stream("events", follow=True))
+    assert raised.value.code == 124
 
 
 # --- the bus
@@ -509,7 +508,6 @@ def test_publish_outside_of_a_task_is_status_2(
 @pytest.mark.parametrize(
     ("words", "code", "error"),
     [
-        (["a=1"], 5, "cannot update: the supervisor has not saved the result within 5 s"),
         (["--timeout", "0.01", "a=1"], 124, "has not saved the result within 0.01 s"),
         (["a"], 2, "'a' is not an item, expected KEY=VALUE"),
         (["=1"], 2, "'=1' is not an item, expected KEY=VALUE"),
@@ -521,13 +519,20 @@ def test_publish_outside_of_a_task_is_status_2(
 def test_an_update_that_is_not_saved_or_not_one_says_so(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, error: str
 ) -> None:
-    monkeypatch.setattr(update, "PATIENCE", 0.01)
-    error = error.replace("within 5 s", "within 0.01 s")
     monkeypatch.setenv("ZMSVC_TASK", "ts_1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
     with notify.bind(tmp_path / "n", 0o600):
         assert main(["update", *words]) == code
     assert error in capsys.readouterr().err
+
+
+def test_without_a_timeout_an_update_that_is_not_saved_is_status_5(tmp_path: Path) -> None:
+    with (
+        notify.bind(tmp_path / "n", 0o600),
+        pytest.raises(client.CtlError, match=r"has not saved the result within 0\.01 s") as raised,
+    ):
+        update.report(notify.Notifier(str(tmp_path / "n")), "{}", None, patience=0.01)
+    assert raised.value.code == 5
 
 
 def test_the_values_of_an_update_are_json_or_texts() -> None:

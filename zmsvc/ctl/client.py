@@ -94,8 +94,16 @@ class Client:
     """
 
     def __init__(
-        self, places: Places, timeout: float | None = None, *, patience: float | None = None
+        self,
+        places: Places,
+        timeout: float | None = None,
+        *,
+        patience: float | None = None,
+        max_line: int = MAX_LINE,
+        answer_time: float = ANSWER_TIME,
+        grace: float = GRACE,
     ) -> None:
+        self.max_line, self.answer_time = max_line, answer_time
         self.name = places.name
         self.drops = 0
         """The number of times that the connection was dropped and the request sent again."""
@@ -103,7 +111,7 @@ class Client:
         """The user of the listening process, from the kernel; None before the first connection."""
         self._path = str(paths.control_socket(places.name))
         self._timeout = timeout
-        limit = timeout + GRACE if timeout else patience
+        limit = timeout + grace if timeout else patience
         self._deadline = time.monotonic() + limit if limit else None
 
     def ask(self, verb: str, **request: Any) -> Json:
@@ -260,12 +268,13 @@ class Client:
     def slow_answer(self) -> CtlError:
         return CtlError(
             5,
-            f"cannot reach the supervisor of {self.name}: an answer is not complete within {ANSWER_TIME:g} "
+            f"cannot reach the supervisor of {self.name}: an answer is not complete within "
+            f"{self.answer_time:g} "
             f"s (does it hang? systemctl status zmsvc@{self.name})",
         )
 
     def long_answer(self) -> CtlError:
-        return self._malformed(f"an answer is longer than {MAX_LINE >> 20} MiB")
+        return self._malformed(f"an answer is longer than {self.max_line >> 20} MiB")
 
 
 class ControlConnection:
@@ -297,10 +306,10 @@ class ControlConnection:
         """Return the next line; None if the supervisor has closed the connection, even in the middle of a
         line.
         """
-        searched, until = 0, time.monotonic() + ANSWER_TIME if self._buffer else None
+        searched, until = 0, time.monotonic() + self._client.answer_time if self._buffer else None
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
-            if searched > MAX_LINE:
+            if searched > self._client.max_line:
                 raise self._client.long_answer()
             try:
                 self._sock.settimeout(self._left(until))
@@ -311,7 +320,7 @@ class ControlConnection:
             except ConnectionError:
                 return None
             if until is None:
-                until = time.monotonic() + ANSWER_TIME
+                until = time.monotonic() + self._client.answer_time
             if not data:
                 return None
             self._buffer += data

@@ -90,7 +90,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             copy = Path(directory) / path.name
             _copy(path, copy)
             with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db:
-                _bound(db)
+                bound(db)
                 _check(db)
                 yield db
     except (
@@ -155,9 +155,9 @@ def _copy_one(name: str, directory: int, to: Path) -> None:
             left -= len(data)
 
 
-def _bound(db: sqlite3.Connection) -> None:
+def bound(db: sqlite3.Connection, patience_s: float = _PATIENCE_S) -> None:
     """Limit time and size of values in SQLite: another user may have made this file to harm its reader."""
-    until = time.monotonic() + _PATIENCE_S
+    until = time.monotonic() + patience_s
     db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
     db.execute("PRAGMA trusted_schema=OFF")

@@ -31,7 +31,7 @@ def update(args: argparse.Namespace) -> int:
     items = parsed(args.items)
     try:
         text = updates.as_json(items)
-        _report(Notifier(address), text, args.timeout)
+        report(Notifier(address), text, args.timeout)
     except (TypeError, ValueError) as error:
         raise CtlError(2, str(error)) from None
     except OSError as error:
@@ -65,27 +65,28 @@ def _value(text: str) -> Any:
     return value
 
 
-def _report(notifier: Notifier, text: str, timeout: float | None) -> None:
-    until = time.monotonic() + (timeout or PATIENCE)
+def report(notifier: Notifier, text: str, timeout: float | None, patience: float = PATIENCE) -> None:
+    """Report a result, and wait until it is saved: for `timeout` seconds, or else for `patience` seconds.
+    Raises CtlError.
+    """
+    limit = timeout or patience
+    until = time.monotonic() + limit
     # The supervisor closes the other end when it has saved the result.
     end, barrier = os.pipe2(os.O_CLOEXEC)
     try:
         try:
             while not notifier.update(text, barrier=barrier):
-                _await(notifier.fileno(), select.POLLOUT, until, timeout)
+                _await(notifier.fileno(), select.POLLOUT, until, limit, 124 if timeout else 5)
         finally:
             os.close(barrier)
-        _await(end, select.POLLIN, until, timeout)
+        _await(end, select.POLLIN, until, limit, 124 if timeout else 5)
     finally:
         os.close(end)
         notifier.close()
 
 
-def _await(fd: int, event: int, until: float, timeout: float | None) -> None:
+def _await(fd: int, event: int, until: float, limit: float, code: int) -> None:
     poll = select.poll()
     poll.register(fd, event)
     if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
-        raise CtlError(
-            124 if timeout else 5,
-            f"cannot update: the supervisor has not saved the result within {timeout or PATIENCE:g} s",
-        )
+        raise CtlError(code, f"cannot update: the supervisor has not saved the result within {limit:g} s")
