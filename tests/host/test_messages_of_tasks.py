@@ -173,7 +173,8 @@ def test_a_subscriber_knows_what_it_has_missed(nest: Nest, bus: Forwarder) -> No
     told = [update(nest) for _ in range(9)]
     assert [each["number"] for each in told] == [500, 7, 3, 501, 510, 4, 8, 3, 4]
     assert [each["missed"] for each in told] == [0, 0, 0, 0, 8, 0, 0, 2, 0]
-    assert "Missed 8 messages on temperature from a (1 so far)" in nest.logged()
+    full = "the queue of the device for this task was full, or it was restarted"
+    assert f"Missed 8 messages on temperature from a: {full} (1 so far)" in nest.logged()
     task.signal(signal.SIGTERM)
     assert task.end() == 0, nest.logged()
 
@@ -191,13 +192,58 @@ def test_the_loss_of_the_last_message_is_seen(nest: Nest, bus: Forwarder) -> Non
         assert publisher.send(frame(0, "a", topic=topic, launch=launch, sequence=number))
     assert [update(nest)["missed"] for _ in range(2)] == [0, 4]
     lines = [line.partition("Missed ")[2] for line in nest.logged().splitlines() if "Missed" in line]
+    full = "the queue of the device for this task was full, or it was restarted"
     assert lines == [
-        "3 messages on temperature from a (1 so far)",
-        "1 messages on temperature from a (2 so far)",
+        f"3 messages on temperature from a: {full} (1 so far)",
+        f"1 messages on temperature from a: {full} (2 so far)",
     ]
     task.signal(signal.SIGTERM)
     assert task.end() == 0, nest.logged()
     assert [line for line in nest.rest() if "MISSED" in line][-1] == "X_ZMSVC_MISSED=4"
+
+
+def test_the_log_says_why_messages_were_missed(nest: Nest, bus: Forwarder) -> None:
+    hearing(nest, "MessageTask")
+    publisher = bus.connected_publisher()
+    task = nest.fork()
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+    for number, dropped in ((1, 1), (5, 4)):
+        assert publisher.send(frame(0, "a", launch=1, sequence=number, dropped=dropped))
+    assert [update(nest)["missed"] for _ in range(2)] == [0, 3]
+    bus.end(signal.SIGKILL)
+    bus.start()
+    # A new publisher knows the subscriptions to the new device alone.
+    again = bus.connected_publisher(b"temperature @@@ ")
+    assert again.send(frame(0, "a", launch=1, sequence=8, dropped=4))
+    assert update(nest)["missed"] == 2
+    reasons = [line.partition("from a: ")[2] for line in nest.logged().splitlines() if "Missed" in line]
+    assert reasons == [
+        "the sender has dropped 3, because its queue to the device was full (1 so far)",
+        "the queue of the device for this task was full, or it was restarted (2 so far)",
+    ]
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0, nest.logged()
+
+
+def test_a_sender_says_how_many_messages_it_has_dropped() -> None:
+    sent: list[Any] = []
+    room = iter([True, False, False, True, True, True, True])
+
+    def send(each: bytes) -> bool:
+        sent.append(messages.decode(each)[1]["header"])
+        return next(room)
+
+    published = Publications(launch_spec(), send, repeats=True)
+    assert [published.publish("a", {}) for _ in range(4)] == [True, False, False, True]
+    assert published.publish("b", {})
+    published.finish()
+    assert [(each["sequence"], each.get("dropped")) for each in (sent[0], *sent[3:6])] == [
+        (1, None),
+        (4, 2),
+        (1, None),
+        (4, 2),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -65,14 +65,15 @@ def check_topic(topic: str) -> None:
         raise ValueError(f"cannot publish: {topic!r} cannot be a topic")
 
 
-def published(topic: str, header: bytes, sequence: int, content: bytes) -> bytes:
+def published(topic: str, header: bytes, sequence: int, content: bytes, dropped: int = 0) -> bytes:
     """Return the frame of a numbered message of a task. `header` and `content` are encoded JSON, see
-    `encoded`.
+    `encoded`. `dropped` is the number of messages of the launch and topic that the sender itself has dropped.
     """
-    return b'%b @@@ {"header":%b,"sequence":%d},"content":%b}' % (
+    return b'%b @@@ {"header":%b,"sequence":%d%b},"content":%b}' % (
         topic.encode(),
         header[:-1],
         sequence,
+        b',"dropped":%d' % dropped if dropped else b"",
         content,
     )
 

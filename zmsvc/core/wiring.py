@@ -21,7 +21,7 @@ _OWN = {*access.TOPICS, "control"}
 _OWN_PREFIXES = ("zmsvc.", messages.UNHEARD_ORDERS.decode())
 _OF_SDK = re.compile(
     rb'\{"header":\{"service_transaction":"([^"\\]*)","service_id":"([^"\\]*)","action":"[^"\\]*",'
-    rb'"service_name":"[^"\\]*"(?:,"launch":(\d{1,18}))?(?:,"sequence":(\d{1,18}))?\}'
+    rb'"service_name":"[^"\\]*"(?:,"launch":(\d{1,18}))?(?:,"sequence":(\d{1,18}))?(?:,"dropped":\d+)?\}'
 )
 """The header as the SDK writes it. To decode the JSON of a message takes ten times as long."""
 

@@ -45,6 +45,8 @@ class Publications:
         self._lock = threading.Lock()
         self._sequences: dict[str, int] = {}
         """The number of the last message of each topic."""
+        self._dropped: dict[str, int] = {}
+        """The number of messages of a topic that were dropped here, if there are any."""
         self._silent: dict[str, tuple[float, int]] = {}
         """The topics whose last number is to be repeated, with the time of the next repetition and how many
         there were. The time is 0 of a topic that was published to since `repeat` looked.
@@ -69,7 +71,11 @@ class Publications:
             number = self._sequences[topic] = self._sequences.get(topic, 0) + 1
             if self._repeats and (len(self._silent) < MAX_SILENT or topic in self._silent):
                 self._silent[topic] = 0.0, 0
-            return self._send(messages.published(topic, self._header, number, text))
+            dropped = self._dropped.get(topic, 0)
+            if self._send(messages.published(topic, self._header, number, text, dropped)):
+                return True
+            self._dropped[topic] = dropped + 1
+            return False
 
     def repeat(self, now: float) -> float:
         """Repeat the numbers that are due. Return the seconds until the next time, infinity if there is
@@ -100,7 +106,6 @@ class Publications:
             self._silent.clear()
 
     def _repeat(self, topic: str) -> None:
-        number = self._sequences[topic]
-        self._send(
-            messages.published(f"{messages.LAST_NUMBER}{topic}", self._header_of_repeated, number, b"{}")
-        )
+        number, dropped = self._sequences[topic], self._dropped.get(topic, 0)
+        name = f"{messages.LAST_NUMBER}{topic}"
+        self._send(messages.published(name, self._header_of_repeated, number, b"{}", dropped))
