@@ -125,10 +125,11 @@ def test_a_script_of_a_command_reports_a_result_of_its_task(
     }
     assert heard.control("updated", "ts_shell")["content"]["status"]["large"] == large
     context.task_is("ts_shell", "exited")
+    # The output of a task may come after its end.
+    wait_for(lambda: "code 2\n" in context.log.read_text())
     log = context.log.read_text()
     assert log.count("saved\n") == 1
     assert "cannot update: zmsvc itself sets pid" in log
-    assert "code 2\n" in log
     assert context.tasks("T")["ts_next"]["state"] == "active"
 
 
