@@ -193,7 +193,7 @@ class Draft:
         return made
 
     def forget_auxiliaries(self, key: Key, forgotten: Collection[int]) -> None:
-        """Forget the auxiliary processes of a task with these launch IDs."""
+        """Forget those auxiliary processes of a task that have these launch IDs."""
         if not forgotten:
             return
         self.auxiliaries = {launch: of for launch, of in self.auxiliaries.items() if launch not in forgotten}

@@ -1,5 +1,5 @@
-"""The messages on the bus: the conversion between bytes and topic and body, and the form of each body. This
-module neither decides nor sends.
+"""The messages on the bus: the conversion of bytes to a topic and a body and back, and the form of each body.
+This module neither decides nor sends.
 
 A message is one ZMQ frame, `TOPIC @@@ JSON` in UTF-8. zmsvc's own JSON is compact, with `header` first and
 its keys in a fixed order. So the device can filter by a ZMQ prefix subscription such as `control @@@
@@ -92,8 +92,8 @@ def encoded(value: Any) -> bytes:
     try:
         return dumps(value).encode()
     except UnicodeEncodeError:
-        # The text of a task has half of a surrogate pair. Written as an escape it is valid JSON and UTF-8 for
-        # every reader.
+        # A text has half of a surrogate pair, which UTF-8 cannot encode. Written as an escape (\udc80), it is
+        # valid JSON and UTF-8 for every reader.
         return json.dumps(value, separators=(",", ":")).encode()
 
 

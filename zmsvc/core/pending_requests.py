@@ -54,7 +54,9 @@ def wait_for_reload(
     block: bool,
     details: Mapping[str, Any],
 ) -> None:
-    """Reply when removed tasks have ended, and added or changed ones have started or failed."""
+    """Postpone the reply to a reload until removed tasks have ended, and added or changed ones have started
+    or failed.
+    """
     unfinished = [key for key in ending if draft.tasks[key].live]
     unfinished += [
         key

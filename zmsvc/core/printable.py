@@ -16,7 +16,7 @@ def line(text: str) -> str:
 
 
 def lines(text: str) -> str:
-    r"""Return the text with its line breaks (`\n`) and tabs. Other unprintable characters are escaped."""
+    r"""Return the text with all unprintable characters escaped, except line breaks (`\n`) and tabs."""
     return "\n".join("\t".join(map(line, each.split("\t"))) for each in text.split("\n"))
 
 

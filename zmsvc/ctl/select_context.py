@@ -50,7 +50,7 @@ def running() -> list[Places]:
     """Return the contexts whose control socket has a listener. The socket file of a killed
     daemon has none.
     """
-    # Other directories were not made by a context.
+    # A directory whose name cannot be that of a context was not made by zmsvcd.
     names = [name for name in paths.running_contexts() if paths.CONTEXT_NAME.fullmatch(name)]
     return [places for places in map(paths.places, names) if listens(places)]
 

@@ -208,7 +208,7 @@ def _at_rest(task: TaskStatus) -> bool:
 
 
 def unit_file_state(disabled: bool, entry: bool) -> str:
-    """Return systemd's word for a task that starts with its transaction, or does not."""
+    """Return systemd's word for whether a task starts with its transaction: enabled, disabled or static."""
     if disabled:
         return "disabled"
     return "enabled" if entry else "static"

@@ -96,7 +96,7 @@ class DescriptorStores:
         try:
             order = protocol.ORDERS.decode(body)
         except ProtocolError as error:
-            # An upgrade has replaced the supervisor.
+            # After an upgrade, the supervisor may be of a newer release than this process.
             complain(f"zmsvcd: the fdstore process: {error}")
             for fd in fds.values():
                 self._closer.close("", fd)

@@ -109,7 +109,7 @@ class SharedProcesses:
     """The shared processes that accept members, one per transaction.
 
     `member_ended` is called for each member that has ended, with its launch, its exit status, and True if it
-    was the last member, so that the process is about to end.
+    was the last member; the process is then about to end.
     """
 
     def __init__(

@@ -19,8 +19,8 @@ from zmsvc.protocol.launch import LaunchSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Introduce:
-    """The protocol that the supervisor uses from here on, and its version. It is not sent to a keeper of
-    protocol 0.
+    """The protocol that the supervisor uses from here on, and the supervisor's version. This order is not
+    sent to a keeper of protocol 0.
     """
 
     protocol: int

@@ -70,8 +70,8 @@ class UnitStatus:
             self._renew()
 
     def _renew(self) -> None:
-        """Send the status line if it differs. When a thousand tasks change one after the other, the line is
-        not made a thousand times, and systemd does not get a thousand notifications.
+        """Send the status line if it has changed, at most once in INTERVAL seconds. So a thousand changes of
+        tasks cost neither a thousand lines nor a thousand notifications of systemd.
         """
         self._next = None
         if not self._stale or self._world is None:

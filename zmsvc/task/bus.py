@@ -82,7 +82,7 @@ class Subscription:
 
 
 class TaskBus:
-    """The connection. Any thread may call its methods."""
+    """The connection of a task process to the bus. Any thread may call its methods."""
 
     lossy = True
 

@@ -34,8 +34,8 @@ class Reporter(Protocol):
 
 
 class PoisonReports:
-    """The reports of one launch, from the task's own thread. `goes_on` is True if the task survives such a
-    message.
+    """The reports of one launch about messages that it could not handle. Only the task's own thread uses
+    them. `goes_on` is True if the task goes on after such a message.
     """
 
     def __init__(self, reporter: Reporter, stop: Stop, log: logging.Logger, *, goes_on: bool) -> None:

@@ -1,4 +1,4 @@
-"""A subscription whose messages wait in the queues of `<queue>`. Imported only for a task that has some."""
+"""A subscription whose messages wait in the queues of `<queue>`. Imported only for a task that has queues."""
 
 from __future__ import annotations
 

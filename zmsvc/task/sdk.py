@@ -179,9 +179,9 @@ class _TaskAttributes:
 
         The message is `{"header": {...}, "content": content}` with the standard header:
         `service_transaction`, `service_id`, `action` (published), `service_name`, `launch` and `sequence`,
-        the number of the message among those of this launch and topic. A content with the single key
-        `content` is that of the message. One with the key `header` is the whole message, and is published
-        unchanged.
+        the number of the message among those of this launch and topic. If the only key of `content` is
+        `content`, its value becomes the content of the message. If `content` has a key `header`, it is the
+        whole message, and is published unchanged, without a number.
 
         Delivery is not guaranteed: a subscriber that connects later, or whose queue is full, does not receive
         it. Use `update` for results. Return False if the queue to the device (20,000 messages) is full: the

@@ -30,8 +30,8 @@ def main() -> NoReturn:
 
 
 def _number(option: str) -> int:
-    """Return the value of an option. argparse would be in the memory of each task, and would load libraries
-    for compression.
+    """Return the value of an option. This is done without argparse, which would stay in the memory of each
+    task, and would load libraries for compression.
     """
     return int(sys.argv[sys.argv.index(option) + 1])
 

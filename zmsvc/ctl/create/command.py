@@ -212,7 +212,7 @@ def _installed() -> Layout:
 
 
 def _of_modules(flags: GivenFields) -> list[str]:
-    """Return faults for flags about the modules of a service, which a program has not."""
+    """Return faults for flags about the modules of a service. A program has no such modules."""
     return [
         f"--{name} cannot be used with --command: it is about a service in Python"
         for name in ("task_file", "task_class", "task_type", "location")

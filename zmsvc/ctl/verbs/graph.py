@@ -66,7 +66,7 @@ def _context_and_states(args: argparse.Namespace) -> tuple[Context, dict[str, st
         )
     except NotRunningError:
         return reader.load(places.config_file), None
-    # A task of several open transactions has its state in the newest one.
+    # Of a task in several open transactions, the state in the newest one is shown.
     shown = [each for each in status.transactions if args.transaction or each.open]
     return reader.load(status.file or places.config_file), {
         task.id: task.state for each in shown for task in each.tasks

@@ -208,7 +208,7 @@ def _show_raw(command: list[str]) -> int:
 
 
 def _options(args: argparse.Namespace) -> list[str]:
-    """Return the options that journalctl has under the same names."""
+    """Return those of the given options that journalctl has as well, under the same names."""
     named = {
         "lines": args.lines,
         "since": args.since,

@@ -97,8 +97,8 @@ def make_all() -> int:
     if chosen is None:
         return 0
     prove(chosen)
-    # The list keeps each object alive until it is marked, and drops its references by a call that checks the
-    # mark.
+    # The list keeps each object alive until it is marked. When the list itself is freed, it drops its
+    # references by Py_DECREF, which checks the mark.
     found = reachable()
     loads = [
         address
