@@ -73,7 +73,10 @@ def _content(kind: Kind) -> Iterator[str]:
         case Several(value=value, separated=separated, attributes=attributes):
             for name, each in attributes.items():
                 yield f'<optional><attribute name="{name}">{each.schema}</attribute></optional>'
-            yield f"<list><oneOrMore>{value.schema}</oneOrMore></list>" if separated else value.schema
+            if value is None:
+                yield "<empty/>"
+            else:
+                yield f"<list><oneOrMore>{value.schema}</oneOrMore></list>" if separated else value.schema
         case Attributes():
             for name, each in kind.values.items():
                 yield f'<optional><attribute name="{name}">{each.schema}</attribute></optional>'

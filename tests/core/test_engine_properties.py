@@ -18,6 +18,7 @@ from zmsvc.core import events as ev
 from zmsvc.core import poison
 from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
+from zmsvc.core.expected_topics import Expectation
 from zmsvc.core.model import Rule, TaskService
 from zmsvc.core.probing import HEALTH, READY, Health
 
@@ -80,8 +81,10 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
         made = replace(made, memory_restart=draw(st.sampled_from([-1, 1 << 20])))
         made = replace(made, file_descriptor_store_max=draw(st.sampled_from([0, 2])))
         made = replace(made, notify_reload=notify and draw(st.booleans()))
-        ready = st.sampled_from([None, READY]) if kind == "Command" and not notify else st.none()
+        probe = READY if kind == "Command" else replace(READY, topic="t")
+        ready = st.none() if notify else st.sampled_from([None, probe])
         made = replace(made, health=draw(st.sampled_from([None, HEALTH])), ready=draw(ready))
+        made = replace(made, expect=draw(st.sampled_from([(), EXPECT])))
         how = draw(st.sampled_from([{}, {"reload_signal": "SIGUSR1"}, {"reload_command": ("reload",)}]))
         tasks.append(replace(made, **how))
     return tasks
@@ -139,7 +142,7 @@ class Machine(RuleBasedStateMachine):
         self.sim.end(launch, code=code, signal=None if code is not None else "SIGSEGV", left=left)
 
     @precondition(lambda self: self.sim.alive)
-    @rule(data=st.data(), which=st.integers(0, 14))
+    @rule(data=st.data(), which=st.integers(0, 16))
     def say(self, data: st.DataObject, which: int) -> None:
         launch = data.draw(st.sampled_from(sorted(self.sim.alive)))
         self.sim.happen(words(launch, which, data.draw(st.integers(0, 3))))
@@ -148,7 +151,7 @@ class Machine(RuleBasedStateMachine):
     def say_ready(self) -> None:
         self.sim.ready()
 
-    @rule(launch=st.integers(0, 30), which=st.integers(0, 14), sequence=st.integers(0, 3))
+    @rule(launch=st.integers(0, 30), which=st.integers(0, 16), sequence=st.integers(0, 3))
     def anybody_says_anything(self, launch: int, which: int, sequence: int) -> None:
         """Notifications may also be about launches that are over or never were, and may come before the
         process is known.
@@ -266,6 +269,7 @@ class Machine(RuleBasedStateMachine):
         assert bool(left) or sum(isinstance(effect, ev.Leave) for effect in sim.effects[mark:]) == 1
 
 
+EXPECT = (Expectation(topic="t", within=30.0),)
 POISON = poison.poison(b"x @@@ {}", "hm", "hm")
 
 
@@ -283,6 +287,8 @@ def words(launch: int, which: int, sequence: int) -> ev.Fact:
         ev.TaskReloading(launch=launch),
         ev.TaskReloading(launch=launch, at=BEGINNING + sequence),
         ev.HealthReported(launch=launch, health=[*Health][sequence], text="hm"),
+        ev.TopicHeard(launch=launch, topic="t"),
+        ev.TopicSilent(launch=launch, topic="t"),
         ev.MessagePoisoned(launch=launch, number=sequence + 1, message=POISON),
         ev.TaskDeclared(launch=launch, topics=()),
         ev.TaskDeclared(launch=launch, topics=("raw",), publishes=("filtered",)),

@@ -4,6 +4,7 @@ the task.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from simulation import Simulation, rule, task
 
 from zmsvc.core import events as ev
-from zmsvc.core import probing
+from zmsvc.core import expected_topics, probing
+from zmsvc.core.auxiliary_name import AuxiliaryName
+from zmsvc.core.expected_topics import Expectation, Silences
 from zmsvc.core.model import Rule, TaskService
 from zmsvc.core.probing import HEALTH, READY, Address, Health, Judgment, Probe, judge, probe_from_json
 
@@ -303,3 +306,97 @@ def test_a_task_with_ready_reports_the_end_of_a_reload_itself() -> None:
     sim.happen(ev.TaskReloading(launch=sim.launch_of("a")))
     sim.ready()
     assert sim.sub_state("a") == "running"
+
+
+# --- the topics of a task
+
+
+EXPECT = (Expectation(topic="t", within=30.0), Expectation(topic="u", within=60.0))
+
+
+def expecting(kind: str) -> Simulation:
+    sim = Simulation.of(replace(task("a", RESTART, kind=kind, stop_timeout=5.0), expect=EXPECT))
+    sim.begin()
+    sim.execute("a") if kind == "Command" else sim.ready()
+    return sim
+
+
+def test_a_command_that_is_silent_on_an_expected_topic_has_failed_and_its_rules_fire() -> None:
+    sim = expecting("Command")
+    first, watcher = sim.launch_of("a"), sim.auxiliary("a")
+    sim.happen(ev.TopicSilent(launch=watcher, topic="u"))
+    assert sim.reason("a") == "silent"
+    assert [each.detail["message"] for each in sim.records if each.event == "failed"] == [
+        "silent: nothing on u within 60 s"
+    ]
+    assert first not in sim.alive
+    assert watcher not in sim.alive
+    sim.ring()
+    sim.execute("a")
+    assert (sim.sub_state("a"), sim.task("a").restarts) == ("running", 1)
+    assert sim.auxiliary("a") in sim.alive, "the next launch is watched as well"
+
+
+def test_a_task_in_python_reports_itself_and_needs_no_watcher() -> None:
+    sim = expecting("Process")
+    assert not sim.task("a").auxiliaries
+    sim.happen(ev.TopicSilent(launch=sim.launch_of("a"), topic="other"))
+    assert sim.sub_state("a") == "running", "it is not expected to publish there"
+    sim.happen(ev.TopicSilent(launch=sim.launch_of("a"), topic="t"))
+    assert sim.reason("a") == "silent"
+
+
+def test_a_task_that_stops_need_not_publish() -> None:
+    sim = expecting("Process")
+    sim.obedient = False
+    sim.ask("stop", "a")
+    before = sim.task("a")
+    sim.happen(ev.TopicSilent(launch=sim.launch_of("a"), topic="t"))
+    assert sim.task("a") == before
+
+
+def test_the_watcher_of_topics_and_the_probe_are_started_again_each() -> None:
+    sim = Simulation.of(replace(task("a", kind="Command"), expect=EXPECT, health=HEALTH))
+    sim.begin()
+    sim.execute("a")
+    for each in sim.task("a").auxiliaries:
+        sim.end(each.launch, signal="SIGKILL")
+    assert not sim.task("a").auxiliaries
+    while len(sim.task("a").auxiliaries) < 2:
+        assert sim.ring()
+    assert {each.name for each in sim.task("a").auxiliaries} == {AuxiliaryName.EXPECT, AuxiliaryName.HEALTH}
+    assert sim.sub_state("a") == "running"
+
+
+def test_a_task_in_python_is_ready_at_its_first_message_on_the_topic_of_its_ready() -> None:
+    sim = Simulation.of(replace(task("a", start_timeout=20.0), ready=probing.ready(topic="t")))
+    sim.begin()
+    sim.ready()
+    assert (sim.sub_state("a"), sim.task("a").auxiliaries) == ("start", ())
+    for topic, state in (("other", "start"), ("t", "running"), ("t", "running")):
+        sim.happen(ev.TopicHeard(launch=sim.launch_of("a"), topic=topic))
+        assert sim.sub_state("a") == state
+
+
+def test_a_probe_of_a_topic_has_no_other_attributes() -> None:
+    assert probe_from_json(probing.ready(topic="t").as_json()).topic == "t"
+    with pytest.raises(ValueError, match="has topic and other attributes, expected topic alone"):
+        probing.ready(topic="t", interval=1.0)
+    with pytest.raises(ValueError, match="has no within, expected the attributes topic and within"):
+        expected_topics.make(topic="t")
+
+
+def test_a_topic_is_silent_when_its_time_has_passed_since_the_last_message() -> None:
+    silences = Silences((*EXPECT, Expectation(topic="u", within=90.0)))
+    assert (silences.pause(0.0), silences.silent(1000.0)) == (math.inf, None), "the clock stands"
+    silences.begin(0.0)
+    assert silences.pause(10.0) == 20.0
+    silences.heard("t", 20.0)
+    silences.heard("x", 20.0)
+    assert (silences.silent(49.9), silences.pause(49.9)) == (None, pytest.approx(0.1))
+    assert [silences.silent(60.0) for _ in range(3)] == ["t", "u", None]
+    silences.heard("t", 61.0)
+    assert silences.silent(1000.0) is None, "each silence is reported once"
+    silences.begin(1000.0)
+    silences.suspend()
+    assert silences.silent(2000.0) is None

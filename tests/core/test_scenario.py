@@ -5,13 +5,16 @@ assumed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from simulation import context, rule, task
 
 from zmsvc.core.errors import UsageError
 from zmsvc.core.expectations import check, parse
+from zmsvc.core.expected_topics import Expectation
 from zmsvc.core.model import Context
+from zmsvc.core.probing import ready
 from zmsvc.core.scenario import Run, events_of, matrix, script_of, simulate
 
 PAIR = (
@@ -78,6 +81,17 @@ def test_a_task_fails_for_any_reason(failure: str, reason: str) -> None:
         run.advance(200.0)
     ends = [each.record.detail["reason"] for each in run.timeline if each.record.event == "failed"]
     assert ends == [reason]
+
+
+@pytest.mark.parametrize("kind", ["Process", "Command"])
+def test_a_task_publishes_on_its_topics_until_it_falls_silent(kind: str) -> None:
+    made = task("c", rule("on_fail", "start", "b"), kind=kind)
+    topics = replace(made, expect=(Expectation(topic="t", within=1.0),), ready=ready(topic="t"))
+    tasks = [topics, task("b", entry=False)]
+    assert told(simulated(tasks=tasks), "c") == ["launching", "started"]
+    run = simulated(("fail", "c=silent"), tasks=tasks)
+    ends = [each.record.detail["reason"] for each in run.timeline if each.record.event == "failed"]
+    assert (ends, states(run, "b")) == (["silent"], ["running"])
 
 
 def test_a_task_feeds_its_watchdog() -> None:

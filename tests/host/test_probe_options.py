@@ -6,8 +6,10 @@ import pytest
 from test_config import as_command, changed, faults, parse, service_warnings, with_service
 
 from zmsvc.core import probing
+from zmsvc.core.expected_topics import Expectation
 from zmsvc.core.probing import Address
 from zmsvc.supervisor.launch_spec import dropped_options
+from zmsvc.task.topic_watcher import topic_of
 
 PROGRAM = "<command>sleep 3600</command>"
 
@@ -73,7 +75,8 @@ def test_a_task_in_python_may_have_health_and_no_ready() -> None:
     assert faults(with_service("<health tcp='80'/>")) == []
     (fault,) = faults(with_service("<ready tcp='80'/>"))
     assert fault.endswith(
-        "<ready> is for a Command, expected none for a Process, which is ready when its setup has ended"
+        "<ready> with a probe is for a Command, expected <ready topic=...> or none for a Process, which is "
+        "ready when its setup has ended"
     )
 
 
@@ -87,3 +90,47 @@ def test_a_keeper_that_cannot_run_a_probe_starts_no_task_without_it(element: str
     task = parse(as_probed(f"<{element} tcp='80'/>")).tasks["ts_100"]
     assert dropped_options(task, 4) == [element]
     assert dropped_options(task, 5) == []
+
+
+def test_expected_topics_and_the_topic_of_a_ready_are_read_for_every_kind_of_task() -> None:
+    elements = ("<expect topic='t' within='30s'/>", "<ready topic='t'/>", "<expect within='1min' topic='u'/>")
+    for text in (as_probed(*elements), with_service("".join(elements))):
+        task = parse(text).tasks["ts_100"]
+        assert task.expect == (Expectation(topic="t", within=30.0), Expectation(topic="u", within=60.0))
+        assert task.ready is not None
+        assert (task.ready.topic, task.ready.command) == ("t", ())
+        assert dropped_options(task, 4) == ["ready", "expect"]
+
+
+@pytest.mark.parametrize(
+    ("element", "fault"),
+    [
+        ("<expect topic='t'/>", "<expect> has no within, expected the attributes topic and within"),
+        ("<expect within='1s'/>", "<expect> has no topic, expected the attributes topic and within"),
+        (
+            "<expect topic='t' within='0'/>",
+            "the within of <expect> '0' is not possible here, expected a time span from 10ms on",
+        ),
+        ("<ready topic='t' timeout='1s'/>", "<ready> has topic and other attributes, expected topic alone"),
+        ("<ready/>", "<ready> has no probe, expected one of the attributes exec, tcp, http and topic"),
+    ],
+)
+def test_a_bad_topic_is_a_fault_on_its_line(element: str, fault: str) -> None:
+    text = as_probed(element)
+    line = text[: text.index(element)].count("\n") + 1
+    assert faults(text) == [f"F.xml:{line}: ts_100: {fault}"]
+
+
+@pytest.mark.parametrize(
+    ("frame", "topic"),
+    [
+        (b't @@@ {"header":{"service_transaction":"T","service_id":"ts_1"}}', "t"),
+        (b't @@@ {"header":{"service_transaction":"T","service_id":"ts_2"}}', None),
+        (b't @@@ {"header":{"service_transaction":"U","service_id":"ts_1"}}', None),
+        (b't @@@ {"header":{"service_id":"ts_1"}}', "t"),
+        (b"t @@@ {}", "t"),
+        (b"t @@@ {", None),
+    ],
+)
+def test_a_message_counts_for_the_task_that_its_header_names(frame: bytes, topic: str | None) -> None:
+    assert topic_of(frame, "T", "ts_1") == topic

@@ -443,6 +443,7 @@ def stop_text(reason: str) -> str:
     return {
         Reason.WATCHDOG.value: "it sent no WATCHDOG=1 within its watchdog interval",
         Reason.UNHEALTHY.value: "its <health> probe failed too often in a row",
+        Reason.SILENT.value: "it published nothing for longer than its <expect> allows",
         Reason.MEMORY_LIMIT.value: "it used more memory than its memory_restart",
         Reason.NOT_READY.value: "it was not ready within its start_timeout",
     }.get(reason, reason)

@@ -97,6 +97,8 @@ TaskFact = (
     | ev.MessagePoisoned
     | ev.WatchdogFed
     | ev.HealthReported
+    | ev.TopicHeard
+    | ev.TopicSilent
     | ev.MemoryMeasured
     | ev.TimeoutExtended
     | ev.MainNamed
@@ -139,6 +141,10 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
         case ev.WatchdogFed():
             if draft.tasks[key].sub_state is SubState.RUNNING and (limit := draft.limits(key).watchdog):
                 draft.change(key, deadline=draft.now + limit)
+        case ev.TopicHeard():
+            health.heard(draft, key, fact)
+        case ev.TopicSilent():
+            health.silent(draft, key, fact)
         case ev.HealthReported():
             pass  # Only the probe process of a task reports its health.
         case ev.MemoryMeasured():
@@ -160,7 +166,7 @@ def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: TaskFact) -> N
     if isinstance(fact, ev.TaskExited | ev.LaunchFailed):
         auxiliary.forget(draft, key, which)
         match which.name:
-            case AuxiliaryName.READY | AuxiliaryName.HEALTH:
+            case AuxiliaryName.READY | AuxiliaryName.HEALTH | AuxiliaryName.EXPECT:
                 health.ended(draft, key, which, fact)
             case AuxiliaryName.RELOAD:
                 reload_command_ended(draft, key, _why_not_reloaded(fact))
@@ -168,6 +174,8 @@ def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: TaskFact) -> N
                 assert_never(which.name)
     elif isinstance(fact, ev.HealthReported) and which.name is AuxiliaryName.HEALTH:
         health.reported(draft, key, fact)
+    elif isinstance(fact, ev.TopicSilent) and which.name is AuxiliaryName.EXPECT:
+        health.silent(draft, key, fact)
 
 
 def _why_not_reloaded(end: auxiliary.End) -> str:

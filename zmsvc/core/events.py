@@ -205,6 +205,24 @@ class HealthReported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TopicHeard:
+    """A task has published its first message on the topic of its `<ready>`."""
+
+    launch: int
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSilent:
+    """A task has published nothing on an expected topic for too long. The launch is that of the task, or of
+    the process that watches the topics of a Command.
+    """
+
+    launch: int
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryMeasured:
     """The processes of a launch use `used` bytes of memory; the machine has `machine`."""
 
@@ -302,6 +320,8 @@ Fact = (
     | MessagePoisoned
     | WatchdogFed
     | HealthReported
+    | TopicHeard
+    | TopicSilent
     | MemoryMeasured
     | TimeoutExtended
     | MainNamed

@@ -1,7 +1,8 @@
 """The health of tasks: when their probes run, and what follows from the results. Pure.
 
-A task with `<ready>` has an auxiliary process that ends with status 0 as soon as its probe succeeds. A
-running task with `<health>` has one that reports each change of its health.
+A Command with `<ready>` has an auxiliary process that ends with status 0 as soon as its probe succeeds. A
+running task with `<health>` has one that reports each change of its health, and a running Command with
+`<expect>` one that reports a topic on which it is silent for too long. A task in Python reports that itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import TaskService
 from zmsvc.core.probing import Health
+from zmsvc.core.service_options import ServiceType
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import Auxiliary, Task
 
@@ -48,7 +50,7 @@ def ended(draft: Draft, key: Key, which: Auxiliary, fact: ev.TaskExited | ev.Lau
     task = draft.tasks[key]
     if which.name is AuxiliaryName.READY and isinstance(fact, ev.TaskExited) and fact.code == 0:
         apply(draft, key, TaskEvent.READY)
-    elif which.name is _wanted(task, draft.service(key)):
+    elif which.name in _wanted(task, draft.service(key)):
         lived = draft.now - which.since
         ends = 0 if lived > MAX_DELAY else task.probe_ends
         delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(ends, 10))
@@ -68,17 +70,35 @@ def ended(draft: Draft, key: Key, which: Auxiliary, fact: ev.TaskExited | ev.Lau
 def probe_again(draft: Draft, key: Key) -> None:
     """Start the probe process again, after the delay."""
     draft.change(key, probe_at=None)
-    wanted = _wanted(draft.tasks[key], draft.service(key))
-    if wanted is not None:
+    for wanted in _wanted(draft.tasks[key], draft.service(key)):
         auxiliary.start(draft, key, wanted)
 
 
-def _wanted(task: Task, service: TaskService | None) -> AuxiliaryName | None:
-    """Return the probe process that a task has in its sub-state."""
+def _wanted(task: Task, service: TaskService | None) -> list[AuxiliaryName]:
+    """Return the probe processes that a task has in its sub-state."""
     if service is None:
-        return None
-    if task.sub_state is SubState.START and service.ready is not None:
-        return AuxiliaryName.READY
-    if task.state is State.ACTIVE and service.health is not None:
-        return AuxiliaryName.HEALTH
-    return None
+        return []
+    command, active = service.service_type is ServiceType.COMMAND, task.state is State.ACTIVE
+    wanted = {
+        AuxiliaryName.READY: task.sub_state is SubState.START and service.ready is not None and command,
+        AuxiliaryName.HEALTH: active and service.health is not None,
+        AuxiliaryName.EXPECT: active and bool(service.expect) and command,
+    }
+    return [name for name, has in wanted.items() if has]
+
+
+def heard(draft: Draft, key: Key, fact: ev.TopicHeard) -> None:
+    """Take the report of a task in Python about its first message on the topic of its `<ready>`."""
+    service = draft.service(key)
+    waits = draft.tasks[key].sub_state is SubState.START
+    if waits and service is not None and service.ready is not None and service.ready.topic == fact.topic:
+        apply(draft, key, TaskEvent.READY)
+
+
+def silent(draft: Draft, key: Key, fact: ev.TopicSilent) -> None:
+    """Take the report that a task has published nothing on a topic for too long."""
+    service = draft.service(key)
+    within = [each.within for each in service.expect if each.topic == fact.topic] if service else []
+    if within:
+        status = f"silent: nothing on {fact.topic} within {min(within):g} s"
+        apply(draft, key, TaskEvent.SILENT, status=status)

@@ -138,6 +138,8 @@ class TaskEvent(StrEnum):
     """The task has sent RELOADING=1."""
     UNHEALTHY = "unhealthy"
     """The probe of `<health>` has failed too often in a row."""
+    SILENT = "silent"
+    """The task has published nothing on an expected topic for too long."""
     MEMORY_EXCEEDED = "memory-exceeded"
     """The task uses more memory than its `memory_restart`."""
     DEADLINE = "deadline"
@@ -173,6 +175,7 @@ class Act(Enum):
     START_TIMED_OUT = auto()
     WATCHDOG_MISSED = auto()
     UNHEALTHY = auto()
+    SILENT = auto()
     MEMORY_EXCEEDED = auto()
     KILL = auto()
     TERMINATE_OTHERS = auto()
@@ -222,6 +225,7 @@ _END: Row = {
 _RELOAD_LIMITS: Row = {
     TaskEvent.DEADLINE: Transition(SubState.RUNNING, Act.RELOAD_TIMED_OUT),
     TaskEvent.UNHEALTHY: Transition(SubState.STOP_SIGTERM, Act.UNHEALTHY),
+    TaskEvent.SILENT: Transition(SubState.STOP_SIGTERM, Act.SILENT),
     TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
 }
 _RELOAD: Row = {
@@ -268,6 +272,7 @@ TABLE: dict[SubState, Row] = {
     SubState.START: {
         TaskEvent.READY: Transition(SubState.RUNNING, Act.BE_READY),
         TaskEvent.DEADLINE: Transition(SubState.STOP_SIGTERM, Act.START_TIMED_OUT),
+        TaskEvent.SILENT: Transition(SubState.STOP_SIGTERM, Act.SILENT),
         TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
         **_STOP,
         **_END,
@@ -275,6 +280,7 @@ TABLE: dict[SubState, Row] = {
     SubState.RUNNING: {
         TaskEvent.DEADLINE: Transition(SubState.STOP_SIGTERM, Act.WATCHDOG_MISSED),
         TaskEvent.UNHEALTHY: Transition(SubState.STOP_SIGTERM, Act.UNHEALTHY),
+        TaskEvent.SILENT: Transition(SubState.STOP_SIGTERM, Act.SILENT),
         TaskEvent.MEMORY_EXCEEDED: Transition(SubState.STOP_SIGTERM, Act.MEMORY_EXCEEDED),
         TaskEvent.RELOAD: Transition(SubState.RELOAD_SIGNAL, Act.SEND_RELOAD),
         TaskEvent.RELOADING: Transition(SubState.RELOAD_NOTIFY, Act.AWAIT_RELOADED),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from zmsvc.core import listening, probing
+from zmsvc.core import expected_topics, listening, probing
 from zmsvc.core.owners import owner
 from zmsvc.core.values import (
     PRIORITIES,
@@ -74,18 +74,23 @@ class Variables:
 class Several:
     """An element that may be repeated. The value is a tuple with the values of all elements."""
 
-    value: Value
+    value: Value | None
+    """The kind of its text; None for an element without text, whose value is that of its attributes."""
     separated: bool = False
     """True if one element may have several values with white space between them."""
     attributes: Mapping[str, Value] = field(default_factory=dict)
     """The attributes that each element may have, by name."""
     make: Callable[..., Any] | None = None
-    """Make the value of an element with attributes from the values of its text and of its attributes."""
+    """Make the value of an element with attributes from the values of its text, if it has one, and of its
+    attributes. Raises ValueError as `Value.read` does.
+    """
 
     @property
     def words(self) -> str:
+        listed = "; ".join(f"{name}, {kind.words}" for name, kind in self.attributes.items())
+        if self.value is None:
+            return f"an element without text and with the attributes {listed}; it may be repeated"
         if self.attributes:
-            listed = "; ".join(f"{name}, {kind.words}" for name, kind in self.attributes.items())
             return f"{self.value.words}; the element may be repeated, and have the attributes {listed}"
         if self.separated:
             return f"{self.value.words}, or several with blanks between them; the element may be repeated"
@@ -388,8 +393,12 @@ _PROBE = {
     "interval": Value(words="a time span", schema=_token(_SPAN), read=probing.span),
     "timeout": Value(words="a time span", schema=_token(_SPAN), read=probing.span),
 }
-READY = Attributes(values=_PROBE, make=probing.ready)
+READY = Attributes(values={**_PROBE, "topic": TOPIC}, make=probing.ready)
 HEALTH = Attributes(
     values={**_PROBE, "retries": whole_number(1, 1000), "start_period": TIME_SPAN}, make=probing.health
 )
 """A `probing.Probe`."""
+EXPECT = Several(
+    value=None, attributes={"topic": TOPIC, "within": _PROBE["interval"]}, make=expected_topics.make
+)
+"""Several `expected_topics.Expectation`."""

@@ -10,7 +10,7 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -49,6 +49,8 @@ class Probe:
     command: tuple[str, ...] = ()
     """The program of an exec probe and its arguments; empty for other probes."""
     address: Address | None = None
+    topic: str = ""
+    """Of `<ready>`: the topic whose first message makes the task ready; empty for a probe."""
     interval: float
     """The time from the end of one probe to the start of the next one."""
     timeout: float
@@ -59,7 +61,7 @@ class Probe:
 
     def as_json(self) -> dict[str, Any]:
         """Return what the process that runs the probe needs. `probe_from_json` reads it."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "topic" or value}
 
 
 def probe_from_json(values: Mapping[str, Any]) -> Probe:
@@ -166,7 +168,13 @@ def health(**values: Any) -> Probe:
 
 
 def ready(**values: Any) -> Probe:
-    """Return the probe of a `<ready>` with these attributes. Raises ValueError."""
+    """Return the probe of a `<ready>` with these attributes, or its topic. Raises ValueError."""
+    if "topic" in values:
+        if len(values) > 1:
+            raise ValueError("has topic and other attributes, expected topic alone")
+        return replace(READY, topic=values["topic"])
+    if not any(kind in values for kind in KINDS):
+        raise ValueError("has no probe, expected one of the attributes exec, tcp, http and topic")
     return make(READY, values)
 
 

@@ -54,6 +54,7 @@ FAILURES = (
     Reason.OOM_KILL,
     Reason.WATCHDOG,
     Reason.UNHEALTHY,
+    Reason.SILENT,
     Reason.MEMORY_LIMIT,
     Reason.NOT_READY,
     Reason.CANNOT_LAUNCH,
@@ -199,13 +200,15 @@ class Run(Machine):
             if not service.notify:
                 return
         self.happen(ev.TaskReady(launch=launch))
+        if service is not None and service.ready is not None and service.ready.topic:
+            self.happen(ev.TopicHeard(launch=launch, topic=service.ready.topic))
 
     def _auxiliary_done(self, launch: int, name: AuxiliaryName) -> None:
         if launch not in self.keeper.alive:
             return
         if name is AuxiliaryName.HEALTH:
             self.happen(ev.HealthReported(launch=launch, health=Health.HEALTHY))
-        else:
+        elif name is not AuxiliaryName.EXPECT:
             self.keeper.end(launch, code=0)
             self.happen()
 
@@ -337,6 +340,13 @@ class Run(Machine):
                         self.happen(
                             ev.HealthReported(launch=each.launch, health=Health.UNHEALTHY, text="simulated")
                         )
+            case Reason.SILENT:
+                # A Command has a process that watches its topics; a task in Python reports itself.
+                watchers = [
+                    each.launch for each in self.task(name).auxiliaries if each.name is AuxiliaryName.EXPECT
+                ]
+                watcher = watchers[0] if watchers else launch
+                self.happen(ev.TopicSilent(launch=watcher, topic=service.expect[0].topic))
             case Reason.MEMORY_LIMIT:
                 self.happen(ev.MemoryMeasured(launch=launch, used=_MEMORY, machine=_MEMORY))
             case _:
@@ -348,11 +358,13 @@ def why_not(service: TaskService, reason: Reason) -> str:
     lacks = {
         Reason.WATCHDOG: not service.limits.watchdog,
         Reason.UNHEALTHY: service.health is None,
+        Reason.SILENT: not service.expect,
         Reason.MEMORY_LIMIT: service.memory_restart == NO_LIMIT,
     }.get(reason, False)
     option = {
         Reason.WATCHDOG: "<watchdog>",
         Reason.UNHEALTHY: "<health>",
+        Reason.SILENT: "<expect>",
         Reason.MEMORY_LIMIT: "<memory_restart>",
     }.get(reason)
     return f"it has no {option}" if lacks else ""
@@ -434,7 +446,14 @@ def _consequence(run: Run, event: Event, duration: float) -> Consequence:
     )
 
 
-_IN_MATRIX = (Reason.EXIT_CODE, Reason.SIGNAL, Reason.WATCHDOG, Reason.UNHEALTHY, Reason.MEMORY_LIMIT)
+_IN_MATRIX = (
+    Reason.EXIT_CODE,
+    Reason.SIGNAL,
+    Reason.WATCHDOG,
+    Reason.UNHEALTHY,
+    Reason.SILENT,
+    Reason.MEMORY_LIMIT,
+)
 RING = 3
 """The number of starts in the second half of the time that make a ring."""
 

@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from zmsvc.core.expected_topics import Expectation
 from zmsvc.core.listening import MAX_STORED, ListenSocket
 from zmsvc.core.message_queues import MessageQueue, QueuePolicy
 from zmsvc.core.option_kinds import (
@@ -21,6 +22,7 @@ from zmsvc.core.option_kinds import (
     CPU_WEIGHT,
     DIRECTORY,
     EXIT_STATUS,
+    EXPECT,
     HEALTH,
     LOG_LEVEL,
     MEMORY,
@@ -342,12 +344,45 @@ class ServiceOptions:
             the task has failed (reason
             .Li not-ready ) .
             READY=1 of the program itself is then ignored.
+            .Pp
+            With
+            .Li topic
+            alone the task is ready at its first message on that topic of the bus; see
+            .Li <expect>
+            for which messages count.
+            A task in Python may have this, and no other probe.
             .Bd -literal
             <ready tcp="127.0.0.1:6379"/>
+            <ready topic="temperature"/>
             .Ed
             """,
-        types=(ServiceType.COMMAND,),
-        otherwise="which is ready when its setup has ended",
+        protocol=5,
+    )
+    expect: tuple[Expectation, ...] = option(
+        EXPECT,
+        (),
+        summary="A topic on which the task has to publish at least once in that time.",
+        default_words="none",
+        manual="""
+            A task that is silent on the topic for longer has failed (reason
+            .Li silent ) :
+            it gets its stop signal, and its rules of
+            .Li <on_fail>
+            act.
+            The time begins when the task is ready, and again with each of its messages.
+            .Pp
+            In a task in Python each
+            .Fn publish
+            counts, and no message is read for it.
+            A Command has a process beside it that subscribes to the topic, as the user of the task.
+            A message counts if its header names this task, or no task
+            .Pq Li service_transaction , service_id .
+            While that process has no connection to the device, the time stands; when it connects again, or is
+            started again after its end, the time begins again.
+            .Bd -literal
+            <expect topic="temperature" within="30s"/>
+            .Ed
+            """,
         protocol=5,
     )
     health: Probe | None = option(

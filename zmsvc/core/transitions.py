@@ -122,7 +122,8 @@ def process_started(draft: Draft, key: Key, _event: TaskEvent) -> None:
     # The timeout begins now and not with the order: among a thousand launches one may wait for seconds.
     draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
     service = draft.service(key)
-    if service is not None and service.ready is not None:
+    # A task in Python itself reports the first message on the topic of its `<ready>`.
+    if service is not None and service.ready is not None and service.service_type is ServiceType.COMMAND:
         auxiliary.start(draft, key, AuxiliaryName.READY)
 
 
@@ -130,16 +131,19 @@ def be_ready(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.change(key, action="started", deadline=_after(draft, draft.limits(key).watchdog))
     draft.publish_control(key, "started", success=True, pid=task.pid, items={})
     draft.record(key, "started", pid=task.pid, launch=task.launch)
-    _watch_health(draft, key)
+    _watch(draft, key)
     complete_starts(draft, key)
     fire(draft, key, Trigger.ON_START)
 
 
-def _watch_health(draft: Draft, key: Key) -> None:
+def _watch(draft: Draft, key: Key) -> None:
+    """Start the processes that watch the health and the topics of a task that is ready."""
     service = draft.service(key)
     if service is not None and service.health is not None:
         draft.change(key, health=Health.STARTING)
         auxiliary.start(draft, key, AuxiliaryName.HEALTH)
+    if service is not None and service.expect and service.service_type is ServiceType.COMMAND:
+        auxiliary.start(draft, key, AuxiliaryName.EXPECT)
 
 
 def executed(draft: Draft, key: Key) -> None:
@@ -332,6 +336,11 @@ def watchdog_missed(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 def unhealthy(draft: Draft, key: Key, event: TaskEvent) -> None:
     draft.change(key, stop_reason=Reason.UNHEALTHY)
+    terminate(draft, key, event)
+
+
+def silent(draft: Draft, key: Key, event: TaskEvent) -> None:
+    draft.change(key, stop_reason=Reason.SILENT)
     terminate(draft, key, event)
 
 
@@ -653,6 +662,7 @@ _ACTS: dict[Act, Callable[[Draft, Key, TaskEvent], None]] = {
     Act.START_TIMED_OUT: start_timed_out,
     Act.WATCHDOG_MISSED: watchdog_missed,
     Act.UNHEALTHY: unhealthy,
+    Act.SILENT: silent,
     Act.MEMORY_EXCEEDED: memory_exceeded,
     Act.KILL: kill,
     Act.TERMINATE_OTHERS: terminate_others,

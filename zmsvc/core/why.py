@@ -387,6 +387,7 @@ _MENDING: Mapping[Reason, tuple[str, str]] = {
     Reason.OOM_KILL: ("give {task} more memory (<memory_max>, RAM), or find its leak", "{ctl} top --once"),
     Reason.WATCHDOG: ("find where {task} hung: a Python task has written its stacks to its log", _LOGS),
     Reason.UNHEALTHY: ("find why the probe of {task} fails, or change its <health>", _LOGS),
+    Reason.SILENT: ("find why {task} publishes nothing, or change its <expect>", _LOGS),
     Reason.MEMORY_LIMIT: ("find the leak of {task}, or raise its <memory_restart>", "{ctl} top --once"),
     Reason.NOT_READY: ("find why {task} is not ready, or raise its <start_timeout>", _LOGS),
     Reason.CANNOT_LAUNCH: (

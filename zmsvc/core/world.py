@@ -36,6 +36,7 @@ class Reason(StrEnum):
     OOM_KILL = "oom-kill"
     WATCHDOG = "watchdog"
     UNHEALTHY = "unhealthy"
+    SILENT = "silent"
     """The probe of `<health>` has failed as many times in a row as its `retries` says."""
     MEMORY_LIMIT = "memory-limit"
     """The task used more memory than its `memory_restart`."""

@@ -795,11 +795,11 @@ programs that belong to no task. The messages of zmsvc itself are left out.""",
             default=[],
             type=_step("fail"),
             metavar="TASK[=REASON]",
-            help="a task fails: exit-code[:N], signal[:NAME], oom-kill, watchdog, unhealthy, memory-limit, "
-            "or at its next start: not-ready, cannot-launch",
+            help="a task fails: exit-code[:N], signal[:NAME], oom-kill, watchdog, unhealthy, silent, "
+            "memory-limit, or at its next start: not-ready, cannot-launch",
             manual="**simulate**: a task fails, with the reason **exit-code**[**:***N*], "
-            "**signal**[**:***NAME*], **oom-kill**, **watchdog**, **unhealthy** or **memory-limit**; or at "
-            "its next start with **not-ready** or **cannot-launch**.",
+            "**signal**[**:***NAME*], **oom-kill**, **watchdog**, **unhealthy**, **silent** or "
+            "**memory-limit**; or at its next start with **not-ready** or **cannot-launch**.",
         ),
         Argument(
             "--exit",

@@ -109,6 +109,10 @@ class LaunchSpec:
     """The number of stored descriptors, the last ones of `listen_names`. The process of the task adds it."""
     queue: tuple[Mapping[str, Any], ...] = ()
     """The queues of the task, as `core.message_queues.MessageQueue.as_json`."""
+    expect: tuple[Mapping[str, Any], ...] = ()
+    """The expected topics, as `core.expected_topics.Expectation.as_json`."""
+    ready_topic: str = ""
+    """The topic whose first message makes a task in Python ready."""
     poison_action: str = "fail"
     """`core.poison.PoisonAction`."""
     environment: Mapping[str, str] = field(default_factory=dict)

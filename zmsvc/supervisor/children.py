@@ -620,6 +620,10 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
         yield ev.HealthReported(
             launch=launch, health=Health(lines[notify.HEALTH]), text=lines.get("STATUS", "")
         )
+    if notify.HEARD in lines:
+        yield ev.TopicHeard(launch=launch, topic=lines[notify.HEARD])
+    if notify.SILENT in lines:
+        yield ev.TopicSilent(launch=launch, topic=lines[notify.SILENT])
     if lines.get("WATCHDOG") == "1":
         yield ev.WatchdogFed(launch=launch)
     if lines.get("RELOADING") == "1":

@@ -86,7 +86,8 @@ def auxiliary_spec(
     """
     service = world.context.tasks[effect.key[1]]
     probe = {AuxiliaryName.READY: service.ready, AuxiliaryName.HEALTH: service.health}.get(effect.name)
-    if probe is None and not effect.command:
+    expects = effect.name is AuxiliaryName.EXPECT and bool(service.expect)
+    if probe is None and not effect.command and not expects:
         return None
     spec = spec_of(world, effect.key, places, log_target, granted)
     return replace(
@@ -94,7 +95,7 @@ def auxiliary_spec(
         launch=effect.launch,
         auxiliary=effect.name.value,
         auxiliary_of=effect.of,
-        service_type=(ServiceType.PROCESS if probe else ServiceType.COMMAND).value,
+        service_type=(ServiceType.PROCESS if probe or expects else ServiceType.COMMAND).value,
         command=effect.command,
         probe=probe.as_json() if probe else {},
         mark=process_marks.limit_value(places.context_mark, effect.launch),
@@ -131,6 +132,8 @@ def _options(service: TaskService) -> dict[str, Any]:
     if service.service_type is ServiceType.PROCESS and service.signal_to_reload:
         found["environment"] = {**found["environment"], RELOAD_SIGNAL: service.signal_to_reload}
     found["listen"] = tuple(map(socket_spec, service.listen))
+    found["expect"] = tuple(each.as_json() for each in service.expect)
+    found["ready_topic"] = service.ready.topic if service.ready is not None else ""
     found["queue"] = tuple(each.as_json() for each in service.queue)
     found["listen_names"] = tuple(each.name or replicas.base(service.id) for each in service.listen)
     for name in _CARRIED_LIMITS:

@@ -37,6 +37,12 @@ class Terminal:
     def missed(self, count: int) -> None:
         """Do nothing: there are no messages."""
 
+    def heard(self, topic: str) -> None:
+        """Do nothing: no topic is expected."""
+
+    def silent(self, topic: str) -> None:
+        """Do nothing: no topic is expected."""
+
     def poison(self, json_text: str) -> bool:
         """Do nothing: there are no messages."""
         return True

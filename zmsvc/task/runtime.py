@@ -40,6 +40,7 @@ from zmsvc.task.updates import Updates
 
 if TYPE_CHECKING:
     from zmsvc.task.event_loop import EventLoop
+    from zmsvc.task.expected_topics import ExpectedTopics
     from zmsvc.task.poison_reports import PoisonReports
     from zmsvc.task.reload_requests import ReloadRequests
 
@@ -59,6 +60,8 @@ class StatusSink(Protocol):
     def missed(self, count: int) -> None: ...
     def poison(self, json_text: str) -> bool: ...
     def declare(self, topics: Sequence[str], publishes: Sequence[str] | None) -> None: ...
+    def heard(self, topic: str) -> None: ...
+    def silent(self, topic: str) -> None: ...
     def stopping(self) -> None: ...
     def reloading(self) -> None: ...
     def fileno(self) -> int: ...
@@ -117,6 +120,8 @@ class TaskRuntime:
         self._sets_aside = spec.poison_action == PoisonAction.SET_ASIDE
         self._poison: PoisonReports | None = None
         """The reports about messages that the task could not handle, from the first one on."""
+        expects = spec.expect or spec.ready_topic
+        self._expected = _expected_topics(spec, status_sink) if expects else None
         self._in_callback = False
         self._reload_signal = spec.environment.get(RELOAD_SIGNAL, "")
         self._reloads: ReloadRequests | None = None
@@ -138,6 +143,8 @@ class TaskRuntime:
 
     def publish(self, topic: str, content: Mapping[str, Any]) -> bool:
         sent = self._publications.publish(topic, content)
+        if self._expected is not None and sent:
+            self._expected.published(topic)
         if self._event_loop is not None:
             self._event_loop.begin_chores()
         return sent
@@ -432,6 +439,8 @@ class TaskRuntime:
         self._missed_at = -math.inf
         if self._poison is not None:
             self._poison.finish()
+        if self._expected is not None:
+            self._expected.close()
         self._chores(self._stop.now())
         self._subscriptions.close()
         self._publications.finish()
@@ -474,6 +483,8 @@ class TaskRuntime:
             self._fed_at = self._stop.now()
             if not self._pass_barrier():
                 return
+            if self._expected is not None:
+                self._expected.set_up()
             # This comes after setup, because on_control and on_message may rely on that, and after the
             # barrier, because they may publish. Until then messages wait in the socket.
             self._handle(handled)
@@ -625,6 +636,13 @@ class TaskRuntime:
         if report:
             self._status_sink.status(headline(error))
         return status
+
+
+def _expected_topics(spec: LaunchSpec, status_sink: StatusSink) -> ExpectedTopics:
+    # Imported here for start-up time: few tasks have such topics.
+    from zmsvc.task.expected_topics import ExpectedTopics
+
+    return ExpectedTopics(spec, status_sink)
 
 
 def _conversion(task: Task) -> Callable[[Any], Any] | None:

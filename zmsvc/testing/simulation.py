@@ -344,6 +344,12 @@ class _Status:
     def missed(self, count: int) -> None:
         """Do nothing: no message is lost here, except those of a sender that a test has invented."""
 
+    def heard(self, topic: str) -> None:
+        """Do nothing: no topic is expected."""
+
+    def silent(self, topic: str) -> None:
+        """Do nothing: no topic is expected."""
+
     def poison(self, json_text: str) -> bool:
         """Do nothing: the task fails by the exception, which the test gets."""
         return True

@@ -87,6 +87,9 @@ def _read(element: etree._Element, kind: Kind, notes: FaultList) -> Any:
             return notes.value(element, _reader(kind), None)
         case Attributes():
             return _of_attributes(element, kind, notes)
+        case Several(value=None, make=make, attributes=values) if make is not None:
+            found = _of_attributes(element, Attributes(values=values, make=make), notes)
+            return None if found is None else (found,)
         case Several(make=make) if make is not None:
             return _with_attributes(element, kind, make, notes)
         case Several():
@@ -123,6 +126,7 @@ def _exit_status(text: str) -> int | str:
 
 
 def _read_several(kind: Several, text: str) -> tuple[Any, ...]:
+    assert kind.value is not None
     words = text.split() if kind.separated else [text]
     if not words:
         raise ValueError(f"is empty, expected {kind.value.words}")
@@ -132,6 +136,7 @@ def _read_several(kind: Several, text: str) -> tuple[Any, ...]:
 def _with_attributes(
     element: etree._Element, kind: Several, make: Callable[..., Any], notes: FaultList
 ) -> tuple[Any, ...] | None:
+    assert kind.value is not None
     found = notes.value(element, _reader(kind.value), None)
     values = _attributes(element, kind.attributes, notes)
     return None if found is None else (make(found, **values),)

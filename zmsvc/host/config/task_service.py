@@ -79,6 +79,12 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         configuration=own,
         source=source if isinstance(source, dict) else {},
     )
+    if kind is not ServiceType.COMMAND and task.ready is not None and not task.ready.topic:
+        notes.fault(
+            element,
+            f"<ready> with a probe is for a Command, expected <ready topic=...> or none for a {kind.value}, "
+            "which is ready when its setup has ended",
+        )
     if task.notify and task.ready is not None:
         notes.fault(element, "<notify> yes and <ready> both say when the task is ready, expected one of them")
     return ParsedService(

@@ -55,6 +55,11 @@ PUBLISHES = "X_ZMSVC_PUBLISHES"
 _DECLARED_LIMIT = 16384
 """The most characters of a declaration."""
 
+HEARD, SILENT = "X_ZMSVC_HEARD", "X_ZMSVC_SILENT"
+"""The keys of a topic: that of the `<ready>` of a task in Python, on which it has published its first
+message; one on which a task was silent for longer than its `<expect>` allows.
+"""
+
 _STATUS_LIMIT = 4096
 _DATAGRAM_LIMIT = UPDATE_INLINE + 4096
 _SO_PEEK_OFF = 42  # asm-generic/socket.h; Python has no name for it
@@ -159,6 +164,14 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
             lines.append(f"{PUBLISHES}={json.dumps(publishes)}")
         if sum(map(len, lines)) <= _DECLARED_LIMIT:
             self.notify(*lines)
+
+    def heard(self, topic: str) -> None:
+        """Report the first message on the topic that makes this task ready."""
+        self.notify(f"{HEARD}={topic}")
+
+    def silent(self, topic: str) -> None:
+        """Report that this task has published nothing on an expected topic for too long."""
+        self.notify(f"{SILENT}={topic}")
 
     def watchdog(self) -> None:
         """Report that this process still works."""
