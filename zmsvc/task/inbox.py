@@ -116,7 +116,9 @@ class Inbox:
             self._ignored.add("Ignored a message on %s: %s", of_topic.decode(errors="replace"), error)
             return None
         header = body.get("header", {})
-        transaction, sender = _text(header, "service_transaction"), _text(header, "service_id")
+        transaction, sender = header.get("service_transaction", ""), header.get("service_id", "")
+        if type(transaction) is not str or type(sender) is not str:
+            transaction, sender = _text(header, "service_transaction"), _text(header, "service_id")
         if transaction != self._transaction:
             if transaction and not self._every_transaction:
                 return None

@@ -7,6 +7,8 @@ of one message by a short-lived process in confirmed_send.py.
 
 from __future__ import annotations
 
+import math
+import time
 from bisect import bisect_left, insort
 
 import zmq
@@ -60,6 +62,8 @@ DRAIN_BATCH = 1000
 """Subscriptions that a publisher reads at once, in a millisecond or two. A subscriber may send any number of
 them.
 """
+DRAIN_S = 0.001
+"""Seconds in which a publisher reads its subscriptions at most once while it sends."""
 MAX_KNOWN = 50_000
 """Prefixes that a publisher remembers. The device disconnects subscribers that send more, see
 zmsvc.device.memory_guard.
@@ -117,6 +121,7 @@ class Publisher:
         self._unknown = 0
         """Number of subscriptions that were not remembered and have not ended."""
         self._expected: set[bytes] = set()
+        self._drained_at = -math.inf
         self._ended = 0
         """Number of subscriptions that ended since the last `_trim_memory`."""
 
@@ -210,9 +215,19 @@ class Publisher:
 
     def send(self, frame: bytes) -> bool:
         """Send without blocking; return False if the queue is full and the message is dropped."""
-        self.drain()
         check_size(frame)
-        return _send(self.socket, frame)
+        # To drain takes five times as long as to send. A subscription that has just come may be overlooked
+        # for a moment, as on its way here.
+        now = time.monotonic()
+        drained = now >= self._drained_at + DRAIN_S
+        if drained:
+            self._drained_at = now
+            self.drain()
+        if _send(self.socket, frame):
+            return True
+        if not drained:
+            self.drain()  # The receipts of the device make room.
+        return not drained and _send(self.socket, frame)
 
 
 def _send(publisher: BareSocket, frame: bytes) -> bool:
