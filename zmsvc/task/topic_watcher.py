@@ -33,7 +33,8 @@ _LONGEST = 3600.0
 def await_first(spec: LaunchSpec, topic: str) -> None:
     """Return when the task has published on this topic."""
     heard: list[str] = []
-    with sockets.context() as ctx, _subscribed(ctx, spec, {topic}) as sock:
+    with sockets.context() as ctx, _subscriber(ctx, spec, {topic}) as sock:
+        connect(sock, spec.frontend)
         while not heard:
             sock.poll()
             _read(sock, spec, heard.append)
@@ -42,8 +43,9 @@ def await_first(spec: LaunchSpec, topic: str) -> None:
 def watch(spec: LaunchSpec, notifier: Notifier) -> None:
     """Report each expected topic on which the task is silent for too long."""
     silences = Silences(map(from_json, spec.expect))
-    with sockets.context() as ctx, _subscribed(ctx, spec, silences.topics, monitor=True) as sock:
-        events = sock.get_monitor_socket()
+    with sockets.context() as ctx, _subscriber(ctx, spec, silences.topics) as sock:
+        events = socket_monitor.open_monitor(sock, _EVENTS)
+        connect(sock, spec.frontend)
         poller = zmq.Poller()
         poller.register(sock, zmq.POLLIN)
         poller.register(events, zmq.POLLIN)
@@ -60,14 +62,10 @@ def watch(spec: LaunchSpec, notifier: Notifier) -> None:
                 notifier.notify(f"{notify.SILENT}={topic}")
 
 
-def _subscribed(
-    ctx: sockets.Context, spec: LaunchSpec, topics: Iterable[str], *, monitor: bool = False
-) -> Socket:
+def _subscriber(ctx: sockets.Context, spec: LaunchSpec, topics: Iterable[str]) -> Socket:
+    """Return a socket with these subscriptions, not yet connected."""
     curve = secured(spec.frontend, of_words(spec.curve))
-    sock = unconnected_subscriber(ctx, map(messages.prefix, topics), curve)
-    if monitor:
-        socket_monitor.open_monitor(sock, _EVENTS)
-    return connect(sock, spec.frontend)
+    return unconnected_subscriber(ctx, map(messages.prefix, topics), curve)
 
 
 def _read(sock: Socket, spec: LaunchSpec, heard: Callable[[str], object]) -> None:
