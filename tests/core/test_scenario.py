@@ -163,7 +163,7 @@ def test_a_ring_of_rules_is_found_with_its_rate() -> None:
         task("b", rule("on_start", "restart", "c"), entry=False),
         task("c", rule("on_start", "restart", "b"), entry=False),
     ]
-    found = next(iter(matrix(context(*tasks), 600.0)))
+    found = next(iter(matrix(context(*tasks), 30.0)))
     assert {*found.rings} == {"b", "c"}
     assert all(rate > 0 for rate in found.rings.values())
 
