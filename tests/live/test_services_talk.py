@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from context import Context, Ear
-from needs import need
+from others import others
 from waiting import wait_for
 
 PAGE = (Path(__file__).parents[2] / "docs/services.md").read_text()
@@ -95,7 +95,8 @@ def test_a_script_of_a_command_publishes_a_message_of_its_task(
 def test_a_script_of_a_command_reports_a_result_of_its_task(
     context: Context, home: Path, ear: Callable[..., Ear], user: str
 ) -> None:
-    need(not user or os.geteuid() == 0, "only root can run tasks of several users")
+    if user:
+        others(1)  # Its program runs zmsvcctl as that user.
     home.chmod(0o755)
     (home / "Services").mkdir()
     script = home / "script.sh"

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 
+from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux
 from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.protocol.launch import LaunchSpec
@@ -20,18 +21,26 @@ class Barriers:
 
     def create(self, spec: LaunchSpec) -> int | None:
         """Create a closed barrier if the launch has one. Return the end of its pipe that the task gets, for
-        the caller to close. Raises OSError.
+        the caller to close. Without a free descriptor return None: the task does not wait, which is better
+        than no start.
         """
         if not spec.barrier:
             return None
         # A zygote may have died with the former one.
         self.open([spec.launch])
-        reader, writer = self._machine.pipe()
-        self._writers[spec.launch] = writer
         try:
-            linux.leave_room(writer)
+            return self._closed(spec.launch)
+        except OSError as error:
+            complain(f"zmsvcd: {spec.task} does not wait before its first step: {error.strerror}")
+            return None
+
+    def _closed(self, launch: int) -> int:
+        reader, self._writers[launch] = self._machine.pipe()
+        try:
+            linux.leave_room(self._writers[launch])
         except OSError:
             os.close(reader)
+            self.open([launch])
             raise
         return reader
 

@@ -200,13 +200,15 @@ class EventLoop:
             self._readable.discard(readable)
             source.busy = False
 
-    async def readable(self, fd: int) -> None:
-        """Wait until a descriptor is readable."""
+    async def readable(self, fd: int, patience: float, report: Callable[[], None]) -> None:
+        """Wait until a descriptor is readable. Call `report` if that takes longer than `patience` seconds."""
         readable = asyncio.Event()
         self._loop.add_reader(fd, readable.set)
+        late = self._loop.call_later(patience, report)
         try:
             await readable.wait()
         finally:
+            late.cancel()
             self._loop.remove_reader(fd)
 
     async def wait(self, seconds: float | None) -> bool:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 _REPORT_S = 1.0
 """Seconds between two reports of the number of missed messages."""
+_PATIENCE = 5.0
+"""Seconds of the wait before the first step after which the task logs that it waits."""
 _BATCH = 64  # messages between two checks of the clock and of the stop request
 
 Handle = Callable[[bytes], Awaitable[None] | None]
@@ -540,7 +542,7 @@ class TaskRuntime:
             return True
         if self._event_loop is not None:
             loop, fd = self._event_loop, self._barrier
-            loop.run(lambda: loop.readable(fd), cancel=True)
+            loop.run(lambda: loop.readable(fd, _PATIENCE, self._report_wait), cancel=True)
             if self._reloads is not None:
                 loop.watch(self._reloads.fd, self._reload_async)
         else:
@@ -557,12 +559,23 @@ class TaskRuntime:
     def _await_barrier(self, fd: int) -> None:
         before, self._stop.interruptible = self._stop.interruptible, False
         poller = self._stop.poller(fd, *([] if self._reloads is None else [self._reloads.fd]))
+        until = self._stop.now() + _PATIENCE
         while not self._stop.requested:
             self._reload_if_asked()
             now = self._stop.now()
-            if fd in self._stop.pause(min(self._feed(now, self._watchdog / 2), self._chores(now)), poller):
+            if now >= until:
+                until = math.inf
+                self._report_wait()
+            pause = min(until - now, self._feed(now, self._watchdog / 2), self._chores(now))
+            if fd in self._stop.pause(pause, poller):
                 break
         self._stop.interruptible = before
+
+    def _report_wait(self) -> None:
+        self.log.info(
+            "Waits before its first step for tasks that were started with it and may hear what it publishes "
+            "(zmsvcctl status shows which are not ready; `publishes` on the class names what it publishes)"
+        )
 
     def _handle(self, handled: list[tuple[Subscription, Handle]]) -> None:
         """Pass the messages of these subscriptions to their methods from now on."""
