@@ -154,10 +154,13 @@ def check_barriers(world: World) -> None:
             continue
         assert task.live or task.sub_state is SubState.START_AFTER, (key, task)
         if task.barrier.stage is Stage.WAITING:
+            service = world.context.tasks.get(key[1])
+            early = service is not None and service.ready is not None
             others = [
                 each.barrier.topics
                 for each in world.tasks.values()
                 if each.barrier and each.barrier.start == task.barrier.start and each.barrier.is_awaited
+                if not (early and each.sub_state is SubState.START_AFTER)
             ]
             published = task.barrier.publishes
             assert any(published is None or heard is None or {*heard} & {*published} for heard in others), (

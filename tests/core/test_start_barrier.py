@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from simulation import Simulation, rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core.events import Effect
+from zmsvc.core.probing import READY
 
 
 def opened(sim: Simulation, effects: list[Effect] | None = None) -> set[str]:
@@ -81,6 +84,17 @@ def test_a_task_that_starts_after_others_is_awaited_as_well() -> None:
     assert not opened(sim)
     sim.ready("c")
     assert opened(sim) == {"a", "b", "c"}
+
+
+def test_a_task_whose_first_step_makes_it_ready_does_not_wait_for_those_that_start_after_it() -> None:
+    first = replace(task("a"), ready=READY)
+    sim = Simulation.of(first, task("b"), task("c", after=("a",)))
+    sim.begin()
+    sim.ready("a")
+    assert (sim.sub_state("a"), sim.sub_state("c")) == ("start", "start-after")
+    assert not opened(sim), "b does not start after it"
+    sim.ready("b")
+    assert opened(sim) == {"a"}
 
 
 def test_a_task_that_is_started_alone_or_beside_commands_waits_for_nothing() -> None:

@@ -51,7 +51,7 @@ def _settle(draft: Draft) -> None:
         failures.settle(draft)
         ordering_waits.settle(draft)
     ordering_waits.record(draft)
-    if draft.started or draft.at_barrier:
+    if draft.started or draft.at_barrier or draft.context is not draft.before.context:
         start_barrier.settle(draft)
 
 

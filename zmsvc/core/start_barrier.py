@@ -8,14 +8,14 @@ nothing is known about what it hears until it declares its topics.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.service_options import ServiceType
-from zmsvc.core.world import Awaited, Barrier, Stage
+from zmsvc.core.world import Awaited, Barrier, Stage, Task
 
 
 def begin(draft: Draft) -> None:
@@ -85,17 +85,19 @@ def _put(draft: Draft, key: Key, barrier: Barrier | None) -> None:
 def settle(draft: Draft) -> None:
     """Let the tasks go on whose barrier has passed in this step."""
     begin(draft)
+    other_file = draft.context is not draft.before.context
+    for number in draft.starts if other_file else ():
+        draft.at_barrier.setdefault(number, [])
     changed, draft.at_barrier = draft.at_barrier, {}
     passed: list[int] = []
     for number, came in changed.items():
         awaited = draft.starts.get(number, Awaited())
-        if awaited.unknown:
+        if awaited.unknown and not draft.context.successors:
             continue
         # Only a change of what is awaited concerns those that have waited before this step.
-        same = draft.before.starts.get(number, Awaited()) == awaited
+        same = not other_file and draft.before.starts.get(number, Awaited()) == awaited
         members = came if same else [key for key, task in draft.tasks.items() if _is_at(number, task.barrier)]
-        topics = _topics_awaited(draft, number) if awaited.tasks else None
-        passed += _let_pass(draft, members, topics)
+        passed += _let_pass(draft, members, _awaited(draft, number) if awaited.tasks else [])
     if passed:
         draft.emit(ev.OpenBarrier(launches=tuple(passed)))
 
@@ -104,28 +106,51 @@ def _is_at(number: int, barrier: Barrier | None) -> bool:
     return barrier is not None and barrier.start == number
 
 
-def _topics_awaited(draft: Draft, number: int) -> frozenset[str]:
-    """Return the topics that are heard by tasks which are not ready yet."""
-    barriers = (task.barrier for task in draft.tasks.values())
-    return frozenset(
-        topic
-        for each in barriers
-        if each is not None and each.start == number and each.is_awaited
-        for topic in each.topics or ()
-    )
+def _awaited(draft: Draft, number: int) -> list[Task]:
+    return [
+        task
+        for task in draft.tasks.values()
+        if task.barrier is not None and task.barrier.start == number and task.barrier.is_awaited
+    ]
 
 
-def _let_pass(draft: Draft, keys: Iterable[Key], topics: frozenset[str] | None) -> list[int]:
-    """Return the launches of the tasks that wait for nothing any longer. Without `topics` no task is awaited
-    any more.
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """The topics that awaited tasks may hear. The topics of a publisher are `in` it if one of them is."""
+
+    topics: frozenset[str]
+    anything: bool
+    """True if the topics of some are unknown."""
+    nothing: bool
+    """True if there are no such tasks."""
+
+    def __contains__(self, published: tuple[str, ...] | None) -> bool:
+        if self.nothing or published is None:
+            return not self.nothing
+        return self.anything or not self.topics.isdisjoint(published)
+
+
+def _heard(awaited: Iterable[Task]) -> _Heard:
+    topics = [each.barrier.topics for each in awaited if each.barrier is not None]
+    known = frozenset(topic for each in topics for topic in each or ())
+    return _Heard(topics=known, anything=None in topics, nothing=not topics)
+
+
+def _let_pass(draft: Draft, keys: Iterable[Key], awaited: list[Task]) -> list[int]:
+    """Return the launches of the tasks that wait for nothing any longer.
+
+    The first step of a task with `<ready>` may be what makes it ready. So it does not wait for tasks that
+    start later, because they may start after it.
     """
+    heard = _heard(awaited)
+    heard_early = _heard(each for each in awaited if each.sub_state is not SubState.START_AFTER)
     passed: list[int] = []
     for key in keys:
-        task = draft.tasks[key]
+        task, service = draft.tasks[key], draft.service(key)
         barrier = task.barrier
         if barrier is None or barrier.stage is not Stage.WAITING:
             continue
-        if topics is None or (barrier.publishes is not None and topics.isdisjoint(barrier.publishes)):
+        if barrier.publishes not in (heard_early if service is not None and service.ready else heard):
             draft.change(key, barrier=replace(barrier, stage=Stage.PASSED))
             passed.append(task.launch)
     return passed
