@@ -343,12 +343,16 @@ class ProcessTable:
         """Handle the end of a main process that the task has named. If it is a child of the keeper, `reaped`
         has its exit status.
         """
+        # Nothing changes before these calls: if one fails, the dispatcher calls this method again later.
+        over = record.end is not None or record.pid != pid or pid in self._machine.children()
+        former = record.previous_main
+        goes_on = not over and former is not None and self._machine.start_time(former[0]) == former[1]
         self._dispatcher.unwatch(fd)
         os.close(fd)
-        if record.end is not None or record.pid != pid or pid in self._machine.children():
+        if over:
             return
-        former, record.previous_main = record.previous_main, None
-        if former is not None and self._machine.start_time(former[0]) == former[1]:
+        record.previous_main = None
+        if former is not None and goes_on:
             # An upgrade of the program failed: its old main process has reaped the new one and continues.
             self._become_main(record, *former)
             return
