@@ -518,6 +518,12 @@ class Simulation(Machine):
         self.alive[launch].executed = True
         return self.happen(ev.TaskExecuted(launch=launch))
 
+    def write_line(self, name: str) -> list[Effect]:
+        """Let a Command write the line that its `<ready>` names."""
+        launch = self.launch_of(name)
+        self.alive[launch].line_seen = True
+        return self.happen(ev.ReadyLineSeen(launch=launch))
+
     def auxiliary(self, name: str) -> int:
         """Return the launch of the auxiliary process of a task of T1."""
         (found,) = self.task(name).auxiliaries

@@ -18,6 +18,7 @@ from test_engine_properties import files
 from zmsvc.core import events as ev
 from zmsvc.core import probing
 from zmsvc.core.model import TaskService
+from zmsvc.core.ready_line import ReadyLine
 
 Story = Callable[[Simulation], None]
 
@@ -144,6 +145,24 @@ def probed(sim: Simulation) -> None:
     sim.ask("stop", request=1)
 
 
+def lined(sim: Simulation) -> None:
+    """A Command that is ready by a line of its output, fails, and does not write the line again."""
+    sim.execute("a")
+    sim.write_line("a")
+    sim.end("a", code=1)
+    sim.ring()
+    sim.execute("a")
+    sim.ring()
+    sim.ask("stop", request=1)
+
+
+LINED = (
+    replace(
+        task("a", rule("on_fail", "restart", "a"), kind="Command", start_timeout=5.0),
+        ready=ReadyLine(pattern="up"),
+    ),
+)
+
 PROBED = (
     replace(
         task("a", rule("on_fail", "restart", "a"), kind="Command"), health=probing.HEALTH, ready=probing.READY
@@ -234,6 +253,7 @@ STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
     "reload tasks": (reload_tasks, (NOTIFIES, replace(NOTIFIES, id="b"))),
     "reload command": (reload_command, (RELOADS,)),
     "probed": (probed, PROBED),
+    "lined": (lined, LINED),
     "no fork": (no_fork, (task("a", rule("on_fail", "restart", "a")),)),
 }
 

@@ -21,6 +21,7 @@ from zmsvc.core.engine import step
 from zmsvc.core.expected_topics import Expectation
 from zmsvc.core.model import Rule, TaskService
 from zmsvc.core.probing import HEALTH, READY, Health
+from zmsvc.core.ready_line import ReadyLine
 
 NAMES = ("a", "b", "c")
 TRANSACTIONS = ("T1", "T2")
@@ -81,14 +82,16 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
         made = replace(made, memory_restart=draw(st.sampled_from([-1, 1 << 20])))
         made = replace(made, file_descriptor_store_max=draw(st.sampled_from([0, 2])))
         made = replace(made, notify_reload=notify and draw(st.booleans()))
-        probe = READY if kind == "Command" else replace(READY, topic="t")
-        ready = st.none() if notify else st.sampled_from([None, probe])
+        ways = [READY, LINE] if kind == "Command" else [replace(READY, topic="t")]
+        ready = st.none() if notify else st.sampled_from([None, *ways])
         made = replace(made, health=draw(st.sampled_from([None, HEALTH])), ready=draw(ready))
         made = replace(made, expect=draw(st.sampled_from([(), EXPECT])))
         how = draw(st.sampled_from([{}, {"reload_signal": "SIGUSR1"}, {"reload_command": ("reload",)}]))
         tasks.append(replace(made, **how))
     return tasks
 
+
+LINE = ReadyLine(pattern="up")
 
 ORDERS = [verb for verb in Verb if verb not in (Verb.EXIT, Verb.RELOAD)]
 """The orders that may come at any time. `teardown` exits, and `reload` has a rule of its own."""
@@ -284,6 +287,7 @@ def words(launch: int, which: int, sequence: int) -> ev.Fact:
         ev.MemoryMeasured(launch=launch, used=2 << 20, machine=1 << 30),
         ev.TimeoutExtended(launch=launch, seconds=3.0),
         ev.TaskExecuted(launch=launch),
+        ev.ReadyLineSeen(launch=launch),
         ev.TaskReloading(launch=launch),
         ev.TaskReloading(launch=launch, at=BEGINNING + sequence),
         ev.HealthReported(launch=launch, health=[*Health][sequence], text="hm"),

@@ -18,6 +18,7 @@ from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.expected_topics import Expectation, Silences
 from zmsvc.core.model import Rule, TaskService
 from zmsvc.core.probing import HEALTH, READY, Address, Health, Judgment, Probe, judge, probe_from_json
+from zmsvc.core.ready_line import ReadyLine
 
 RESTART = rule("on_fail", "restart", "a")
 
@@ -202,6 +203,54 @@ def test_a_command_is_ready_when_the_probe_process_ends_with_status_0() -> None:
     sim.end(sim.auxiliary("a"), code=0)
     assert sim.sub_state("a") == "running"
     assert not sim.task("a").auxiliaries
+
+
+def awaits_line(**more: float) -> TaskService:
+    """Return a Command that is ready when it has written a line."""
+    return replace(
+        task("a", RESTART, kind="Command", start_timeout=20.0), ready=ReadyLine(pattern="up"), **more
+    )
+
+
+def test_a_command_is_ready_when_it_has_written_its_line() -> None:
+    sim = Simulation.of(awaits_line())
+    sim.begin()
+    sim.execute("a")
+    sim.ready()
+    assert sim.sub_state("a") == "start", "neither its exec nor READY=1 counts"
+    assert not sim.task("a").auxiliaries, "no process looks for the line"
+    sim.write_line("a")
+    assert sim.sub_state("a") == "running"
+    sim.write_line("a")
+    assert [each.event for each in sim.records].count("started") == 1
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_line_that_no_supervisor_has_seen_makes_the_task_ready_under_the_next_one(known: bool) -> None:
+    sim = Simulation.of(awaits_line())
+    sim.begin()
+    sim.execute("a")
+    sim.alive[sim.launch_of("a")].line_seen = known
+    sim.crash()
+    sim.happen()
+    assert sim.sub_state("a") == ("running" if known else "start")
+
+
+@pytest.mark.parametrize("code", [0, 1, None])
+def test_a_command_that_does_not_write_its_line_has_failed(code: int | None) -> None:
+    sim = Simulation.of(awaits_line())
+    sim.begin()
+    sim.execute("a")
+    sim.ring() if code is None else sim.end("a", code=code)
+    assert sim.reason("a") == ("exit-code" if code else "not-ready")
+
+
+def test_a_command_with_another_way_to_be_ready_takes_no_line_for_it() -> None:
+    sim = Simulation.of(waiting())
+    sim.begin()
+    sim.execute("a")
+    sim.write_line("a")
+    assert sim.sub_state("a") == "start"
 
 
 def test_a_command_that_exits_before_its_probe_succeeds_has_failed() -> None:

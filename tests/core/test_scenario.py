@@ -15,6 +15,7 @@ from zmsvc.core.expectations import check, parse
 from zmsvc.core.expected_topics import Expectation
 from zmsvc.core.model import Context
 from zmsvc.core.probing import ready
+from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.scenario import Run, events_of, matrix, script_of, simulate
 
 PAIR = (
@@ -44,6 +45,11 @@ def test_a_context_starts_and_then_runs() -> None:
     assert states(run, "a", "b", "c", "d", "e") == ["running", "waiting", "running", "running", "running"]
     assert told(run, "a") == ["launching", "started"]
     assert run.now == 60.0
+
+
+def test_a_command_that_is_ready_by_a_line_of_its_output_becomes_active() -> None:
+    lined = replace(task("a", kind="Command"), ready=ReadyLine(pattern="up"))
+    assert states(simulated(tasks=(lined,)), "a") == ["running"]
 
 
 def test_a_failure_fires_rules_and_a_back_off_takes_its_time() -> None:

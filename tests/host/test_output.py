@@ -18,6 +18,7 @@ import pytest
 from needs import need
 from waiting import PATIENCE, wait_for, wait_for_line
 
+from zmsvc.core.ready_line import SEARCHED
 from zmsvc.host import seqpacket
 from zmsvc.protocol import output as protocol
 
@@ -37,10 +38,12 @@ class Running:
         )
         its.close()
 
-    def pipe(self, number: int, task: str = "ts") -> int:
+    def pipe(self, number: int, task: str = "ts", line: str = "") -> int:
         """Send a new pipe. Return the end for a task."""
         read, write = os.pipe2(os.O_CLOEXEC)
-        about = protocol.TakePipe(pipe=number, identifier="Echo", pid=7, transaction="TX", task=task)
+        about = protocol.TakePipe(
+            pipe=number, identifier="Echo", pid=7, transaction="TX", task=task, line=line
+        )
         seqpacket.send(self.line, protocol.ORDERS.encode(about), {"read": read})
         os.close(read)
         return write
@@ -202,3 +205,67 @@ def test_pipes_are_drained_when_the_keeper_is_gone(run: Callable[..., Running], 
         "words",
     ]
     os.close(write)
+
+
+# --- the line of `<ready>`
+
+
+def test_the_first_whole_line_with_the_pattern_is_reported_once(
+    run: Callable[..., Running], tmp_path: Path
+) -> None:
+    running = run(str(tmp_path / "log"))
+    write = running.pipe(1, line="^up on [0-9]+$")
+    os.write(write, b"up on x\nnot up on 1\n\n\xffup on 1\n\x1e6 / /\x1fup on 1\nup on")
+    wait_for(lambda: b"not up" in (tmp_path / "log").read_bytes())
+    seqpacket.send(running.line, protocol.ORDERS.encode(protocol.Ping()))
+    assert running.report() == protocol.Pong(), "none of these lines is it, and the last one is not whole"
+    os.write(write, b" 1\r\nup on 2\n")
+    assert running.report() == protocol.LineSeen(pipe=1)
+    os.write(write, b"up on 3\n")
+    os.close(write)
+    assert running.report() == protocol.Ended(pipe=1)
+    assert running.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("start", "seen"), [(b"<3>", True), (b"x" * (SEARCHED - 2), True), (b"x" * SEARCHED, False)]
+)
+def test_the_pattern_is_searched_after_the_priority_and_at_the_start_of_a_long_line(
+    run: Callable[..., Running], tmp_path: Path, start: bytes, seen: bool
+) -> None:
+    running = run(str(tmp_path / "log"))
+    write = running.pipe(1, line="^x*up")
+    os.write(write, start + b"up\n")
+    os.close(write)
+    reports = [running.report()] + ([running.report()] if seen else [])
+    assert reports == [protocol.LineSeen(pipe=1)] * seen + [protocol.Ended(pipe=1)]
+
+
+def test_a_search_without_end_is_given_up_and_holds_up_nothing_else(
+    run: Callable[..., Running], tmp_path: Path
+) -> None:
+    running = run(str(tmp_path / "log"))
+    slow, other = running.pipe(1, "slow", line="^(a+)+$"), running.pipe(2, "other", line="up")
+    os.write(slow, b"a" * 1000 + b"!\naaa\n")
+    os.write(other, b"up\n")
+    assert running.report() == protocol.LineSeen(pipe=2)
+    os.write(slow, b"aaa\n")
+    os.close(slow)
+    assert running.report() == protocol.Ended(pipe=1)
+    log = (tmp_path / "log").read_text()
+    assert "TX/slow took more than 0.5 s of CPU time: no further line is searched" in log
+    assert log.count("TX/slow INFO: a") == 3, "all of its lines are written"
+    os.close(other)
+
+
+def test_a_pattern_of_another_version_of_python_is_named_and_the_output_is_written(
+    run: Callable[..., Running], tmp_path: Path
+) -> None:
+    running = run(str(tmp_path / "log"))
+    write = running.pipe(1, line="(")
+    os.write(write, b"one\n")
+    os.close(write)
+    assert running.report() == protocol.Ended(pipe=1)
+    log = (tmp_path / "log").read_text()
+    assert "Cannot search the output of TX/ts for its <ready>: missing )" in log
+    assert "TX/ts INFO: one" in log

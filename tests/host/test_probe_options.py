@@ -8,6 +8,7 @@ from test_config import as_command, changed, faults, parse, service_warnings, wi
 from zmsvc.core import probing
 from zmsvc.core.expected_topics import Expectation
 from zmsvc.core.probing import Address
+from zmsvc.core.ready_line import ReadyLine
 from zmsvc.supervisor.launch_spec import dropped_options
 from zmsvc.task.topic_watcher import topic_of
 
@@ -52,6 +53,13 @@ def test_the_probes_of_a_command_are_read() -> None:
             "<ready exec='\"'/>",
             "the exec of <ready> '\"' cannot be split (no closing quotation), expected words quoted as in sh",
         ),
+        ("<ready line=''/>", "the line of <ready> '' has 0 characters, expected 1 to 1000"),
+        (
+            "<ready line='(a'/>",
+            "the line of <ready> '(a' is not a regular expression (missing ), unterminated subpattern at position "
+            "0), expected one of Python's re",
+        ),
+        ("<ready line='a' interval='1s'/>", "<ready> has line and other attributes, expected line alone"),
         ("<ready tcp='0'/>", "the tcp of <ready> '0' has the port 0, expected one from 1 to 65535"),
     ],
 )
@@ -69,6 +77,12 @@ def test_a_text_or_an_unknown_attribute_is_a_fault(element: str) -> None:
 def test_a_program_that_says_when_it_is_ready_needs_no_probe_for_that() -> None:
     (fault,) = faults(as_probed("<ready tcp='80'/>", command=f"{PROGRAM}<notify>yes</notify>"))
     assert fault.endswith("<notify> yes and <ready> both say when the task is ready, expected one of them")
+
+
+def test_the_line_by_which_a_command_is_ready_is_read() -> None:
+    task = parse(as_probed("<ready line=' ^up on port [0-9]+$ '/>")).tasks["ts_100"]
+    assert task.ready == ReadyLine(pattern=" ^up on port [0-9]+$ ")
+    assert dropped_options(task, 4) == ["ready"]
 
 
 def test_a_task_in_python_may_have_health_and_no_ready() -> None:
@@ -112,7 +126,7 @@ def test_expected_topics_and_the_topic_of_a_ready_are_read_for_every_kind_of_tas
             "the within of <expect> '0' is not possible here, expected a time span from 10ms on",
         ),
         ("<ready topic='t' timeout='1s'/>", "<ready> has topic and other attributes, expected topic alone"),
-        ("<ready/>", "<ready> has no probe, expected one of the attributes exec, tcp, http and topic"),
+        ("<ready/>", "<ready> has no probe, expected one of the attributes exec, tcp, http, topic and line"),
     ],
 )
 def test_a_bad_topic_is_a_fault_on_its_line(element: str, fault: str) -> None:

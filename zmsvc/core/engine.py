@@ -31,7 +31,7 @@ from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Trigger
 from zmsvc.core.service_options import ServiceType
-from zmsvc.core.transitions import apply, executed, fire, reload_command_ended, signals_others
+from zmsvc.core.transitions import apply, executed, fire, line_seen, reload_command_ended, signals_others
 from zmsvc.core.world import Auxiliary, Exit, Reason, Task, World
 
 
@@ -92,6 +92,7 @@ TaskFact = (
     | ev.TaskReady
     | ev.TaskReloading
     | ev.TaskUpdated
+    | ev.ReadyLineSeen
     | ev.TaskSaid
     | ev.MessagesMissed
     | ev.MessagePoisoned
@@ -121,11 +122,13 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
             executed(draft, key)
         case ev.TaskDeclared():
             start_barrier.declared(draft, key, fact)
+        case ev.ReadyLineSeen():
+            line_seen(draft, key)
         case ev.TaskReady():
             start_barrier.ready(draft, key)
             service = draft.service(key)
             waits = draft.tasks[key].sub_state is SubState.START
-            # A task with `<ready>` is ready when its probe says so.
+            # A task with `<ready>` is ready when its probe or a line of its output says so.
             if not (waits and service is not None and service.ready):
                 apply(draft, key, TaskEvent.READY)
         case ev.TaskReloading():

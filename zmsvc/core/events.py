@@ -67,6 +67,8 @@ class Child:
     start_time: int
     executed: bool = False
     """Of a Command: True if exec() has replaced the launcher by the program."""
+    line_seen: bool = False
+    """Of a Command: True if it has written the line that its `<ready>` names."""
     auxiliary: bool = False
     """True if this is an auxiliary process of a task."""
 
@@ -122,6 +124,13 @@ class LaunchFailed:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskExecuted:
     """exec() has replaced the launcher of a Command by the program."""
+
+    launch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyLineSeen:
+    """A Command has written the line that its `<ready>` names."""
 
     launch: int
 
@@ -312,6 +321,7 @@ Fact = (
     | LaunchFailed
     | TaskExecuted
     | TaskDeclared
+    | ReadyLineSeen
     | TaskReady
     | TaskReloading
     | TaskUpdated

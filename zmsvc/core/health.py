@@ -14,7 +14,7 @@ from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import TaskService
-from zmsvc.core.probing import Health
+from zmsvc.core.probing import Health, probe_of, topic_of
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import Auxiliary, Task
@@ -79,8 +79,9 @@ def _wanted(task: Task, service: TaskService | None) -> list[AuxiliaryName]:
     if service is None:
         return []
     command, active = service.service_type is ServiceType.COMMAND, task.state is State.ACTIVE
+    starts = task.sub_state is SubState.START
     wanted = {
-        AuxiliaryName.READY: task.sub_state is SubState.START and service.ready is not None and command,
+        AuxiliaryName.READY: starts and probe_of(service.ready) is not None and command,
         AuxiliaryName.HEALTH: active and service.health is not None,
         AuxiliaryName.EXPECT: active and bool(service.expect) and command,
     }
@@ -91,7 +92,7 @@ def heard(draft: Draft, key: Key, fact: ev.TopicHeard) -> None:
     """Take the report of a task in Python about its first message on the topic of its `<ready>`."""
     service = draft.service(key)
     waits = draft.tasks[key].sub_state is SubState.START
-    if waits and service is not None and service.ready is not None and service.ready.topic == fact.topic:
+    if waits and service is not None and topic_of(service.ready) == fact.topic:
         apply(draft, key, TaskEvent.READY)
 
 

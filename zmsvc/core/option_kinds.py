@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from zmsvc.core import expected_topics, listening, probing
+from zmsvc.core import expected_topics, listening, probing, ready_line
 from zmsvc.core.owners import owner
 from zmsvc.core.values import (
     PRIORITIES,
@@ -393,7 +393,19 @@ _PROBE = {
     "interval": Value(words="a time span", schema=_token(_SPAN), read=probing.span),
     "timeout": Value(words="a time span", schema=_token(_SPAN), read=probing.span),
 }
-READY = Attributes(values={**_PROBE, "topic": TOPIC}, make=probing.ready)
+READY = Attributes(
+    values={
+        **_PROBE,
+        "topic": TOPIC,
+        "line": Value(
+            words="a regular expression",
+            schema='<data type="string"><param name="minLength">1</param></data>',
+            read=ready_line.pattern,
+        ),
+    },
+    make=probing.ready,
+)
+"""A `probing.Ready`."""
 HEALTH = Attributes(
     values={**_PROBE, "retries": whole_number(1, 1000), "start_period": TIME_SPAN}, make=probing.health
 )

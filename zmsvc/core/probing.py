@@ -9,11 +9,12 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.values import WHITE, quote, timespan
 
 LEAST = 0.01
@@ -142,10 +143,7 @@ KINDS = ("exec", "tcp", "http")
 
 def make(defaults: Probe, values: Mapping[str, Any]) -> Probe:
     """Return the probe with these attributes. Raises ValueError if they are not those of one probe."""
-    given = [kind for kind in KINDS if kind in values]
-    if len(given) != 1:
-        has = f"has {' and '.join(given)}" if given else "has no probe"
-        raise ValueError(f"{has}, expected one of the attributes exec, tcp and http")
+    _check_one(values, KINDS, "has no probe")
     times = {name: value for name, value in values.items() if name not in KINDS}
     return Probe(
         command=values.get("exec", ()),
@@ -154,6 +152,14 @@ def make(defaults: Probe, values: Mapping[str, Any]) -> Probe:
         timeout=times.pop("timeout", defaults.timeout),
         **{"retries": defaults.retries, **times},
     )
+
+
+def _check_one(values: Mapping[str, Any], kinds: Sequence[str], without: str) -> None:
+    """Raise ValueError unless exactly one of these attributes is there."""
+    given = [kind for kind in kinds if kind in values]
+    if len(given) != 1:
+        has = f"has {' and '.join(given)}" if given else without
+        raise ValueError(f"{has}, expected one of the attributes {', '.join(kinds[:-1])} and {kinds[-1]}")
 
 
 HEALTH = Probe(interval=30.0, timeout=30.0, retries=3)
@@ -167,15 +173,32 @@ def health(**values: Any) -> Probe:
     return make(HEALTH, values)
 
 
-def ready(**values: Any) -> Probe:
-    """Return the probe of a `<ready>` with these attributes, or its topic. Raises ValueError."""
+Ready = Probe | ReadyLine
+"""How a task with `<ready>` becomes ready."""
+READY_KINDS = (*KINDS, "topic", "line")
+
+
+def ready(**values: Any) -> Ready:
+    """Return the value of a `<ready>` with these attributes. Raises ValueError."""
+    for alone in ("topic", "line"):
+        if alone in values and len(values) > 1:
+            raise ValueError(f"has {alone} and other attributes, expected {alone} alone")
+    _check_one(values, READY_KINDS, "has no probe")
     if "topic" in values:
-        if len(values) > 1:
-            raise ValueError("has topic and other attributes, expected topic alone")
         return replace(READY, topic=values["topic"])
-    if not any(kind in values for kind in KINDS):
-        raise ValueError("has no probe, expected one of the attributes exec, tcp, http and topic")
+    if "line" in values:
+        return ReadyLine(pattern=values["line"])
     return make(READY, values)
+
+
+def probe_of(found: Ready | None) -> Probe | None:
+    """Return the probe of a `<ready>`, or None if it has none."""
+    return found if isinstance(found, Probe) else None
+
+
+def topic_of(found: Ready | None) -> str:
+    """Return the topic of a `<ready>`, or nothing if it has none."""
+    return found.topic if isinstance(found, Probe) else ""
 
 
 # --- judging

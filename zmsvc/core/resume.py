@@ -14,7 +14,7 @@ from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import Key, SupervisorStarted
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.pending_requests import CONTEXT_START
-from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_others, terminate_others
+from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_others, line_seen, terminate_others
 from zmsvc.core.world import Exit, PendingRequest, Reason, Task, World
 
 
@@ -161,6 +161,8 @@ def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
         _end_rest_again(draft, key)
     if child.executed:
         executed(draft, key)
+    if child.line_seen:
+        line_seen(draft, key)
     _feed(draft, key)
 
 

@@ -17,7 +17,8 @@ from zmsvc.core.events import Effect, Key
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.memory_limit import NO_LIMIT
 from zmsvc.core.model import Context, TaskService
-from zmsvc.core.probing import Health
+from zmsvc.core.probing import Health, topic_of
+from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar_id
 from zmsvc.core.simulated_machine import Machine
@@ -197,11 +198,14 @@ class Run(Machine):
         if service is not None and service.service_type is ServiceType.COMMAND:
             self.keeper.alive[launch].executed = True
             self.happen(ev.TaskExecuted(launch=launch))
+            if isinstance(service.ready, ReadyLine):
+                self.keeper.alive[launch].line_seen = True
+                self.happen(ev.ReadyLineSeen(launch=launch))
             if not service.notify:
                 return
         self.happen(ev.TaskReady(launch=launch))
-        if service is not None and service.ready is not None and service.ready.topic:
-            self.happen(ev.TopicHeard(launch=launch, topic=service.ready.topic))
+        if service is not None and (topic := topic_of(service.ready)):
+            self.happen(ev.TopicHeard(launch=launch, topic=topic))
 
     def _auxiliary_done(self, launch: int, name: AuxiliaryName) -> None:
         if launch not in self.keeper.alive:

@@ -51,7 +51,7 @@ from zmsvc.core.option_kinds import (
     whole_number,
 )
 from zmsvc.core.poison import PoisonAction
-from zmsvc.core.probing import Probe
+from zmsvc.core.probing import Probe, Ready
 
 
 class ServiceType(StrEnum):
@@ -328,10 +328,10 @@ class ServiceOptions:
             """,
         in_place=EVERY_TYPE,
     )
-    ready: Probe | None = option(
+    ready: Ready | None = option(
         READY,
         None,
-        summary="A probe: the task is ready when it succeeds for the first time.",
+        summary="What makes the task ready: the first success of a probe, a message, or a line of output.",
         default_words="none: the task is ready when its program runs",
         manual="""
             The probes are those of
@@ -354,7 +354,29 @@ class ServiceOptions:
             .Bd -literal
             <ready tcp="127.0.0.1:6379"/>
             <ready topic="temperature"/>
+            <ready line="listening on port [0-9]+"/>
             .Ed
+            .Pp
+            With
+            .Li line ,
+            which only a Command may have,
+            the task is ready when its program has written a whole line to its standard output or standard
+            error in which this regular expression of Python's re occurs.
+            .Li ^
+            is the start of a line and
+            .Li $
+            its end.
+            A priority such as
+            .Li <3>
+            at the start of the line is not part of it.
+            Only the first 4096 bytes of a line are searched, and bytes that are not UTF-8 are replaced.
+            Many programs write whole lines into a pipe only when much text has gathered, unless told
+            otherwise.
+            A program that ends right after the line may count as one that was not ready.
+            If the search in the lines that were read together takes longer than 500 ms of CPU time, the log
+            says so and no further line of this process is searched.
+            If the context logs to the journal, the output of such a task goes through the output process of
+            the context, which writes each line with the fields of the task to the journal.
             """,
         protocol=5,
     )

@@ -32,6 +32,7 @@ class Process:
     """The number of other processes that it leaves behind when it ends."""
     signals: list[str] = field(default_factory=list)
     executed: bool = False
+    line_seen: bool = False
     auxiliary_of: int = 0
     """The launch of its task, if it is an auxiliary process."""
 
@@ -151,6 +152,7 @@ class Machine:
                 pid=PID + process.launch,
                 start_time=process.launch,
                 executed=process.executed,
+                line_seen=process.line_seen,
                 auxiliary=process.auxiliary_of > 0,
             )
             for process in self.keeper.alive.values()

@@ -27,7 +27,8 @@ from zmsvc.core.pending_requests import (
     restarted,
     stopped,
 )
-from zmsvc.core.probing import Health
+from zmsvc.core.probing import Health, probe_of
+from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.restart import fires_for
 from zmsvc.core.service_options import KillMode, ServiceType
 from zmsvc.core.world import Exit, Reason, Task, status_at, with_changes
@@ -122,8 +123,13 @@ def process_started(draft: Draft, key: Key, _event: TaskEvent) -> None:
     # The timeout begins now and not with the order: among a thousand launches one may wait for seconds.
     draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
     service = draft.service(key)
-    # A task in Python itself reports the first message on the topic of its `<ready>`.
-    if service is not None and service.ready is not None and service.service_type is ServiceType.COMMAND:
+    # A task in Python itself reports the first message on the topic of its `<ready>`, and the output process
+    # finds a line.
+    if (
+        service is not None
+        and probe_of(service.ready) is not None
+        and service.service_type is ServiceType.COMMAND
+    ):
         auxiliary.start(draft, key, AuxiliaryName.READY)
 
 
@@ -152,6 +158,13 @@ def executed(draft: Draft, key: Key) -> None:
     """
     service = draft.service(key)
     if service is None or not (service.notify or service.ready):
+        apply(draft, key, TaskEvent.READY)
+
+
+def line_seen(draft: Draft, key: Key) -> None:
+    """Note that a Command has written a line in which the pattern of its `<ready>` occurs."""
+    service = draft.service(key)
+    if service is not None and isinstance(service.ready, ReadyLine):
         apply(draft, key, TaskEvent.READY)
 
 

@@ -13,8 +13,10 @@ from zmsvc.core.back_off import over_limit, recent_starts
 from zmsvc.core.cause_chain import History, Link, Row, chain, stop_text
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State, SubState
-from zmsvc.core.model import Action, Rule, Trigger
+from zmsvc.core.model import Action, Rule, TaskService, Trigger
 from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
+from zmsvc.core.probing import topic_of
+from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.replicas import is_named
 from zmsvc.core.restart import fires_for
 from zmsvc.core.service_options import Limits, ServiceType
@@ -242,7 +244,7 @@ class _Case:
                 within = f" within {limits.start_timeout:g} s" if task.deadline is not None else ""
                 yield _Reason(
                     kind="not-ready-yet",
-                    text=f"its process runs and has to report READY=1{within}",
+                    text=f"its process runs and {_has_to(self.world.context.tasks.get(self.key[1]))}{within}",
                     until=task.deadline,
                 )
             case SubState.WAITING if task.status:
@@ -415,6 +417,16 @@ _ASKED = (Reason.REQUESTED, Reason.NOT_READY, Reason.UNHEALTHY, Reason.MEMORY_LI
 
 def _disabled(name: str) -> tuple[str, str]:
     return "disabled", name
+
+
+def _has_to(service: TaskService | None) -> str:
+    """Return what a task that starts has to do to become ready."""
+    if service is None or service.ready is None:
+        return "has to report READY=1"
+    if topic := topic_of(service.ready):
+        return f"has to publish on {topic}"
+    line = isinstance(service.ready, ReadyLine)
+    return "has to write the line of its <ready>" if line else "the probe of its <ready> has to succeed"
 
 
 def _state(task: Task) -> str:

@@ -80,9 +80,7 @@ class Keeper:
         machine: KeeperMachine | None = None,
     ) -> None:
         machine = self._machine = machine or Machine()
-        self._listeners = listeners
-        self._keyring = keyring
-        self._cgroup = cgroup
+        self._listeners, self._keyring, self._cgroup = listeners, keyring, cgroup
         self._keeper_id = os.urandom(16).hex()
         self._has_capabilities = os.geteuid() != 0 and linux.has_capabilities()
         """True if tasks would inherit capabilities (AmbientCapabilities=), and could become root by them."""
@@ -108,7 +106,9 @@ class Keeper:
         """Called once, when the context becomes ready for the first time. The arguments name the parts that
         failed at once, and have further messages as a JSON list.
         """
-        self._output = OutputClient(machine, places, listeners, self._in_group("output"), self._dispatcher)
+        self._output = OutputClient(
+            machine, places, listeners, self._in_group("output"), self._dispatcher, self._report_line
+        )
         tasks = cgroup / "tasks" if cgroup else None
         groups = TaskGroups(machine, tasks)
         self._stores = FdstoreProcess(
@@ -252,6 +252,9 @@ class Keeper:
         if self._output.wanted:
             self._output.start()
             self._process_table.workers.add(self._output.pid or 0)
+
+    def _report_line(self, launch: int) -> None:
+        self._process_table.line_seen(launch)
 
     # --- the fdstore process
 

@@ -64,6 +64,8 @@ class LaunchRecord:
     exec_pipe: int | None = None
     """The pipe that a Command's program closes on exec."""
     executed: bool = False
+    line_seen: bool = False
+    """True if the task has written the line by which it is ready."""
     exec_error: str | None = None
     """The reason if the program was not executed; an empty text if only the exit status says it. None if the
     program was executed, or may still be.

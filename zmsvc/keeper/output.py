@@ -1,5 +1,5 @@
 """The client of the output process, which reads the output of tasks if the context does not log to the
-journal.
+journal, and otherwise that of tasks that are ready when they have written a certain line.
 
 The keeper has a copy of the reading end of each pipe until the output process reports the end of the pipe.
 When the output process dies, the next one gets all pipes. The keeper itself reads from no pipe, and never
@@ -13,7 +13,8 @@ import resource
 import select
 import signal
 import socket
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import assert_never
 
@@ -47,6 +48,9 @@ class Pipe:
     identifier: str
     transaction: str
     task: str
+    launch: int = 0
+    line: str = ""
+    """The pattern of the line by which the task is ready, or nothing."""
 
     def close(self) -> None:
         """Close the pipe, since no task was forked."""
@@ -61,7 +65,9 @@ class _OpenPipe:
 
 class OutputClient(RestartedProcess):
     """The output process, its pipes, and the channel to it. If the target of the context's log is the
-    journal, no output process is wanted: tasks write to the journal themselves.
+    journal, tasks write to the journal themselves. Then no output process is wanted until the first task is
+    launched that needs one. `on_line` gets the launch ID of a task that has written the line by which it is
+    ready.
     """
 
     def __init__(
@@ -71,17 +77,20 @@ class OutputClient(RestartedProcess):
         listeners: Listeners,
         cgroup: Path | None,
         dispatcher: Dispatcher,
+        on_line: Callable[[int], None],
     ) -> None:
         super().__init__(machine, places, listeners, cgroup)
         self._target = os.environ.get("ZMSVC_LOG", "journal")
         self.wanted = self._target != "journal"
-        self._dispatcher = dispatcher
+        self._dispatcher, self._on_line = dispatcher, on_line
         self._channel: socket.socket | None = None
         self._pipes: dict[int, _OpenPipe] = {}
         self._unsent: dict[int, None] = {}
         """The numbers of the pipes that the output process has yet to get, in order."""
         self._orders: list[protocol.Order] = []
         """Other unsent orders, two at most."""
+        self._awaited: dict[int, int] = {}
+        """The launch IDs of the pipes whose lines are searched, by their numbers."""
         self._next = 1
         self._ping_sent_at: float | None = None
         """The time at which the ping was sent that has no answer yet."""
@@ -168,22 +177,37 @@ class OutputClient(RestartedProcess):
             raise
         return Pipe(read=read, identifier=identifier, transaction=transaction, task=task), write
 
+    def reads(self, spec: LaunchSpec) -> bool:
+        """Return True if the output process reads the output of this task."""
+        return self._target != "journal" or bool(spec.ready_line)
+
     def pipe_of(self, spec: LaunchSpec) -> tuple[Pipe, int]:
         """Make the pipe of a launch; return it and the task's end. Tasks that share a process share a pipe.
         Raises OSError.
         """
         shared = spec.service_type == "Thread"
-        return self._open(
+        pipe, write = self._open(
             spec.context if shared else spec.instance, spec.transaction, "" if shared else spec.task
         )
+        if not self.wanted:
+            # The keeper starts the output process in this turn. Until it reads, the pipe has room.
+            self.wanted, self._restart_at = True, self.machine.now()
+        return replace(pipe, launch=spec.launch, line=spec.ready_line), write
 
     def keep(self, pipe: Pipe, pid: int) -> None:
         """Hand the pipe of a forked process over to the output process."""
         number, self._next = self._next, self._next + 1
         order = protocol.TakePipe(
-            pipe=number, identifier=pipe.identifier, pid=pid, transaction=pipe.transaction, task=pipe.task
+            pipe=number,
+            identifier=pipe.identifier,
+            pid=pid,
+            transaction=pipe.transaction,
+            task=pipe.task,
+            line=pipe.line,
         )
         self._pipes[number] = _OpenPipe(read=pipe.read, order=order)
+        if pipe.line:
+            self._awaited[number] = pipe.launch
         self._unsent[number] = None
         self._flush()
 
@@ -262,11 +286,24 @@ class OutputClient(RestartedProcess):
                 case None:
                     self._disconnect()
                 case protocol.Ended():
+                    self._awaited.pop(report.pipe, None)
                     self._forget(report.pipe)
+                case protocol.LineSeen():
+                    self._line_seen(report.pipe)
                 case protocol.Pong():
                     self._ping_sent_at = None
                 case _:
                     assert_never(report)
+
+    def _line_seen(self, number: int) -> None:
+        """Search no further line of this pipe, and tell the keeper."""
+        launch = self._awaited.pop(number, None)
+        # With few free descriptors the keeper has no copy of the pipe.
+        if number in self._pipes:
+            pipe = self._pipes[number]
+            self._pipes[number] = replace(pipe, order=replace(pipe.order, line=""))
+        if launch is not None:
+            self._on_line(launch)
 
     def _forget(self, number: int) -> None:
         pipe = self._pipes.pop(number, None)

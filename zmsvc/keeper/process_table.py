@@ -36,7 +36,16 @@ from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.protocol.supervision import Executed, Exited, Gone, Launched, LaunchFailed, MainProcess, Report
+from zmsvc.protocol.supervision import (
+    Executed,
+    Exited,
+    Gone,
+    Launched,
+    LaunchFailed,
+    LineSeen,
+    MainProcess,
+    Report,
+)
 
 SEARCHES = 8
 """The number of searches in a row for the processes of a launch. A launch that forks faster than the keeper
@@ -269,6 +278,7 @@ class ProcessTable:
             pid=record.pid,
             start_time=record.start_time,
             executed=record.executed,
+            line_seen=record.line_seen,
             tag=record.member_id,
             uid=record.uid,
             auxiliary_of=record.auxiliary_of,
@@ -301,6 +311,13 @@ class ProcessTable:
         elif self._machine.executed(record.pid):
             record.executed = True
             self._report(Executed(launch=record.launch))
+
+    def line_seen(self, launch: int) -> None:
+        """Report that a task has written the line by which it is ready. Each new supervisor is told again."""
+        record = self._records.get(launch)
+        if record is not None and not record.line_seen:
+            record.line_seen = True
+            self._report(LineSeen(launch=launch))
 
     # --- the main process
 

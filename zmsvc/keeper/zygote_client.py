@@ -102,8 +102,8 @@ class ZygoteClient:
         self.sockets, self.barriers = TaskSockets(machine), Barriers(machine)
         self.answer_timeout = ANSWER_TIMEOUT
         self._machine, self._dispatcher = machine, dispatcher
-        self._output = output if output is not None and output.wanted else None
-        """The client that creates a pipe for the output of each task."""
+        self._output = output
+        """The client that creates a pipe for the output of a task that needs one."""
         self._stores = stores
         self._cgroups, self._groups, self._on_greeting = cgroups, groups, on_greeting
         self._channel: socket.socket | None = None
@@ -334,7 +334,7 @@ class ZygoteClient:
 
     def _output_pipe(self, order: Fork) -> int | None:
         """Create the output pipe of a task. Return the task's end for the caller to close. Raises OSError."""
-        if self._output is None or order.spec is None:
+        if self._output is None or order.spec is None or not self._output.reads(order.spec):
             return None
         order.output, write = self._output.pipe_of(order.spec)
         return write

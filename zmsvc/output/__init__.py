@@ -1,1 +1,1 @@
-"""The process that reads the output of tasks, if the context does not log to the journal."""
+"""The process that reads the output of tasks: of all, or of those that are ready by a line of it alone."""

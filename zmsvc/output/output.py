@@ -1,5 +1,5 @@
 """Read the pipes of all tasks, put the head of an entry before each line, and write it to the log file and to
-standard error.
+standard error, or to the journal. Report the first line that has the pattern of its pipe.
 
 While this process is behind, pipes are full and their tasks wait. So this process does not grow, and a task
 that floods gets one read per turn. Data is written before the next pipe is read. So SIGKILL loses at most the
@@ -19,6 +19,8 @@ from zmsvc.core import logline
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host import seqpacket
 from zmsvc.host.log_file import LogFile, stamp
+from zmsvc.output.journal_log import JournalLog
+from zmsvc.output.line_search import LIMIT, LineSearch, SearchTooLong
 from zmsvc.output.standard_error import StandardError
 from zmsvc.output.task_pipe import TaskPipe
 from zmsvc.protocol import output as protocol
@@ -32,15 +34,22 @@ WARNING = 4
 
 class Output:
     """The pipes, the channel to the keeper, and the targets of the log: a file and standard error, each
-    optional.
+    optional, or the journal.
     """
 
     def __init__(
-        self, channel: socket.socket, file: LogFile | None, stderr: StandardError | None, name: str
+        self,
+        channel: socket.socket,
+        file: LogFile | None,
+        stderr: StandardError | None,
+        name: str,
+        journal: JournalLog | None = None,
     ) -> None:
         self._channel = channel
         self._file = file
         self._stderr = stderr
+        self._journal = journal
+        self._line_search = LineSearch()
         self._start = logline.start(f"zmsvc-{name}", os.getpid(), "")
         self._pipes: dict[int, TaskPipe] = {}
         self._epoll = select.epoll()
@@ -48,7 +57,7 @@ class Output:
         self._epoll.register(channel.fileno(), self._events)
         self._write_error: OSError | None = None
         self._reports: deque[protocol.Report] = deque()
-        """Reports for which the channel has no room now, at most one for each pipe."""
+        """Reports for which the channel has no room now, at most two for each pipe."""
         channel.setblocking(False)
 
     def run(self) -> None:
@@ -69,7 +78,7 @@ class Output:
                 if not self._read(fd):
                     break
             if fd in self._pipes:
-                self._write(self._pipes[fd].end(stamp(time.time())))
+                self._write_lines(self._pipes[fd], self._pipes[fd].end())
         self._report_losses()
         if self._stderr is not None:
             self._stderr.close()
@@ -120,6 +129,8 @@ class Output:
     def _add_pipe(self, order: protocol.TakePipe, fd: int) -> None:
         os.set_blocking(fd, False)
         self._pipes[fd] = TaskPipe(order)
+        if order.line and (problem := self._line_search.add(fd, order.line)):
+            self._log(f"Cannot search the output of {_whose(order)} for its <ready>: {problem}")
         self._epoll.register(fd, select.EPOLLIN)
 
     def _reopen(self) -> None:
@@ -140,14 +151,35 @@ class Output:
         except BlockingIOError:
             return False
         if data:
-            self._write(pipe.take(data, stamp(time.time())))
+            lines = pipe.take(data)
+            # Report before the lines are written: writing may take long, and what was read is lost when this
+            # process is killed.
+            self._search(fd, pipe, lines)
+            self._write_lines(pipe, lines)
             return True
-        self._write(pipe.end(stamp(time.time())))
+        self._write_lines(pipe, pipe.end())
         self._epoll.unregister(fd)
         os.close(fd)
         del self._pipes[fd]
+        self._line_search.drop(fd)
         self._queue_report(protocol.Ended(pipe=pipe.about.pipe))
         return False
+
+    def _search(self, fd: int, pipe: TaskPipe, lines: list[bytes]) -> None:
+        try:
+            if self._line_search.found(fd, lines):
+                self._queue_report(protocol.LineSeen(pipe=pipe.about.pipe))
+        except SearchTooLong:
+            self._log(
+                f"The search for the line of <ready> in the output of {_whose(pipe.about)} took more than "
+                f"{LIMIT:g} s of CPU time: no further line is searched"
+            )
+
+    def _write_lines(self, pipe: TaskPipe, lines: list[bytes]) -> None:
+        if self._journal is not None:
+            self._journal.write(pipe.about, lines)
+        else:
+            self._write(pipe.entries(lines, stamp(time.time())))
 
     def _write(self, entries: bytes) -> None:
         if not entries:
@@ -177,9 +209,16 @@ class Output:
             self._file.lost_lines = self._file.lost_bytes = 0
 
     def _log(self, text: str) -> None:
-        self._write(self._entry(text))
+        if self._journal is not None:
+            self._journal.warn(text)
+        else:
+            self._write(self._entry(text))
 
     def _entry(self, text: str) -> bytes:
         return f"{stamp(time.time())} {self._start}{logline.NAMES[WARNING]}: {logline.body(text)}".encode(
             "utf-8", "surrogateescape"
         )
+
+
+def _whose(about: protocol.TakePipe) -> str:
+    return f"{about.transaction}/{about.task}"

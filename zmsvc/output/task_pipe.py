@@ -1,8 +1,10 @@
-"""Turn the data of one task's pipe into entries of the log. Pure: the caller passes the time stamp, and
-writes the returned bytes.
+"""Turn the data of one task's pipe into lines, and these into entries of the log file. Pure: the caller
+passes the time stamp, and writes the returned bytes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from zmsvc.core import logline
 from zmsvc.core.values import RUNNING_ID
@@ -17,22 +19,22 @@ class TaskPipe:
         self._rest = b""
         self._start = logline.start(about.identifier, about.pid, logline.about(about.transaction, about.task))
 
-    def take(self, data: bytes, stamp: str) -> bytes:
-        """Return the entries of all complete lines. Empty lines are dropped, as journald does."""
+    def take(self, data: bytes) -> list[bytes]:
+        """Return all complete lines. A longer one than the limit is several."""
         *whole, rest = (self._rest + data).split(b"\n")
-        entries = self._entries(whole, stamp)
         if len(rest) > logline.LINE_LIMIT:
             *cut, rest = logline.pieces(rest)
-            entries += self._entries(cut, stamp)
+            whole += cut
         self._rest = rest
-        return entries
+        return whole
 
-    def end(self, stamp: str) -> bytes:
-        """Return the entry of the incomplete last line."""
+    def end(self) -> list[bytes]:
+        """Return the incomplete last line."""
         rest, self._rest = self._rest, b""
-        return self._entries([rest], stamp)
+        return [rest]
 
-    def _entries(self, lines: list[bytes], stamp: str) -> bytes:
+    def entries(self, lines: Iterable[bytes], stamp: str) -> bytes:
+        """Return the entries of these lines. Empty lines are dropped, as journald does."""
         plain = self._head(stamp, logline.INFO)
         out = bytearray()
         for line in lines:

@@ -15,7 +15,8 @@ additions need no new number.
   and the like. A launch carries the options of `<service>` that are declared with this number.
 - 5: A launch carries the options of `<service>` that are declared with this number. It can be that of an
   auxiliary process of a task. The keeper holds sockets and descriptor stores for tasks (`HoldSockets`,
-  `HoldStores`, `StoreContents`). It lets a task wait before its first step (`OpenBarrier`).
+  `HoldStores`, `StoreContents`). It lets a task wait before its first step (`OpenBarrier`). It reports the
+  line of its output by which a task is ready (`LineSeen`).
 
 The channel to the zygote has a protocol number of its own (`forking`), which the zygote names. The channels
 to the output process (`output`) and the fdstore process (`fdstore`) have none, because each side ignores

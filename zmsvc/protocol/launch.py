@@ -152,6 +152,10 @@ class LaunchSpec:
     """The probe that the auxiliary process runs, as `core.probing.Probe.as_json`. Without one it executes
     `command`.
     """
+    ready_line: str = ""
+    """The pattern of `<ready line>`, or nothing. The keeper makes a pipe for the output of such a task, also
+    if the context logs to the journal. Since protocol 5.
+    """
 
 
 RELOAD_SIGNAL = "ZMSVC_RELOAD_SIGNAL"
@@ -191,7 +195,7 @@ class Descriptors:
     barrier: int | None = None
     """The task waits here before its first step, until there is a byte or the pipe closes."""
     output: int | None = None
-    """The pipe that becomes standard output and standard error if the context does not log to the journal."""
+    """The pipe that becomes standard output and standard error if the output process reads them."""
     store: int | None = None
     """The connection to the fdstore process, over which the task gets its stored descriptors."""
     listen: tuple[int, ...] = ()

@@ -1,5 +1,5 @@
 """The channel between the keeper and the output process: the keeper sends the pipes of tasks, and the output
-process reports the end of each.
+process reports the end of each, and the line that the keeper waits for.
 
 The keeper has a copy of the reading end of each pipe until the output process reports its end. So a pipe
 outlives an output process that dies, no task gets SIGPIPE, and the next output process gets every pipe again.
@@ -29,6 +29,8 @@ class TakePipe:
     transaction: str = ""
     task: str = ""
     """The ID of the task; empty if several tasks share the process, whose records name their tasks."""
+    line: str = ""
+    """Report `LineSeen` for the first line in which this pattern occurs. Without one, search no line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,13 @@ class Pong:
     """The output process reads its channel."""
 
 
-Report = Ended | Pong
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineSeen:
+    """A line of this pipe has the pattern of `TakePipe`."""
 
-REPORTS = Codec[Report]({"ended": Ended, "pong": Pong})
+    pipe: int
+
+
+Report = Ended | Pong | LineSeen
+
+REPORTS = Codec[Report]({"ended": Ended, "pong": Pong, "line-seen": LineSeen})

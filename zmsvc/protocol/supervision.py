@@ -190,11 +190,20 @@ class Launched:
     """User ID of the task, if it is not the daemon's own. It selects the task's `NotifySocket`."""
     auxiliary_of: int = 0
     """The launch ID of the task, if the process is an auxiliary process of it. Since protocol 5."""
+    line_seen: bool = False
+    """True if the task has written the line that its `ready_line` names. Since protocol 5."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Executed:
     """The program of a Command runs."""
+
+    launch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineSeen:
+    """A task has written the line that its `ready_line` names. Since protocol 5."""
 
     launch: int
 
@@ -341,6 +350,7 @@ Report = (
     Hello
     | Launched
     | Executed
+    | LineSeen
     | MainProcess
     | LaunchFailed
     | Exited
@@ -358,6 +368,7 @@ REPORTS = Codec[Report](
         "hello": Hello,
         "launched": Launched,
         "executed": Executed,
+        "line-seen": LineSeen,
         "main": MainProcess,
         "launch-failed": LaunchFailed,
         "exited": Exited,

@@ -423,8 +423,12 @@ class Children:
                 )
                 if report.executed:
                     starts.append(ev.TaskExecuted(launch=report.launch))
+                if report.line_seen:
+                    starts.append(ev.ReadyLineSeen(launch=report.launch))
             case sv.Executed():
                 starts.append(ev.TaskExecuted(launch=report.launch))
+            case sv.LineSeen():
+                starts.append(ev.ReadyLineSeen(launch=report.launch))
             case sv.MainProcess():
                 self._launch_of.pop(self._speaker_of.get(report.launch, (0, "")), None)
                 self._know(sv.Launched(launch=report.launch, pid=report.pid, start_time=report.start_time))
@@ -663,6 +667,7 @@ def children_and_ends(hello: sv.Hello) -> tuple[tuple[ev.Child, ...], list[ev.Ta
             pid=child.pid,
             start_time=child.start_time,
             executed=child.executed,
+            line_seen=child.line_seen,
             auxiliary=child.auxiliary_of > 0,
         )
         for child in hello.children

@@ -15,6 +15,8 @@ from zmsvc.core.events import Key
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.memory_limit import NO_LIMIT
 from zmsvc.core.model import Context, TaskService
+from zmsvc.core.probing import probe_of, topic_of
+from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.resource_limits import CONTROLLERS
 from zmsvc.core.service_options import OPTIONS, Limits, Option, ServiceOptions, ServiceType, options_of
 from zmsvc.core.world import World
@@ -66,6 +68,7 @@ def spec_of(
         cgroup=f"{transaction}:+{task.launch}" if shared(service) else cgroup_name(key),
         uid=uid,
         **_options(service),
+        ready_line=service.ready.pattern if isinstance(service.ready, ReadyLine) else "",
         memory_accounting=service.memory_restart != NO_LIMIT,
         barrier=task.barrier is not None,
         # A Monitor binds an endpoint of its own and needs the CURVE keys of the context, if it has keys.
@@ -85,7 +88,8 @@ def auxiliary_spec(
     has removed the probe.
     """
     service = world.context.tasks[effect.key[1]]
-    probe = {AuxiliaryName.READY: service.ready, AuxiliaryName.HEALTH: service.health}.get(effect.name)
+    probes = {AuxiliaryName.READY: probe_of(service.ready), AuxiliaryName.HEALTH: service.health}
+    probe = probes.get(effect.name)
     expects = effect.name is AuxiliaryName.EXPECT and bool(service.expect)
     if probe is None and not effect.command and not expects:
         return None
@@ -104,6 +108,7 @@ def auxiliary_spec(
         environment={**spec.environment, "MAINPID": str(world.tasks[effect.key].pid)},
         watchdog=0.0,
         barrier=False,
+        ready_line="",
         fresh=False,
         python=None,
         listen=(),
@@ -133,7 +138,7 @@ def _options(service: TaskService) -> dict[str, Any]:
         found["environment"] = {**found["environment"], RELOAD_SIGNAL: service.signal_to_reload}
     found["listen"] = tuple(map(socket_spec, service.listen))
     found["expect"] = tuple(each.as_json() for each in service.expect)
-    found["ready_topic"] = service.ready.topic if service.ready is not None else ""
+    found["ready_topic"] = topic_of(service.ready)
     found["queue"] = tuple(each.as_json() for each in service.queue)
     found["listen_names"] = tuple(each.name or replicas.base(service.id) for each in service.listen)
     for name in _CARRIED_LIMITS:

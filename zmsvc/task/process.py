@@ -146,7 +146,7 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
         _change_directory(spec.working_directory)
     if spec.umask is not None:
         os.umask(spec.umask)
-    _set_environment(spec, files.variables())
+    _set_environment(spec, files.variables(), to_journal=spec.log == "journal" and output is None)
 
 
 def _drop_capabilities() -> None:
@@ -334,8 +334,8 @@ def _gid(name: str) -> int:
         ) from error
 
 
-def _set_environment(spec: LaunchSpec, from_files: Mapping[str, str]) -> None:
-    if spec.log == "journal":
+def _set_environment(spec: LaunchSpec, from_files: Mapping[str, str], *, to_journal: bool) -> None:
+    if to_journal:
         about = os.fstat(2)
         _setenv({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})
     variables = {**environment.variables(spec, os.getpid()), **from_files}

@@ -20,6 +20,7 @@ from zmsvc.core.checks import ConfigWarning, variable_warnings
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Context, TaskService
+from zmsvc.core.probing import probe_of
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar
 from zmsvc.core.values import Endpoint, optional_path
@@ -207,7 +208,9 @@ def _missing(task: TaskService) -> Iterator[str]:
             yield from variable_warnings(task, of_file, f"its <environment_file> {optional_path(file)[0]}")
     commands = {"reload_command": task.reload_command}
     commands |= {
-        name: probe.command for name, probe in (("health", task.health), ("ready", task.ready)) if probe
+        name: probe.command
+        for name, probe in (("health", task.health), ("ready", probe_of(task.ready)))
+        if probe
     }
     for name, command in commands.items():
         for text in _program(task, command[0], variables) if command else ():

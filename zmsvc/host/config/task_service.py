@@ -14,6 +14,7 @@ from lxml import etree
 
 from zmsvc.core import restart
 from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, TaskService, Trigger
+from zmsvc.core.probing import topic_of
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.settings import TEXT_KEY
 from zmsvc.core.similar import similar
@@ -79,7 +80,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         configuration=own,
         source=source if isinstance(source, dict) else {},
     )
-    if kind is not ServiceType.COMMAND and task.ready is not None and not task.ready.topic:
+    if kind is not ServiceType.COMMAND and task.ready is not None and not topic_of(task.ready):
         notes.fault(
             element,
             f"<ready> with a probe is for a Command, expected <ready topic=...> or none for a {kind.value}, "

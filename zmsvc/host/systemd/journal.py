@@ -10,7 +10,6 @@ import array
 import errno
 import logging
 import os
-import re
 import select
 import socket
 import struct
@@ -24,9 +23,9 @@ from typing import Any
 from zmsvc.core import logline, printable
 from zmsvc.host.kernel import memfd
 from zmsvc.host.log_file import LogFile, offer, stamp
-from zmsvc.host.systemd import record_fields
+from zmsvc.host.systemd import journal_socket, record_fields
 
-SOCKET = "/run/systemd/journal/socket"
+SOCKET = journal_socket.SOCKET
 STREAM = "/run/systemd/journal/stdout"
 
 MESSAGE_ID: Mapping[str, str] = MappingProxyType(
@@ -70,7 +69,6 @@ MESSAGE_ID: Mapping[str, str] = MappingProxyType(
 
 _MESSAGE_LIMIT = 1 << 20
 _SEND_SECONDS = 5
-_FIELD = re.compile(r"[A-Z0-9][A-Z0-9_]{0,63}")
 _DIGITS = frozenset("01234567")
 _DEBUG = 7
 _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -207,7 +205,7 @@ class _Native(Sink):
         if record.exc_info and record.exc_info[0] is not None:
             entry["EXCEPTION"] = _cut("".join(traceback.format_exception(*record.exc_info)))
         try:
-            self._send(_encode(record_fields.fields(record) | entry | dict(fields)))
+            self._send(journal_socket.encode(record_fields.fields(record) | entry | dict(fields)))
         except OSError:
             os.write(2, _line(record, text, fields))
 
@@ -243,23 +241,6 @@ def level_of(priority: int | None) -> int:
     if priority >= _DEBUG:
         return logging.DEBUG
     return next((floor for floor, number in reversed(_PRIORITY) if number <= priority), logging.CRITICAL + 1)
-
-
-def _encode(fields: Mapping[str, Any]) -> bytes:
-    """Encode an entry by https://systemd.io/JOURNAL_NATIVE_PROTOCOL: a value that contains a line break has
-    its length before it.
-    """
-    out = bytearray()
-    for key, value in fields.items():
-        name = key if _FIELD.fullmatch(key) else re.sub("[^A-Z0-9_]", "_", key.upper()).lstrip("_")[:64]
-        if value is None or not name:
-            continue
-        data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
-        if b"\n" in data:
-            out += b"%b\n%b%b\n" % (name.encode(), struct.pack("<Q", len(data)), data)
-        else:
-            out += b"%b=%b\n" % (name.encode(), data)
-    return bytes(out)
 
 
 def _write_all(fd: int, data: bytes) -> None:
