@@ -181,14 +181,15 @@ def test_messages_are_handled_one_after_the_other_while_the_coroutine_runs(
     assert task.end() == 1
 
 
-@pytest.mark.parametrize("base", ["LoopedTask", "SingleTask"])
-def test_a_coroutine_that_nothing_would_await_is_refused(nest: Nest, base: str) -> None:
-    nest.service(
-        "Work", LOOPED.replace("LoopedTask", base).format(name="Work", body="    async def run(self): pass")
-    )
+@pytest.mark.parametrize(
+    ("base", "method"), [("SingleTask", "run"), ("LoopedTask", "step"), ("LoopedTask", "on_reload")]
+)
+def test_a_coroutine_that_nothing_would_await_is_refused(nest: Nest, base: str, method: str) -> None:
+    body = f"    async def {method}(self): pass"
+    nest.service("Work", LOOPED.replace("LoopedTask", base).format(name="Work", body=body))
     assert nest.fork().end() == 203
     assert nest.until("STATUS")["STATUS"] == (
-        "cannot load service Work: run of Work is async def, so Work must be an AsyncTask"
+        f"cannot load service Work: {method} of Work is async def, so Work must be an AsyncTask"
     )
 
 

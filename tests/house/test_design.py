@@ -96,8 +96,8 @@ def test_each_function_on_the_way_from_an_end_to_a_fork_is_where_the_architectur
 
 def test_each_invariant_of_the_core_names_the_function_that_checks_it() -> None:
     section = ARCHITECTURE.split("### What holds after every step")[1].split("\n### ")[0]
-    items = re.findall(r"^\d\. \*\w+\* \(([^)]+)\)", section, re.MULTILINE)
-    assert len(items) == len(re.findall(r"^\d\. ", section, re.MULTILINE)) == 9
+    items = re.findall(r"^\d+\. \*\w+\* \(([^)]+)\)", section, re.MULTILINE)
+    assert len(items) == len(re.findall(r"^\d+\. ", section, re.MULTILINE)) == 10
     files = ("simulation.py", "test_engine_properties.py")
     source = "\n".join((ROOT / "tests" / "core" / file).read_text() for file in files)
     checks = set().union(*map(named, items))

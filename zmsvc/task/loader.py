@@ -201,7 +201,7 @@ def refuse_coroutines(name: str, service: type[TaskService]) -> None:
     if issubclass(task, AsyncTask):
         return
     for owner, methods in (
-        (task, ("setup", "step", "run", "on_message", "close")),
+        (task, ("setup", "step", "run", "on_message", "on_reload", "close")),
         (service, ("on_control",)),
     ):
         for method in methods:
