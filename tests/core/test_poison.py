@@ -93,14 +93,14 @@ def test_the_oldest_messages_of_a_task_and_then_of_all_have_to_go() -> None:
 
 def test_a_message_that_is_sent_again_is_for_one_task_and_has_no_number() -> None:
     assert FOUND.frame is not None
-    topic, body = messages.decode(poison.again(FOUND.frame, "ts_1", None))
+    topic, body = messages.decode(poison.republished(FOUND.frame, "ts_1", None))
     assert topic == "temperature"
     assert body["header"] == {
         "service_transaction": "T", "service_id": "ts_9", "action": "published", "service_name": "x",
         "recipient": "ts_1",
     }  # fmt: skip
     assert body["content"] == messages.decode(FRAME)[1]["content"]
-    assert messages.decode(poison.again('x @@@ {"n": 1}', "ts_1", "T2"))[1] == {
+    assert messages.decode(poison.republished('x @@@ {"n": 1}', "ts_1", "T2"))[1] == {
         "header": {"service_transaction": "T2", "recipient": "ts_1"}, "n": 1
     }  # fmt: skip
 

@@ -18,7 +18,7 @@ from zmsvc.core.model import TaskService
 from zmsvc.core.service_options import Limits
 from zmsvc.core.world import (
     Auxiliary,
-    Awaited,
+    AwaitedCounts,
     PendingRequest,
     Task,
     Transaction,
@@ -55,7 +55,7 @@ class Draft:
         self.transactions: Mapping[str, Transaction] = world.transactions
         self.launches: Mapping[int, Key] = world.launches
         self.auxiliaries: Mapping[int, Key] = world.auxiliaries
-        self.starts: Mapping[int, Awaited] = world.starts
+        self.starts: Mapping[int, AwaitedCounts] = world.starts
         self.pending: tuple[PendingRequest, ...] = world.pending
         self.effects: list[Effect] = []
         self.unsettled: dict[Key, None] = {}

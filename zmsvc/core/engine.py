@@ -121,11 +121,11 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
         case ev.TaskExecuted():
             executed(draft, key)
         case ev.TaskDeclared():
-            start_barrier.declared(draft, key, fact)
+            start_barrier.take_declaration(draft, key, fact)
         case ev.ReadyLineSeen():
             line_seen(draft, key)
         case ev.TaskReady():
-            start_barrier.ready(draft, key)
+            start_barrier.note_ready(draft, key)
             service = draft.service(key)
             waits = draft.tasks[key].sub_state is SubState.START
             # A task with `<ready>` is ready when its probe or a line of its output says so.
@@ -140,7 +140,7 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
         case ev.MessagesMissed():
             draft.change(key, missed=fact.count)
         case ev.MessagePoisoned():
-            quarantine.reported(draft, key, fact)
+            quarantine.take_report(draft, key, fact)
         case ev.WatchdogFed():
             if draft.tasks[key].sub_state is SubState.RUNNING and (limit := draft.limits(key).watchdog):
                 draft.change(key, deadline=draft.now + limit)
@@ -151,7 +151,7 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
         case ev.HealthReported():
             pass  # Only the probe process of a task reports its health.
         case ev.MemoryMeasured():
-            memory_limit.measured(draft, key, fact)
+            memory_limit.take_measurement(draft, key, fact)
         case ev.TimeoutExtended():
             _extended(draft, key, fact.seconds)
         case ev.MainNamed() | ev.MainChanged():
@@ -176,7 +176,7 @@ def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: TaskFact) -> N
             case _:
                 assert_never(which.name)
     elif isinstance(fact, ev.HealthReported) and which.name is AuxiliaryName.HEALTH:
-        health.reported(draft, key, fact)
+        health.take_report(draft, key, fact)
     elif isinstance(fact, ev.TopicSilent) and which.name is AuxiliaryName.EXPECT:
         health.silent(draft, key, fact)
 

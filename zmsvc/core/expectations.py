@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from zmsvc.core.errors import UsageError
 from zmsvc.core.lifecycle import State
 from zmsvc.core.model import Context
-from zmsvc.core.scenario import DEVICE, SUPERVISOR, Event, EventKind, Run, Told, event_of
+from zmsvc.core.scenario import DEVICE, SUPERVISOR, Event, EventKind, Run, TimedRecord, event_of
 from zmsvc.core.similar import similar_id
 from zmsvc.core.values import timespan
 
@@ -53,7 +53,7 @@ class Result:
     after: float | None
     why: str = ""
     """The states that the tasks in the conditions had at the end of the time."""
-    timeline: tuple[Told, ...] = ()
+    timeline: tuple[TimedRecord, ...] = ()
     """All events since the event of the expectation."""
     begin: float = 0.0
     """The time of the event."""

@@ -25,7 +25,7 @@ MAX_DELAY = 60.0
 """The longest of these delays. A probe process that has lived longer begins with the first one again."""
 
 
-def reported(draft: Draft, key: Key, fact: ev.HealthReported) -> None:
+def take_report(draft: Draft, key: Key, fact: ev.HealthReported) -> None:
     """Take a report of the probe process of a running task."""
     task = draft.tasks[key]
     if task.state is not State.ACTIVE:

@@ -53,7 +53,7 @@ def _limit(service: TaskService, machine: int) -> int:
     return part_of(service.memory_restart, machine)
 
 
-def measured(draft: Draft, key: Key, fact: ev.MemoryMeasured) -> None:
+def take_measurement(draft: Draft, key: Key, fact: ev.MemoryMeasured) -> None:
     """End a task that uses more memory than its limit. A rule of its on_fail starts it again."""
     service = draft.service(key)
     if service is None or service.memory_restart == NO_LIMIT:

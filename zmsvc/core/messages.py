@@ -256,7 +256,7 @@ def unheard_orders_in(body: Mapping[str, Any]) -> int:
     return count
 
 
-def ordered(
+def with_last_order(
     source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str
 ) -> Body:
     """Return a task's own TaskService JSON with the header of its last order, as zmicroservices sends and
@@ -299,7 +299,7 @@ def process(
         service_name=service_name,
         origin=origin,
     )
-    service = ordered(
+    service = with_last_order(
         source, transaction=transaction, action=action, service_id=service_id, service_name=service_name
     )
     return {"header": routing, "content": {}, **service}

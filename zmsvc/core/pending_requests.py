@@ -21,7 +21,7 @@ NAMED = 5
 """The number of transactions that an answer names for one failure."""
 
 
-def wait(
+def postpone_reply(
     draft: Draft,
     order: Requested,
     names: tuple[str, ...],
@@ -112,7 +112,7 @@ def delay_starts(draft: Draft, key: Key, why: str) -> None:
     _resolve(draft, key, lambda _: why, stops=False)
 
 
-def stopped(draft: Draft, key: Key, by: str) -> None:
+def note_stopped_by(draft: Draft, key: Key, by: str) -> None:
     """Note who has stopped a task, for the requests that wait for its start."""
     draft.pending = tuple(
         replace(waiter, stopped_by={**waiter.stopped_by, key: by})
@@ -122,7 +122,7 @@ def stopped(draft: Draft, key: Key, by: str) -> None:
     )
 
 
-def restarted(draft: Draft, key: Key, ended: Task) -> None:
+def answer_earlier_starts(draft: Draft, key: Key, ended: Task) -> None:
     """Note that a task has ended and is started again. A request that waited for the earlier start is
     answered now, since otherwise it would wait for as long as clients restart the task. A later request waits
     for the next launch.

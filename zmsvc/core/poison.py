@@ -162,7 +162,7 @@ def excess(entries: Iterable[tuple[int, str, int]]) -> dict[int, str]:
     return gone
 
 
-def again(frame: str, recipient: str, transaction: str | None) -> bytes:
+def republished(frame: str, recipient: str, transaction: str | None) -> bytes:
     """Return the frame that publishes a message again, for the task `recipient` alone.
 
     It has no number, because its sender has sent later ones meanwhile, from which a subscriber would infer

@@ -11,7 +11,7 @@ from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
 
 
-def reported(draft: Draft, key: Key, fact: ev.MessagePoisoned) -> None:
+def take_report(draft: Draft, key: Key, fact: ev.MessagePoisoned) -> None:
     """Take a report. Its number counts all such messages of the launch, reported or not."""
     task = draft.tasks[key]
     if fact.number <= task.poisoned:

@@ -17,7 +17,7 @@ from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import Key, Requested
 from zmsvc.core.lifecycle import START_PENDING, State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
-from zmsvc.core.pending_requests import named, stopped, wait
+from zmsvc.core.pending_requests import named, note_stopped_by, postpone_reply
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar_id
 from zmsvc.core.transitions import apply
@@ -29,7 +29,7 @@ operator may restart one of the latest.
 """
 
 
-class _RefusedError(Exception):
+class _OrderRefusedError(Exception):
     """An order is refused and changes nothing. `code` is the exit status of zmsvcctl; `what` is the task at
     fault, if the order names several.
     """
@@ -48,9 +48,9 @@ def handle(draft: Draft, order: Requested) -> None:
     order = replace(order, tasks=_each(draft, order.tasks))
     try:
         if draft.stopping and order.verb is not Verb.EXIT:
-            raise _RefusedError(1, "the context is stopping")
+            raise _OrderRefusedError(1, "the context is stopping")
         HANDLERS[order.verb](draft, order)
-    except _RefusedError as refused:
+    except _OrderRefusedError as refused:
         _refuse(draft, order, refused)
 
 
@@ -60,7 +60,7 @@ def _each(draft: Draft, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(task for name in names for task in named(name) or (name,)))
 
 
-def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
+def _refuse(draft: Draft, order: Requested, refused: _OrderRefusedError) -> None:
     what = refused.what or (
         order.tasks[0] if len(order.tasks) == 1 else order.transaction or draft.context.name
     )
@@ -95,11 +95,13 @@ def _known(draft: Draft, order: Requested) -> None:
     for task in order.tasks:
         if task not in draft.context.tasks:
             place = draft.context.path or draft.context.name
-            raise _RefusedError(4, f"no such task in {place}{similar_id(task, draft.context.tasks)}", task)
+            raise _OrderRefusedError(
+                4, f"no such task in {place}{similar_id(task, draft.context.tasks)}", task
+            )
 
 
-def _no_transaction(draft: Draft, name: str) -> _RefusedError:
-    return _RefusedError(4, f"no such transaction{similar_id(name, draft.transactions)}")
+def _no_transaction(draft: Draft, name: str) -> _OrderRefusedError:
+    return _OrderRefusedError(4, f"no such transaction{similar_id(name, draft.transactions)}")
 
 
 def _open(draft: Draft) -> list[str]:
@@ -112,7 +114,7 @@ def _make_room(draft: Draft) -> None:
     """
     most, opened = draft.context.max_transactions, len(_open(draft))
     if opened >= most:
-        raise _RefusedError(
+        raise _OrderRefusedError(
             1, f"{opened} transactions are open, and <max_transactions> of the context file allows {most}"
         )
 
@@ -128,7 +130,7 @@ def start(draft: Draft, order: Requested) -> None:
         _make_room(draft)
         open_new_run(draft, name)
     keys = [(name, task) for task in order.tasks] or entries(draft, name)
-    wait(
+    postpone_reply(
         draft,
         order,
         (name,),
@@ -161,11 +163,11 @@ def _to_start(draft: Draft, order: Requested) -> str:
         if order.tasks and len(opened) == 1:
             return opened[0]
         if order.tasks and len(opened) > 1:
-            raise _RefusedError(
+            raise _OrderRefusedError(
                 2, f"several transactions are open ({', '.join(opened)}): name one with --transaction"
             )
     if name is None or not TRANSACTION_ID.fullmatch(name):
-        raise _RefusedError(2, f"{name!r} is not a transaction ID: 1 to 64 of A-Z a-z 0-9 _ . -")
+        raise _OrderRefusedError(2, f"{name!r} is not a transaction ID: 1 to 64 of A-Z a-z 0-9 _ . -")
     return name
 
 
@@ -219,7 +221,7 @@ def _addressed_transactions(draft: Draft, order: Requested) -> list[str]:
         return [order.transaction]
     opened = _open(draft)
     if not opened:
-        raise _RefusedError(4, "no transaction is open")
+        raise _OrderRefusedError(4, "no transaction is open")
     return opened
 
 
@@ -230,7 +232,7 @@ def stop(draft: Draft, order: Requested) -> None:
     meant = frozenset(keys)
     if order.tasks:
         keys = _with_requirers(draft, keys)
-    wait(draft, order, tuple(names), keys, [key for key in keys if draft.tasks[key].live])
+    postpone_reply(draft, order, tuple(names), keys, [key for key in keys if draft.tasks[key].live])
     for name in names:
         _record(draft, name, order)
         if not order.tasks:
@@ -238,7 +240,7 @@ def stop(draft: Draft, order: Requested) -> None:
     for key in keys if order.tasks else ():
         held = key in meant or draft.tasks[key].stopped_by_operator
         draft.change(key, stopped_by_operator=held, rules_suppressed=not order.triggers)
-        stopped(draft, key, named(order.origin))
+        note_stopped_by(draft, key, named(order.origin))
         apply(draft, key, TaskEvent.STOP)
 
 
@@ -246,7 +248,7 @@ def _targets(draft: Draft, name: str, order: Requested) -> list[Key]:
     for task in order.tasks:
         if (name, task) not in draft.tasks:
             # The context file got the task after this transaction was stopped.
-            raise _RefusedError(4, f"no such task in transaction {name}", task)
+            raise _OrderRefusedError(4, f"no such task in transaction {name}", task)
     return [(name, task) for task in order.tasks] if order.tasks else draft.keys_of(name)
 
 
@@ -277,7 +279,7 @@ def stop_quietly(draft: Draft, keys: list[Key], by: str) -> None:
         task = draft.tasks[key]
         if not task.resting:
             draft.change(key, rules_suppressed=True, restart_pending=False)
-            stopped(draft, key, by)
+            note_stopped_by(draft, key, by)
             apply(draft, key, TaskEvent.STOP)
 
 
@@ -295,7 +297,7 @@ def restart(draft: Draft, order: Requested) -> None:
             _with_requirers(draft, _targets(draft, name, order)) if order.tasks else _restarted(draft, name)
         )
     ]
-    wait(draft, order, tuple(names), keys, keys)
+    postpone_reply(draft, order, tuple(names), keys, keys)
     for name in names:
         _record(draft, name, order)
     for key in keys:
@@ -323,7 +325,9 @@ def _restarted(draft: Draft, name: str) -> list[Key]:
 def leave(draft: Draft, order: Requested) -> None:
     """Stop all tasks and end the daemon. The transactions stay open, and the next start resumes them."""
     keys = list(draft.tasks)
-    wait(draft, order, tuple(draft.transactions), keys, [key for key in keys if draft.tasks[key].live])
+    postpone_reply(
+        draft, order, tuple(draft.transactions), keys, [key for key in keys if draft.tasks[key].live]
+    )
     if not draft.stopping:
         draft.record(("", ""), "requested", verb="exit", by=order.origin.by, uid=order.origin.uid)
         draft.stopping = True
@@ -355,7 +359,7 @@ def enable(draft: Draft, order: Requested) -> None:
             _known(draft, replace(order, tasks=(task,)))
             if not draft.context.tasks[task].entry:
                 why = "its <state> is not of the type on_start, so that rules and orders alone start it"
-                raise _RefusedError(1, why, task)
+                raise _OrderRefusedError(1, why, task)
     _set_disabled(draft, order, draft.disabled.difference(order.tasks))
 
 
@@ -370,7 +374,7 @@ def disable(draft: Draft, order: Requested) -> None:
 
 def _named(order: Requested) -> None:
     if not order.tasks:
-        raise _RefusedError(2, "expected at least one task")
+        raise _OrderRefusedError(2, "expected at least one task")
 
 
 def _set_disabled(draft: Draft, order: Requested, disabled: frozenset[str]) -> None:
@@ -411,15 +415,17 @@ def signal(draft: Draft, order: Requested) -> None:
     """
     _known(draft, order)
     if not order.tasks or not order.signal:
-        raise _RefusedError(2, "expected a signal and at least one task")
+        raise _OrderRefusedError(2, "expected a signal and at least one task")
     keys = [key for name in _addressed_transactions(draft, order) for key in _targets(draft, name, order)]
     running = [key for key in keys if draft.tasks[key].sub_state in _SIGNALED and draft.tasks[key].pid]
     for name in order.tasks:
         shared = _shares_process(draft, [key for key in running if key[1] == name])
         if shared or draft.context.tasks[name].service_type is ServiceType.THREAD:
-            raise _RefusedError(1, "it shares its process with other tasks, which would get it too", name)
+            raise _OrderRefusedError(
+                1, "it shares its process with other tasks, which would get it too", name
+            )
         if not any(key[1] == name for key in running):
-            raise _RefusedError(1, "it does not run", name)
+            raise _OrderRefusedError(1, "it does not run", name)
     by = {"by": order.origin.by, "uid": order.origin.uid}
     sent = []
     for key in running:
@@ -444,16 +450,18 @@ def reload_tasks(draft: Draft, order: Requested) -> None:
         service = draft.context.tasks[name]
         if not (service.signal_to_reload or service.reload_command):
             why = "it has neither <reload_signal> nor <reload_command>"
-            raise _RefusedError(1, f"{why} ({_ctl(draft)} restart {name})", name)
+            raise _OrderRefusedError(1, f"{why} ({_ctl(draft)} restart {name})", name)
         if not any(key[1] == name for key in active):
-            raise _RefusedError(1, "it is not active", name)
+            raise _OrderRefusedError(1, "it is not active", name)
         if _shares_process(draft, [key for key in active if key[1] == name]):
-            raise _RefusedError(1, "it shares its process with other tasks, which would get the signal", name)
+            raise _OrderRefusedError(
+                1, "it shares its process with other tasks, which would get the signal", name
+            )
         if any(auxiliary.find(draft.tasks[key], AuxiliaryName.RELOAD) for key in active if key[1] == name):
-            raise _RefusedError(1, "the reload_command of an earlier order has not ended", name)
+            raise _OrderRefusedError(1, "the reload_command of an earlier order has not ended", name)
     reporting = [key for key in active if draft.context.tasks[key[1]].reports_reload]
     names = tuple(dict.fromkeys(key[0] for key in active))
-    wait(draft, order, names, active, reporting)
+    postpone_reply(draft, order, names, active, reporting)
     for key in active:
         _reload_one(draft, key, order.origin)
 
@@ -493,9 +501,9 @@ def forget(draft: Draft, order: Requested) -> None:
     elif order.transaction not in draft.transactions:
         raise _no_transaction(draft, order.transaction)
     elif draft.transactions[order.transaction].open:
-        raise _RefusedError(1, "it is open, and only a stopped transaction can be forgotten")
+        raise _OrderRefusedError(1, "it is open, and only a stopped transaction can be forgotten")
     elif order.transaction in ending:
-        raise _RefusedError(1, "it is still being stopped")
+        raise _OrderRefusedError(1, "it is still being stopped")
     else:
         names = [order.transaction]
     for name in names:

@@ -37,7 +37,7 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
     _begin(draft, fact)
 
 
-def resumed(world: World, keeper_id: str) -> list[str]:
+def transactions_to_resume(world: World, keeper_id: str) -> list[str]:
     """Return the open transactions of an earlier run that this keeper's first supervisor starts again."""
     if world.keeper_id == keeper_id:
         return []

@@ -85,7 +85,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class TimedRecord:
     """One record of the history of the run. `at` is in seconds after the start of the context."""
 
     at: float
@@ -150,7 +150,7 @@ def script_of(text: str, name: str) -> list[tuple[str, str]]:
 class Run(Machine):
     """A context that runs under the virtual clock. Its time begins at 0."""
 
-    timeline: list[Told] = field(default_factory=list)
+    timeline: list[TimedRecord] = field(default_factory=list)
     hung: set[int] = field(default_factory=set)
     """The launches that feed their watchdogs no longer."""
     next_failures: dict[str, Reason] = field(default_factory=dict)
@@ -168,7 +168,7 @@ class Run(Machine):
     def turn(self) -> list[Effect]:
         effects = super().turn()
         self.timeline += [
-            Told(at=self.now, record=effect) for effect in effects if isinstance(effect, ev.Record)
+            TimedRecord(at=self.now, record=effect) for effect in effects if isinstance(effect, ev.Record)
         ]
         return effects
 

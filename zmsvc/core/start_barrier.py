@@ -15,7 +15,7 @@ from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.service_options import ServiceType
-from zmsvc.core.world import Awaited, Barrier, Stage, Task
+from zmsvc.core.world import AwaitedCounts, Barrier, Stage, Task
 
 
 def begin(draft: Draft) -> None:
@@ -47,14 +47,14 @@ def _may_join(draft: Draft, key: Key) -> bool:
     )
 
 
-def declared(draft: Draft, key: Key, fact: ev.TaskDeclared) -> None:
+def take_declaration(draft: Draft, key: Key, fact: ev.TaskDeclared) -> None:
     """Note what a task hears and publishes."""
     barrier = draft.tasks[key].barrier
     if barrier is not None and barrier.stage is Stage.AWAITED:
         _put(draft, key, replace(barrier, topics=fact.topics, publishes=fact.publishes))
 
 
-def ready(draft: Draft, key: Key) -> None:
+def note_ready(draft: Draft, key: Key) -> None:
     """Note that a task has sent READY=1: it hears its topics, and waits before its first step."""
     barrier = draft.tasks[key].barrier
     if barrier is not None and barrier.stage is Stage.AWAITED:
@@ -62,7 +62,7 @@ def ready(draft: Draft, key: Key) -> None:
         draft.at_barrier[barrier.start].append(key)
 
 
-def leave(draft: Draft, key: Key) -> None:
+def withdraw(draft: Draft, key: Key) -> None:
     """Note that a task does not start, or has ended."""
     if draft.tasks[key].barrier is not None:
         _put(draft, key, None)
@@ -75,10 +75,12 @@ def _put(draft: Draft, key: Key, barrier: Barrier | None) -> None:
     assert known is not None
     draft.at_barrier.setdefault(known.start, [])
     starts = dict(draft.starts)
-    counts = starts.pop(known.start, Awaited())
+    counts = starts.pop(known.start, AwaitedCounts())
     for each, sign in ((old, -1), (barrier, 1)):
         if each is not None and each.is_awaited:
-            counts = Awaited(tasks=counts.tasks + sign, unknown=counts.unknown + sign * (each.topics is None))
+            counts = AwaitedCounts(
+                tasks=counts.tasks + sign, unknown=counts.unknown + sign * (each.topics is None)
+            )
     draft.starts = {**starts, known.start: counts} if counts.tasks else starts
 
 
@@ -91,11 +93,11 @@ def settle(draft: Draft) -> None:
     changed, draft.at_barrier = draft.at_barrier, {}
     passed: list[int] = []
     for number, came in changed.items():
-        awaited = draft.starts.get(number, Awaited())
+        awaited = draft.starts.get(number, AwaitedCounts())
         if awaited.unknown and not draft.context.successors:
             continue
         # Only a change of what is awaited concerns those that have waited before this step.
-        same = not other_file and draft.before.starts.get(number, Awaited()) == awaited
+        same = not other_file and draft.before.starts.get(number, AwaitedCounts()) == awaited
         members = came if same else [key for key, task in draft.tasks.items() if _is_at(number, task.barrier)]
         passed += _let_pass(draft, members, _awaited(draft, number) if awaited.tasks else [])
     if passed:
@@ -163,7 +165,7 @@ def resume(draft: Draft) -> None:
     for key, task in [*draft.tasks.items()]:
         service = draft.service(key)
         if task.state is State.ACTIVE and not (service and service.ready):
-            ready(draft, key)
+            note_ready(draft, key)
     passed = [
         task.launch
         for task in draft.tasks.values()

@@ -20,12 +20,12 @@ from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import START_PENDING, STATE_OF, TABLE, Act, State, SubState, TaskEvent
 from zmsvc.core.model import Action, Rule, TaskService, Trigger
 from zmsvc.core.pending_requests import (
+    answer_earlier_starts,
     complete_reloads,
     complete_starts,
     complete_stops,
+    note_stopped_by,
     resolve,
-    restarted,
-    stopped,
 )
 from zmsvc.core.probing import Health, probe_of
 from zmsvc.core.ready_line import ReadyLine
@@ -183,7 +183,7 @@ def await_start(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 def dependency_failed(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.record(key, "dependency", message=draft.tasks[key].status)
-    start_barrier.leave(draft, key)
+    start_barrier.withdraw(draft, key)
     complete_starts(draft, key)
 
 
@@ -417,7 +417,7 @@ def _kill_survivor_again(draft: Draft, key: Key, event: TaskEvent) -> None:
 def cancel_start(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.change(key, status="")
     draft.record(key, "stopped", reason=Reason.REQUESTED.value)
-    start_barrier.leave(draft, key)
+    start_barrier.withdraw(draft, key)
     complete_starts(draft, key)
 
 
@@ -462,7 +462,7 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.forget_launch(task.launch)
     # The keeper has killed them. Their ends are those of unknown launches.
     draft.forget_auxiliaries(key, {each.launch for each in task.auxiliaries})
-    start_barrier.leave(draft, key)
+    start_barrier.withdraw(draft, key)
     _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT, restart=restart)
 
 
@@ -493,7 +493,7 @@ def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, restart: bool) -
         fire(draft, key, trigger, requested=requested or task.stopped_by_operator or restart)
     if restart:
         _start_again(draft, key)
-        restarted(draft, key, task)
+        answer_earlier_starts(draft, key, task)
     if draft.service(key) is None:
         draft.schedule_removal(key)
 
@@ -561,7 +561,7 @@ def _fire_one(draft: Draft, key: Key, source: Task, rule: Rule) -> None:
     task = draft.tasks[target]
     about = {"rule": rule_text(rule), "source": key[1], "launch": source.launch}
     if rule.action is Action.STOP:
-        stopped(draft, target, f"rule {rule.trigger.value} of {key[1]}")
+        note_stopped_by(draft, target, f"rule {rule.trigger.value} of {key[1]}")
         apply(draft, target, TaskEvent.STOP)
         if draft.tasks[target] != task:
             draft.record(target, "rule", **about)

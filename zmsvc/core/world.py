@@ -101,7 +101,7 @@ class Barrier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Awaited:
+class AwaitedCounts:
     """The number of tasks of a common start that others wait for, and of those among them whose topics are
     unknown.
     """
@@ -297,7 +297,7 @@ class World:
     """The task that each live launch belongs to."""
     auxiliaries: Mapping[int, Key] = field(default_factory=dict)
     """The task that each auxiliary process belongs to, by the launch ID of that process."""
-    starts: Mapping[int, Awaited] = field(default_factory=dict)
+    starts: Mapping[int, AwaitedCounts] = field(default_factory=dict)
     """The common starts of which some tasks are awaited."""
     pending: tuple[PendingRequest, ...] = ()
 
@@ -456,12 +456,12 @@ def launches_of(tasks: Mapping[Key, Task]) -> tuple[dict[int, Key], dict[int, Ke
     return {task.launch: key for key, task in tasks.items() if task.live}, auxiliaries
 
 
-def starts_of(tasks: Mapping[Key, Task]) -> dict[int, Awaited]:
+def starts_of(tasks: Mapping[Key, Task]) -> dict[int, AwaitedCounts]:
     """Return the value of `World.starts` for these tasks."""
     awaited = [each.barrier for each in tasks.values() if each.barrier and each.barrier.is_awaited]
     unknown = Counter(each.start for each in awaited if each.topics is None)
     counts = Counter(each.start for each in awaited)
-    return {start: Awaited(tasks=count, unknown=unknown[start]) for start, count in counts.items()}
+    return {start: AwaitedCounts(tasks=count, unknown=unknown[start]) for start, count in counts.items()}
 
 
 def status_at(task: Task, now: float) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from zmsvc import __version__
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.model import Context
-from zmsvc.core.resume import resumed
+from zmsvc.core.resume import transactions_to_resume
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint, paths
 from zmsvc.host.bus import curve_keys
@@ -127,7 +127,9 @@ def _start_notes(store: StateFile, world: World, hello: Hello, *, curve: bool) -
     warnings = start_notes.warnings(context, curve=curve)
     for warning in warnings:
         log.warning("%s", warning)
-    announcement = start_notes.resumption(context, resumed(world, hello.epoch), store.meta("path"))
+    announcement = start_notes.resumption(
+        context, transactions_to_resume(world, hello.epoch), store.meta("path")
+    )
     if announcement:
         log.info("%s", announcement)
     return start_notes.for_keeper(context, warnings, announcement)

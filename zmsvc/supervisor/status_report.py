@@ -207,7 +207,7 @@ def _ordered(key: Key, task: Task, service: TaskService) -> Mapping[str, Any]:
     keeps it.
     """
     stops = task.state is State.DEACTIVATING or task.sub_state is SubState.STOPPED
-    return messages.ordered(
+    return messages.with_last_order(
         service.source,
         transaction=key[0],
         action="stop" if stops else "start",

@@ -136,7 +136,7 @@ def _send(args: argparse.Namespace, found: list[Json]) -> int:
         if not isinstance(frame, str) or not isinstance(task, str):
             raise CtlError(1, f"cannot send message {message.get('id')}: it was too large to be kept")
         try:
-            frames.append(poison.again(frame, task, args.transaction))
+            frames.append(poison.republished(frame, task, args.transaction))
         except (ProtocolError, UnicodeError) as error:
             raise CtlError(1, f"cannot send message {message.get('id')}: {error}") from None
     status, curve = bus.context(args)

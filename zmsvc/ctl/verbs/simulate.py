@@ -15,7 +15,7 @@ from zmsvc.core import expectations, scenario
 from zmsvc.core.errors import UsageError, reason
 from zmsvc.core.expectations import Expectation, Result
 from zmsvc.core.model import Context
-from zmsvc.core.scenario import Consequence, Run, Told
+from zmsvc.core.scenario import Consequence, Run, TimedRecord
 from zmsvc.ctl import render, terminal
 from zmsvc.ctl.verbs.events import as_text
 from zmsvc.host.config import reader
@@ -97,7 +97,7 @@ def _run_lines(run: Run) -> list[str]:
     ]
 
 
-def _timeline(timeline: Sequence[Told], begin: float = 0.0) -> list[str]:
+def _timeline(timeline: Sequence[TimedRecord], begin: float = 0.0) -> list[str]:
     rows = [
         (
             f"{each.at - begin:.3f}",
@@ -175,7 +175,7 @@ def _as_json(file: str, run: Run | None, found: Sequence[Consequence], results: 
     return told
 
 
-def _timeline_as_json(timeline: Sequence[Told]) -> list[Json]:
+def _timeline_as_json(timeline: Sequence[TimedRecord]) -> list[Json]:
     return [
         {
             "at": round(each.at, 3),
