@@ -8,7 +8,6 @@ import ast
 import dataclasses
 import re
 import runpy
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lxml import etree
 
 from zmsvc.core import option_kinds as kinds
 from zmsvc.core import probing
+from zmsvc.core.frozen import frozen
 from zmsvc.core.probing import Probe
 from zmsvc.core.service_options import (
     EVERY_TYPE,
@@ -45,7 +45,7 @@ class Policy(StrEnum):
     REBOOT = "reboot"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class More(ServiceOptions):
     """The options of a later release: one of each kind."""
 

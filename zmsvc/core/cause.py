@@ -7,16 +7,17 @@ transitions.py decides when a rule fires.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.model import Rule
 
 MAX_SOURCES = 64
 """The number of sources that a cause keeps: the latest ones."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SourceExit:
     """The last exit of the task that fired a rule. `reason` is a word of `world.Reason`."""
 
@@ -25,7 +26,7 @@ class SourceExit:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Source:
     """One firing of a rule: the task whose transition fired it, the launch of that task, its last exit and
     its last update.
@@ -40,7 +41,7 @@ class Source:
     update: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Cause:
     """The cause of a launch. The default is the cause of a task that has never been started."""
 

@@ -8,11 +8,12 @@ The texts name no user and no time: the reader converts `uid` and `at`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Any
 
 from zmsvc.core.cause import NO_CAUSE, Cause, Source, from_json
 from zmsvc.core.events import Key
+from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.ordering import unmet
 from zmsvc.core.replicas import base, is_named
@@ -26,7 +27,7 @@ _OF_A_STOP = ("stop-after", "stopping", "stopped")
 _BEFORE_A_STOP = ("launching", "started", "back-off", "start-after", "failed", "lost")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Row:
     """One row of the history. `at` is in seconds of the epoch."""
 
@@ -37,7 +38,7 @@ class Row:
     detail: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Link:
     """One step of the chain. `event` is a word of the history, or `omitted` for links that are left out."""
 
@@ -55,7 +56,7 @@ class Link:
     update: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Chain:
     """The links, newest first. `complete` is False if the history did not reach back to the first cause."""
 
@@ -459,4 +460,4 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 def _fields(link: Link) -> dict[str, Any]:
-    return {name: getattr(link, name) for name in Link.__slots__}
+    return {each.name: getattr(link, each.name) for each in fields(link)}

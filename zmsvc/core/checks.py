@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from zmsvc.core import shell
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT, BusAccess
+from zmsvc.core.frozen import frozen
 from zmsvc.core.listening import MAX_SOCKETS
 from zmsvc.core.model import Action, Context, Rule, TaskService, Trigger
 from zmsvc.core.monitoring import monitoring
@@ -30,7 +30,7 @@ _NAMED = 5
 """Number of tasks that a warning names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Fault:
     """A fault and its place: an `element` of the context, the task with this index in the file, or the rule
     with this index of that task, or of the context if there is no task.
@@ -51,7 +51,7 @@ class Fault:
     """The index of the option of the other task, as `number`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ConfigWarning:
     """A legal setting that is probably a mistake, and its place: a line of the file if it is known, otherwise
     a task or an element of the context.

@@ -6,13 +6,14 @@ A step copies a map before its first change to it, so a world never changes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core import held_descriptors
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.events import Effect, Key
+from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.service_options import Limits
@@ -28,7 +29,7 @@ from zmsvc.core.world import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Failure:
     """A failure in this step: the index of its record among the effects, and the task as it was before its
     rules fired.

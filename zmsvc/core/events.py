@@ -6,11 +6,12 @@ A fact names a process by its launch ID, never by a PID: the kernel reuses PIDs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field, fields
 from typing import Any
 
 from zmsvc.core.access import Verb
 from zmsvc.core.auxiliary_name import AuxiliaryName
+from zmsvc.core.frozen import frozen
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.poison import Poison
@@ -20,7 +21,7 @@ Key = tuple[str, str]
 """A running task: (transaction, task id)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Origin:
     """The sender of an order: `by` is operator, bus, context or signal; `uid` is the sender's user ID, None
     if unknown.
@@ -33,7 +34,7 @@ class Origin:
 # --- facts
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Requested:
     """An order has arrived. `request` is the number by which its reply is found, or None if no client waits
     for a reply.
@@ -58,7 +59,7 @@ class Requested:
     """Of a second `exit`: kill the tasks that have not ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Child:
     """A child process of the keeper."""
 
@@ -73,7 +74,7 @@ class Child:
     """True if this is an auxiliary process of a task."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SupervisorStarted:
     """A supervisor has started, and the keeper has reported its children and the ends that no supervisor has
     acknowledged. If `keeper_id` is another one than before, no earlier process is alive.
@@ -90,7 +91,7 @@ class SupervisorStarted:
     """An unused transaction ID. The context starts this transaction if it resumes no other one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ContextReloaded:
     """The context file was read again. With `block` the reply waits until the tasks that differ have ended or
     started.
@@ -101,46 +102,46 @@ class ContextReloaded:
     block: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OrdersMissed:
     """`count` orders came on the bus while no supervisor was there."""
 
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskLaunched:
     launch: int
     pid: int
     start_time: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LaunchFailed:
     launch: int
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskExecuted:
     """exec() has replaced the launcher of a Command by the program."""
 
     launch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReadyLineSeen:
     """A Command has written the line that its `<ready>` names."""
 
     launch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskReady:
     launch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskDeclared:
     """A task that is not ready yet has declared the topics that it hears and publishes."""
 
@@ -150,7 +151,7 @@ class TaskDeclared:
     """None if it may publish any topic."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskReloading:
     """RELOADING=1 of a task. `at` is its MONOTONIC_USEC in seconds; None if it sent none."""
 
@@ -158,7 +159,7 @@ class TaskReloading:
     at: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskUpdated:
     """`update(**items)` of a task. `sequence` numbers the updates of one launch from 1, so a repeated update
     is recognized.
@@ -169,7 +170,7 @@ class TaskUpdated:
     sequence: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskSaid:
     """STATUS= of a task."""
 
@@ -177,7 +178,7 @@ class TaskSaid:
     status: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MessagesMissed:
     """The number of messages that the current launch of a task has missed so far, as the task has noticed."""
 
@@ -185,7 +186,7 @@ class MessagesMissed:
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MessagePoisoned:
     """A task could not handle a message. `number` counts such messages of one launch from 1, also those that
     were not reported.
@@ -196,12 +197,12 @@ class MessagePoisoned:
     message: Poison
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WatchdogFed:
     launch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HealthReported:
     """The probe process of a task has found another health than before. The launch is that of the probe
     process.
@@ -213,7 +214,7 @@ class HealthReported:
     """The reason of a failed probe."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicHeard:
     """A task has published its first message on the topic of its `<ready>`."""
 
@@ -221,7 +222,7 @@ class TopicHeard:
     topic: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TopicSilent:
     """A task has published nothing on an expected topic for too long. The launch is that of the task, or of
     the process that watches the topics of a Command.
@@ -231,7 +232,7 @@ class TopicSilent:
     topic: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MemoryMeasured:
     """The processes of a launch use `used` bytes of memory; the machine has `machine`."""
 
@@ -240,13 +241,13 @@ class MemoryMeasured:
     machine: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TimeoutExtended:
     launch: int
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MainNamed:
     """A process of the task has named another process of the same task as the main one (MAINPID=)."""
 
@@ -255,7 +256,7 @@ class MainNamed:
     start_time: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MainChanged:
     """The keeper now treats another process as the main one."""
 
@@ -264,7 +265,7 @@ class MainChanged:
     start_time: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskExited:
     """The main process of a task has ended. `others_left` is True if other processes of the task are still
     there.
@@ -279,7 +280,7 @@ class TaskExited:
     """The reason if the program of a Command was not executed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Leftover:
     """A process of a task that outlived the main one or was signaled beside it, and the way it ended."""
 
@@ -294,10 +295,10 @@ class Leftover:
 
 
 def leftover_as_json(leftover: Leftover) -> dict[str, Any]:
-    return {name: getattr(leftover, name) for name in Leftover.__slots__}
+    return {each.name: getattr(leftover, each.name) for each in fields(leftover)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskGone:
     """No process of this launch is left."""
 
@@ -305,7 +306,7 @@ class TaskGone:
     leftovers: tuple[Leftover, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeadlinePassed:
     """The deadline of a task has passed."""
 
@@ -344,7 +345,7 @@ Fact = (
 # --- effects
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Launch:
     """Start the process of a task. A repeated order is harmless: the keeper forks one task for a launch ID.
 
@@ -356,7 +357,7 @@ class Launch:
     key: Key
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LaunchAuxiliary:
     """Fork an auxiliary process of the launch `of`. Its end is reported under a launch ID of its own."""
 
@@ -368,7 +369,7 @@ class LaunchAuxiliary:
     """The program that it executes, and its arguments."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Signal:
     """Send `signal` to the main process of a launch and `others` to its other processes. TaskGone follows
     when no process of the launch is left.
@@ -380,7 +381,7 @@ class Signal:
     others: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SendSignal:
     """Send an operator's signal to the main process of a launch, or to all its processes. This is an order of
     its own, because a process need not end from it.
@@ -392,7 +393,7 @@ class SendSignal:
     all: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SetMain:
     """Make another process of a launch its main one. MainChanged follows if that process belongs to the
     launch.
@@ -403,7 +404,7 @@ class SetMain:
     start_time: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class KillAll:
     """SIGKILL every process of a launch; TaskGone follows."""
 
@@ -413,21 +414,21 @@ class KillAll:
     """Have the main process write the stacks of its threads to its log before, if it can."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OpenBarrier:
     """Let the tasks of these launches begin their first steps. A repeated order is harmless."""
 
     launches: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HoldSockets:
     """Hold these sockets of tasks, and close every other one. A launch opens those that are not open yet."""
 
     sockets: frozenset[ListenSocket]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HoldStores:
     """Hold the descriptor stores of these tasks, and empty every other one. Each has a limit of
     descriptors.
@@ -436,14 +437,14 @@ class HoldStores:
     stores: frozenset[tuple[Key, int]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Forget:
     """Acknowledge the end of a launch to the keeper: it is in the state file."""
 
     launch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class WakeAt:
     """Set the alarm of a task to `when` (monotonic seconds), or cancel it. It replaces the previous alarm."""
 
@@ -451,7 +452,7 @@ class WakeAt:
     when: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PublishControl:
     """Publish an event of a task."""
 
@@ -466,7 +467,7 @@ class PublishControl:
     """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PublishProcess:
     """Publish that a task is being started or stopped."""
 
@@ -475,7 +476,7 @@ class PublishProcess:
     service: TaskService | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PublishInfo:
     """Publish the state of the whole context under the header of this transaction: soon, and only once for
     many changes.
@@ -484,7 +485,7 @@ class PublishInfo:
     transaction: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Record:
     """Write this into the lifecycle history and the journal."""
 
@@ -496,7 +497,7 @@ class Record:
     """The instance of the task; empty if the record has no task, or one that no context file ever had."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Quarantine:
     """Put a message of a task into the quarantine. It is saved together with the world."""
 
@@ -508,7 +509,7 @@ class Quarantine:
     message: Poison | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Reply:
     """Answer a request."""
 
@@ -519,7 +520,7 @@ class Reply:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Ready:
     """Notify systemd that the start is complete: every entry task is ready or has failed. A failed task does
     not fail the context.
@@ -529,7 +530,7 @@ class Ready:
     """The failed tasks with their reasons."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Leave:
     """End the daemon of the context with this exit status: all tasks have ended."""
 

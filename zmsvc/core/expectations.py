@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from zmsvc.core.errors import UsageError
+from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State
 from zmsvc.core.model import Context
 from zmsvc.core.scenario import DEVICE, SUPERVISOR, Event, EventKind, Run, TimedRecord, event_of
@@ -22,7 +22,7 @@ _CONDITION = re.compile(r"(not\s+)?(active|inactive|failed)\s*\(([^()]*)\)")
 _STATES = {"active": State.ACTIVE, "inactive": State.INACTIVE, "failed": State.FAILED}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Condition:
     """The state that a task, or each replica of it, has or does not have."""
 
@@ -35,7 +35,7 @@ class Condition:
         return all(each is not self.negated for each in found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Expectation:
     """All conditions hold at one moment, at most `within` seconds after the event."""
 
@@ -45,7 +45,7 @@ class Expectation:
     within: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Result:
     """The result of one expectation. `after` has the seconds after which it held; None if it did not."""
 

@@ -11,10 +11,12 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from zmsvc.core.frozen import frozen
+
 _NEVER = r"(?!)"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Program:
     """A program that can put itself into the background. zmsvc searches `on` and `off` in the text of its
     arguments, in which a blank is before each argument.

@@ -6,8 +6,8 @@ messages, with their topics. Replicas of a task are one node. Pure; nothing is d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.model import Action, Context, TaskService, Trigger
 from zmsvc.core.wiring import Topic
 
@@ -41,7 +41,7 @@ OTHERS = "other clients"
 """The node of the clients of the bus that are no tasks with a class."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Edge:
     """A line from a task to another one; `dot` and `mermaid` are its style in each language."""
 
@@ -53,7 +53,7 @@ class _Edge:
     mermaid: str = "-->"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Shown:
     """The parts of a context that a graph shows."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.values import SUN_PATH, WHITE, Endpoint, quote
 
 MAX_SOCKETS = 32
@@ -23,7 +23,7 @@ _TCP = re.compile(r"(?:(\*|[0-9.]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?\]):)?([
 _NAME = re.compile(r"[!-9;-~]{1,255}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ListenSocket:
     """One socket. Tasks with the same socket share it: `name` is only how a task finds it."""
 

@@ -7,12 +7,12 @@ none. So the memory is measured at intervals, and only that of tasks with the op
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from zmsvc.core import events as ev
 from zmsvc.core.amounts import size
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
+from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.transitions import apply
@@ -24,7 +24,7 @@ INTERVAL = 2.0
 NO_LIMIT = -1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Measurement:
     """A launch to measure: its main process, and the least amount of bytes that leads to a restart."""
 

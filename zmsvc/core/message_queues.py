@@ -7,9 +7,10 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+from zmsvc.core.frozen import frozen
 
 
 class QueuePolicy(StrEnum):
@@ -24,7 +25,7 @@ class QueuePolicy(StrEnum):
     """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MessageQueue:
     """The queue of one topic of a task, or of all its topics without one of their own (`topic` is empty)."""
 

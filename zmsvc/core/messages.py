@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from zmsvc.core.errors import ProtocolError, UsageError
+from zmsvc.core.frozen import frozen
 from zmsvc.core.json_depth import check_depth
 from zmsvc.core.updates import result_of
 
@@ -148,7 +149,7 @@ def header(*, transaction: str, service_id: str, action: str, service_name: str,
     return known | more
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Order:
     """An order from the bus, in a `context` or `process` message. If `tasks` is empty, the order is for all
     tasks. `configurations` holds the TaskService JSON of the message, by task ID.

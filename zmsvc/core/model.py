@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
 from zmsvc.core import replicas
 from zmsvc.core.access import BusAccess
+from zmsvc.core.frozen import frozen
 from zmsvc.core.service_options import ServiceOptions, ServiceType
 
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -49,7 +50,7 @@ class Only(StrEnum):
     MEMORY_LIMIT = "memory-limit"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Rule:
     """A rule of a task: when `trigger` happens to it, the supervisor does `action` to the task `call`."""
 
@@ -62,7 +63,7 @@ class Rule:
     """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskService(ServiceOptions):
     """One task service as the file describes it, with its options.
 
@@ -114,7 +115,7 @@ class TaskService(ServiceOptions):
         return self.reload_signal or ("SIGHUP" if self.notify_reload and not self.reload_command else "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Endpoints:
     """The endpoints of the device. Clients publish to `publish_endpoint`, which the device binds as
     `publish_bind`. They subscribe at `subscribe_endpoint`, which the device binds as `subscribe_bind`. The
@@ -135,7 +136,7 @@ MAX_TRANSACTIONS = 1000
 """The default limit of transactions that are open at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ContextPart:
     """A file of the directory `Context-NAME.d`, which adds tasks to those of `Context-NAME.xml`."""
 
@@ -145,7 +146,7 @@ class ContextPart:
     """As in `Context`, with line numbers of this file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ContextFiles:
     """The bytes of a context file and of the files in its directory."""
 
@@ -153,7 +154,7 @@ class ContextFiles:
     parts: tuple[ContextPart, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Context:
     """One context file, with the tasks that the files of its directory add."""
 

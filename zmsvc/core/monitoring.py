@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.values import seconds
 
 INTERVAL = 30.0
@@ -13,7 +13,7 @@ INTERVAL = 30.0
 KINDS = ("pub", "rep")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Monitoring:
     """The settings of a Monitor: where, how and how often it publishes."""
 

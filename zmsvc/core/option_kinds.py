@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
 from zmsvc.core import expected_topics, listening, probing, ready_line
+from zmsvc.core.frozen import frozen
 from zmsvc.core.owners import owner
 from zmsvc.core.values import (
     PRIORITIES,
@@ -31,7 +32,7 @@ from zmsvc.core.values import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Value:
     """A kind of option whose element has a text with one value."""
 
@@ -47,7 +48,7 @@ class Value:
     """Return the text of a value. The manual shows the default in this way."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Fields:
     """A kind of option whose element has child elements with these names, in any order, each at most once.
     The value is a dict by name.
@@ -61,7 +62,7 @@ class Fields:
         return f"elements {any_of(self.names)}, each {self.value.words}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Variables:
     """A kind of option whose element has child elements with any names. The value is a dict of their texts by
     name; the texts are unchanged.
@@ -70,7 +71,7 @@ class Variables:
     words: str = "an element <NAME>value</NAME> for each variable"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Several:
     """An element that may be repeated. The value is a tuple with the values of all elements."""
 
@@ -97,14 +98,14 @@ class Several:
         return f"{self.value.words}; the element may be repeated"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Words:
     """A kind of option whose element has the words of a command. The value is a tuple of them."""
 
     words: str = "a program and its arguments, written as <command> is"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Attributes:
     """An element without content, whose attributes have these values. Each may be left out."""
 

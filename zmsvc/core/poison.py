@@ -7,12 +7,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import fields
 from enum import StrEnum
 from typing import Any
 
 from zmsvc.core import messages
 from zmsvc.core.errors import ProtocolError
+from zmsvc.core.frozen import frozen
 
 MAX_FRAME = 256 << 10
 """The largest message that is kept, in bytes. Of a larger one only the report is kept."""
@@ -47,7 +48,7 @@ class PoisonAction(StrEnum):
     """The task goes on with the next message."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Poison:
     """One poison message, and the exception that it led to."""
 
@@ -100,7 +101,7 @@ def poison(frame: bytes, error: str, traceback: str) -> Poison:
 
 def as_json(number: int, found: Poison) -> str:
     """Return the text that `from_json` reads. `number` counts the poison messages of one launch from 1."""
-    values = {name: getattr(found, name) for name in Poison.__slots__}
+    values = {each.name: getattr(found, each.name) for each in fields(found)}
     return messages.encoded({"number": number, **values}).decode()
 
 

@@ -10,10 +10,11 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from enum import StrEnum
 from typing import Any
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.values import WHITE, quote, timespan
 
@@ -28,7 +29,7 @@ _HTTP = re.compile(rf"http://({_HOST})(?::({_PORT}))?([/?][!-~]*)?")
 _EXPECTED_HOST = "expected localhost, an IPv4 address or an IPv6 address in brackets"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Address:
     """The address that a tcp or http probe connects to."""
 
@@ -43,7 +44,7 @@ class Address:
     """The Host header of an http probe."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Probe:
     """One probe, and when to run it. Times are in seconds."""
 
@@ -216,7 +217,7 @@ class Health(StrEnum):
     """As many probes in a row have failed as `retries` says."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Judgment:
     """The health after the results so far."""
 

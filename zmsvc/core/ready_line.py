@@ -6,8 +6,8 @@ The output process searches the lines (output/line_search.py).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.values import quote
 
 SEARCHED = 4096
@@ -16,7 +16,7 @@ MOST_PATTERN = 1000
 """Characters that a pattern may have."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReadyLine:
     """The task is ready when it has written a line in which this pattern occurs."""
 

@@ -4,7 +4,7 @@ differs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import fields, replace
 from typing import Any
 
 from zmsvc.core import events as ev
@@ -13,6 +13,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import ContextReloaded, Key, Origin, Requested
+from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.pending_requests import wait_for_reload
@@ -24,7 +25,7 @@ _SETTINGS = ("log_name", "bus_access", "max_transactions", "on_any_fail")
 """The settings of the context itself that a reload can change."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Difference:
     """The IDs of tasks in both files, grouped by the action of a reload."""
 
@@ -39,7 +40,7 @@ class _Difference:
     """Names of settings of the context itself."""
 
     def as_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 def _difference(old: Context, new: Context) -> _Difference:

@@ -5,9 +5,9 @@ of cgroup v2, by systemd's rules. Pure; the keeper writes the files.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, assert_never
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.values import part_of
 
 LimitName = Literal["memory_max", "memory_high", "cpu_quota", "cpu_weight", "tasks_max", "io_weight"]
@@ -61,7 +61,7 @@ class Limited(Protocol):
     def io_weight(self) -> int | None: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Whole:
     """The amounts of this machine. An option may be a percentage of one."""
 
@@ -69,7 +69,7 @@ class Whole:
     tasks: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GroupLimit:
     """One option with its controller and the texts to write, by file. A kernel may lack some of these files;
     one that it has is enough.

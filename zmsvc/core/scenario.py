@@ -14,6 +14,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.errors import UsageError
 from zmsvc.core.events import Effect, Key
+from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.memory_limit import NO_LIMIT
 from zmsvc.core.model import Context, TaskService
@@ -63,7 +64,7 @@ FAILURES = (
 """The reasons of a simulated failure. The last two concern the next start of the task."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Event:
     """One event. `what` is a task, or for `kill` also the supervisor or the device."""
 
@@ -84,7 +85,7 @@ class Event:
         return f"{self.kind.value}({self.what}{shown})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TimedRecord:
     """One record of the history of the run. `at` is in seconds after the start of the context."""
 
@@ -396,7 +397,7 @@ def simulate(context: Context, events: Sequence[Event], duration: float = DURATI
 # --- the matrix
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Consequence:
     """The consequences of one failure of one task."""
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, field, fields, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from zmsvc.core.expected_topics import Expectation
+from zmsvc.core.frozen import frozen
 from zmsvc.core.listening import MAX_STORED, ListenSocket
 from zmsvc.core.message_queues import MessageQueue, QueuePolicy
 from zmsvc.core.option_kinds import (
@@ -115,7 +116,7 @@ EVERY_TYPE = tuple(ServiceType)
 IN_PYTHON = (ServiceType.PROCESS, ServiceType.THREAD)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Option:
     """One option of `<service>`."""
 
@@ -175,7 +176,7 @@ def options_of(holder: type) -> tuple[Option, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Limits:
     """Time limits and back-off of a task, in seconds. 0 for `start_timeout`, `stop_timeout` or `watchdog` is
     no limit.
@@ -255,7 +256,7 @@ class Limits:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ServiceOptions:
     """The values of all options of a task."""
 

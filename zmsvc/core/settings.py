@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.similar import similar
 from zmsvc.core.values import boolean, quote, seconds
 
@@ -27,7 +28,7 @@ TEXT_KEY = "#text"
 """The key of the text of an element that has attributes or children as well."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SettingFault:
     """A value that cannot be used."""
 
@@ -84,7 +85,7 @@ class Member:
     required: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Record:
     """Elements with known names. `make` returns the value for those that are present."""
 
@@ -127,7 +128,7 @@ TEXT, WHOLE, NUMBER, BOOLEAN = Leaf(str), Leaf(_whole), Leaf(_number), Leaf(bool
 PATH, SECONDS = Leaf(_path), Leaf(seconds)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Leaves:
     """The conversions to the types of a single value. That of a path gives its text, and that of a time span
     its seconds.

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from zmsvc.core.frozen import frozen
 
 RATE = 1000.0
 """Updates that one task may report in a second, for any time. Those beyond it are dropped and counted."""
@@ -26,7 +27,7 @@ RESERVED = ("pid", "device_action")
 """The names that a `control` message uses beside the items."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Judged:
     """The judgment of one update. `tokens` is the number that is left in the bucket."""
 

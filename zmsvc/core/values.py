@@ -8,8 +8,10 @@ import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
+
+from zmsvc.core.frozen import frozen
 
 Value = TypeVar("Value")
 
@@ -256,7 +258,7 @@ def part_of(amount: int | str, whole: int) -> int:
     return amount if isinstance(amount, int) else max(1, whole * _hundredths(amount) // 10_000)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Endpoint:
     """An endpoint to bind or connect: `tcp` with host and port, or `ipc` with the path as `host` and port 0.
     Port 0 of `tcp` is any free one.

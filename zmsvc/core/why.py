@@ -6,12 +6,13 @@ the history.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from zmsvc.core.back_off import over_limit, recent_starts
 from zmsvc.core.cause_chain import History, Link, Row, chain, stop_text
 from zmsvc.core.events import Key
+from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.model import Action, Rule, TaskService, Trigger
 from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
@@ -23,7 +24,7 @@ from zmsvc.core.service_options import Limits, ServiceType
 from zmsvc.core.world import Reason, Task, World
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Clock:
     """Converts times to text. `wall` takes seconds of the epoch; `monotonic` returns None for a time of
     another boot.
@@ -80,7 +81,7 @@ def explain(
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Reason:
     """A reason why a task is in its state and not in another one. `until` is monotonic."""
 

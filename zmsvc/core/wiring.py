@@ -11,6 +11,7 @@ from typing import Any
 
 from zmsvc.core import access, messages, replicas
 from zmsvc.core.errors import ProtocolError
+from zmsvc.core.frozen import frozen
 
 MAX_SENDERS = 10_000
 """The number of senders and topics that are told apart. Any client can invent senders."""
@@ -26,7 +27,7 @@ _OF_SDK = re.compile(
 """The header as the SDK writes it. To decode the JSON of a message takes ten times as long."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Declared:
     """The messages of a task by its class and configuration."""
 
@@ -35,7 +36,7 @@ class Declared:
     """None if the class does not say."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Running:
     """A task of a transaction at one moment."""
 
@@ -48,7 +49,7 @@ Tasks = Mapping[tuple[str, str], Running]
 """Tasks by transaction and ID."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Sender:
     """One publisher of a topic: a task by its ID in the file, or a client without one (empty)."""
 
@@ -60,7 +61,7 @@ class Sender:
     """Bytes of the messages that came, on average."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Topic:
     """One topic, its publishers and its subscribers."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any
@@ -20,6 +20,7 @@ from zmsvc.core.cause import Cause
 from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
 from zmsvc.core.events import Key, Leftover, leftover_as_json
+from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.probing import Health
@@ -49,7 +50,7 @@ class Reason(StrEnum):
     """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Exit:
     """The last end of a task. `at` is monotonic."""
 
@@ -59,7 +60,7 @@ class Exit:
     at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Auxiliary:
     """An auxiliary process of a live task, from the order to fork it until its end."""
 
@@ -82,7 +83,7 @@ class Stage(StrEnum):
     """It has been told to go on."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Barrier:
     """The barrier before the first step of a task that is started together with others."""
 
@@ -100,7 +101,7 @@ class Barrier:
         return self.stage is Stage.AWAITED and self.topics != ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class AwaitedCounts:
     """The number of tasks of a common start that others wait for, and of those among them whose topics are
     unknown.
@@ -110,7 +111,7 @@ class AwaitedCounts:
     unknown: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Task:
     """One task of one transaction."""
 
@@ -217,8 +218,8 @@ class Task:
 def with_changes(task: Task, changes: Mapping[str, Any]) -> Task:
     """Return a copy of a task with other values in some fields.
 
-    Each start and each end of a task makes several copies. `dataclasses.replace` takes three times as long:
-    the constructor of a frozen class looks each field up by its name.
+    Each start and each end of a task makes several copies. `dataclasses.replace` takes twice as long: it
+    looks each field up by its name.
     """
     made = object.__new__(Task)
     for set_field, value in zip(_SETTERS.values(), _VALUES(task), strict=True):
@@ -234,7 +235,7 @@ _SETTERS: dict[str, Callable[[Task, Any], None]] = {
 _VALUES = attrgetter(*_SETTERS)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Transaction:
     """A transaction: one run of the context. An open one is resumed when the context starts again."""
 
@@ -247,7 +248,7 @@ class Transaction:
     """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PendingRequest:
     """A request whose client waits until the order is carried out. `request` 0 is the start of the context
     itself.
@@ -272,7 +273,7 @@ class PendingRequest:
     """Further items of the answer, beside the outcome of each task."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class World:
     """The known and decided state of one context."""
 

@@ -12,12 +12,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
 
 from zmsvc.core.errors import ZmsvcError
+from zmsvc.core.frozen import frozen
 from zmsvc.device.admission import Admission, places
 from zmsvc.device.event_loop import SIGNALS, EventLoop
 from zmsvc.device.liveness_probe import LivenessProbe
@@ -47,7 +47,7 @@ _LINGER_MS = 1000
 _JOIN_S = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeviceSettings:
     """The settings of the device. The listening sockets are duplicates of those of the keeper, which outlive
     the device.

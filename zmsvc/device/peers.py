@@ -14,12 +14,13 @@ from fcntl import ioctl
 from select import POLLHUP, POLLIN, POLLOUT, POLLRDHUP, poll
 from termios import TIOCOUTQ
 
+from zmsvc.core.frozen import frozen
 from zmsvc.device.admission import Admission, Owner, ours
 from zmsvc.host.kernel import linux
 from zmsvc.host.systemd.notify import ReservedDescriptor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Peer:
     """A peer at one moment: `pid 4711` or `address:port`, and the approximate number of bytes that it has not
     read.

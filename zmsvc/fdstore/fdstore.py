@@ -13,10 +13,10 @@ import select
 import socket
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, assert_never
 
 from zmsvc.core.errors import ProtocolError
+from zmsvc.core.frozen import frozen
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.descriptor_closer import DescriptorCloser
@@ -30,7 +30,7 @@ slash.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Stored:
     fd: int
     name: str

@@ -13,12 +13,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import psutil
 
+from zmsvc.core.frozen import frozen
 from zmsvc.host.kernel import linux
 
 MIB = float(1 << 20)
@@ -26,7 +26,7 @@ MIB = float(1 << 20)
 Figures = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Options:
     """The expensive figures to include; without them their keys are left out."""
 

@@ -9,13 +9,14 @@ import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zmsvc.core.frozen import frozen
 from zmsvc.host.kernel import signals
 from zmsvc.keeper.machine import ChildEnd
 from zmsvc.keeper.shared_process import SharedProcess
 from zmsvc.protocol.supervision import Exited, Leftover
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ExitStatus:
     """The way a process ended: by exit code or by signal."""
 

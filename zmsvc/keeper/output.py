@@ -14,11 +14,12 @@ import select
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
 from zmsvc.core.errors import ProtocolError
+from zmsvc.core.frozen import frozen
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import DETACHED, complain
 from zmsvc.host.kernel import linux
@@ -40,7 +41,7 @@ pipe breaks when the output process dies.
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Pipe:
     """A pipe for the output of a task that has not been forked yet."""
 
@@ -57,7 +58,7 @@ class Pipe:
         os.close(self.read)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _OpenPipe:
     read: int
     order: protocol.TakePipe

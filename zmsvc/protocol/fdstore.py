@@ -8,9 +8,9 @@ supervisor that was sent before a launch arrives before the order by which the k
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from zmsvc.core.frozen import frozen
 from zmsvc.protocol.codec import Codec
 
 REQUEST = b"\n"
@@ -19,7 +19,7 @@ REQUEST = b"\n"
 # --- orders of the keeper
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Hold:
     """Hold the stores of these tasks, and empty every other one."""
 
@@ -27,7 +27,7 @@ class Hold:
     """The number of descriptors that each may have, by `TRANSACTION:TASK`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Serve:
     """Give the descriptors of a task to its next process, when that asks for them. The descriptor of the
     connection to it comes with the order.
@@ -39,7 +39,7 @@ class Serve:
 # --- orders of the supervisor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Entry:
     """One descriptor to store."""
 
@@ -49,14 +49,14 @@ class Entry:
     """True if it is to be removed when its other end is closed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Put:
     """Store the descriptors that come with the order, one for each entry."""
 
     entries: tuple[Entry, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Remove:
     """Remove every descriptor with this name from the store of a task."""
 
@@ -71,7 +71,7 @@ ORDERS = Codec[Order]({"hold": Hold, "serve": Serve, "put": Put, "remove": Remov
 # --- reports
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Counts:
     """The contents of the stores have changed. The fields are those of `supervision.StoreContents`."""
 
@@ -87,7 +87,7 @@ REPORTS = Codec[Report]({"counts": Counts})
 # --- to a task
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Given:
     """Some of the descriptors of the task, which come with the message. After the last message the connection
     is closed.

@@ -15,10 +15,11 @@ from __future__ import annotations
 import json
 import marshal
 import os
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 
 from zmsvc.core.errors import ProtocolError
+from zmsvc.core.frozen import frozen
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 PROTOCOL = 2
@@ -93,14 +94,14 @@ def decode_hello(data: bytes) -> tuple[str, int]:
         raise ProtocolError(f"cannot greet the zygote: {error!r}") from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Forked:
     """The task is forked and waits at its start gate."""
 
     pid: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NotForked:
     """The kernel refused the fork, with this errno."""
 

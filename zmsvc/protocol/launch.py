@@ -9,11 +9,13 @@ So a field is never renamed or removed, and a new field has a default. A field w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from zmsvc.core.frozen import frozen
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@frozen
 class LaunchSpec:
     """One launch."""
 
@@ -175,7 +177,7 @@ def _is_socket(name: str) -> bool:
     return name.startswith(LISTEN)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Descriptors:
     """The open files that go with a launch. The numbers are valid in the process that has the object."""
 

@@ -11,12 +11,11 @@ ignores messages that it does not know, and every added field has a default.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from zmsvc.core.frozen import frozen
 from zmsvc.protocol.codec import Codec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TakePipe:
     """Read a pipe to its end. The descriptor is sent with this message."""
 
@@ -33,12 +32,12 @@ class TakePipe:
     """Report `LineSeen` for the first line in which this pattern occurs. Without one, search no line."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Reopen:
     """Reopen the log file, which was renamed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Ping:
     """Answer with `Pong`."""
 
@@ -48,19 +47,19 @@ Order = TakePipe | Reopen | Ping
 ORDERS = Codec[Order]({"take": TakePipe, "reopen": Reopen, "ping": Ping})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Ended:
     """No process has this pipe open for writing, and all of its content is in the log."""
 
     pipe: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Pong:
     """The output process reads its channel."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LineSeen:
     """A line of this pipe has the pattern of `TakePipe`."""
 

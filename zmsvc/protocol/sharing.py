@@ -6,20 +6,19 @@ A closed channel is the order to end.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from zmsvc.core.frozen import frozen
 from zmsvc.protocol.codec import Codec
 from zmsvc.protocol.launch import LaunchSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StartMember:
     """Start a task in a thread of the shared process."""
 
     spec: LaunchSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StopMember:
     """Ask the task of this launch to end, as SIGTERM would ask a process."""
 
@@ -31,7 +30,7 @@ Order = StartMember | StopMember
 ORDERS = Codec[Order]({"start": StartMember, "stop": StopMember})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MemberEnded:
     """The thread of a task has ended. `status` is the exit status that the task would have in a process of
     its own.

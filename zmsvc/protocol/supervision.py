@@ -8,16 +8,17 @@ one acknowledges it; it sends `Gone` again after the same order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from zmsvc.core.frozen import frozen
 from zmsvc.protocol.codec import Codec
 from zmsvc.protocol.launch import LaunchSpec
 
 # --- orders of the supervisor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Introduce:
     """The protocol that the supervisor uses from here on, and the supervisor's version. This order is not
     sent to a keeper of protocol 0.
@@ -27,7 +28,7 @@ class Introduce:
     version: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SignalTask:
     """Send a signal to the main process of a launch, if it has not ended."""
 
@@ -44,7 +45,7 @@ class SignalTask:
     """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class SetMain:
     """Make another process of a launch its main one, if it belongs to the launch; then `MainProcess` follows.
     Since protocol 3.
@@ -55,21 +56,21 @@ class SetMain:
     start_time: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class KillTask:
     """Send SIGKILL to every process of a launch; `Gone` follows."""
 
     launch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class OpenBarrier:
     """Let the tasks of these launches begin their first steps. Since protocol 5."""
 
     launches: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HoldSockets:
     """Hold these sockets of tasks, and close every other one. Since protocol 5."""
 
@@ -77,7 +78,7 @@ class HoldSockets:
     """Each as `core.listening.ListenSocket.as_json`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class HoldStores:
     """Hold the descriptor stores of these tasks, and empty every other one. Since protocol 5. The answer is
     `StoreContents`.
@@ -87,14 +88,14 @@ class HoldStores:
     """The number of descriptors that each may have, by `TRANSACTION:TASK`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Acknowledge:
     """The end of this launch is in the state file, so the keeper may forget it."""
 
     launch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RunDevice:
     """Run the device with these settings, unless one runs already."""
 
@@ -107,14 +108,14 @@ class RunDevice:
     """Subscriptions for which a restarted device waits before it reads messages."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RestartDevice:
     """Stop the device with SIGTERM and run another one. This ends each connection. A keeper of zmsvc 1.0
     ignores this order.
     """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ReplaceDevice:
     """The device with this PID hangs: kill it and start another one. A keeper of zmsvc 1.0 ignores this
     order.
@@ -123,14 +124,14 @@ class ReplaceDevice:
     pid: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Leave:
     """All tasks have stopped: end the context with this exit status."""
 
     status: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Reexec:
     """The supervisor ends in favor of another one, which the keeper starts at once."""
 
@@ -174,7 +175,7 @@ ORDERS = Codec[Order](
 # --- reports of the keeper
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Launched:
     """A launch was forked. In `Hello` it means also that the launch still runs."""
 
@@ -194,21 +195,21 @@ class Launched:
     """True if the task has written the line that its `ready_line` names. Since protocol 5."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Executed:
     """The program of a Command runs."""
 
     launch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LineSeen:
     """A task has written the line that its `ready_line` names. Since protocol 5."""
 
     launch: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class MainProcess:
     """Another process is the main one of a launch from here on. Since protocol 3."""
 
@@ -217,7 +218,7 @@ class MainProcess:
     start_time: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class LaunchFailed:
     """A launch could not be forked."""
 
@@ -225,7 +226,7 @@ class LaunchFailed:
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Exited:
     """The main process of a launch ended, by exit code or by signal."""
 
@@ -243,7 +244,7 @@ class Exited:
     """The reason, if the program of a Command was not executed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Leftover:
     """A process of a launch other than the main one, and how it ended, if the keeper has reaped it."""
 
@@ -258,7 +259,7 @@ class Leftover:
     """True if SIGKILL was sent to the process."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Gone:
     """No process of this launch is left."""
 
@@ -266,7 +267,7 @@ class Gone:
     ended: tuple[Leftover, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class DeviceState:
     """The current state of the device."""
 
@@ -279,14 +280,14 @@ class DeviceState:
     """How many connections this device and the devices before it refused or ended, by reason."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ZygoteState:
     """The zygote, which forks tasks, has started or was replaced."""
 
     version: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class NotifySocket:
     """The socket for notifications of tasks that run as this user. Its descriptor is sent with the
     message.
@@ -295,7 +296,7 @@ class NotifySocket:
     uid: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StoreContents:
     """The contents of the descriptor stores have changed. If a descriptor comes with the message, it is the
     channel to the fdstore process, which replaces the earlier one.
@@ -309,7 +310,7 @@ class StoreContents:
     """How many descriptors of each task wait to be closed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Hello:
     """The keeper's first message: the processes, ends and settings that it has."""
 
@@ -332,7 +333,7 @@ class Hello:
     """Number of `NotifySocket` messages that follow."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class StopAll:
     """The keeper got this signal, by which a person or systemd ends the context."""
 
@@ -341,7 +342,7 @@ class StopAll:
     """True if Ctrl-C was pressed again: tasks that have not ended are killed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Reload:
     """The keeper got SIGHUP."""
 

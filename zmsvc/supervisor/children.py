@@ -17,7 +17,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
 
 from zmsvc import __version__
@@ -25,6 +24,7 @@ from zmsvc.core import events as ev
 from zmsvc.core import poison
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.events import Fact
+from zmsvc.core.frozen import frozen
 from zmsvc.core.json_depth import check_depth
 from zmsvc.core.probing import Health
 from zmsvc.host import seqpacket
@@ -73,7 +73,7 @@ Speaker = tuple[int, str]
 """The sender of a datagram: a PID, and the ID of the task if several tasks share the process."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _DeferredEnd:
     """An end that waits until all datagrams that came from `user` before the question `asked` have been
     taken.

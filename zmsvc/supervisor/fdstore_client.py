@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import logging
 import socket
-from dataclasses import dataclass
 
 from zmsvc.core import listening
+from zmsvc.core.frozen import frozen
 from zmsvc.host import seqpacket
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd.notify import Datagram
@@ -23,7 +23,7 @@ because to close them hangs.
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class _Waiting:
     order: protocol.Put | protocol.Remove
     fds: tuple[int, ...] = ()

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from zmsvc.core import checks, why
@@ -302,7 +303,7 @@ class Requests:
             for row in self._loop.store.events(limit=limit, transaction=name)
         ]
         return [
-            Row(**{name: row[name] for name in Row.__slots__})
+            Row(**{each.name: row[each.name] for each in fields(Row)})
             for row in sorted(rows, key=operator.itemgetter("seq"))
         ]
 

@@ -10,10 +10,10 @@ import json
 import logging
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from zmsvc.core.errors import UsageError
+from zmsvc.core.frozen import frozen
 from zmsvc.core.world import World
 from zmsvc.supervisor import status_report
 
@@ -24,7 +24,7 @@ MAX_WAITING = 64
 """The number of different questions that may wait; more are refused."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Question:
     """A question for the figures of a transaction, with options. `head` is the header of the answer as
     JSON.

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from zmsvc.core import messages, topics
 from zmsvc.core.errors import LaunchError, ProtocolError
+from zmsvc.core.frozen import frozen
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.task.bus import Subscription
 from zmsvc.task.json_codec import JsonCodec, codec
@@ -21,7 +22,7 @@ MAX_SENDERS = 10_000
 _HEADER = b'{"header":{"service_transaction":'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Message(Generic[T]):
     """A message of the bus. `Message[Reading]` has the dataclass `Reading` as its content."""
 

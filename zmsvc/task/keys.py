@@ -5,15 +5,15 @@ members file.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
+from zmsvc.core.frozen import frozen
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskKeys:
     """The keys to connect to the bus (`client`), and access control for a service that binds an endpoint of
     its own.

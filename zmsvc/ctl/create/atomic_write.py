@@ -9,10 +9,10 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from zmsvc.core.errors import PlaceError, ZmsvcError
+from zmsvc.core.frozen import frozen
 from zmsvc.host.directories import check_target
 
 
@@ -20,7 +20,7 @@ class Changed(ZmsvcError):
     """A file has changed since the plan was made: make the plan again."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Change:
     """A file to be written. `before` is its expected old content; None if it must not exist."""
 

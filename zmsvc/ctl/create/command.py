@@ -10,11 +10,12 @@ import argparse
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
+from zmsvc.core.frozen import frozen
 from zmsvc.core.values import WHITE
 from zmsvc.ctl import terminal
 from zmsvc.ctl.create import merge, meta_file, templates
@@ -82,7 +83,7 @@ class FileOutcome(StrEnum):
     KEPT = "kept"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class PlannedFile:
     """A file of the plan: its intended outcome, and its bytes before and after."""
 

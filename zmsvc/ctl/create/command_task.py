@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.values import WHITE
 from zmsvc.ctl.create.template_files import filled, xml
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class CommandTask:
     """A Command as the context file will have it."""
 

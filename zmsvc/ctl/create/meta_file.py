@@ -5,10 +5,11 @@ checks the values.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from lxml import etree
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.values import WHITE
 from zmsvc.ctl.create import xml_file
 from zmsvc.ctl.create.fields import CONTEXT_CHECKS, CONTEXT_REQUIRED, SERVICE_CHECKS, SERVICE_REQUIRED
@@ -18,7 +19,7 @@ from zmsvc.host.config import xml_text
 _RULE_FIELDS = ("trigger", "action", "state_id")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Meta:
     """The contents of a file, not yet checked. `faults` are those of its form; `warnings` are about unknown
     elements.

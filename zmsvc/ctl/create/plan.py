@@ -6,10 +6,11 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError
+from zmsvc.core.frozen import frozen
 from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, Trigger
 from zmsvc.core.values import quote
 from zmsvc.ctl.create.fields import (
@@ -28,7 +29,7 @@ from zmsvc.ctl.create.fields import (
 from zmsvc.host.paths import CONTEXT_NAME
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RuleFields:
     """A `state` block as written; `label` is its place."""
 
@@ -38,7 +39,7 @@ class RuleFields:
     label: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class GivenFields:
     """Fields as the user wrote them: the text of each, and the label of its place in faults (`--sub_port`,
     `FILE:7: sub_port`).
@@ -58,7 +59,7 @@ class GivenFields:
         return self.text.get(key) or default
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Service:
     """One service to make. A field of None was left out: any value in an existing context file agrees with
     it.
@@ -83,7 +84,7 @@ class Service:
     """One of `fields.RESTARTS`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Layout:
     """The directories in which an installed zmsvcd looks for context files and services."""
 
@@ -91,7 +92,7 @@ class Layout:
     services_dir: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Plan:
     """The services to make, and their context."""
 

@@ -8,9 +8,9 @@ import json
 import keyword
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, Trigger
 from zmsvc.ctl.create import command_task
 from zmsvc.ctl.create.command_task import CommandTask
@@ -22,7 +22,7 @@ _RESERVED_ITEMS = {"self", "steps", "result", "device_action", "pid", "data"}
 """Names that a result of a generated task cannot have: the message or the template already uses them."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class RenderedFile:
     """A file and its text."""
 

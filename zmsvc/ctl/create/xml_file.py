@@ -5,16 +5,16 @@ safe parser.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from lxml import etree
 
 from zmsvc.core.errors import ConfigError, UsageError
+from zmsvc.core.frozen import frozen
 from zmsvc.host.config import xml_text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Document:
     """A parsed file. `lines` has the first line of each element."""
 

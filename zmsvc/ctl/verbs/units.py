@@ -12,9 +12,9 @@ import json
 import os
 import re
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+from zmsvc.core.frozen import frozen
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import CtlError
 
@@ -28,7 +28,7 @@ _HIDDEN = ("/home", "/root", "/run/user")
 """The directories that ProtectHome= of the system's unit hides."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class UnitFile:
     """A file to be installed: its text, or the target of a link."""
 

@@ -13,10 +13,10 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, PlaceError
+from zmsvc.core.frozen import frozen
 from zmsvc.host import directories
 
 SERVER = "server"
@@ -32,7 +32,7 @@ _ENTRY = re.compile(r"^[ \t]+(public|secret)-key[ \t]*=[ \t]*[\"']?([!-~]{40})[\
 _MAX = 65536
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Curve:
     """CURVE keys as 40 bytes of Z85: our own pair and, for a client, the public key of the device."""
 

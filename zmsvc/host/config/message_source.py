@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
 from pathlib import Path
 
 from zmsvc.core import topics
+from zmsvc.core.frozen import frozen
 from zmsvc.host.config.class_source import MAX_DEPTH, ClassSource, Named
 
 _BASES = ("MessageTask", "LoopedTask", "SingleTask", "AsyncTask")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class TaskMessages:
     """The messages of a task by its class. None where the source does not show it."""
 

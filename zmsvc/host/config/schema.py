@@ -14,11 +14,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from lxml import etree
 
+from zmsvc.core.frozen import frozen
 from zmsvc.core.model import TRIGGERS_OF_TASK
 from zmsvc.core.option_kinds import Attributes, Fields, Kind, Several, Value, Variables, Words
 from zmsvc.core.service_options import OPTIONS, Option, ServiceType
@@ -27,7 +28,7 @@ from zmsvc.core.values import WHITE, quote
 from zmsvc.host.config.faults import Note
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Schema:
     """The allowed contents of an element. The key of a child ends with `?`, `*` or `+` as in a regular
     expression; without one of them the child is there once.

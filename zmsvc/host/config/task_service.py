@@ -7,12 +7,12 @@ from __future__ import annotations
 import keyword
 import os
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from lxml import etree
 
 from zmsvc.core import restart
+from zmsvc.core.frozen import frozen
 from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, TaskService, Trigger
 from zmsvc.core.probing import topic_of
 from zmsvc.core.service_options import ServiceType
@@ -31,7 +31,7 @@ _KINDS = tuple(kind.value for kind in ServiceType)
 _ACTIONS = tuple(action.value for action in Action)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class ParsedService:
     """A task and the elements from which it was read. `rules` has an element for each rule of the file. The
     task may have more rules, by its `restart`.

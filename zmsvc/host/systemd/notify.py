@@ -19,12 +19,13 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from sdnotify import SystemdNotifier
 
 from zmsvc.core.errors import ProtocolError, ZmsvcError
+from zmsvc.core.frozen import frozen
 from zmsvc.host import directories
 from zmsvc.host.kernel import memfd
 
@@ -254,7 +255,7 @@ def socket_address(path: str) -> str:
     return "\0" + path[1:] if path.startswith("@") else path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen
 class Datagram:
     """One datagram. `pid` and `uid` are from the kernel; the sender controls everything else.
 
