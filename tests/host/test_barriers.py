@@ -7,6 +7,7 @@ import resource
 
 from forked import launch_spec
 
+from zmsvc.host.kernel import linux
 from zmsvc.keeper.barriers import Barriers
 from zmsvc.keeper.machine import Machine
 
@@ -36,8 +37,12 @@ def test_a_barrier_is_closed_until_its_launch_is_named() -> None:
 def test_without_a_free_descriptor_a_task_does_not_wait() -> None:
     barriers = Barriers(Machine())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Some descriptors below the limit are free, but they are reserved for stops.
-    for limit in (3, max(map(int, os.listdir("/proc/self/fd"))) + 8):
+    pipe = os.pipe()
+    for fd in pipe:
+        os.close(fd)
+    # Below the second limit there are free descriptors, the numbers of this pipe among them, but they are
+    # reserved for stops.
+    for limit in (3, max(pipe) + linux.ROOM // 2):
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         try:
             assert barriers.create(launch_spec(barrier=True)) is None
