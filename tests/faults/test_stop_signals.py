@@ -89,7 +89,7 @@ def test_the_program_behind_a_wrapper_saves_its_data_when_the_task_is_stopped(
 def test_a_stop_names_the_signaled_and_the_killed_processes(either: Context) -> None:
     deaf = either.home / "deaf"
     ignores = f"sh -c 'trap \"\" TERM; echo $$ > {deaf}; exec sleep 1000'"
-    file = shell(either, f"{ignores} & python3 {{program}}; :", "<stop_timeout>3s</stop_timeout>")
+    file = shell(either, f"{ignores} & python3 {{program}}; :", "<stop_timeout>6s</stop_timeout>")
     either.start("--transaction", "T")
     pid, child = pid_in(file), pid_in(deaf)
     told = either.ctl("stop", "ts_1").stdout

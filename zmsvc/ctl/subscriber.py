@@ -5,28 +5,43 @@ reconnect silently for ever.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 import zmq
 
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import CtlError
-from zmsvc.host.bus import socket_monitor
-from zmsvc.host.bus.socket_options import Socket
+from zmsvc.host.bus import socket_monitor, socket_options
+from zmsvc.host.bus.curve_keys import Curve
+from zmsvc.host.bus.socket_options import Context, Socket
+
+_EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | socket_monitor.FAILED
 
 
 class BusListener:
-    """A connected SUB socket. Without `keys` the caller has to find out whether the device refuses the
-    connection.
+    """A SUB socket that connects to the bus. Without keys the caller has to find out whether the device
+    refuses the connection.
     """
 
-    def __init__(self, socket: Socket, endpoint: str, *, keys: bool) -> None:
-        self._socket, self._endpoint = socket, endpoint
+    def __init__(self, ctx: Context, endpoint: str, prefixes: Iterable[bytes], curve: Curve | None) -> None:
+        self._endpoint = endpoint
+        self.socket = socket_options.unconnected_subscriber(
+            ctx, prefixes, socket_options.secured(endpoint, curve)
+        )
+        self.socket.set(zmq.RCVHWM, socket_options.CLIENT_HWM)
         self._poller = zmq.Poller()
-        self._poller.register(socket, zmq.POLLIN)
-        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | socket_monitor.FAILED
-        self._events = socket_monitor.open_monitor(socket, events) if keys else None
-        if self._events is not None:
-            self._poller.register(self._events, zmq.POLLIN)
+        self._poller.register(self.socket, zmq.POLLIN)
+        self._events: Socket | None = None
+        try:
+            # Watch before the connection begins: after a refusal libzmq does not connect again, so the event
+            # comes once.
+            if curve is not None:
+                self._events = socket_monitor.open_monitor(self.socket, _EVENTS)
+                self._poller.register(self._events, zmq.POLLIN)
+            socket_options.connect(self.socket, endpoint)
+        except BaseException:
+            self.close()
+            raise
 
     def next(self, until: float | None) -> bytes | None:
         """Return the next frame; None if there is none before the monotonic time `until`. Raises CtlError 5
@@ -37,15 +52,20 @@ class BusListener:
             readable = dict(self._poller.poll(left))
             if self._events in readable:
                 self._check_events()
-            if self._socket in readable:
-                return self._socket.recv()
+            if self.socket in readable:
+                return self.socket.recv()
             if not readable:
                 return None
 
     def close(self) -> None:
-        """Close the monitor of the connection."""
+        """Close the socket."""
+        self._close_monitor()
+        self.socket.close(0)
+
+    def _close_monitor(self) -> None:
         if self._events is not None:
-            self._socket.disable_monitor()
+            if not self.socket.closed:
+                self.socket.disable_monitor()
             self._events.close(0)
             self._events = None
 
@@ -58,7 +78,7 @@ class BusListener:
         if not events:
             return
         self._poller.unregister(self._events)
-        self.close()
+        self._close_monitor()
         if events[0] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             raise CtlError(
                 5,

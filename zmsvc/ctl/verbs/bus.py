@@ -46,13 +46,14 @@ def watch(args: argparse.Namespace) -> int:
     subscribe_endpoint, curve = _bus(args, lambda status: status.subscribe_endpoint)
     prefixes = [messages.prefix(topic) for topic in args.topic] or [b""]
     try:
-        with sockets.context() as ctx, sockets.subscriber(ctx, subscribe_endpoint, prefixes, curve) as socket:
-            if curve is None and not socket.poll(FIRST_MS) and refusal.refused(subscribe_endpoint, b"SUB"):
+        with (
+            sockets.context() as ctx,
+            closing(subscriber.BusListener(ctx, subscribe_endpoint, prefixes, curve)) as listener,
+        ):
+            waits = curve is None and not listener.socket.poll(FIRST_MS)
+            if waits and refusal.refused(subscribe_endpoint, b"SUB"):
                 raise CtlError(5, str(refusal.refusal(subscribe_endpoint)))
-            with closing(
-                subscriber.BusListener(socket, subscribe_endpoint, keys=curve is not None)
-            ) as listener:
-                _print(listener, args, until)
+            _print(listener, args, until)
     except KeyboardInterrupt:
         return 0  # Ctrl-C is the way to end it.
     except zmq.ZMQError as error:

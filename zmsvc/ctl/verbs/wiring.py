@@ -151,18 +151,17 @@ def _subscriptions(endpoint: str, curve: Curve | None) -> tuple[bytes, ...]:
 
 def _listen(endpoint: str, curve: Curve | None, traffic: Traffic, span: float) -> float:
     """Count what comes within a time, or until Ctrl-C. Return the seconds."""
-    with sockets.context() as ctx, sockets.subscriber(ctx, endpoint, [b""], curve) as socket:
+    with sockets.context() as ctx, closing(BusListener(ctx, endpoint, [b""], curve)) as listener:
         begun = time.monotonic()
-        with closing(BusListener(socket, endpoint, keys=curve is not None)) as listener:
-            try:
-                while (left := begun + span - time.monotonic()) > 0:
-                    frame = listener.next(begun + span)
-                    while frame is not None and left > 0:
-                        traffic.add(frame)
-                        left = begun + span - time.monotonic()
-                        frame = _waiting(socket)
-            except KeyboardInterrupt:
-                pass  # The messages until now are shown.
+        try:
+            while (left := begun + span - time.monotonic()) > 0:
+                frame = listener.next(begun + span)
+                while frame is not None and left > 0:
+                    traffic.add(frame)
+                    left = begun + span - time.monotonic()
+                    frame = _waiting(listener.socket)
+        except KeyboardInterrupt:
+            pass  # The messages until now are shown.
         return time.monotonic() - begun
 
 
