@@ -39,11 +39,13 @@ def test_a_supervisor_killed_by_its_watchdog_leaves_a_traceback(context: Context
     supervisor = context.status()["pid"]
     os.kill(supervisor, signal.SIGABRT)
     wait_for_end(supervisor)
-    wait_for(
-        lambda: re.search(
-            r"Fatal Python error: Aborted.*File .*supervisor/__main__", context.log.read_text(), re.S
-        )
-    )
+
+    def dumped() -> bool:
+        log = context.log.read_text()
+        assert re.search(r"Fatal Python error: Aborted.*File .*supervisor/__main__", log, re.DOTALL), log
+        return True
+
+    wait_for(dumped)
     assert context.tasks()["ts_1"]["sub"] == "running"
 
 
