@@ -271,6 +271,29 @@ def play(house: FakeContext, *, protocols: tuple[int, ...]) -> None:
     house.run_for(200.0)
 
 
+def played(
+    folder: Path,
+    seed: int,
+    crashing: list[FakeContext],
+    tasks: tuple[TaskService, ...] = TASKS,
+    *,
+    protocols: tuple[int, ...] = (PROTOCOL,),
+    names_mains: bool = False,
+) -> Counter[str]:
+    """Play a story with faults, check what is left, and return how often each case was reached."""
+    (folder / str(seed)).mkdir()
+    house = fake_context(folder / str(seed), seed, crashing, tasks)
+    house.names_mains = names_mains
+    try:
+        play(house, protocols=protocols)
+        check(house)
+    except BaseException as error:
+        raise AssertionError(f"seed {seed}: {error!r}") from error
+    crashing.remove(house)
+    house.close()
+    return house.kernel.counts
+
+
 # When a keeper is killed, the kernel closes its sockets. Here the garbage collector does.
 @pytest.mark.deadline(180)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -279,16 +302,7 @@ def test_the_keeper_survives_any_fault_and_every_task_settles(
 ) -> None:
     counts: Counter[str] = Counter()
     for seed in seeds():
-        (folder / str(seed)).mkdir()
-        house = fake_context(folder / str(seed), seed, crashing)
-        try:
-            play(house, protocols=(2,) if seed % 3 else (0, 1, 2))
-            check(house)
-        except BaseException as error:
-            raise AssertionError(f"seed {seed}: {error!r}") from error
-        counts += house.kernel.counts
-        crashing.remove(house)
-        house.close()
+        counts += played(folder, seed, crashing, protocols=(2,) if seed % 3 else (0, 1, 2))
     print(counts)
     if len(seeds()) >= 40:
         assert not [name for name in REACHED if not counts[name]], "this was never reached"
@@ -300,15 +314,7 @@ def test_after_any_fault_each_running_task_has_one_probe_process(
     folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]
 ) -> None:
     for seed in seeds()[:12]:
-        (folder / str(seed)).mkdir()
-        house = fake_context(folder / str(seed), seed, crashing, PROBED)
-        try:
-            play(house, protocols=(PROTOCOL,))
-            check(house)
-        except BaseException as error:
-            raise AssertionError(f"seed {seed}: {error!r}") from error
-        crashing.remove(house)
-        house.close()
+        played(folder, seed, crashing, PROBED)
 
 
 @pytest.mark.deadline(120)
@@ -321,17 +327,7 @@ def test_after_any_fault_the_main_process_that_a_task_has_named_counts(
         # A change of the code changes the stories, so the number of seeds that reach everything differs.
         if number >= 12 and all(counts[name] for name in NAMING):
             break
-        (folder / str(seed)).mkdir()
-        house = fake_context(folder / str(seed), seed, crashing)
-        house.names_mains = True
-        try:
-            play(house, protocols=(PROTOCOL,))
-            check(house)
-        except BaseException as error:
-            raise AssertionError(f"seed {seed}: {error!r}") from error
-        counts += house.kernel.counts
-        crashing.remove(house)
-        house.close()
+        counts += played(folder, seed, crashing, names_mains=True)
     print(counts)
     if len(seeds()) >= 40:
         assert not [name for name in NAMING if not counts[name]], "this was never reached"

@@ -193,6 +193,26 @@ def test_a_coroutine_that_nothing_would_await_is_refused(nest: Nest, base: str, 
     )
 
 
+@pytest.mark.parametrize(
+    ("base", "head"),
+    [
+        ("SingleTask", "def run"),
+        ("LoopedTask", "def step"),
+        ("AsyncTask", "async def run"),
+        ("AsyncTask", "def setup"),
+    ],
+)
+def test_a_generator_whose_body_nothing_would_run_is_refused(nest: Nest, base: str, head: str) -> None:
+    nest.service(
+        "Work", LOOPED.replace("LoopedTask", base).format(name="Work", body=f"    {head}(self): yield")
+    )
+    assert nest.fork().end() == 203
+    assert nest.until("STATUS")["STATUS"] == (
+        f"cannot load service Work: {head.rsplit(maxsplit=1)[-1]} of Work has a yield, so nothing would run its body; use "
+        "self.update or self.publish"
+    )
+
+
 def test_only_an_async_task_imports_asyncio(nest: Nest) -> None:
     for name in ("Single", "Async"):
         nest.service(name, LOOPED.replace("LoopedTask", f"{name}Task").format(name=name, body=f"""

@@ -20,7 +20,7 @@ from needs import need
 from waiting import PATIENCE, wait_for, wait_for_line
 
 from zmsvc.core.errors import ZmsvcError
-from zmsvc.host.bus import sockets
+from zmsvc.host.bus import socket_options, sockets
 
 RATE = 1000
 """Messages per second in the tests of restarts."""
@@ -78,8 +78,11 @@ def test_the_device_becomes_ready_in_a_flood_of_subscriptions(device: Forwarder,
 
 def test_the_device_stops_while_it_waits_for_subscribers(device: Forwarder) -> None:
     device.launch("--expect", "1000")
-    subscriber = device.subscriber(b"")
+    subscriber = socket_options.unconnected_subscriber(device.context, [b""], None)
+    device.opened.append(subscriber)
+    # Before the connection, since the handshake may be over at once.
     news = subscriber.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    socket_options.connect(subscriber, device.subscribe_endpoint)
     assert news.poll(PATIENCE * 1000)
     subscriber.disable_monitor()
     news.close()
@@ -171,7 +174,7 @@ def test_a_restart_loses_next_to_nothing(device: Forwarder, number: signal.Signa
 
 SLEEPER = """
 import sys, zmq
-from zmsvc.host.bus import sockets
+from zmsvc.host.bus import socket_options, sockets
 with sockets.context() as context, sockets.subscriber(context, sys.argv[1], [b"x @@@ "]) as subscriber:
     while True:
         subscriber.recv()

@@ -22,7 +22,7 @@ from zmsvc.supervisor.bus import Bus
 class Supervisor:
     world: World
 
-    def order(self, request: ev.Requested | ev.OrdersMissed) -> None:
+    def order(self, request: ev.Requested | ev.OrdersUnheard) -> None:
         raise AssertionError(f"nothing was ordered: {request}")
 
     def device_hangs(self) -> None:

@@ -65,7 +65,7 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
             reload.reload(draft, fact)
         case ev.DeadlinePassed():
             _deadline(draft, fact.key)
-        case ev.OrdersMissed():
+        case ev.OrdersUnheard():
             draft.record(
                 ("", ""),
                 "dropped",

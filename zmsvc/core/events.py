@@ -103,7 +103,7 @@ class ContextReloaded:
 
 
 @frozen
-class OrdersMissed:
+class OrdersUnheard:
     """`count` orders came on the bus while no supervisor was there."""
 
     count: int
@@ -317,7 +317,7 @@ Fact = (
     Requested
     | SupervisorStarted
     | ContextReloaded
-    | OrdersMissed
+    | OrdersUnheard
     | TaskLaunched
     | LaunchFailed
     | TaskExecuted

@@ -647,7 +647,7 @@ environment (see **zmsvc-task**(7)), and sends no request to the supervisor. The
         "in a program of a task: report a result of this task",
         Argument(
             "items",
-            nargs="+",
+            nargs="*",
             metavar="KEY=VALUE",
             help="an item of the result; a VALUE that is not JSON is a text",
         ),

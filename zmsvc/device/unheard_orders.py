@@ -42,8 +42,8 @@ class SubscriptionCounter(Protocol):
 
 
 class UnheardOrders:
-    """The counter of unheard orders. Create it before the first subscription and before the proxy runs: from
-    then on only the proxy's thread may use the proxy's sockets.
+    """Counts the orders that no supervisor has received. Create the counter before the first subscription and
+    before the proxy runs: from then on only the proxy's thread may use the proxy's sockets.
 
     The device calls `connect` when everything else is ready.
     """

@@ -18,7 +18,7 @@ from zmsvc.core import events as ev
 from zmsvc.core import messages
 from zmsvc.core.access import BUS, TOPICS, Verb
 from zmsvc.core.errors import ProtocolError, UsageError
-from zmsvc.core.events import OrdersMissed, Origin, Requested
+from zmsvc.core.events import OrdersUnheard, Origin, Requested
 from zmsvc.core.messages import Order
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.world import World
@@ -52,7 +52,7 @@ class Supervisor(Protocol):
     @property
     def world(self) -> World: ...
 
-    def order(self, request: Requested | OrdersMissed) -> None:
+    def order(self, request: Requested | OrdersUnheard) -> None:
         """Carry out an order that may be meant for this context. Its sender gets no reply."""
 
     def device_hangs(self) -> None:
@@ -119,7 +119,8 @@ class Bus:
         if self._attach_pause is not None:
             return
         began = self._loop.time()
-        # Our subscription to the topic of unheard orders comes last, and no other process has it.
+        # Our subscription to the topic on which the device counts orders comes last, and no other process has
+        # it.
         if not self._attached.is_set() and self._publisher.has_expected_subscription(self._own_subscription):
             self._attached.set()
         self._publisher.drain()
@@ -196,7 +197,7 @@ class Bus:
             if topic == self._unheard_topic:
                 count = messages.unheard_orders_in(body)
                 self.unheard_orders += count
-                self._supervisor.order(OrdersMissed(count=count))
+                self._supervisor.order(OrdersUnheard(count=count))
             elif topic == "state":
                 self._asked(body)
             else:

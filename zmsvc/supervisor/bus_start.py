@@ -87,8 +87,8 @@ class BusStart:
                 back=sockets.safe_bind(endpoints.subscribe_bind, curve=curve),
                 hwm=sockets.DEVICE_HWM,
                 # The number of the supervisor's own subscriptions, for which the device waits after a
-                # restart. The last one of them is for the counts of unheard orders. Tasks subscribe at the
-                # same moment.
+                # restart. The last one is to the topic on which the device counts orders. Tasks subscribe at
+                # the same moment.
                 expect=len(access.TOPICS) + 1,
             )
         )

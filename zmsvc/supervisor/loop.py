@@ -183,8 +183,10 @@ class Loop:
     def next_request(self) -> int:
         return next(self._requests)
 
-    def order(self, request: Requested | ev.OrdersMissed) -> None:
-        """Queue an order of the bus, or a count of unheard orders. No client waits for a reply."""
+    def order(self, request: Requested | ev.OrdersUnheard) -> None:
+        """Queue an order from the bus, or the device's count of the orders that no supervisor received. No
+        client waits for a reply.
+        """
         if isinstance(request, Requested) and request.verb is Verb.START and request.transaction is None:
             request = replace(request, transaction=ids.transaction_id(), new=True)
         self.take(request)

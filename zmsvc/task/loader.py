@@ -25,8 +25,8 @@ OLD_SERVICE = b"from Provider.IServiceHandler import"
 _OLD_NAME = b"Provider.IServiceHandler"
 """The same in compiled code."""
 
-_COROUTINE = 0x80
-"""inspect.CO_COROUTINE. The module inspect is slow to import."""
+_COROUTINE, _GENERATOR, _ASYNC_GENERATOR = 0x80, 0x20, 0x200
+"""inspect.CO_COROUTINE and its like. The module inspect is slow to import."""
 
 _CACHED = os.path.basename(importlib.util.cache_from_source("x.py"))[1:]
 """The suffix of this Python's names for compiled code."""
@@ -191,22 +191,28 @@ def _class_of(module: ModuleType, name: str, file: str) -> type[TaskService]:
             f"cannot load service {name}: task_class of Service{name} in {file} is not a LoopedTask, "
             f"SingleTask, MessageTask or AsyncTask"
         )
-    refuse_coroutines(name, found)
+    check_methods(name, found)
     return found
 
 
-def refuse_coroutines(name: str, service: type[TaskService]) -> None:
-    """Raise LaunchError if a method that nothing would await is `async def`: its body would never run."""
+def check_methods(name: str, service: type[TaskService]) -> None:
+    """Raise LaunchError for a method whose body would never run: an `async def` that nothing awaits, or a
+    generator.
+    """
     task = service.task_class
-    if issubclass(task, AsyncTask):
-        return
     for owner, methods in (
         (task, ("setup", "step", "run", "on_message", "on_reload", "close")),
         (service, ("on_control",)),
     ):
         for method in methods:
             code = getattr(getattr(owner, method, None), "__code__", None)
-            if isinstance(code, CodeType) and code.co_flags & _COROUTINE:
+            flags = code.co_flags if isinstance(code, CodeType) else 0
+            if flags & (_GENERATOR | _ASYNC_GENERATOR):
+                raise LaunchError(
+                    f"cannot load service {name}: {method} of {owner.__name__} has a yield, so nothing "
+                    f"would run its body; use self.update or self.publish"
+                )
+            if flags & _COROUTINE and not issubclass(task, AsyncTask):
                 raise LaunchError(
                     f"cannot load service {name}: {method} of {owner.__name__} is async def, so "
                     f"{task.__name__} must be an AsyncTask"

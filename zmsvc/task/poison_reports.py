@@ -30,7 +30,7 @@ class Reporter(Protocol):
     def fileno(self) -> int: ...
 
     def poison(self, json_text: str) -> bool:
-        """Send a report; return False if there is no room now."""
+        """Send a report. Return False if the notify socket is full."""
 
 
 class PoisonReports:

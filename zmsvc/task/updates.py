@@ -28,7 +28,7 @@ class Reporter(Protocol):
     def fileno(self) -> int: ...
 
     def update(self, json_text: str, sequence: int) -> bool:
-        """Send a result; return False if there is no room now."""
+        """Send a result. Return False if the notify socket is full."""
 
 
 class Updates:

@@ -230,7 +230,7 @@ class SimulatedTask:
             self._simulation._back.release()
 
     def _load(self) -> type[TaskService]:
-        loader.refuse_coroutines(self._class.__name__, self._class)
+        loader.check_methods(self._class.__name__, self._class)
         return self._class
 
     def _how(self) -> dict[str, Any]:

@@ -28,6 +28,10 @@ def update(args: argparse.Namespace) -> int:
             f"cannot update: this process belongs to no task ({missing} is not set); zmsvcctl reload reads "
             "the context file again",
         )
+    if not args.items:
+        raise CtlError(
+            2, "cannot update: no KEY=VALUE is given; zmsvcctl reload reads the context file again"
+        )
     items = parsed(args.items)
     try:
         text = updates.as_json(items)
