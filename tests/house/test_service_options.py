@@ -51,7 +51,7 @@ class More(ServiceOptions):
 
     ready_after: float = option(kinds.TIME_LIMIT, 0.25, summary="A limit.")
     pause: float = option(kinds.TIME_SPAN, 5.0, summary="A time.")
-    important: bool = option(kinds.YES_NO, True, summary="A question.")
+    chatty: bool = option(kinds.YES_NO, True, summary="A question.")
     runner: str | None = option(kinds.OWNER, None, summary="An owner.", default_words="the daemon")
     freeze_signal: str = option(kinds.SIGNAL, "SIGHUP", summary="A signal.", in_place=EVERY_TYPE)
     level: int = option(kinds.LOG_LEVEL, 6, summary="A level.", in_place=(ServiceType.COMMAND,))
@@ -92,7 +92,7 @@ class More(ServiceOptions):
 GOOD: dict[str, tuple[str, Any]] = {
     "ready_after": ("infinity", 0.0),
     "pause": ("1min 30s", 90.0),
-    "important": ("No", False),
+    "chatty": ("No", False),
     "runner": ("033", "33"),
     "freeze_signal": ("usr1", "SIGUSR1"),
     "level": ("debug", 7),
@@ -124,7 +124,7 @@ GOOD: dict[str, tuple[str, Any]] = {
 BAD = {
     "ready_after": "never",
     "pause": "infinity",
-    "important": "perhaps",
+    "chatty": "perhaps",
     "runner": "a:b",
     "freeze_signal": "two words",
     "level": "very loud",
@@ -158,7 +158,7 @@ BEYOND_A_SCHEMA = {"labels", "status", "statuses", "thaw_command"}
 DEFAULTS = {
     "ready_after": "250ms",
     "pause": "5s",
-    "important": "yes",
+    "chatty": "yes",
     "runner": "the daemon",
     "freeze_signal": "SIGHUP",
     "state_directory": "~",

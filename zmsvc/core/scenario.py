@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
 from zmsvc.core import events as ev
 from zmsvc.core.auxiliary_name import AuxiliaryName
@@ -161,7 +162,7 @@ class Run(Machine):
     _number: int = 0
 
     @classmethod
-    def of(cls, context: Context) -> Run:
+    def of(cls, context: Context) -> Self:
         return cls(world=World(context=context))
 
     # --- the machine
@@ -246,9 +247,7 @@ class Run(Machine):
         """Let the next thing happen."""
         alarm = min(self.alarms.values(), default=None)
         if self._due and (alarm is None or self._due[0][0] <= alarm):
-            at, _, act = heapq.heappop(self._due)
-            self.now = max(self.now, at)
-            act()
+            self.pass_due()
             return
         key = min((at, key) for key, at in self.alarms.items())[1]
         task = self.world.tasks[key]
@@ -257,6 +256,12 @@ class Run(Machine):
             self.happen(ev.WatchdogFed(launch=task.launch))
         else:
             self.ring()
+
+    def pass_due(self) -> None:
+        """Let a process be ready, or end: the next one that is about to."""
+        at, _, act = heapq.heappop(self._due)
+        self.now = max(self.now, at)
+        act()
 
     def advance(self, until: float) -> None:
         """Let everything happen until a time."""

@@ -968,6 +968,20 @@ class ServiceOptions:
             """,
         in_place=EVERY_TYPE,
     )
+    important: bool | None = option(
+        YES_NO,
+        None,
+        summary="The task has to be active again after any single failure.",
+        default_words="yes for all tasks that start with their transaction, if no task says yes",
+        manual=r"""
+            .Ql zmsvcctl check \-\-prove
+            tries each failure and finds those after which an important task stays down.
+            Nothing else depends on this option.
+            .Li no
+            says that the task may stay down.
+            """,
+        in_place=EVERY_TYPE,
+    )
     failure_action: FailureAction = option(
         choice(FailureAction, "is not a failure action"),
         FailureAction.NONE,

@@ -702,14 +702,36 @@ once, then 10 per second. The list says how many are lost. Of a context that doe
         "check",
         "verbs.check.check",
         "find all faults of context files, and warn",
-        Argument("files", nargs="+", metavar="FILE", completes="files *.xml", help="a context file"),
+        Argument("files", nargs="*", metavar="FILE", completes="files *.xml", help="a context file"),
+        Argument(
+            "--prove",
+            action="store_true",
+            help="try all failures in all states, and show a counter-example",
+            manual="Also try what may happen to the tasks, in each state that they can reach, and show a "
+            "counter-example.",
+        ),
         group=FILES,
         manual="""\
 Find every fault of context files, each as *FILE:LINE*, and warn of what is legal but probably a mistake,
 with its line if it concerns a place in the file. The modules of a service are compiled, and none is run.
 The settings class of a task is read from its source, and each value that it refuses is a fault, as far as the
 source shows it without being run. So is a **<subscribe>** without a topic.
-The files in *Context-NAME.d* are checked with *Context-NAME.xml*, whichever of them is named.""",
+The files in *Context-NAME.d* are checked with *Context-NAME.xml*, whichever of them is named.
+
+With **--prove** the decisions of the daemon run on a simulated machine, as with **simulate**: in each state
+that the tasks can reach each of them fails, ends or reports an update, and the supervisor dies. Three claims
+are proven or have a counter-example, and the exit status is 1 then: each task can start; no rules fire each
+other for ever; after any single failure each important task that was active is active again (see *important*
+in **zmsvc.xml**(5)). A counter-example is shown as events in time, with the lines of the rules and what
+helps. Tasks that differ only in their names are tried once. Without *FILE* it is about the file of the
+selected context.
+
+The proof assumes that events come one at a time: when what follows from the one before has happened, and no
+back-off and no start limit counts it any more. A process that is started gets ready, unless a rule
+distinguishes failed starts, and it ends at its stop signal. Orders of operators and of the bus, reloads, and
+failures of the machine or of the keeper are not tried, and Thread tasks fail one at a time. The number of
+events is bounded. If the bound is reached first, the result says so and says what has been tried. Nothing
+is proven then, and the exit status is 0 unless there is a counter-example.""",
     ),
     VerbEntry(
         "graph",

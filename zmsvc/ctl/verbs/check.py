@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zmsvc.core import checks, wiring
-from zmsvc.core.errors import ConfigError
+from zmsvc.core.errors import ConfigError, UsageError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import listens
+from zmsvc.ctl.select_context import choose
 from zmsvc.host import paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.config import reader
@@ -22,20 +23,33 @@ from zmsvc.host.config.subscribe_check import check_subscriptions, declared
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from zmsvc.core.model import Context
     from zmsvc.ctl.client import Json
+    from zmsvc.ctl.verbs.prove import ProofReport
 
 
 def check(args: argparse.Namespace) -> int:
     """check: print every fault of every file, or its warnings if it has none. Returns 2 if a file has a
-    fault.
+    fault, and 1 if --prove finds a counter-example.
     """
-    reports = [_check_file(file) for file in args.files]
+    reports = [_check_file(file, prove=args.prove) for file in _files(args)]
     if args.json:
         terminal.out(json.dumps({"files": [each.as_json() for each in reports]}) + "\n")
     else:
         for each in reports:
             _print_report(each)
-    return 0 if all(each.ok for each in reports) else 2
+    if not all(each.ok for each in reports):
+        return 2
+    return 1 if any(each.proof is not None and each.proof.found for each in reports) else 0
+
+
+def _files(args: argparse.Namespace) -> list[str]:
+    """Return the files to check. Without any, --prove is about the file of the selected context."""
+    if args.files:
+        return [*args.files]
+    if not args.prove:
+        raise UsageError("cannot check: no FILE is named (see zmsvcctl check --help)")
+    return [str(choose(args.context).config_file)]
 
 
 class FileReport:
@@ -50,12 +64,14 @@ class FileReport:
         warnings: list[checks.ConfigWarning],
         access: Sequence[str] = (),
         wiring: Sequence[str] = (),
+        proof: ProofReport | None = None,
     ) -> None:
         self.file = file
         self.access = access
         """Lines that say which clients may connect to which endpoint."""
         self.wiring = wiring
         """Lines about the topics that the classes of tasks name."""
+        self.proof = proof
         self.tasks = tasks
         self.faults = faults
         self.warnings = warnings
@@ -71,10 +87,11 @@ class FileReport:
             "access": [*self.access],
             "wiring": [*self.wiring],
         }
-        return {"file": self.file, "ok": self.ok, "tasks": self.tasks, **found}
+        proof = {"proof": self.proof.as_json()} if self.proof is not None else {}
+        return {"file": self.file, "ok": self.ok, "tasks": self.tasks, **found, **proof}
 
 
-def _check_file(file: str) -> FileReport:
+def _check_file(file: str, *, prove: bool) -> FileReport:
     # A file that adds tasks is checked with its context: its rules may call all tasks.
     file = str(context_file_of(Path(file)) or file)
     try:
@@ -100,7 +117,15 @@ def _check_file(file: str) -> FileReport:
         warnings=warnings,
         access=checks.who_may_connect(context, curve=curve),
         wiring=wiring.sentences(wiring.topics_of(declared(context))),
+        proof=_proof(context, file) if prove else None,
     )
+
+
+def _proof(context: Context, file: str) -> ProofReport:
+    # Imported here for start-up time: the engine and its simulation.
+    from zmsvc.ctl.verbs.prove import ProofReport
+
+    return ProofReport(context, file)
 
 
 def _counted(number: int, what: str) -> str:
@@ -117,5 +142,7 @@ def _print_report(report: FileReport) -> None:
             f"{report.file}: ok ({_counted(report.tasks or 0, 'task')}"
             f"{', ' + _counted(len(report.warnings), 'warning') if report.warnings else ''})"
         )
+    if report.proof is not None:
+        lines += report.proof.lines()
     for line in lines:
         terminal.out(terminal.clean(line) + "\n")

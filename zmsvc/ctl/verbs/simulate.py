@@ -80,7 +80,7 @@ def _expected(context: Context, file: str, texts: Sequence[str], *, file_too: bo
 
 
 def _run_lines(run: Run) -> list[str]:
-    lines = _timeline(run.timeline)
+    lines = timeline_lines(run.timeline)
     launches = Counter(each.record.task for each in run.timeline if each.record.event == "launching")
     rows = [
         (key[1], f"{task.state.value} ({task.sub_state.value})", str(launches[key[1]]), str(task.restarts))
@@ -97,7 +97,7 @@ def _run_lines(run: Run) -> list[str]:
     ]
 
 
-def _timeline(timeline: Sequence[TimedRecord], begin: float = 0.0) -> list[str]:
+def timeline_lines(timeline: Sequence[TimedRecord], begin: float = 0.0) -> list[str]:
     rows = [
         (
             f"{each.at - begin:.3f}",
@@ -127,7 +127,7 @@ def _matrix_lines(found: Sequence[Consequence]) -> list[str]:
 def _result_lines(result: Result) -> list[str]:
     if result.after is not None:
         return [f"holds after {result.after:g} s: {result.expectation.text}"]
-    shown = [f"  {line}" for line in _timeline(result.timeline, result.begin)]
+    shown = [f"  {line}" for line in timeline_lines(result.timeline, result.begin)]
     return [f"does not hold: {result.expectation.text}", f"  {result.why}", *shown, ""]
 
 
@@ -139,7 +139,7 @@ def _as_json(file: str, run: Run | None, found: Sequence[Consequence], results: 
     if run is not None:
         launches = Counter(each.record.task for each in run.timeline if each.record.event == "launching")
         told["duration"] = run.now
-        told["timeline"] = _timeline_as_json(run.timeline)
+        told["timeline"] = timeline_as_json(run.timeline)
         told["notes"] = run.notes
         told["tasks"] = [
             {
@@ -168,14 +168,14 @@ def _as_json(file: str, run: Run | None, found: Sequence[Consequence], results: 
             "ok": each.after is not None,
             "after": each.after,
             "why": each.why,
-            "timeline": _timeline_as_json(each.timeline),
+            "timeline": timeline_as_json(each.timeline),
         }
         for each in results
     ]
     return told
 
 
-def _timeline_as_json(timeline: Sequence[TimedRecord]) -> list[Json]:
+def timeline_as_json(timeline: Sequence[TimedRecord]) -> list[Json]:
     return [
         {
             "at": round(each.at, 3),

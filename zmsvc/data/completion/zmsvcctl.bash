@@ -94,7 +94,7 @@ _zmsvcctl()
             publish) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
             update) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
             quarantine) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --all" ;;
-            check) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
+            check) _zmsvcctl_offer "-c --context --json --timeout -h --help --prove" ;;
             graph) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --format" ;;
             wiring) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for --format" ;;
             simulate) _zmsvcctl_offer "-c --context --json --timeout -h --help --at --fail --exit --update --kill --script --for --matrix --expect" ;;

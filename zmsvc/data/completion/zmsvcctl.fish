@@ -114,6 +114,7 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from quarantine' -l all -d 'drop
 complete -c zmsvcctl -n '__fish_seen_subcommand_from quarantine' -a 'list show send drop'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a check -d 'find all faults of context files, and warn'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from check' -l prove -d 'try all failures in all states, and show a counter-example'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from check' -a '(__fish_complete_suffix .xml)'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a graph -d 'draw tasks, rules and messages, with their states if the context runs'

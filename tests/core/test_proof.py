@@ -1,0 +1,296 @@
+"""core/proof: the claims of `check --prove` about a context, and their counter-examples."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from simulation import context, rule, task
+
+from zmsvc.core.exploration import Trial
+from zmsvc.core.model import Context, Only, Rule, TaskService, Trigger
+from zmsvc.core.proof import Claim, Proof, important_of, prove
+from zmsvc.core.scenario import TRANSACTION, Event, EventKind
+from zmsvc.core.world import Reason
+
+SIZE = 30
+
+
+def up(name: str, *rules: Rule, **more: Any) -> TaskService:
+    """Return a task that starts again after each failure."""
+    return task(name, rule("on_fail", "restart", name), *rules, **more)
+
+
+def waiting(name: str, *rules: Rule, **more: Any) -> TaskService:
+    return up(name, *rules, entry=False, **more)
+
+
+def only(given: Rule, ends: Only) -> Rule:
+    return replace(given, only=ends)
+
+
+def filled(*tasks: TaskService) -> list[TaskService]:
+    """Return the tasks and others, no two of which are alike: 30 altogether."""
+    others = [up(f"other{number}", restart_delay=1.0 + number) for number in range(SIZE - len(tasks))]
+    return [*tasks, *others]
+
+
+def proof_of(tasks: Sequence[TaskService], any_fail: Sequence[Rule] = ()) -> Proof:
+    assert len(tasks) <= SIZE
+    return prove(context(*tasks, any_fail=any_fail))
+
+
+WRONG: dict[str, tuple[Sequence[TaskService], Claim, tuple[str, ...]]] = {
+    "no rule starts a task": ([up("a"), waiting("b")], Claim.CAN_START, ("b",)),
+    "the only caller never starts": (
+        [up("a"), waiting("b"), waiting("c", rule("on_start", "start", "b"))],
+        Claim.CAN_START,
+        ("b", "c"),
+    ),
+    "the only rule is for an end that the task cannot have": (
+        [up("a", only(rule("on_fail", "start", "b"), Only.WATCHDOG)), waiting("b")],
+        Claim.CAN_START,
+        ("b",),
+    ),
+    "an important task stays down": ([up("b"), task("a")], Claim.ACTIVE_AGAIN, ("a",)),
+    "a task is restarted for one reason of two": (
+        [task("a", only(rule("on_fail", "restart", "a"), Only.WATCHDOG), watchdog=4.0)],
+        Claim.ACTIVE_AGAIN,
+        ("a",),
+    ),
+    "a standby stops an important task": (
+        [up("a", rule("on_fail", "start", "b")), waiting("b", rule("on_start", "stop", "c")), up("c")],
+        Claim.ACTIVE_AGAIN,
+        ("a", "c"),
+    ),
+    "a failure action stops all": ([task("a", failure_action="exit"), up("b")], Claim.ACTIVE_AGAIN, ("a",)),
+    "two tasks restart each other": (
+        [up("a", rule("on_start", "restart", "b")), waiting("b", rule("on_start", "restart", "a"))],
+        Claim.NO_RING,
+        ("b", "a"),
+    ),
+    "a ring begins with a failure of a task that an exit has started": (
+        [
+            up("a", rule("on_exit", "start", "b")),
+            waiting("b", rule("on_fail", "start", "c")),
+            waiting("c", rule("on_start", "restart", "d")),
+            waiting("d", rule("on_start", "restart", "c")),
+        ],
+        Claim.NO_RING,
+        ("c", "d"),
+    ),
+    "one rule starts what another stops": (
+        [
+            up("a", rule("on_update", "start", "b")),
+            waiting("b", rule("on_start", "restart", "c"), rule("on_exit", "restart", "d")),
+            waiting("c", rule("on_start", "stop", "b")),
+            waiting("d", rule("on_start", "start", "b")),
+        ],
+        Claim.NO_RING,
+        ("b", "c", "d"),
+    ),
+}
+
+RIGHT: dict[str, tuple[Sequence[TaskService], Sequence[Rule]]] = {
+    "each task restarts itself": ([up("a", watchdog=4.0)], ()),
+    "a chain of after": ([up(f"t{n}", after=(f"t{n - 1}",) if n else ()) for n in range(SIZE)], ()),
+    "a chain of requires": ([up(f"t{n}", requires=(f"t{n - 1}",) if n else ()) for n in range(SIZE)], ()),
+    "a pipeline in which each end starts the next one": (
+        [
+            up(f"t{n}", *([rule("on_exit", "start", f"t{n + 1}")] if n < SIZE - 1 else ()), entry=not n)
+            for n in range(SIZE)
+        ],
+        (),
+    ),
+    "an alert after any failure": (
+        [*(up(f"t{n}", restart_delay=1.0 + n) for n in range(SIZE - 1)), task("alert", entry=False)],
+        [rule("on_any_fail", "start", "alert")],
+    ),
+    "a collector of jobs that are alike": (
+        [*(task(f"job{n}", rule("on_exit", "start", "all")) for n in range(SIZE - 1)), waiting("all")],
+        (),
+    ),
+    "a standby for a task that may stay down": (
+        [
+            replace(task("a", rule("on_fail", "start", "b")), important=False),
+            task("b", rule("on_fail", "start", "a"), entry=False),
+        ],
+        (),
+    ),
+    "a failure action behind a restart": ([up("a", failure_action="exit")], ()),
+    "a ring that needs an end for each step": (
+        [
+            up("a", rule("on_exit", "start", "b")),
+            waiting("b", rule("on_exit", "start", "c")),
+            waiting("c", rule("on_exit", "start", "a")),
+        ],
+        (),
+    ),
+    "an update starts a task, and its start limit ends a ring": (
+        [
+            up("a", rule("on_update", "start", "b")),
+            waiting("b", rule("on_start", "restart", "c"), start_limit_burst=3),
+            waiting("c", rule("on_start", "restart", "b"), start_limit_burst=3),
+        ],
+        (),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_fault_is_found_with_a_counter_example(name: str) -> None:
+    tasks, claim, about = WRONG[name]
+    found = proof_of(filled(*tasks))
+    assert {each.claim for each in found.violations} == {claim}
+    assert {each for violation in found.violations for each in violation.tasks} >= {*about}
+    assert not found.proven
+    assert found.events < found.bound, "the fault is found without the bound"
+    for each in found.violations:
+        assert each.advice
+        assert claim is Claim.CAN_START or (each.timeline and each.events[0] == "start")
+        assert claim is not Claim.NO_RING or each.rules
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_right_context_is_proven(name: str) -> None:
+    tasks, any_fail = RIGHT[name]
+    if name == "a collector of jobs that are alike":
+        tasks = [replace(each, important=each.id == "all") for each in tasks]
+    found = proof_of(filled(*tasks), any_fail)
+    assert (found.violations, found.unseen) == ((), ())
+    assert (found.proven, found.exhausted) == (True, True)
+    assert found.events < found.bound
+
+
+def test_the_counter_example_has_the_shortest_way_and_the_rules() -> None:
+    tasks = WRONG["a ring begins with a failure of a task that an exit has started"][0]
+    (ring,) = proof_of(filled(*tasks)).violations
+    assert ring.events == ("start", "exit(a)", "fail(b)")
+    assert [each.text for each in ring.rules] == ["c on_start:restart:d", "d on_start:restart:c"]
+    assert ring.repeats
+    told = [(each.record.task, each.record.event) for each in ring.timeline]
+    assert told[:4] == [("a", "launching"), ("a", "started"), ("a", "stopped"), ("b", "rule")]
+    assert told.count(("c", "started")) < 4, "one turn is enough"
+
+
+def test_a_bound_that_is_reached_is_no_proof() -> None:
+    tasks = [
+        up(f"t{n}", *([rule("on_start", "start", f"t{n + 1}")] if n < SIZE - 1 else ()), entry=not n)
+        for n in range(SIZE)
+    ]
+    found = prove(context(*tasks), 200)
+    assert (found.proven, found.exhausted, found.violations) == (False, False, ())
+    assert (found.events, found.bound) == (200, 200)
+    assert found.ends == 0, "all that can happen while no task ends was tried"
+    never = [*tasks, waiting("x", rule("on_start", "start", "t0"))]
+    found = prove(context(*never), 200)
+    assert (found.unseen, found.violations) == (("x",), ()), "not seen within the bound is not never"
+
+
+def test_tasks_that_are_alike_are_tried_once() -> None:
+    found = proof_of([task(f"t{n}", after=("hub",)) for n in range(SIZE - 1)] + [up("hub")])
+    assert (found.tasks, found.folded) == (SIZE, 2)
+    (down,) = found.violations
+    assert (down.tasks, len(down.alike)) == (("t0",), SIZE - 2)
+
+
+def test_a_failed_start_is_tried_where_a_rule_distinguishes_it() -> None:
+    abnormal = only(rule("on_fail", "restart", "a"), Only.ABNORMAL)
+    plain = rule("on_fail", "start", "b")
+    found = proof_of([task("a", abnormal, plain), waiting("b")])
+    assert [each.events for each in found.violations] == [("start", "fail(a)")]
+
+
+def test_important_are_those_that_say_so_or_else_all_that_start_with_their_transaction() -> None:
+    one, two, three = task("a"), task("b"), task("c", entry=False)
+    assert important_of(context(one, two, three)) == ("a", "b")
+    assert important_of(context(one, two, replace(three, important=True))) == ("c",)
+    assert important_of(context(replace(one, important=False), two, three)) == ("b",)
+
+
+# --- the reductions
+
+
+def naive(of: Context) -> set[Claim]:
+    """Return the claims that do not hold: every event of every task in every state, nothing left out."""
+    important, violated, started = important_of(of), set[Claim](), set[str]()
+    first = Trial.of(of)
+    first.begin(TRANSACTION)
+    waits, seen = [first], set[object]()
+    if first.come_to_rest():
+        return {Claim.NO_RING}
+    while waits:
+        here = waits.pop()
+        started |= {each.record.task for each in here.timeline if each.record.event == "started"}
+        state = tuple(each.sub_state for each in here.world.tasks.values())
+        if state in seen or here.world.stopping:
+            continue
+        seen.add(state)
+        assert len(seen) < 2_000
+        for event in every_event(here):
+            run = Trial.from_world(here.world, here.now + 1_000.0)
+            run.apply(event)
+            if run.come_to_rest():
+                violated.add(Claim.NO_RING)
+                continue
+            lost = [name for name in important if here.runs(name) and not run.runs(name)]
+            if event.kind is EventKind.FAIL and lost:
+                violated.add(Claim.ACTIVE_AGAIN)
+            waits.append(run)
+    return violated | ({Claim.CAN_START} if started != {*of.tasks} else set())
+
+
+def every_event(run: Trial) -> Iterator[Event]:
+    for name in run.world.context.tasks:
+        if run.runs(name):
+            yield Event(kind=EventKind.EXIT, what=name)
+            yield Event(kind=EventKind.UPDATE, what=name)
+            yield Event(kind=EventKind.FAIL, what=name)
+            yield Event(kind=EventKind.FAIL, what=name, reason=Reason.SIGNAL)
+
+
+def made_up(seed: int) -> Context:
+    """Return a small context with random rules."""
+    chance = random.Random(seed)
+    names = ["a", "b", "c", "d"][: chance.randint(2, 4)]
+    triggers = [
+        each.value for each in (Trigger.ON_START, Trigger.ON_EXIT, Trigger.ON_FAIL, Trigger.ON_UPDATE)
+    ]
+    tasks = []
+    for number, name in enumerate(names):
+        rules = [
+            rule(chance.choice(triggers), chance.choice(["start", "start", "restart", "stop"]), other)
+            for other in chance.choices(names, k=chance.randint(0, 2))
+        ]
+        own = [rule("on_fail", "restart", name)] if chance.random() < 0.6 else []
+        after = tuple(names[:number]) if chance.random() < 0.2 else ()
+        requires = tuple(chance.sample(names[:number], 1)) if number and chance.random() < 0.2 else ()
+        entry = not number or chance.random() < 0.6
+        made = task(name, *own, *rules, entry=entry, after=after, requires=requires)
+        tasks.append(replace(made, important=chance.choice([None, None, True, False])))
+    return context(*tasks)
+
+
+@pytest.mark.parametrize("first", range(0, 120, 40))
+def test_what_is_left_out_changes_no_result(first: int) -> None:
+    for seed in range(first, first + 40):
+        made = made_up(seed)
+        found = prove(made)
+        assert found.exhausted, seed
+        told, expected = {each.claim for each in found.violations}, naive(made)
+        # No event is tried while a ring turns, and parts without a ring are not told apart here.
+        assert (Claim.NO_RING in told) is (Claim.NO_RING in expected), seed
+        assert Claim.NO_RING in told or told == expected, seed
+
+
+def test_of_tasks_beside_a_ring_none_is_said_to_never_start() -> None:
+    tasks = [
+        up("a", rule("on_start", "restart", "b"), rule("on_update", "start", "c")),
+        waiting("b", rule("on_start", "restart", "a")),
+        waiting("c"),
+    ]
+    found = proof_of(tasks)
+    assert ([each.claim for each in found.violations], found.unseen) == ([Claim.NO_RING], ("c",))

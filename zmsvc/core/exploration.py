@@ -1,0 +1,399 @@
+"""The states that one part of a context can reach, by events that come one at a time. Each event happens to
+the real engine on the simulated machine of `scenario.py`, in every state that is settled: all that follows
+from the event before has happened, and back-offs and start limits are over. Pure.
+
+Nothing is judged here; that is the job of `proof.py`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zmsvc.core import events as ev
+from zmsvc.core.back_off import GOOD_UPTIME, recent_starts
+from zmsvc.core.events import Effect, Key
+from zmsvc.core.frozen import frozen
+from zmsvc.core.independent_parts import Part
+from zmsvc.core.lifecycle import State, SubState
+from zmsvc.core.model import Action, Context, TaskService, Trigger
+from zmsvc.core.restart import fires_for
+from zmsvc.core.scenario import SUPERVISOR, TRANSACTION, Event, EventKind, Run, TimedRecord, why_not
+from zmsvc.core.simulated_machine import Keeper, Process
+from zmsvc.core.world import Reason, World
+
+MAX_EVENTS = 3_000
+"""The bound: the number of events that are tried in all parts of a context together."""
+_TURNS = 3
+"""The number of turns after which rules form a ring, beside those that a start limit allows."""
+_MOST_TURNS = 100
+_WHILE_RUNNING = (
+    Reason.EXIT_CODE,
+    Reason.SIGNAL,
+    Reason.OOM_KILL,
+    Reason.WATCHDOG,
+    Reason.UNHEALTHY,
+    Reason.SILENT,
+    Reason.MEMORY_LIMIT,
+)
+_AT_THE_START = (Reason.NOT_READY, Reason.CANNOT_LAUNCH)
+_FAILED = (Trigger.ON_FAIL, Trigger.ON_ANY_FAIL)
+
+
+@frozen
+class Ring:
+    """Rules that fire each other for ever."""
+
+    first: int
+    """The records of the first turn in the timeline: from this one up to `second`."""
+    second: int
+
+
+@frozen
+class Happening:
+    """One event in a settled state. Perhaps the next start of a task fails, too."""
+
+    event: Event | None = None
+    """None for the start of the context."""
+    start_fails: Event | None = None
+
+    @property
+    def text(self) -> str:
+        words = [self.event.text if self.event else "start"]
+        return " and ".join([*words, *([self.start_fails.text] if self.start_fails else ())])
+
+    @property
+    def single_failure(self) -> bool:
+        return (
+            self.event is not None
+            and self.start_fails is None
+            and self.event.kind in (EventKind.FAIL, EventKind.KILL)
+        )
+
+
+@dataclass(eq=False)
+class Settled:
+    """A settled state, and the way to it."""
+
+    world: World
+    now: float
+    timeline: list[TimedRecord]
+    """The records since the settled state before."""
+    happening: Happening
+    before: Settled | None = None
+    depth: int = 0
+    """The number of events that led to it."""
+    ends: int = 0
+    """The number of those events by which a task ended well although it has no rule for that."""
+
+    @property
+    def path(self) -> list[Settled]:
+        """The states from the start of the context to this one."""
+        found: list[Settled] = []
+        here: Settled | None = self
+        while here is not None:
+            found.append(here)
+            here = here.before
+        return found[::-1]
+
+    def is_active(self, name: str) -> bool:
+        return self.world.tasks[TRANSACTION, name].state is State.ACTIVE
+
+
+@frozen
+class Outcome:
+    """The consequence of one event: a settled state, or a ring of rules."""
+
+    reached: Settled
+    launched: frozenset[str]
+    ring: Ring | None = None
+
+
+@dataclass
+class Trial(Run):
+    """A run that knows when it has settled, and when it never will."""
+
+    launched: set[str] = field(default_factory=set)
+    _turns: dict[Any, list[int]] = field(default_factory=dict)
+    """The lengths of the timeline at each launch, by the states that all tasks then had."""
+
+    @classmethod
+    def from_world(cls, world: World, now: float) -> Trial:
+        """Return a run that goes on from a settled state."""
+        keeper = Keeper()
+        for launch, key in world.launches.items():
+            keeper.alive[launch] = Process(launch=launch, key=key, executed=True, line_seen=True)
+        for launch, key in world.auxiliaries.items():
+            of = world.tasks[key].launch
+            keeper.alive[launch] = Process(launch=launch, key=key, executed=True, auxiliary_of=of)
+        alarms = {key: task.alarm for key, task in world.tasks.items() if task.alarm is not None}
+        return cls(world=world, now=now, keeper=keeper, alarms=alarms)
+
+    def turn(self) -> list[Effect]:
+        effects = super().turn()
+        launches = [effect for effect in effects if isinstance(effect, ev.Launch)]
+        if launches:
+            self.launched.update(effect.key[1] for effect in launches)
+            states = tuple(task.sub_state for task in self.world.tasks.values())
+            self._turns.setdefault(states, []).append(len(self.timeline))
+        return effects
+
+    @property
+    def endless(self) -> Ring | None:
+        """The ring in which the run turns; None if it may still settle."""
+        for marks in self._turns.values():
+            if len(marks) > _TURNS and len(marks) > self._allowed:
+                return Ring(first=marks[0], second=marks[1])
+        return None
+
+    @property
+    def _allowed(self) -> int:
+        """The number of turns after which a start limit would have ended a ring. The turns become slower, so
+        a limit that did not act by then never does.
+        """
+        tasks = self.world.context.tasks
+        bursts = [tasks[name].limits.start_limit_burst for name in self.launched if name in tasks]
+        return _TURNS + min(max(bursts, default=0), _MOST_TURNS)
+
+    def come_to_rest(self) -> Ring | None:
+        """Let everything happen that follows without another event. Return the ring if it never ends."""
+        while (ring := self.endless) is None:
+            alarm = min(((at, key) for key, at in self.alarms.items() if self._matters(key)), default=None)
+            if self._due and (alarm is None or self._due[0][0] <= alarm[0]):
+                self.pass_due()
+            elif alarm is not None:
+                self._ring(*alarm)
+            else:
+                return None
+        return ring
+
+    def _matters(self, key: Key) -> bool:
+        """Return False for the watchdog of a task that feeds it: this may go on for hours of a back-off."""
+        task = self.world.tasks[key]
+        return task.sub_state is not SubState.RUNNING or task.launch in self.hung
+
+    def _ring(self, at: float, key: Key) -> None:
+        self.now = max(self.now, at)
+        del self.alarms[key]
+        self.happen(ev.DeadlinePassed(key=key))
+
+    def supervisor_dies(self) -> None:
+        self.lose_supervisor(self.world)
+        self.happen()
+
+
+@dataclass
+class Exploration:
+    """The settled states of one part, breadth first. `outcomes` tries the events.
+
+    Most tasks run on unless they fail, and any number of them that have ended makes too many states. So those
+    states come last in which more tasks have ended well although they have no rule for that.
+    """
+
+    part: Part
+    budget: int
+    """The number of events that may still be tried."""
+    tried: int = 0
+    states: int = 0
+    next: Settled | None = None
+    """The first state in which not every event has been tried; None if there is none."""
+    _seen: dict[Any, list[tuple[int, ...]]] = field(default_factory=dict)
+    _queue: list[tuple[int, int, int, Settled]] = field(default_factory=list)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yield what each event leads to, from the start of the context on."""
+        yield from self._try(None, Happening())
+        while self._queue:
+            here = self._queue[0][-1]
+            for event in self._events(here):
+                if self.budget <= 0:
+                    self.next = here
+                    return
+                yield from self._try(here, Happening(event=event))
+            # A state that was found meanwhile is never before this one.
+            heapq.heappop(self._queue)
+
+    def _try(self, here: Settled | None, happening: Happening) -> Iterator[Outcome]:
+        outcome = self._outcome(here, happening)
+        yield outcome
+        for name, reason in self._fragile:
+            if name in outcome.launched and self.budget > 0:
+                fails = Event(kind=EventKind.FAIL, what=name, reason=reason)
+                yield self._outcome(here, Happening(event=happening.event, start_fails=fails))
+
+    def _outcome(self, here: Settled | None, happening: Happening) -> Outcome:
+        self.budget -= 1
+        self.tried += 1
+        if here is None:
+            run = Trial.of(self.part.context)
+        else:
+            run = Trial.from_world(here.world, here.now + self._quiet)
+        if happening.start_fails is not None:
+            run.next_failures[happening.start_fails.what] = happening.start_fails.reason
+        _let_happen(run, happening.event)
+        ring = run.come_to_rest()
+        reached = Settled(
+            world=run.world,
+            now=run.now,
+            timeline=run.timeline,
+            happening=happening,
+            before=here,
+            depth=here.depth + 1 if here else 0,
+            ends=(here.ends if here else 0) + self._is_quiet_end(happening.event),
+        )
+        if ring is None and self._is_new(reached):
+            self.states += 1
+            heapq.heappush(self._queue, (reached.ends, reached.depth, self.states, reached))
+        return Outcome(reached=reached, launched=frozenset(run.launched), ring=ring)
+
+    # --- states
+
+    def _is_new(self, state: Settled) -> bool:
+        """Return False for a state that adds nothing to one that was seen. Of tasks whose rest has no effect
+        on others, that state has the same ones active, or more: then the same can happen in it, or more.
+        """
+        if state.world.stopping or not state.world.transactions[TRANSACTION].open:
+            return False
+        traces, active = self._traces(state)
+        seen = self._seen.setdefault(traces, [])
+        if any(all(a >= b for a, b in zip(other, active, strict=True)) for other in seen):
+            return False
+        seen.append(active)
+        return True
+
+    def _traces(self, state: Settled) -> tuple[Any, tuple[int, ...]]:
+        """Return what distinguishes a state from others, and how many tasks of each other class are active.
+        Tasks that are interchangeable are told apart by their states alone.
+        """
+        traces: list[Any] = []
+        active: list[int] = []
+        for members in self.part.classes:
+            inert = members[0] in self._inert
+            found = [self._trace(state, name) for name in members]
+            if inert:
+                active.append(sum(state.is_active(name) for name in members))
+                traces.append(tuple(sorted(count for _, count in found)))
+            else:
+                traces.append(tuple(sorted(found)))
+        return tuple(traces), tuple(active)
+
+    def _trace(self, state: Settled, name: str) -> tuple[str, int]:
+        """Return what of a task matters for all that may follow: its state, and the starts that count."""
+        task = state.world.tasks[TRANSACTION, name]
+        limits = self.part.context.tasks[name].limits
+        counted = len(recent_starts(task, limits, state.now)) if limits.start_limit_burst else 0
+        rests = task.sub_state in (SubState.WAITING, SubState.STOPPED)
+        return "rests" if rests else task.sub_state.value, counted
+
+    # --- events
+
+    def _events(self, here: Settled) -> Iterator[Event]:
+        """Yield the events that can happen in a state: one for all tasks that are in the same state and are
+        interchangeable.
+        """
+        for members in self.part.classes:
+            there: dict[Any, str] = {}
+            for name in members:
+                if here.is_active(name):
+                    there.setdefault(self._trace(here, name), name)
+            for name in there.values():
+                yield from self._of_task[name]
+        yield Event(kind=EventKind.KILL, what=SUPERVISOR)
+
+    def _is_quiet_end(self, event: Event | None) -> bool:
+        if event is None or event.kind is not EventKind.EXIT:
+            return False
+        return not any(rule.trigger is Trigger.ON_EXIT for rule in self.part.context.tasks[event.what].rules)
+
+    def __post_init__(self) -> None:
+        context = self.part.context
+        self._inert = _inert(context)
+        self._of_task: Mapping[str, list[Event]] = {
+            name: [*_failures(context, service), *_others(service, inert=name in self._inert)]
+            for name, service in context.tasks.items()
+        }
+        self._fragile = [
+            (name, reason)
+            for name, service in context.tasks.items()
+            for reason in _reasons(context, service)[1]
+        ]
+        self._quiet = _quiet_time(context)
+
+
+def _let_happen(run: Trial, event: Event | None) -> None:
+    if event is None:
+        run.begin(TRANSACTION)
+    elif event.kind is EventKind.KILL:
+        run.supervisor_dies()
+    else:
+        run.apply(event)
+
+
+def _quiet_time(context: Context) -> float:
+    """Return the seconds between two events: by then no failure and no start before counts any more."""
+    times = [
+        each
+        for service in context.tasks.values()
+        for each in (service.limits.restart_max_delay, service.limits.start_limit_interval)
+        if each < float("inf")
+    ]
+    return 2 * max(GOOD_UPTIME, *times) + 1
+
+
+def _inert(context: Context) -> frozenset[str]:
+    """Return the tasks whose rest has no effect on others: no rule fires when they start, and none when a
+    rule stops them.
+    """
+    stopped = {
+        rule.call
+        for service in context.tasks.values()
+        for rule in service.rules
+        if rule.action is not Action.START and (rule.call != service.id or rule.trigger in _AT_WORK)
+    }
+    stopped |= {name for rule in context.on_any_fail for name in context.named(rule.call)}
+    return frozenset(
+        name
+        for name, service in context.tasks.items()
+        if {rule.trigger for rule in service.rules}
+        <= {Trigger.ON_FAIL, Trigger.ON_UPDATE, *(() if name in stopped else (Trigger.ON_EXIT,))}
+    )
+
+
+_AT_WORK = (Trigger.ON_START, Trigger.ON_UPDATE)
+
+
+def _failures(context: Context, service: TaskService) -> list[Event]:
+    reasons, _ = _reasons(context, service)
+    return [Event(kind=EventKind.FAIL, what=service.id, reason=reason) for reason in reasons]
+
+
+def _others(service: TaskService, *, inert: bool) -> list[Event]:
+    triggers = {rule.trigger for rule in service.rules}
+    kinds = []
+    if not inert or Trigger.ON_EXIT in triggers:
+        kinds.append(EventKind.EXIT)
+    if Trigger.ON_UPDATE in triggers:
+        kinds.append(EventKind.UPDATE)
+    return [Event(kind=kind, what=service.id) for kind in kinds]
+
+
+def _reasons(context: Context, service: TaskService) -> tuple[list[Reason], list[Reason]]:
+    """Return the reasons for which a task may fail while it runs, and those of a failed start: one of those
+    for which the same rules fire.
+    """
+    rules = [rule for rule in (*service.rules, *context.on_any_fail) if rule.trigger in _FAILED]
+    found: dict[Any, Reason] = {}
+
+    def new(reasons: tuple[Reason, ...], possible: Callable[[Reason], bool]) -> list[Reason]:
+        chosen = []
+        for reason in filter(possible, reasons):
+            fired = tuple(fires_for(rule, reason) for rule in rules)
+            if fired not in found:
+                found[fired] = reason
+                chosen.append(reason)
+        return chosen
+
+    running = new(_WHILE_RUNNING, lambda reason: not why_not(service, reason))
+    return running, new(_AT_THE_START, lambda _reason: True)

@@ -1,0 +1,174 @@
+"""The parts of a context whose tasks do not influence each other, and the tasks in a part that are
+interchangeable. So `check --prove` tries each part alone, and one task for all that are like it. Pure.
+
+An influence is a rule or `<requires>`. `<after>` alone is none: it delays tasks that start at the same time,
+and one event starts tasks of one part only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from zmsvc.core.frozen import frozen
+from zmsvc.core.model import Context, Rule, TaskService
+
+_CONTEXT = ""
+"""The source of the rules of the context."""
+
+
+@frozen
+class Part:
+    """Tasks that may influence each other, as a context of their own."""
+
+    context: Context
+    classes: tuple[tuple[str, ...], ...]
+    """The tasks, those that are interchangeable together."""
+    alike: tuple[tuple[str, ...], ...] = ()
+    """The tasks of the other parts that differ from this one only in their names."""
+
+    def like(self, name: str) -> tuple[str, ...]:
+        """Return the tasks that are folded into this one."""
+        at = [*self.context.tasks].index(name)
+        own = next(members for members in self.classes if name in members)
+        return (*(each for each in own if each != name), *(names[at] for names in self.alike))
+
+
+def parts_of(context: Context, important: Iterable[str]) -> list[Part]:
+    """Return the parts of a context. Of parts that differ only in the names of their tasks, one is returned.
+    `important` has the tasks that differ from others because something has to hold for them.
+    """
+    marked = frozenset(important)
+    found: dict[Any, Part] = {}
+    for names in _connected(context):
+        part = _restricted(context, names)
+        shape = _shape(part, marked)
+        if shape in found:
+            found[shape] = replace(found[shape], alike=(*found[shape].alike, tuple(names)))
+        else:
+            found[shape] = Part(context=part, classes=_interchangeable(part, marked))
+    return list(found.values())
+
+
+def _connected(context: Context) -> list[list[str]]:
+    """Return the tasks in groups, in the order of the file."""
+    leader = {name: name for name in context.tasks}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            leader[name] = name = leader[leader[name]]
+        return name
+
+    called = [name for rule in context.on_any_fail for name in context.named(rule.call)]
+    for service in context.tasks.values():
+        for other in (*(rule.call for rule in service.rules), *service.requires, *called):
+            if other in leader:
+                leader[find(other)] = find(service.id)
+    groups: dict[str, list[str]] = {}
+    for name in context.tasks:
+        groups.setdefault(find(name), []).append(name)
+    return list(groups.values())
+
+
+def _restricted(context: Context, names: Sequence[str]) -> Context:
+    kept = {*names}
+    tasks = {
+        name: replace(
+            context.tasks[name], after=tuple(each for each in context.tasks[name].after if each in kept)
+        )
+        for name in names
+    }
+    return replace(context, tasks=tasks)
+
+
+def _shape(context: Context, important: frozenset[str]) -> Any:
+    """Return a value that is equal for contexts that differ only in the names of their tasks."""
+    number = {name: at for at, name in enumerate(context.tasks)}
+    rules = tuple((_about(rule), number.get(rule.call)) for rule in context.on_any_fail)
+    return rules, tuple(
+        (
+            _options(service),
+            service.id in important,
+            tuple((_about(rule), number.get(rule.call)) for rule in service.rules),
+            tuple(number.get(name) for name in service.after),
+            tuple(number.get(name) for name in service.requires),
+        )
+        for service in context.tasks.values()
+    )
+
+
+def _about(rule: Rule) -> Rule:
+    return replace(rule, call="")
+
+
+def _options(service: TaskService) -> Any:
+    """Return the options of a task that have an effect on a simulated machine."""
+    return (
+        service.entry,
+        service.service_type,
+        service.notify,
+        service.limits,
+        service.success_exit_status,
+        service.failure_action,
+        service.memory_restart,
+        service.health is not None,
+        bool(service.ready),
+        bool(service.expect),
+    )
+
+
+# --- interchangeable tasks
+
+
+def _interchangeable(context: Context, important: frozenset[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the tasks in classes. An exchange of two tasks of a class leaves the context as it is."""
+    leading = _links(context)
+    classes: dict[Any, list[list[str]]] = {}
+    for service in context.tasks.values():
+        own = _options(service), service.id in important
+        groups = classes.setdefault(own, [])
+        for group in groups:
+            if _exchangeable(context.tasks[group[0]], service, leading):
+                group.append(service.id)
+                break
+        else:
+            groups.append([service.id])
+    return tuple(tuple(group) for groups in classes.values() for group in groups)
+
+
+Links = Mapping[str, Counter[tuple[str, Any]]]
+
+
+def _links(context: Context) -> Links:
+    """Return what leads to each task: the source, and a rule or the option that names it."""
+    found: dict[str, Counter[tuple[str, Any]]] = {name: Counter() for name in context.tasks}
+    for rule in context.on_any_fail:
+        for name in context.named(rule.call):
+            if name in found:
+                found[name][_CONTEXT, _about(rule)] += 1
+    for service in context.tasks.values():
+        for name, what in _outgoing(service):
+            if name in found:
+                found[name][service.id, what] += 1
+    return found
+
+
+def _outgoing(service: TaskService) -> list[tuple[str, Any]]:
+    return [
+        *((rule.call, _about(rule)) for rule in service.rules),
+        *((name, "after") for name in service.after),
+        *((name, "requires") for name in service.requires),
+    ]
+
+
+def _exchangeable(one: TaskService, two: TaskService, leading: Links) -> bool:
+    swap = {one.id: two.id, two.id: one.id}
+    return all(
+        Counter((swap.get(name, name), what) for name, what in first) == Counter(second)
+        for first, second in (
+            (_outgoing(one), _outgoing(two)),
+            (leading[one.id].elements(), leading[two.id].elements()),
+        )
+    )
