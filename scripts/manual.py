@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from zmsvc.core import access
+from zmsvc.core import access, metrics
 from zmsvc.core.access import Who
 from zmsvc.ctl.verb_table import GLOBAL, HELP, VERBS, VERSION, Argument, VerbEntry
 
@@ -58,6 +58,14 @@ def who_section(orders: Iterable[access.OrderRule] = access.ORDERS) -> str:
 
 def topics_section(orders: Iterable[access.OrderRule] = access.ORDERS) -> str:
     return "".join(f".TP\n.B {topic}\n{', '.join(verbs)}\n" for topic, verbs in access.bus(orders).items())
+
+
+def metrics_section(definitions: Iterable[metrics.Definition] = metrics.DEFINITIONS) -> str:
+    return "".join(
+        f".TP\n{_bold(each.name)} ({each.kind}{'; ' if each.labels else ''}"
+        f"{', '.join(map(_italic, each.labels))})\n{_prose(each.help)}"
+        for each in definitions
+    )
 
 
 # --- markup
@@ -141,7 +149,13 @@ def _arguments(verb: VerbEntry) -> Iterator[str]:
             yield f"[{_bold(option.flags[0])}]"
 
 
-SECTIONS = {"verbs": verbs_section, "who": who_section, "topics": topics_section, "options": options_section}
+SECTIONS = {
+    "verbs": verbs_section,
+    "who": who_section,
+    "topics": topics_section,
+    "metrics": metrics_section,
+    "options": options_section,
+}
 
 
 def page(text: str) -> str:

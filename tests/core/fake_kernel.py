@@ -303,9 +303,10 @@ class KeeperPort:
         ]
         return self._kernel.random.choice(zombies) if zombies else None
 
-    def reap(self, pid: int) -> None:
+    def reap(self, pid: int) -> float:
         self._kernel.may_crash()
         self._kernel.processes[pid].parent = 0
+        return 0.0
 
     def _there(self, pid: int) -> Process | None:
         process = self._kernel.processes.get(pid)

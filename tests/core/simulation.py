@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -318,6 +318,8 @@ class Simulation(Machine):
     """All effects that were decided, carried out or not."""
     saved: World | None = None
     records: list[ev.Record] = field(default_factory=list)
+    totals: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """The totals in the state file."""
     """The history in the state file."""
     rows: list[Row] = field(default_factory=list)
     """The same with its times."""
@@ -398,12 +400,15 @@ class Simulation(Machine):
         self.effects += effects
         return list(effects)
 
-    def save(self, effects: Iterable[Effect]) -> None:
+    def save(self, effects: Collection[Effect]) -> None:
         old = self.saved.tasks if self.saved else {}
         for key, each in self.world.tasks.items() if self.checked else ():
             if old.get(key) is not each:
                 reread(each)
         self.saved = self.world
+        counts = [effect for effect in effects if isinstance(effect, ev.Count)]
+        for count in counts:
+            self.totals[count.total, count.task, count.detail] += count.amount  # type: ignore[assignment]
         told = [effect for effect in effects if isinstance(effect, ev.Record)]
         self.records += told
         self.rows += [
@@ -594,6 +599,7 @@ class Simulation(Machine):
         assert not self.keeper.out
         return {
             "tasks": {key: timeless(each) for key, each in self.world.tasks.items()},
+            "totals": dict(self.totals),
             "transactions": dict(self.world.transactions),
             "exit": (self.world.stopping, self.world.exit_status),
             "forked": sorted(each for each in self.keeper.forked if each[0] not in self.keeper.auxiliaries),

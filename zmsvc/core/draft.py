@@ -17,6 +17,7 @@ from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.service_options import Limits
+from zmsvc.core.totals import Total
 from zmsvc.core.world import (
     Auxiliary,
     AwaitedCounts,
@@ -215,12 +216,16 @@ class Draft:
         instance = service.instance if service else ""
         self.emit(ev.Record(transaction=key[0], task=key[1], event=event, detail=detail, instance=instance))
 
+    def count(self, total: Total, task: str, detail: str = "", amount: float = 1) -> None:
+        self.emit(ev.Count(total=total, task=task, detail=detail, amount=amount))
+
     def record_failure(self, key: Key, **detail: Any) -> None:
         """Record that a task has failed. Only at the end of the step is it known whether the task has failed
         for good.
         """
+        self.failed[key] = Failure(record=len(self.effects), task=self.tasks[key])
         self.record(key, "failed", **detail)
-        self.failed[key] = Failure(record=len(self.effects) - 1, task=self.tasks[key])
+        self.count(Total.FAILURES, key[1], str(detail["reason"]))
 
     def amend(self, record: int, **detail: Any) -> None:
         """Add details to a record of this step."""

@@ -31,6 +31,7 @@ from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Trigger
 from zmsvc.core.service_options import ServiceType
+from zmsvc.core.totals import Total
 from zmsvc.core.transitions import apply, executed, fire, line_seen, reload_command_ended, signals_others
 from zmsvc.core.world import Auxiliary, Exit, Reason, Task, World
 
@@ -277,6 +278,8 @@ def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
     task = draft.tasks[key]
     if task.sub_state in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
         return
+    if fact.cpu > 0:
+        draft.count(Total.CPU, key[1], amount=fact.cpu)
     end = Exit(code=fact.code, signal=fact.signal, reason=_reason(draft, key, task, fact), at=draft.now)
     changes: dict[str, Any] = {"status": fact.why} if fact.why else {}
     if not fact.others_left:

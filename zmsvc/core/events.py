@@ -16,6 +16,7 @@ from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.poison import Poison
 from zmsvc.core.probing import Health
+from zmsvc.core.totals import Total
 
 Key = tuple[str, str]
 """A running task: (transaction, task id)."""
@@ -278,6 +279,8 @@ class TaskExited:
     oom: bool = False
     why: str = ""
     """The reason if the program of a Command was not executed."""
+    cpu: float = 0.0
+    """The CPU seconds of the process, and of the children that it has waited for."""
 
 
 @frozen
@@ -498,6 +501,17 @@ class Record:
 
 
 @frozen
+class Count:
+    """Add to a total. It is saved together with the world."""
+
+    total: Total
+    task: str = ""
+    """The task; empty for a total of the context."""
+    detail: str = ""
+    amount: float = 1
+
+
+@frozen
 class Quarantine:
     """Put a message of a task into the quarantine. It is saved together with the world."""
 
@@ -553,6 +567,7 @@ Effect = (
     | PublishProcess
     | PublishInfo
     | Record
+    | Count
     | Quarantine
     | Reply
     | Ready

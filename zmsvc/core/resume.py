@@ -14,6 +14,7 @@ from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import Key, SupervisorStarted
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.pending_requests import CONTEXT_START
+from zmsvc.core.totals import Total
 from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_others, line_seen, terminate_others
 from zmsvc.core.world import Exit, PendingRequest, Reason, Task, World
 
@@ -204,6 +205,7 @@ def _settle_dead(draft: Draft, key: Key) -> None:
     end = replace(task.exit, at=min(task.exit.at, draft.now)) if task.exit else None
     if task.live:
         draft.record(key, "lost", pid=task.pid, launch=task.launch)
+        draft.count(Total.FAILURES, key[1], Reason.LOST.value)
         draft.forget_launch(task.launch)
         draft.forget_auxiliaries(key, {each.launch for each in task.auxiliaries})
         end = Exit(reason=Reason.LOST, at=draft.now)

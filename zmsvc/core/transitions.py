@@ -31,6 +31,7 @@ from zmsvc.core.probing import Health, probe_of
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.restart import fires_for
 from zmsvc.core.service_options import KillMode, ServiceType
+from zmsvc.core.totals import Total
 from zmsvc.core.world import Exit, Reason, Task, status_at, with_changes
 
 _AFTER_AN_END = (Trigger.ON_EXIT, Trigger.ON_FAIL, Trigger.ON_ANY_FAIL)
@@ -103,6 +104,9 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
         probe_ends=0,
     )
     draft.record(key, "launching", launch=number, cause=as_json(task.cause))
+    draft.count(Total.LAUNCHES, key[1], task.cause.by)
+    if task.restarts != old.restarts:
+        draft.count(Total.RESTARTS, key[1])
     draft.publish_process(key, "start")
     draft.started[key] = None
     draft.emit(ev.Launch(launch=number, key=key))
@@ -565,10 +569,14 @@ def _fire_one(draft: Draft, key: Key, source: Task, rule: Rule) -> None:
         apply(draft, target, TaskEvent.STOP)
         if draft.tasks[target] != task:
             draft.record(target, "rule", **about)
+            draft.count(Total.FIRINGS, key[1], rule_text(rule))
         return
     if rule.action is Action.START and _runs(draft, task) and not task.stopped_by_operator:
         return
-    _record_firing(draft, target, about, refused=_refusal(draft, target, task))
+    refused = _refusal(draft, target, task)
+    _record_firing(draft, target, about, refused=refused)
+    if not refused:
+        draft.count(Total.FIRINGS, key[1], rule_text(rule))
     if task.stopped_by_operator:
         return
     cause = _cause(key[1], source, task, rule)

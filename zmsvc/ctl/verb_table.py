@@ -486,6 +486,51 @@ counts only while **status** could show it: a task that a rule restarts at once 
 run changes no state: if the state file has another one, the exit status is 5.""",
     ),
     VerbEntry(
+        "metrics",
+        "verbs.metrics.metrics",
+        "print metrics for Prometheus, write them to a file, or serve them",
+        TRANSACTION,
+        Argument(
+            "--openmetrics",
+            action="store_true",
+            help="print the format OpenMetrics 1.0, not Prometheus's own",
+            manual="**metrics**: print the format OpenMetrics 1.0. The default is the text format of "
+            "Prometheus, which **promtool** and **node_exporter** read.",
+        ),
+        Argument(
+            "--output",
+            metavar="FILE",
+            completes="files *",
+            help="write to this file, for the textfile collector of node_exporter",
+            manual="**metrics**: write to this file, which is replaced as a whole. The textfile collector of "
+            "**node_exporter** reads *NAME***.prom**.",
+        ),
+        Argument(
+            "--listen",
+            metavar="ADDRESS:PORT|systemd",
+            completes="127.0.0.1:9649 systemd",
+            help="serve them over HTTP, on a loopback address or on the sockets that systemd has passed",
+            manual="**metrics**: serve them over HTTP as */metrics*, on a loopback address or on the sockets "
+            "that systemd has passed.",
+        ),
+        Argument(
+            "--allow",
+            action="append",
+            default=[],
+            metavar="USER",
+            help="with --listen: answer programs of this user, too; may be given again",
+            manual="**metrics --listen**: answer programs of this user, too. May be given again.",
+        ),
+        group=STATE,
+        manual="""\
+Print the metrics of all contexts that run or have a file, or of the named one; the section METRICS lists
+them. With **--output** they are written to a file. With **--listen** they are served to programs of root, of
+the user of **zmsvcctl** itself and of the users of **--allow**; the kernel tells the user of each connection.
+It needs the rights of **status**, and shows no more than that. With the *ID* of a transaction only its gauges
+are shown, with the label *transaction*. The units *zmsvc-metrics.timer* (for the textfile collector) and
+*zmsvc-exporter.socket* (HTTP on 127.0.0.1:9649, for the user prometheus) are installed and not enabled.""",
+    ),
+    VerbEntry(
         "logs",
         "verbs.logs.logs",
         "show the log of a context, a transaction or tasks",

@@ -23,6 +23,7 @@ from zmsvc.core.errors import StateError
 from zmsvc.core.events import Key, Quarantine, Record
 from zmsvc.core.model import Context, ContextFiles
 from zmsvc.core.replicas import MARK
+from zmsvc.core.totals import MAX_TOTALS
 from zmsvc.core.world import (
     Task,
     Transaction,
@@ -74,6 +75,19 @@ CREATE TABLE IF NOT EXISTS barriers (
 """The table of core.world.barrier_to_row, which files of earlier releases do not have."""
 
 
+_TOTALS = """
+CREATE TABLE IF NOT EXISTS totals (
+    total TEXT NOT NULL, task TEXT NOT NULL, detail TEXT NOT NULL, value REAL NOT NULL,
+    PRIMARY KEY (total, task, detail)
+) WITHOUT ROWID;
+"""
+"""The table of core.totals, which files of earlier releases do not have."""
+
+TotalKey = tuple[str, str, str]
+"""A total: its name, its task and its detail."""
+NO_COUNTS: Mapping[TotalKey, float] = {}
+
+
 def disabled_of_saved(saved: object) -> frozenset[str]:
     """Return the IDs of the disabled tasks. A file of an earlier release has none."""
     try:
@@ -102,11 +116,17 @@ class StateFile:
     """
 
     def __init__(
-        self, path: Path, *, trusted: bool = False, history: int = HISTORY, trim: int = TRIM
+        self,
+        path: Path,
+        *,
+        trusted: bool = False,
+        history: int = HISTORY,
+        trim: int = TRIM,
+        most_totals: int = MAX_TOTALS,
     ) -> None:
         self.path = path
         self._trusted = trusted
-        self._history, self._trim_after = history, trim
+        self._history, self._trim_after, self._most_totals = history, trim, most_totals
         self.saved: World | None = None
         self.notes: list[str] = []
         """Messages for the operator about opening the file."""
@@ -176,7 +196,8 @@ class StateFile:
             )
         if version == 0:
             db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
-        names = ["meta", "transactions", "tasks", *(["barriers"] if _has_barriers(db) else [])]
+        later = [name for name in ("barriers", "totals") if _has(db, name)]
+        names = ["meta", "transactions", "tasks", *later]
         tables = [f"('{name}')" for name in names] if self._trusted else ["(1)"]
         for table in tables:
             problem = db.execute(f"PRAGMA quick_check{table}").fetchone()[0]
@@ -300,7 +321,7 @@ class StateFile:
         return self._db.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
 
     def _barriers(self) -> list[tuple[Any, ...]]:
-        return self._rows("barriers", "transaction_id, task, row") if _has_barriers(self._db) else []
+        return self._rows("barriers", "transaction_id, task, row") if _has(self._db, "barriers") else []
 
     def _trim(self) -> None:
         self._untrimmed = 0
@@ -309,15 +330,21 @@ class StateFile:
         )
 
     def save(
-        self, world: World, records: Iterable[Record], at: float, quarantined: Sequence[Quarantine] = ()
+        self,
+        world: World,
+        records: Iterable[Record],
+        at: float,
+        quarantined: Sequence[Quarantine] = (),
+        counts: Mapping[TotalKey, float] = NO_COUNTS,
     ) -> None:
-        """Write the difference to the last saved world, the history and the quarantine, in one transaction.
+        """Write the difference to the last saved world, the history and the quarantine, and add to the
+        totals, in one transaction.
 
         Raises OSError if the file cannot be written (disk full, read-only). The next save then writes this
         difference, too.
         """
         try:
-            self._transact(lambda: self._write(world, records, at, quarantined))
+            self._transact(lambda: self._write(world, records, at, quarantined, counts))
             self._unsaved_meta.clear()
             self.saved = world
             if self._alone:
@@ -345,7 +372,12 @@ class StateFile:
         self._db = self._connect()
 
     def _write(
-        self, world: World, records: Iterable[Record], at: float, quarantined: Sequence[Quarantine]
+        self,
+        world: World,
+        records: Iterable[Record],
+        at: float,
+        quarantined: Sequence[Quarantine],
+        counts: Mapping[TotalKey, float],
     ) -> None:
         old = self.saved
         for name, value in self._unsaved_meta.items():
@@ -372,8 +404,29 @@ class StateFile:
             self._untrimmed += len(rows)
             if self._untrimmed >= self._trim_after:
                 self._trim()
+                self._trim_totals(world)
+        if counts:
+            self._add(counts)
         if quarantined:
             quarantine.add(self._db, quarantined, at)
+
+    def _add(self, counts: Mapping[TotalKey, float]) -> None:
+        self._db.execute(_TOTALS)
+        self._db.executemany(
+            "INSERT INTO totals VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value",
+            [(*key, amount) for key, amount in counts.items()],
+        )
+
+    def _trim_totals(self, world: World) -> None:
+        """Remove the totals of tasks that the context no longer has, if there are very many: each reload may
+        have brought other IDs.
+        """
+        if not _has(self._db, "totals"):
+            return
+        if self._db.execute("SELECT count(*) FROM totals").fetchone()[0] <= self._most_totals:
+            return
+        kept = json.dumps(["", *world.context.tasks, *(task for _, task in world.tasks)])
+        self._db.execute("DELETE FROM totals WHERE task NOT IN (SELECT value FROM json_each(?))", (kept,))
 
     def _write_tasks(self, old: Mapping[Key, Task], new: Mapping[Key, Task]) -> None:
         differ = [(key, task) for key, task in new.items() if old.get(key) is not task]
@@ -428,6 +481,15 @@ class StateFile:
         return history(
             self._db, after=after, limit=limit, transaction=transaction, tasks=tasks, kinds=kinds, since=since
         )
+
+    # --- the totals
+
+    def totals(self) -> dict[TotalKey, float]:
+        """Return what has been counted since the state file was made."""
+        if not _has(self._db, "totals"):
+            return {}
+        rows = self._db.execute("SELECT total, task, detail, value FROM totals").fetchall()
+        return {(total, task, detail): value for total, task, detail, value in rows}
 
     # --- the quarantine
 
@@ -488,5 +550,5 @@ def history(
     return [dict(zip(names, (*row[:5], json.loads(row[5])), strict=True)) for row in reversed(rows)]
 
 
-def _has_barriers(db: sqlite3.Connection) -> bool:
-    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'barriers'").fetchone() is not None
+def _has(db: sqlite3.Connection, table: str) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is not None

@@ -499,26 +499,25 @@ class Keeper:
     # --- ends
 
     def _reap(self) -> None:
-        ends: list[ChildEnd] = []
+        ends: list[tuple[ChildEnd, float]] = []
         # Clear this before the kernel is asked: a signal that comes meanwhile sets it again in the next turn.
         self._may_reap = False
         if not attempt(partial(self._collect_ends, ends)):
             self._may_reap = True
         if not ends:
             return
-        attempt(lambda: self._process_table.count_orphans([info.si_pid for info in ends]))
-        for info in ends:
-            attempt(partial(self._child_ended, info))
+        attempt(lambda: self._process_table.count_orphans([info.si_pid for info, _ in ends]))
+        for info, cpu in ends:
+            attempt(partial(self._child_ended, info, cpu))
         self._process_table.forget_count()
 
-    def _collect_ends(self, ends: list[ChildEnd]) -> None:
+    def _collect_ends(self, ends: list[tuple[ChildEnd, float]]) -> None:
         while (info := self._machine.ended_child()) is not None:
             attempt(partial(self._process_table.read_exec_pipe, info.si_pid))
             # Always reap: `ended_child` would otherwise return this child again, for ever.
-            self._machine.reap(info.si_pid)
-            ends.append(info)
+            ends.append((info, self._machine.reap(info.si_pid)))
 
-    def _child_ended(self, info: ChildEnd) -> None:
+    def _child_ended(self, info: ChildEnd, cpu: float) -> None:
         self._process_table.workers.discard(info.si_pid)
         if info.si_pid == self._supervisor.pid:
             self._supervisor_ended(info)
@@ -532,7 +531,7 @@ class Keeper:
         elif info.si_pid == self._zygote.pid:
             self._zygote.reaped()
         else:
-            self._process_table.reaped(info)
+            self._process_table.reaped(info, cpu)
 
     def _supervisor_ended(self, info: ChildEnd) -> None:
         # The PID is free for reuse from here on.

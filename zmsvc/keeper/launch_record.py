@@ -75,6 +75,8 @@ class LaunchRecord:
     """User ID of the task, if it is not the daemon's own."""
     previous_main: tuple[int, int] | None = None
     """PID and start time of the earlier main process, after the task has named another one."""
+    cpu: float = 0.0
+    """The CPU seconds that the main process had used at its end."""
     end: Exited | None = None
     """The end of the main process. The keeper repeats this report to every new supervisor until one
     acknowledges it.

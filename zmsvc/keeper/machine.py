@@ -63,8 +63,10 @@ class KeeperMachine(Protocol):
     def ended_child(self) -> ChildEnd | None:
         """Return a child that has ended and has not been reaped, or None."""
 
-    def reap(self, pid: int) -> None:
-        """Reap a child that `ended_child` has returned."""
+    def reap(self, pid: int) -> float:
+        """Reap a child that `ended_child` has returned. Return the CPU seconds that it and the children that
+        it has waited for have used.
+        """
 
     def executed(self, pid: int) -> bool:
         """Return True if this process, which has not been reaped, has executed a program since its fork."""
@@ -230,9 +232,11 @@ class Machine:
         return None
 
     @staticmethod
-    def reap(pid: int) -> None:
+    def reap(pid: int) -> float:
         with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+            used = os.wait4(pid, os.WNOHANG)[2]
+            return float(used.ru_utime + used.ru_stime)
+        return 0.0
 
     def signal_child(self, pid: int, number: int) -> bool:
         try:

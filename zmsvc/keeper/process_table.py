@@ -570,8 +570,10 @@ class ProcessTable:
         """Drop the result of `count_orphans`, after the calls of `reaped`."""
         self._descendants.forget_count()
 
-    def reaped(self, info: ChildEnd) -> None:
-        """Handle the end of a child that is not a worker: a task or an orphan."""
+    def reaped(self, info: ChildEnd, cpu: float = 0.0) -> None:
+        """Handle the end of a child that is not a worker: a task or an orphan. `cpu` are the CPU seconds that
+        it has used.
+        """
         if info.si_pid in self._by_pid:
             self._shared_processes.drain(info.si_pid)
             ended = self._by_pid.pop(info.si_pid)
@@ -580,6 +582,8 @@ class ProcessTable:
                 return
             oom_kill = killed_by_sigkill(info) and self._oom_kills.grown()
             for record in ended:
+                # Tasks that share a process also share its CPU time.
+                record.cpu = cpu if record.shared_process is None else 0.0
                 self._main_ended(record, exit_status_of(info), oom_kill=oom_kill)
             return
         for other in [record for record in self._records.values() if record.others or record.gone_expected]:
@@ -694,6 +698,7 @@ class ProcessTable:
             core=status.core,
             oom=oom_kill,
             why=record.exec_error or "",
+            cpu=record.cpu,
         )
         self._report(record.end)
 

@@ -242,6 +242,10 @@ class Exited:
     """True if the kernel killed the process because memory ran out."""
     why: str = ""
     """The reason, if the program of a Command was not executed."""
+    cpu: float = 0.0
+    """The CPU seconds of the process and of the children that it has waited for; 0 from a keeper of an
+    earlier release, and for a task that shares its process.
+    """
 
 
 @frozen

@@ -16,6 +16,7 @@ from zmsvc import __version__
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.model import Context
 from zmsvc.core.resume import transactions_to_resume
+from zmsvc.core.totals import Total
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint, paths
 from zmsvc.host.bus import curve_keys
@@ -88,6 +89,7 @@ async def _supervise(args: argparse.Namespace) -> int:
         store.remember("log", "journal" if target == "journal" else "file")
         loop = Loop(world, store, children, places, target, curve)
         loop.start_notes = notes
+        _count_restarts(loop, hello)
         watchdog = _Watchdog(loop)
         try:
             return await _run(loop, hello, args)
@@ -95,6 +97,17 @@ async def _supervise(args: argparse.Namespace) -> int:
             watchdog.cancel()
     finally:
         store.close()
+
+
+def _count_restarts(loop: Loop, hello: Hello) -> None:
+    """Add to the total of restarts of the supervisor. The keeper counts them from its own start, and a
+    supervisor that died before its first save has counted none.
+    """
+    keeper, _, counted = (loop.store.meta("restarts_counted") or "").rpartition(" ")
+    more = hello.restarts - (int(counted) if keeper == hello.epoch else 0)
+    if more > 0:
+        loop.count(Total.SUPERVISOR_RESTARTS, amount=more)
+        loop.store.remember("restarts_counted", f"{hello.epoch} {hello.restarts}")
 
 
 def _inherited(variable: str) -> socket.socket:

@@ -589,7 +589,13 @@ class Children:
 
 def exit_of(end: sv.Exited) -> ev.TaskExited:
     return ev.TaskExited(
-        launch=end.launch, code=end.code, signal=end.signal, others_left=end.left, oom=end.oom, why=end.why
+        launch=end.launch,
+        code=end.code,
+        signal=end.signal,
+        others_left=end.left,
+        oom=end.oom,
+        why=end.why,
+        cpu=end.cpu,
     )
 
 

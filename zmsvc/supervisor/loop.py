@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import assert_never
@@ -22,12 +23,13 @@ from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key, Requested
 from zmsvc.core.service_options import NotifyAccess
+from zmsvc.core.totals import Total
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint, ids, quarantine
 from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.kernel import signals
 from zmsvc.host.paths import Places
-from zmsvc.host.state_file import StateFile
+from zmsvc.host.state_file import StateFile, TotalKey
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol import PROTOCOL_BARRIER, PROTOCOL_SIGNALS_OTHERS, PROTOCOL_SOCKETS, PROTOCOL_STORES
@@ -95,6 +97,8 @@ class Loop:
         self._records: list[ev.Record] = []
         self._quarantined: list[ev.Quarantine] = []
         """Poison messages that are not in the state file yet."""
+        self._counts: Counter[TotalKey] = Counter()
+        """Counts that are not in the state file yet."""
         self._due_timer: asyncio.TimerHandle | None = None
         children.context_mark, children.notify_policy = places.context_mark, self
 
@@ -217,6 +221,9 @@ class Loop:
             self.world, more = step(self.world, fact, now)
             effects += more
         self._quarantined += [effect for effect in effects if isinstance(effect, ev.Quarantine)]
+        for effect in effects:
+            if isinstance(effect, ev.Count):
+                self.count(effect.total, effect.task, effect.detail, effect.amount)
         self._save([effect for effect in effects if isinstance(effect, ev.Record)])
         # Orders to the keeper go first, so processes start or end while the messages are published.
         for effect in sorted(effects, key=_rank):
@@ -229,11 +236,11 @@ class Loop:
 
     def _save(self, records: list[ev.Record]) -> None:
         self._records += records
-        if self.world is self.store.saved and not self._records:
+        if self.world is self.store.saved and not self._records and not self._counts:
             return
         crashpoint.reached("save")
         try:
-            self.store.save(self.world, self._records, time.time(), self._quarantined)
+            self.store.save(self.world, self._records, time.time(), self._quarantined, self._counts)
         except OSError as error:
             self._cannot_save(error)
             return
@@ -243,6 +250,7 @@ class Loop:
                 extra={"journal": {"MESSAGE_ID": journal.MESSAGE_ID["context"]}},
             )
         self.unsaved, self._records, self._quarantined = "", [], []
+        self._counts.clear()
         for call in self.on_history if records else ():
             call()
 
@@ -259,7 +267,20 @@ class Loop:
             )
             self._loop.call_later(SAVE_AGAIN, self._save_again)
         self.unsaved = str(error)
+        self.count(Total.WRITE_ERRORS)
         self._quarantined = quarantine.bounded(self._quarantined)
+
+    def count(self, total: Total, task: str = "", detail: str = "", amount: float = 1) -> None:
+        """Add to a total. The next save writes it."""
+        # Counter is typed for integers, and adds floating-point numbers as well.
+        self._counts[total.value, task, detail] += amount  # type: ignore[assignment]
+
+    def totals(self) -> dict[TotalKey, float]:
+        """Return the totals, with what is not in the state file yet."""
+        found = self.store.totals()
+        for key, amount in self._counts.items():
+            found[key] = found.get(key, 0.0) + amount
+        return found
 
     def _save_again(self) -> None:
         if self.over.is_set():
@@ -338,7 +359,7 @@ class Loop:
                 self._publish(effect)
             case ev.Record():
                 records.write(effect)
-            case ev.Quarantine():
+            case ev.Quarantine() | ev.Count():
                 pass  # It was saved with the world.
             case ev.Reply():
                 self._reply(effect)

@@ -18,6 +18,7 @@ from zmsvc.core import checks, why
 from zmsvc.core import events as ev
 from zmsvc.core import reload as core_reload
 from zmsvc.core.access import Verb
+from zmsvc.core.cause import rule_text
 from zmsvc.core.cause_chain import Row
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Origin, Requested
@@ -36,6 +37,7 @@ from zmsvc.protocol.supervision import Reexec, RestartDevice, SignalTask
 from zmsvc.supervisor import installed_version, status_report
 from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
 from zmsvc.supervisor.loop import Loop
+from zmsvc.supervisor.usage_gauge import UsageGauge
 
 FOLLOW = 1000
 """The number of history rows that are read at once."""
@@ -62,6 +64,7 @@ class Requests:
         self._loop = loop
         self._about = about
         self._digest: tuple[Context, str] | None = None
+        self._usage = UsageGauge()
 
     def table(self) -> Verbs:
         orders = {verb.value: self._order for verb in Verb if verb is not Verb.RELOAD}
@@ -158,7 +161,13 @@ class Requests:
         return {"ok": reply.ok, "code": reply.code, "error": reply.error, "data": dict(reply.data)}
 
     async def _status(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
-        loop, world = self._loop, self._loop.world
+        """Answer the state; with `usage` also what each task uses of the machine, the rules, and the totals
+        of the context.
+        """
+        loop, wanted = self._loop, bool(request.get("usage"))
+        measured = await self._usage.measure(loop.world) if wanted else None
+        # All that follows is of one moment: the loop takes no turn meanwhile.
+        world = loop.world
         transaction, tasks = request.get("transaction"), tuple(request.get("tasks") or ())
         if unknown := _unknown(world, transaction, tasks):
             return failure(4, f"cannot show {unknown}")
@@ -183,10 +192,30 @@ class Requests:
                 "unsaved": loop.unsaved,
                 "dropped": self._dropped(),
                 "transactions": status_report.transactions(
-                    world, transaction, tasks, self._about["cgroup"], loop.children.store.number
+                    world,
+                    transaction,
+                    tasks,
+                    self._about["cgroup"],
+                    loop.children.store.number,
+                    None if measured is None else self._usage.of_tasks(world, measured),
                 ),
+                **({} if measured is None else self._figures()),
             }
         )
+
+    def _figures(self) -> dict[str, Any]:
+        """Return the rules of the context, and its totals."""
+        return {
+            "rules": [
+                {"task": task.id, "rule": rule_text(rule)}
+                for task in self._loop.world.context.tasks.values()
+                for rule in task.rules
+            ],
+            "totals": [
+                {"total": total, "task": task, "detail": detail, "value": value}
+                for (total, task, detail), value in sorted(self._loop.totals().items())
+            ],
+        }
 
     def _file_digest(self) -> str:
         """Return the digest of the files that are in effect. zmsvcctl compares it with the files. The

@@ -17,6 +17,7 @@ from zmsvc.core.model import TaskService
 from zmsvc.core.ordering import wait_text
 from zmsvc.core.replicas import is_named
 from zmsvc.core.world import Task, World, is_starting, service_of, status_at, task_as_json, transaction_state
+from zmsvc.host.kernel.process_usage import ProcessUsage
 from zmsvc.supervisor.launch_spec import cgroup_name, shared
 
 TaskEntry = tuple[Key, Task]
@@ -61,9 +62,10 @@ def transactions(
     tasks: tuple[str, ...],
     cgroup: str | None,
     stored: Callable[[str], int] = lambda _store: 0,
+    usage: Mapping[int, ProcessUsage] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the transactions as `status` shows them. `stored` returns the number of descriptors in a
-    store.
+    store. `usage` is what tasks use of the machine, by their launches; None leaves it out.
     """
     return [
         {
@@ -72,7 +74,11 @@ def transactions(
             "opened": as_wall_clock(world.transactions[name].opened),
             "since": as_wall_clock(_since(world, name, own)),
             "tasks": [
-                {**_task(world, key, task, cgroup), "stored_descriptors": stored(cgroup_name(key))}
+                {
+                    **_task(world, key, task, cgroup),
+                    "stored_descriptors": stored(cgroup_name(key)),
+                    **({} if usage is None else {"usage": _usage(usage.get(task.launch))}),
+                }
                 for key, task in own
                 if not tasks or is_named(key[1], tasks)
             ],
@@ -80,6 +86,12 @@ def transactions(
         for name, own in task_entries(world).items()
         if only is None or name == only
     ]
+
+
+def _usage(used: ProcessUsage | None) -> dict[str, Any] | None:
+    if used is None:
+        return None
+    return {name: getattr(used, name) for name in ("cpu_seconds", "memory_bytes", "threads")}
 
 
 def _since(world: World, transaction: str, own: list[TaskEntry]) -> float:

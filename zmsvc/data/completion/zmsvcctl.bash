@@ -30,6 +30,7 @@ _zmsvcctl()
 
     # Flags that mean something else for another verb.
     case $verb.$prev in
+        logs.--output) _zmsvcctl_offer "$(journalctl --output=help 2>/dev/null)"; return ;;
         logs.-p) _zmsvcctl_offer "emerg alert crit err warning notice info debug"; return ;;
         wiring.--for) return ;;
         wiring.--format) _zmsvcctl_offer "text dot mermaid svg"; return ;;
@@ -45,6 +46,9 @@ _zmsvcctl()
         --interval) return ;;
         -p|--property) _zmsvcctl_offer "ActiveState SubState MainPID NRestarts StatusText Result ExecMainStatus ExitReason"; return ;;
         --for) _zmsvcctl_offer "active inactive failed"; return ;;
+        --output) _zmsvcctl_files '*'; return ;;
+        --listen) _zmsvcctl_offer "127.0.0.1:9649 systemd"; return ;;
+        --allow) return ;;
         -o|--output) _zmsvcctl_offer "$(journalctl --output=help 2>/dev/null)"; return ;;
         --since) _zmsvcctl_offer "today yesterday"; return ;;
         --until) _zmsvcctl_offer "today yesterday"; return ;;
@@ -68,7 +72,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why stack wait logs events watch send publish update quarantine check graph wiring simulate keys units create import exit reload reset-failed forget enable disable reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why stack wait metrics logs events watch send publish update quarantine check graph wiring simulate keys units create import exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -87,6 +91,7 @@ _zmsvcctl()
             why) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction" ;;
             stack) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction" ;;
             wait) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for" ;;
+            metrics) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --openmetrics --output --listen --allow" ;;
             logs) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
             events) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -f --follow -n --lines --since --event --tree" ;;
             watch) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --topic --count --endpoint --keys" ;;

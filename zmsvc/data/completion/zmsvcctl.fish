@@ -71,6 +71,13 @@ complete -c zmsvcctl -n __fish_use_subcommand -a wait -d 'wait until tasks are a
 complete -c zmsvcctl -n '__fish_seen_subcommand_from wait' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from wait' -l for -x -a 'active inactive failed' -d 'the state to wait for'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a metrics -d 'print metrics for Prometheus, write them to a file, or serve them'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from metrics' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from metrics' -l openmetrics -d 'print the format OpenMetrics 1.0, not Prometheus\'s own'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from metrics' -l output -x -a '(__fish_complete_path (commandline -ct))' -d 'write to this file, for the textfile collector of node_exporter'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from metrics' -l listen -x -a '127.0.0.1:9649 systemd' -d 'serve them over HTTP, on a loopback address or on the sockets that systemd has passed'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from metrics' -l allow -x -d 'with --listen: answer programs of this user, too; may be given again'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a logs -d 'show the log of a context, a transaction or tasks'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l task -x -d 'a task; may be given again'
