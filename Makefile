@@ -191,11 +191,12 @@ configs := $(notdir $(wildcard etc/zmsvc/*.xml))
 rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 
 # The documents for users, in the same relative places as in the tree, so that their links work.
-documents := $(addprefix docs/,bus.md contract.md debugging.md from-supervisor.md from-zmicroservices.md lifecycle.mmd performance.md promises.md services.md)
+documents := $(addprefix docs/,bus.md contract.md debugging.md from-supervisor.md from-zmicroservices.md lifecycle.mmd metrics.md performance.md promises.md services.md \
+    zmsvc-alerts.yml)
 # FILE:DIRECTORY of each file that is only copied. uninstall uses the same list.
 to = $(addsuffix :$(PREFIX)/$(1),$(wildcard $(2)))
 copies := \
-    $(call to,lib/systemd/system,units/zmsvc.target units/zmsvc.slice) \
+    $(call to,lib/systemd/system,$(wildcard units/*.target units/*.slice units/*.timer units/*.socket)) \
     $(call to,lib/sysusers.d,units/sysusers.d/zmsvc.conf) \
     $(call to,lib/tmpfiles.d,units/tmpfiles.d/zmsvc.conf) \
     $(call to,lib/systemd/catalog,zmsvc/data/zmsvc.catalog) \
@@ -206,6 +207,9 @@ copies := \
     $(call to,share/bash-completion/completions,zmsvc/data/completion/*.bash) \
     $(call to,share/zsh/site-functions,zmsvc/data/completion/_*) \
     $(call to,share/fish/vendor_completions.d,zmsvc/data/completion/*.fish)
+# The services of the system are templates, in which the names of directories are filled in.
+services := $(notdir $(basename $(wildcard units/*.service.in)))
+filled_in = sed 's|@bindir@|$(bindir)|g; s|@sysconfdir@|$(SYSCONFDIR)|g'
 copied := $(foreach copy,$(copies),$(lastword $(subst :, ,$(copy)))/$(notdir $(firstword $(subst :, ,$(copy)))))
 
 install: install-program install-files
@@ -243,10 +247,10 @@ install-program:
 
 install-files:
 	set -e; for copy in $(copies); do install -D -m 644 -t '$(dest)'"$${copy#*:}" "$${copy%%:*}"; done
-	$(MAKE) --silent --no-print-directory unit > '$(dest)$(unitdir)/zmsvc@.service'
+	set -e; for name in $(services); do $(filled_in) units/$$name.in > '$(dest)$(unitdir)'/$$name; chmod 644 '$(dest)$(unitdir)'/$$name; done
 	install -d '$(dest)$(userunitdir)' '$(dest)$(unitdir)/multi-user.target.wants' '$(dest)$(configdir)/services'
 	$(MAKE) --silent --no-print-directory user-unit > '$(dest)$(userunitdir)/zmsvc@.service'
-	chmod 644 '$(dest)$(unitdir)/zmsvc@.service' '$(dest)$(userunitdir)/zmsvc@.service'
+	chmod 644 '$(dest)$(userunitdir)/zmsvc@.service'
 	ln -sfn ../zmsvc.target '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
 	set -e; for name in $(configs); do \
 	    [ -e '$(dest)$(configdir)'/$$name ] || install -m 644 etc/zmsvc/$$name '$(dest)$(configdir)'; done
@@ -255,15 +259,15 @@ install-files:
 # The units as they would be installed, on standard output.
 unit user-unit: unit = units/$(if $(filter user-unit,$@),user/)zmsvc@.service.in
 unit user-unit:
-	@sed 's|@bindir@|$(bindir)|g; s|@sysconfdir@|$(SYSCONFDIR)|g' $(unit)
+	@$(filled_in) $(unit)
 
 # Files of the administrator stay: services in lib/zmsvc/services, edited context files, the state; so does the user who owns it.
 uninstall:
 ifeq ($(dest),)
-	-[ ! -d /run/systemd/system ] || systemctl stop zmsvc.target 'zmsvc@*.service'
+	-[ ! -d /run/systemd/system ] || systemctl stop zmsvc.target 'zmsvc@*.service' 'zmsvc-metrics.*' 'zmsvc-exporter.*'
 endif
 	rm -f $(addprefix '$(dest)',$(copied)) $(addprefix '$(dest)$(bindir)'/,$(commands))
-	rm -f '$(dest)$(unitdir)/zmsvc@.service' '$(dest)$(userunitdir)/zmsvc@.service' '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
+	rm -f $(addprefix '$(dest)$(unitdir)'/,$(services)) '$(dest)$(userunitdir)/zmsvc@.service' '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
 	rm -rf $(addprefix '$(dest)$(program)'/,bin include lib lib64 share pyvenv.cfg)
 	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
 	! cmp -s etc/logrotate.d/zmsvc '$(dest)$(rotation)' || rm '$(dest)$(rotation)'

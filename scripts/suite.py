@@ -54,7 +54,7 @@ LATER = (
     "zsh",
 )
 
-PROGRAMS = ("gunicorn", "nginx-light", "nodejs", "redis-server")
+PROGRAMS = ("gunicorn", "nginx-light", "nodejs", "prometheus", "redis-server")
 """The programs that tests/programs runs. They are not installed in a testing suite, which can lack some."""
 STABLE = ("bookworm", "trixie")
 

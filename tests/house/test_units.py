@@ -44,7 +44,8 @@ def unit(tmp_path: Path) -> Path:
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
         program.touch(0o755)
-    for file in (ROOT / "units").glob("zmsvc.*"):
+    make("install-files", f"DESTDIR={tmp_path}/made", f"PREFIX={tmp_path}")
+    for file in (tmp_path / "made" / tmp_path.relative_to("/") / "lib/systemd/system").glob("zmsvc*.*"):
         shutil.copy(file, tmp_path)
     service = tmp_path / "zmsvc@.service"
     service.write_text(make("unit", f"PREFIX={tmp_path}"))
@@ -52,7 +53,9 @@ def unit(tmp_path: Path) -> Path:
 
 
 def test_systemd_finds_no_fault(unit: Path) -> None:
-    found = analyze("verify", "--man=no", unit, unit.with_name("zmsvc.target"), unit.with_name("zmsvc.slice"))
+    units = sorted(unit.parent.glob("zmsvc*.*"))
+    assert {each.suffix for each in units} == {".service", ".target", ".slice", ".timer", ".socket"}
+    found = analyze("verify", "--man=no", *units)
     assert (found.returncode, found.stdout) == (0, "")
 
 
@@ -103,9 +106,9 @@ def test_a_context_of_a_user_has_the_same_bound_and_gains_no_privileges() -> Non
 
 
 def test_only_names_of_directories_are_filled_in(unit: Path) -> None:
-    template = (ROOT / "units/zmsvc@.service.in").read_text()
-    assert set(re.findall(r"@(\w+)@", template)) == {"bindir", "sysconfdir"}
-    assert not re.search(r"@\w+@", unit.read_text())
+    for template in (ROOT / "units").glob("*.service.in"):
+        assert set(re.findall(r"@(\w+)@", template.read_text())) == {"bindir", "sysconfdir"}
+        assert not re.search(r"@\w+@", unit.with_name(template.stem).read_text())
 
 
 def test_the_unit_permits_what_libraries_need(unit: Path) -> None:

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
 import psutil
 import zmq
-from waiting import PATIENCE, wait_for, wait_for_end
+from waiting import PATIENCE, wait_for, wait_for_end, wait_for_line
 
 LOOPED = """
 from zmsvc.task import LoopedTask, TaskService
@@ -279,6 +279,23 @@ class Context:
                 f"{arguments} -> {done.returncode}\n{done.stdout}{done.stderr}\n{self.log.read_text()}"
             )
         return done
+
+    @contextlib.contextmanager
+    def serving_metrics(self, *words: str) -> Iterator[int]:
+        """Run `metrics --listen` in the background. Yield its port."""
+        command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", self.name, "metrics", "--listen"]
+        with subprocess.Popen(
+            [*command, "127.0.0.1:0", *words],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+        ) as server:
+            assert server.stdout is not None
+            try:
+                yield int(wait_for_line(server.stdout, "serving").rpartition(":")[2])
+            finally:
+                server.terminate()
 
     def send_state_request(self, transaction: str) -> None:
         """Send the question for the state of a transaction over the bus, as zmsvcctl does."""

@@ -7,16 +7,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import others
 from context import Context
 from needs import need
-from waiting import PATIENCE, wait_for_line
+from waiting import PATIENCE
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 Series = dict[str, float]
@@ -91,24 +87,6 @@ def test_counters_rise_over_failures_supervisors_and_daemons(context: Context) -
     assert [each["labels"] for each in by_name["zmsvc_up"]["samples"]] == [{"context": name}]
 
 
-@contextmanager
-def serving(context: Context, *words: str) -> Iterator[int]:
-    """Run `metrics --listen` in the background. Yield its port."""
-    command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", context.name, "metrics", "--listen"]
-    with subprocess.Popen(
-        [*command, "127.0.0.1:0", *words],
-        env=context.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-    ) as server:
-        assert server.stdout is not None
-        try:
-            yield int(wait_for_line(server.stdout, "serving").rpartition(":")[2])
-        finally:
-            server.terminate()
-
-
 def asked(port: int, path: str = "/metrics", method: str = "GET", **headers: str) -> tuple[int, str, str]:
     """Return status, type and text of the answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
@@ -137,7 +115,7 @@ def test_a_scrape_shows_what_the_command_prints_and_nothing_else_is_served(
     context.ctl("metrics", "--transaction", "NOBODY", check=4)
     context.ctl("metrics", "--listen", "0.0.0.0:9649", check=2)
     context.ctl("metrics", "--listen", "systemd", check=2)
-    with serving(context) as port:
+    with context.serving_metrics() as port:
         status, kind, text = asked(port)
         assert (status, kind) == (200, "text/plain; version=0.0.4; charset=utf-8")
         assert series(text).keys() == printed.keys()
@@ -181,7 +159,7 @@ def test_a_server_answers_the_users_that_are_allowed_and_no_other(context: Conte
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
     friend, stranger = others.others(2)
-    with serving(context, "--allow", str(friend)) as port:
+    with context.serving_metrics("--allow", str(friend)) as port:
         assert others.python(friend, SCRAPE, str(port)).stdout == "200\n"
         assert others.python(stranger, SCRAPE, str(port)).stdout in ("403\n", "reset\n")
         assert asked(port)[0] == 200

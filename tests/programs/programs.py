@@ -21,6 +21,8 @@ PACKAGES = {
     "gunicorn": "gunicorn",
     "node": "nodejs",
     "logrotate": "logrotate",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
 }
 """COMMAND: the Debian package that has it."""
 

@@ -117,14 +117,15 @@ def _user_files(bindir: Path) -> list[UnitFile]:
 
 def system_files(bindir: Path, lib: Path = SYSTEM) -> list[UnitFile]:
     units = lib / "systemd/system"
+    plain = ("zmsvc.target", "zmsvc.slice", "zmsvc-metrics.timer", "zmsvc-exporter.socket")
+    services = ("zmsvc@.service", "zmsvc-metrics.service", "zmsvc-exporter.service")
     copies = {
-        units / "zmsvc.target": "zmsvc.target",
-        units / "zmsvc.slice": "zmsvc.slice",
+        **{units / name: name for name in plain},
         lib / "sysusers.d/zmsvc.conf": "sysusers.d/zmsvc.conf",
         lib / "tmpfiles.d/zmsvc.conf": "tmpfiles.d/zmsvc.conf",
     }
     return [
-        UnitFile(path=units / "zmsvc@.service", text=_filled_in("zmsvc@.service.in", bindir)),
+        *(UnitFile(path=units / name, text=_filled_in(f"{name}.in", bindir)) for name in services),
         *(UnitFile(path=path, text=(TEMPLATES / name).read_text()) for path, name in copies.items()),
         UnitFile(path=units / "multi-user.target.wants/zmsvc.target", text="../zmsvc.target", link=True),
     ]
