@@ -19,13 +19,13 @@ def test_the_units_write_and_serve_the_metrics_of_running_contexts(echo: Install
     echo.start()
     machine.put("/tmp/fetch.py", FETCH)
     machine.sh(f"mkdir -p {DIRECTORY}; systemctl start zmsvc-metrics.service")
-    written = machine.sh(f"setpriv --reuid nobody --clear-groups cat {DIRECTORY}/zmsvc.prom").stdout
+    written = machine.sh(f"setpriv --reuid 65534 --clear-groups cat {DIRECTORY}/zmsvc.prom").stdout
     assert 'zmsvc_up{context="EchoAction"} 1\n' in written
     assert "zmsvc_task_resident_memory_bytes{" in written
     try:
         machine.sh("systemctl start zmsvc-exporter.socket zmsvc-metrics.timer")
         assert 'zmsvc_up{context="EchoAction"} 1\n' in machine.sh("/usr/bin/python3 /tmp/fetch.py").stdout
-        other = machine.sh("setpriv --reuid nobody --clear-groups /usr/bin/python3 /tmp/fetch.py").stdout
+        other = machine.sh("setpriv --reuid 65534 --clear-groups /usr/bin/python3 /tmp/fetch.py").stdout
         assert other.startswith("refused")
         assert machine.sh("systemctl show -p User --value zmsvc-exporter.service").stdout.strip() != "root"
     finally:
