@@ -359,7 +359,9 @@ class Simulation(Machine):
         for fact in facts:
             effects += self.decide(fact)
         self.turns += 1
-        self.performed.append(len(effects))
+        # A count is saved with the world, and nothing is left to perform.
+        performed = [effect for effect in effects if not isinstance(effect, ev.Count)]
+        self.performed.append(len(performed))
         fate = self.die_at if self.die_at and self.die_at[0] == self.turns else None
         if fate is not None and fate[1] is None:
             # Nothing of this turn has happened. The keeper repeats its reports, notifications of tasks are
@@ -374,7 +376,7 @@ class Simulation(Machine):
             return effects
         if not self.disk_full:
             self.save(effects)
-        for number, effect in enumerate(effects):
+        for number, effect in enumerate(performed):
             if fate is not None and fate[1] == number:
                 self.crash([])
                 return effects

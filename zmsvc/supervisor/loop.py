@@ -224,6 +224,7 @@ class Loop:
         for effect in effects:
             if isinstance(effect, ev.Count):
                 self.count(effect.total, effect.task, effect.detail, effect.amount)
+        effects = [effect for effect in effects if not isinstance(effect, ev.Count)]
         self._save([effect for effect in effects if isinstance(effect, ev.Record)])
         # Orders to the keeper go first, so processes start or end while the messages are published.
         for effect in sorted(effects, key=_rank):
