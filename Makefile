@@ -10,7 +10,7 @@
 # make bench-safety measures what the guards against other users cost, in 5 minutes; as root all of them
 # make check      checks the code itself: ruff, mypy, layers, units, documents
 # make fuzz       sends garbage as files, frames, requests and datagrams: TIMES=20 times the effort of `make test`
-# make kills      makes 100 random kills under load; SEED= repeats a run, KILLS= sets the number
+# make kills      makes 100 random kills under load, and 100 among services that talk; SEED= repeats a run, KILLS= sets the number
 # make simulate   compares 200 random contexts under the daemon with their simulations; SEED= repeats a run
 # make chaos      sends random orders, kills and reloads for SECONDS=60; SEED= repeats a run
 # make soak       runs a context under load and kills for SECONDS=600; fails if descriptors or memory grow
@@ -130,7 +130,7 @@ fuzz: $(VENV)/.tests
 	ZMSVC_FUZZ=$(TIMES) $(VENV)/bin/python -m pytest tests/fuzz $(PYTEST_ARGS)
 
 kills: $(VENV)/.tests
-	ZMSVC_KILLS=$(KILLS) ZMSVC_SEED=$(SEED) $(VENV)/bin/python -m pytest -s tests/faults/test_kills.py $(PYTEST_ARGS)
+	ZMSVC_KILLS=$(KILLS) ZMSVC_SEED=$(SEED) $(VENV)/bin/python -m pytest -s tests/faults/test_kills.py tests/faults/test_counted_messages.py $(PYTEST_ARGS)
 
 simulate: $(VENV)/.tests
 	ZMSVC_SIMULATIONS=10 ZMSVC_SEED=$(SEED) $(VENV)/bin/python -m pytest tests/live/test_simulate_random.py $(PYTEST_ARGS)

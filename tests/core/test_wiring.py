@@ -143,9 +143,8 @@ def test_a_sender_that_cannot_be_what_it_says_is_named(
     assert traffic.lies(first, last) == ([lie.format(who=who)] if lie else [])
 
 
-def test_invented_senders_take_a_bounded_amount_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wiring, "MAX_SENDERS", 10)
-    traffic = Traffic()
+def test_invented_senders_take_a_bounded_amount_of_memory() -> None:
+    traffic = Traffic(max_senders=10)
     for number in range(30):
         traffic.add(frame(task=f"t{number}"))
     assert len(traffic.senders()["temperature"]) == 10

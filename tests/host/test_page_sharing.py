@@ -397,9 +397,8 @@ def test_code_that_runs_only_in_forks_is_found_and_a_fork_that_hangs_is_not_wait
     assert python(IN_FORK) == "[True, True, False] 0"
 
 
-def test_a_python_that_does_not_show_its_caches_keeps_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code_copies, "_TEXT", "_no_such_attribute")
-    watch = code_copies.RunDetector()
+def test_a_python_that_does_not_show_its_caches_keeps_its_code() -> None:
+    watch = code_copies.RunDetector(text="_no_such_attribute")
     assert watch.gather() == 0
 
 

@@ -87,10 +87,12 @@ class _Count:
 
 
 class Traffic:
-    """The messages that a subscriber to all topics receives, of one transaction or of all (empty)."""
+    """The messages that a subscriber to all topics receives, of one transaction or of all (empty). It tells
+    at most `max_senders` apart.
+    """
 
-    def __init__(self, transaction: str = "") -> None:
-        self._transaction = transaction
+    def __init__(self, transaction: str = "", max_senders: int = MAX_SENDERS) -> None:
+        self._transaction, self._max_senders = transaction, max_senders
         self._counts: dict[tuple[str, str, str], _Count] = {}
         self._twice: set[tuple[str, str, str]] = set()
         self.others = 0
@@ -106,7 +108,7 @@ class Traffic:
         if self._transaction and transaction not in ("", self._transaction):
             return
         key = transaction, task, name
-        if key not in self._counts and len(self._counts) >= MAX_SENDERS:
+        if key not in self._counts and len(self._counts) >= self._max_senders:
             self.others += 1
             return
         counted = self._counts.setdefault(key, _Count())

@@ -23,11 +23,14 @@ _TEXT = "_co_code_adaptive"
 
 
 class RunDetector:
-    """A detector of functions that have run. It recognizes them by a change of their code."""
+    """A detector of functions that have run. It recognizes them by a change of their code, which is in the
+    attribute `text`.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, text: str = _TEXT) -> None:
         known = (each.__code__ for each in _functions())
-        self._before = [(code, text) for code in known if (text := getattr(code, _TEXT, None)) is not None]
+        self._text = text
+        self._before = [(code, seen) for code in known if (seen := getattr(code, text, None)) is not None]
 
     def gather(self, also: Collection[int] = ()) -> int:
         """Replace the code of each function that has run since this object was created by a copy; the copies
@@ -37,7 +40,9 @@ class RunDetector:
         """
         # By identity: code objects of two files may be equal.
         ran = {
-            id(code): code for code, text in self._before if id(code) in also or getattr(code, _TEXT) != text
+            id(code): code
+            for code, seen in self._before
+            if id(code) in also or getattr(code, self._text) != seen
         }
         self._before.clear()
         _copies(ran)
