@@ -28,6 +28,7 @@ from zmsvc.core.model import Action, Context, Endpoints, Rule, Trigger
 from zmsvc.core.service_options import RLIMITS, Limits, ServiceType
 from zmsvc.host.config import reader
 from zmsvc.host.config.schema import explain
+from zmsvc.host.config.subscribe_check import declared
 
 FULL = """<Context xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation="context.rng">
   <BackendEndpoint>ipc:///run/zmsvc/front</BackendEndpoint>
@@ -181,6 +182,51 @@ def test_an_invalid_interval_is_warned_about(configuration: str, warning: str) -
 def test_a_monitor_that_cannot_start_is_warned_about(old: str, new: str, warning: str) -> None:
     found = [line for line in checks.warnings(parse(changed((old, new)))) if "cannot start" in line]
     assert (bool(found), warning in "".join(found)) == (bool(warning), True)
+
+
+LAST_VALUE = """<Context><ContextID>c</ContextID><TaskService id="ts_last" instance="LastValue"><Task>
+<message><header><service_name>last</service_name></header><content><configuration>
+<location>.</location><subscribe>temperature</subscribe>
+</configuration></content></message>
+<service/><state type="on_start"/></Task></TaskService></Context>"""
+
+
+def test_a_last_value_has_a_descriptor_store_unless_the_user_has_a_service_of_this_name(
+    tmp_path: Path,
+) -> None:
+    path = str(tmp_path / "F.xml")
+    context = parse(LAST_VALUE, path)
+    task = context.tasks["ts_last"]
+    assert (task.retains, task.file_descriptor_store_max, context.retaining) == (True, 2, ("ts_last",))
+    assert service_warnings(context) == []
+    assert declared(context)["ts_last"].hears == ("temperature",)
+    off = LAST_VALUE.replace(
+        "<service/>", "<service><file_descriptor_store_max>0</file_descriptor_store_max></service>"
+    )
+    assert parse(off, path).tasks["ts_last"].file_descriptor_store_max == 0
+    (tmp_path / "LastValue").mkdir()
+    (tmp_path / "LastValue/ServiceLastValue.py").touch()
+    own = parse(LAST_VALUE, path)
+    assert (own.tasks["ts_last"].retains, own.tasks["ts_last"].file_descriptor_store_max) == (False, 0)
+    assert own.retaining == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("<subscribe>", "<max_messages>0</max_messages><subscribe>",
+            "F.xml:3: ts_last: <max_messages> '0' is out of range, expected a whole number from 1 to 20000"),
+        ("<subscribe>", "<max_bytes>1G</max_bytes><subscribe>",
+            "F.xml:3: ts_last: <max_bytes> '1G' is out of range, expected bytes from 1K to 64M, such as 16M"),
+        ("<subscribe>", "<max_bytes>1M</max_bytes><max_bytes>2M</max_bytes><subscribe>",
+            "F.xml:3: ts_last: a second <max_bytes> in <configuration>, expected one"),
+        ('"LastValue"', '"LastValue" serviceType="Thread"',
+            "F.xml:1: ts_last: the service LastValue is a Process, expected no serviceType Thread"),
+    ],
+)  # fmt: skip
+def test_a_last_value_that_cannot_start_is_a_fault(old: str, new: str, fault: str, tmp_path: Path) -> None:
+    found = faults(LAST_VALUE.replace(old, new), str(tmp_path / "F.xml"))
+    assert [each.removeprefix(f"{tmp_path}/") for each in found] == [fault]
 
 
 def test_a_command_has_no_log_level() -> None:

@@ -98,6 +98,8 @@ class TaskService(ServiceOptions):
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """The `<configuration>` of the task: strings, lists and dicts of them."""
     source: Mapping[str, Any] = field(default_factory=dict)
+    retains: bool = False
+    """True if it is the service LastValue of zmsvc itself, which keeps the last messages."""
 
     @property
     def predecessors(self) -> tuple[str, ...]:
@@ -185,11 +187,14 @@ class Context:
     """The tasks that start after a task and stop before it, by its ID. A task without any is left out."""
     requirers: Mapping[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
     """The tasks that require a task, by its ID."""
+    retaining: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    """The tasks that keep the last messages."""
 
     def __post_init__(self) -> None:
         tasks = self.tasks.values()
         object.__setattr__(self, "successors", _inverted((task.id, task.predecessors) for task in tasks))
         object.__setattr__(self, "requirers", _inverted((task.id, task.requires) for task in tasks))
+        object.__setattr__(self, "retaining", tuple(task.id for task in tasks if task.retains))
 
     def element_of_bind(self, name: str) -> str:
         """Return the element of the file that names the bind `name`, FrontBind or BackendBind. If the file

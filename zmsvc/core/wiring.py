@@ -4,14 +4,13 @@ a subscriber to all topics sees them. Pure.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from zmsvc.core import access, messages, replicas
-from zmsvc.core.errors import ProtocolError
 from zmsvc.core.frozen import frozen
+from zmsvc.core.message_origin import Origin, origin_of
 
 MAX_SENDERS = 10_000
 """The number of senders and topics that are told apart. Any client can invent senders."""
@@ -20,11 +19,6 @@ MAX_LIES = 100
 _OWN = {*access.TOPICS, "control"}
 """The topics of zmsvc itself."""
 _OWN_PREFIXES = ("zmsvc.", messages.UNHEARD_ORDERS.decode())
-_OF_SDK = re.compile(
-    rb'\{"header":\{"service_transaction":"([^"\\]*)","service_id":"([^"\\]*)","action":"[^"\\]*",'
-    rb'"service_name":"[^"\\]*"(?:,"launch":(\d{1,18}))?(?:,"sequence":(\d{1,18}))?(?:,"dropped":\d+)?\}'
-)
-"""The header as the SDK writes it. To decode the JSON of a message takes ten times as long."""
 
 
 @frozen
@@ -104,17 +98,17 @@ class Traffic:
         name = topic.decode(errors="replace").strip()
         if not text or is_own(name):
             return
-        transaction, task, launch, sequence = _header(frame, text)
-        if self._transaction and transaction not in ("", self._transaction):
+        origin = origin_of(text) or Origin()
+        if self._transaction and origin.transaction not in ("", self._transaction):
             return
-        key = transaction, task, name
+        key = origin.transaction, origin.sender, name
         if key not in self._counts and len(self._counts) >= self._max_senders:
             self.others += 1
             return
         counted = self._counts.setdefault(key, _Count())
         counted.came += 1
         counted.size += len(frame)
-        counted.count += self._step(key, counted, launch, sequence)
+        counted.count += self._step(key, counted, origin.launch, origin.sequence)
 
     def _step(
         self, key: tuple[str, str, str], counted: _Count, launch: int | None, sequence: int | None
@@ -182,30 +176,6 @@ def _impossible(first: Running | None, last: Running | None, launches: Iterable[
         if (lowest and launch < lowest) or (highest is not None and launch > highest):
             return f"and that this is launch {launch}, which it is not"
     return ""
-
-
-def _header(frame: bytes, text: bytes) -> tuple[str, str, int | None, int | None]:
-    """Return transaction, task, launch and number of a message, as far as it says them."""
-    if match := _OF_SDK.match(text):
-        transaction, task, launch, sequence = match.groups()
-        return (
-            transaction.decode(errors="replace"),
-            task.decode(errors="replace"),
-            None if launch is None else int(launch),
-            None if sequence is None else int(sequence),
-        )
-    try:
-        header = messages.decode(frame)[1].get("header", {})
-    except ProtocolError:
-        return "", "", None, None
-    transaction, task = header.get("service_transaction"), header.get("service_id")
-    launch, sequence = header.get("launch"), header.get("sequence")
-    return (
-        transaction if isinstance(transaction, str) else "",
-        task if isinstance(task, str) else "",
-        launch if type(launch) is int else None,
-        sequence if type(sequence) is int else None,
-    )
 
 
 def is_own(topic: str) -> bool:

@@ -199,6 +199,15 @@ def service_path() -> list[Path]:
     return [*system, Path(__file__).parent.parent / "data" / "examples" / "Services"]
 
 
+def directory_of(location: str | None, instance: str) -> Path | None:
+    """Return the directory in which a task will find its service; None if there is none. The services of
+    zmsvc itself are in no directory.
+    """
+    searched = [Path(location)] if location else service_path()
+    file = f"{instance}/Service{instance}.py"
+    return next((each for each in searched if (each / file).is_file()), None)
+
+
 def places(target: str) -> Places:
     """Return the paths of a context, given as NAME or as FILE.xml. `Context-NAME.xml` means NAME, any other
     file its stem.

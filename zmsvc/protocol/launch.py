@@ -158,6 +158,10 @@ class LaunchSpec:
     """The pattern of `<ready line>`, or nothing. The keeper makes a pipe for the output of such a task, also
     if the context logs to the journal. Since protocol 5.
     """
+    retained: tuple[str, ...] | None = None
+    """The IDs of those LastValue tasks of the transaction that run or start. None if the context has no such
+    task. Since protocol 5.
+    """
 
 
 RELOAD_SIGNAL = "ZMSVC_RELOAD_SIGNAL"

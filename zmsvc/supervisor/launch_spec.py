@@ -12,6 +12,7 @@ from zmsvc.core import cause, replicas
 from zmsvc.core import events as ev
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.events import Key
+from zmsvc.core.lifecycle import State
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.memory_limit import NO_LIMIT
 from zmsvc.core.model import Context, TaskService
@@ -77,7 +78,17 @@ def spec_of(
         file=world.context.path,
         # A socket of ipc must not have keys.
         keys=str(places.keys) if curve and subscribe_endpoint.startswith("tcp://") else None,
+        retained=_retaining(world, transaction) if world.context.retaining else None,
     )
+
+
+_ANSWERS = (State.ACTIVATING, State.ACTIVE)
+
+
+def _retaining(world: World, transaction: str) -> tuple[str, ...]:
+    """Return the LastValue tasks of a transaction that have a process, or will at once."""
+    tasks = ((each, world.tasks.get((transaction, each))) for each in world.context.retaining)
+    return tuple(each for each, task in tasks if task and task.live and task.state in _ANSWERS)
 
 
 def auxiliary_spec(
@@ -117,6 +128,7 @@ def auxiliary_spec(
         memory_accounting=False,
         serves=False,
         members=None,
+        retained=None,
         **_NO_GROUP_LIMITS,
     )
 

@@ -77,6 +77,22 @@ class Subscription:
         except zmq.Again:
             return None
 
+    def unsubscribe(self, prefix: bytes) -> None:
+        """End a subscription to one of its prefixes."""
+        self._socket.set(zmq.UNSUBSCRIBE, prefix)
+
+    def is_subscribed(self, prefix: bytes) -> bool:
+        """Return True if some client may have subscribed to exactly this prefix."""
+        return self._bus.is_subscribed(prefix)
+
+    def subscriptions(self, start: bytes, most: int) -> list[bytes]:
+        """Return the prefixes of subscriptions that begin with `start`, at most so many."""
+        return self._bus.subscriptions(start, most)
+
+    def offer(self, frame: bytes) -> bool:
+        """Publish a message as `TaskBus.publish` does, but say nothing if there is no room for it."""
+        return self._bus.offer(frame)
+
     def close(self) -> None:
         self._socket.close(0)
 
@@ -105,13 +121,17 @@ class TaskBus:
 
         Raises RefusedError if the device does not let the task's user connect.
         """
+        sent = self.offer(frame)
+        if not sent:
+            self._dropped.add("Cannot publish: the queue to the device is full, a message is dropped")
+        return sent
+
+    def offer(self, frame: bytes) -> bool:
+        """Do as `publish` does, but say nothing if the queue is full."""
         with self._lock:
             if self._behind:
                 self._catch_up()
-            sent = self._connected_publisher().send(frame)
-            if not sent:
-                self._dropped.add("Cannot publish: the queue to the device is full, a message is dropped")
-        return sent
+            return self._connected_publisher().send(frame)
 
     def expect_subscribers(self) -> None:
         """Make the next `publish` wait until this process knows the subscriptions that the device has now. A
@@ -150,6 +170,18 @@ class TaskBus:
         """Return True if the device has this subscription of ours."""
         with self._lock:
             return self._connected_publisher().has_expected_subscription(prefix)
+
+    def is_subscribed(self, prefix: bytes) -> bool:
+        """Return True if some client may have subscribed to exactly this prefix."""
+        with self._lock:
+            return self._connected_publisher().has_subscription(prefix)
+
+    def subscriptions(self, start: bytes, most: int) -> list[bytes]:
+        """Return the prefixes of subscriptions that begin with `start`, at most so many."""
+        with self._lock:
+            publisher = self._connected_publisher()
+            publisher.drain()
+            return list(itertools.islice((each for each in publisher.known if each.startswith(start)), most))
 
     def fileno(self) -> int:
         """Return the descriptor of the publisher, see `sockets.fileno`."""

@@ -22,6 +22,12 @@ MAX_SENDERS = 10_000
 _HEADER = b'{"header":{"service_transaction":'
 
 
+class RetainedFrame(bytes):
+    """The frame of a retained message, as its sender has published it."""
+
+    __slots__ = ()
+
+
 @frozen
 class Message(Generic[T]):
     """A message of the bus. `Message[Reading]` has the dataclass `Reading` as its content."""
@@ -40,6 +46,8 @@ class Message(Generic[T]):
     not number them."""
     missed: int = 0
     """The number of messages of the same sender and topic that were lost since the previous one."""
+    retained: bool = False
+    """True if it was published before the task subscribed, and comes from a LastValue."""
 
 
 @dataclass(slots=True)
@@ -131,7 +139,11 @@ class Inbox:
             number_of = of_topic.decode(errors="replace").removeprefix(messages.LAST_NUMBER)
             self._take_last_number(header, (transaction, sender, number_of))
             return None
-        sequence, missed = self._numbered(header, (transaction, sender, topic))
+        retained = type(frame) is RetainedFrame
+        if retained:
+            sequence, missed = _number(header), 0
+        else:
+            sequence, missed = self._numbered(header, (transaction, sender, topic))
         content = body["content"] if "content" in body else _without_header(body)
         return Message(
             topic=topic,
@@ -141,6 +153,7 @@ class Inbox:
             transaction=transaction,
             sequence=sequence,
             missed=missed,
+            retained=retained,
         )
 
     def _converted(self, content: Any, topic: str, sender: str, sequence: int | None) -> Any:
@@ -201,6 +214,11 @@ class Inbox:
         # Nothing else loses a message. A monitor of the connection would tell the two apart, for 85 kB.
         reason = ", ".join(reasons) or "the queue of the device for this task was full, or it was restarted"
         self._missed.add("Missed %d messages on %s from %s: %s", count, key[2], key[1], reason)
+
+
+def _number(header: Mapping[str, Any]) -> int | None:
+    sequence = header.get("sequence")
+    return sequence if type(sequence) is int else None
 
 
 def _dropped_by_sender(header: Mapping[str, Any]) -> int:

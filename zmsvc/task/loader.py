@@ -17,7 +17,7 @@ from zmsvc.core.errors import LaunchError
 from zmsvc.host.python.interpreter import Switch, disabled
 from zmsvc.task.sdk import AsyncTask, LoopedTask, MessageTask, SingleTask, TaskService
 
-BUILT_IN = {"Monitor": "zmsvc.task.monitor"}
+BUILT_IN = {"LastValue": "zmsvc.task.last_value", "Monitor": "zmsvc.task.monitor"}
 """Services that are part of zmsvc. If the path has one of the same name, that one is used."""
 
 OLD_SERVICE = b"from Provider.IServiceHandler import"

@@ -26,6 +26,7 @@ from zmsvc.task.keys import task_keys
 from zmsvc.task.publications import Publications
 from zmsvc.task.sdk import (
     AsyncTask,
+    FrameTask,
     LoopedTask,
     MessageTask,
     SingleTask,
@@ -506,6 +507,8 @@ class TaskRuntime:
         passed to a method. Raises LaunchError and RefusedError.
         """
         handled: list[tuple[Subscription, Handle]] = []
+        if isinstance(task, FrameTask):
+            return self._subscribe_to_frames(task)
         topics = topics_before_ready(task, self.config.get("subscribe"))
         self._declare(service, task, topics)
         if service.listens():
@@ -520,6 +523,16 @@ class TaskRuntime:
                 source.inbox.convert = _conversion(task)
                 handled.append((source.subscription, lambda frame: self._handle_message(frame, task, source)))
         return handled
+
+    def _subscribe_to_frames(self, task: FrameTask) -> list[tuple[Subscription, Handle]]:
+        if topics := task.heard():
+            self._status_sink.declare(topics, published_topics(task))
+        # Otherwise it may hear anything until it is ready.
+        self._close_barrier()
+        if (subscription := self._subscriptions.add(task.prefixes())) is None:
+            return []
+        task.begin(subscription)
+        return [(subscription, task.on_frame)]
 
     def _declare(self, service: TaskService, task: Task, topics: tuple[str, ...]) -> None:
         """Declare what the task hears and publishes, if others wait for that. READY, which follows at once if

@@ -8,11 +8,14 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, cast
 
 from zmsvc.task.endpoints import Endpoints
 from zmsvc.task.inbox import Message
 from zmsvc.task.keys import TaskKeys
+
+if TYPE_CHECKING:
+    from zmsvc.task.bus import Subscription
 
 M = TypeVar("M", bound="_TaskAttributes")
 
@@ -331,6 +334,27 @@ class SingleTask(Task):
         if there are no topics.
         """
         return self._runtime.messages(self, topics, timeout)
+
+
+class FrameTask(SingleTask):
+    """A task of zmsvc itself that gets each message as the frame that was published."""
+
+    def heard(self) -> tuple[str, ...]:
+        """Return the topics that it hears; () if these are all."""
+        raise NotImplementedError
+
+    def prefixes(self) -> list[bytes]:
+        """Return the prefixes to subscribe to."""
+        raise NotImplementedError
+
+    def begin(self, subscription: Subscription) -> None:
+        """Take the subscription. Called before `setup`, unless the bus has no messages."""
+
+    def on_frame(self, frame: bytes) -> None:
+        """Handle a frame. Called in `wait`, after `setup`."""
+
+    def run(self) -> None:
+        self.wait()
 
 
 class MessageTask(Task):

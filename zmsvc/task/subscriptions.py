@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zmsvc.core.errors import LaunchError
 from zmsvc.protocol.launch import LaunchSpec
@@ -13,6 +13,9 @@ from zmsvc.task.bus import Subscription
 from zmsvc.task.inbox import Inbox, Message, named_topics, topics_of
 from zmsvc.task.sdk import LoopedTask, MessageTask, Task
 from zmsvc.task.stop import Stop
+
+if TYPE_CHECKING:
+    from zmsvc.task.snapshot import PrecededSubscription
 
 _LOOK = 0.1
 """Seconds after which a thread looks again for the confirmation, because another thread may have read the
@@ -47,6 +50,9 @@ class Subscriptions:
         self._bus, self._stop, self._log = bus, stop, log
         self._transaction, self._task, self._queues = spec.transaction, spec.task, spec.queue
         self._sources: dict[frozenset[str], Source] = {}
+        self._spec = spec
+        self._snapshots: list[PrecededSubscription] = []
+        """The subscriptions whose retained messages have not been taken."""
         self._open: list[tuple[Subscription, float]] = []
         """Each subscription with the time until which to wait for its confirmation."""
 
@@ -69,8 +75,29 @@ class Subscriptions:
                 every_transaction=every_transaction,
                 log=self._log,
             )
-            self._sources[key] = Source(inbox, self._queued(self.add(inbox.prefixes), inbox))
+            self._sources[key] = Source(inbox, self._queued(self._preceded(inbox, every_transaction), inbox))
         return self._sources[key]
+
+    def _preceded(self, inbox: Inbox, every_transaction: bool) -> Subscription | None:
+        """Subscribe. In a context with a LastValue, the retained messages come first."""
+        if self._spec.retained is None:
+            return self.add(inbox.prefixes)
+        # Imported here for start-up time: few contexts have a LastValue.
+        from zmsvc.task.snapshot import PrecededSubscription
+
+        preceded = PrecededSubscription(
+            self._spec,
+            inbox.topics,
+            every_transaction=every_transaction,
+            number=len(self._sources),
+            log=self._log,
+        )
+        subscription = self.add([*inbox.prefixes, *preceded.prefixes])
+        if subscription is None:
+            return None
+        preceded.attach(subscription)
+        self._snapshots.append(preceded)
+        return preceded
 
     def _queued(self, subscription: Subscription | None, inbox: Inbox) -> Subscription | None:
         if subscription is None or not self._queues:
@@ -103,6 +130,34 @@ class Subscriptions:
                 else:
                     feed()
                     self._stop.pause(_LOOK, poller)
+        while self._snapshots:
+            if not self._take_snapshot(self._snapshots[0], feed):
+                return False
+            del self._snapshots[0]
+        return True
+
+    def _take_snapshot(self, preceded: PrecededSubscription, feed: Callable[[], object] | None) -> bool:
+        """Wait for the retained messages. Return False if the task is asked to stop."""
+        # Imported here for start-up time: few contexts have a LastValue.
+        from zmsvc.task import snapshot
+
+        now = self._stop.now()
+        until, again = now + snapshot.PATIENCE, now
+        poller = self._stop.poller(preceded.fileno())
+        preceded.begin()
+        while preceded.read() and now < until:
+            if self._stop.requested:
+                return False
+            if now >= again:
+                preceded.ask()
+                again = now + snapshot.AGAIN
+            if feed is None:
+                Stop.pause(self._stop, again - now, poller)
+            else:
+                feed()
+                self._stop.pause(again - now, poller)
+            now = self._stop.now()
+        preceded.finish()
         return True
 
     @property

@@ -37,6 +37,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from zmsvc.task.last_value import ServiceLastValue
 from zmsvc.task.recorder import Recorder
 from zmsvc.task.runtime import interval_of
 from zmsvc.task.sdk import LoopedTask, M, Task, TaskService, cause_of, instantiate
@@ -48,6 +49,7 @@ __all__ = [
     "MakeContext",
     "Messages",
     "Recorder",
+    "ServiceLastValue",
     "SimulatedTask",
     "Simulation",
     "make",

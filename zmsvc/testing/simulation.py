@@ -26,6 +26,7 @@ from zmsvc.core import messages
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader
 from zmsvc.task.bus import Subscription
+from zmsvc.task.last_value import ServiceLastValue
 from zmsvc.task.runtime import TaskRuntime
 from zmsvc.task.sdk import Task, TaskService
 from zmsvc.task.stop import Stop
@@ -49,7 +50,8 @@ class Simulation:
 
     The end of the block asks all tasks to stop. No process, daemon or ZMQ socket is involved. There are no
     rules and no watchdog. Threads that a task starts, and sockets that it reads in an event loop, have no
-    part in the simulated time.
+    part in the simulated time. `start(testing.ServiceLastValue)` keeps the last messages for tasks that are
+    started later.
     """
 
     messages: list[tuple[str, dict[str, Any]]]
@@ -119,6 +121,16 @@ class Simulation:
         self.messages.append((topic, body))
         for each in self._tasks:
             each._receive(frame)
+
+    def _retaining(self) -> tuple[str, ...] | None:
+        """Return the tasks that keep the last messages; None if there are none."""
+        found = [each for each in self._tasks if issubclass(each._class, ServiceLastValue)]
+        return tuple(each.service_id for each in found if each.exit_status is None) if found else None
+
+    def _prefixes(self) -> list[bytes]:
+        """Return all subscriptions of tasks that have not ended."""
+        queues = (each for task in self._tasks for each in task._subscriptions)
+        return [prefix for each in queues if each._event >= 0 for prefix in each._prefixes]
 
     def _sleep(self, task: SimulatedTask, until: float) -> None:
         """Let the other tasks run until this time, or until `_wake`. Called in the thread of the task."""
@@ -301,6 +313,7 @@ def _launch(
         notify="",
         log="stderr",
         cause=cause or {"by": "operator", "uid": os.getuid(), "depth": 0, "sources": []},
+        retained=simulation._retaining(),
     )
 
 
@@ -392,15 +405,16 @@ class _Bus:
         """Do nothing: the bus of a simulation forwards at once."""
 
     def subscribe(self, prefixes: Sequence[bytes]) -> Subscription:
-        self._task._subscriptions.append(queue := _Queue(prefixes))
+        self._task._subscriptions.append(queue := _Queue(prefixes, self._task._simulation))
         return queue
 
 
 class _Queue(Subscription):
     """The messages that wait for one subscriber."""
 
-    def __init__(self, prefixes: Sequence[bytes]) -> None:
+    def __init__(self, prefixes: Sequence[bytes], simulation: Simulation) -> None:
         self._prefixes = tuple(prefixes)
+        self._simulation = simulation
         self._frames: collections.deque[bytes] = collections.deque()
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -413,6 +427,19 @@ class _Queue(Subscription):
         return True
 
     def is_confirmed(self) -> bool:
+        return True
+
+    def unsubscribe(self, prefix: bytes) -> None:
+        self._prefixes = tuple(each for each in self._prefixes if each != prefix)
+
+    def is_subscribed(self, prefix: bytes) -> bool:
+        return prefix in self._simulation._prefixes()
+
+    def subscriptions(self, start: bytes, most: int) -> list[bytes]:
+        return [each for each in self._simulation._prefixes() if each.startswith(start)][:most]
+
+    def offer(self, frame: bytes) -> bool:
+        self._simulation._send(frame)
         return True
 
     def fileno(self) -> int:

@@ -194,6 +194,11 @@ class Publisher:
         lengths = self._lengths if len(self._lengths) < len(prefix) else range(len(prefix))
         return any(length < len(prefix) and prefix[:length] in self._known for length in lengths)
 
+    def has_subscription(self, prefix: bytes) -> bool:
+        """Return True if there may be a subscription to exactly this prefix."""
+        self.drain()
+        return self.behind or self._unknown > 0 or prefix in self._known
+
     def expect_subscription(self, prefix: bytes) -> None:
         """Make `has_expected_subscription` return True once the device has sent this subscription, however
         many others it sends.

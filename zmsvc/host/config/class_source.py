@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zmsvc.host.paths import service_path
-
 _MAX_MODULE = 1 << 20
 """Bytes. A larger module is data."""
 _MAX_STEPS = 10_000
@@ -111,13 +109,6 @@ class ClassSource:
         if name not in self.modules:
             self.modules[name] = _read(self.location, name)
         return self.modules[name]
-
-
-def directory_of(location: str | None, instance: str) -> Path | None:
-    """Return the directory in which a task will find its service; None if there is none."""
-    places = [Path(location)] if location else service_path()
-    file = f"{instance}/Service{instance}.py"
-    return next((each for each in places if (each / file).is_file()), None)
 
 
 def _read(location: Path, name: str) -> Module | None:

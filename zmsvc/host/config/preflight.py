@@ -226,8 +226,8 @@ def _missing(task: TaskService) -> Iterator[str]:
         )
     places = [Path(task.location)] if task.location else service_path()
     file = f"{task.instance}/Service{task.instance}.py"
-    if task.instance == "Monitor":
-        return  # The Monitor is part of zmsvc.
+    if task.instance == "Monitor" or task.retains:
+        return  # The service is part of zmsvc.
     found = next((place / file for place in places if (place / file).is_file()), None)
     if found is None:
         yield f"there is no {file} in {':'.join(map(str, places))}{_similar_service(task.instance, places)}"

@@ -9,7 +9,7 @@ from zmsvc.core.model import Context
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.settings import Record
 from zmsvc.host.config import settings_lines, settings_source
-from zmsvc.host.config.class_source import directory_of
+from zmsvc.host.paths import directory_of
 
 
 def check_settings(context: Context, file: str) -> list[str]:

@@ -13,8 +13,10 @@ from zmsvc.core.service_options import ServiceType
 from zmsvc.core.settings import Place
 from zmsvc.core.wiring import Declared
 from zmsvc.host.config import settings_lines
-from zmsvc.host.config.class_source import directory_of
 from zmsvc.host.config.message_source import TaskMessages, messages_of
+from zmsvc.host.paths import directory_of
+
+_OF_LAST_VALUE = TaskMessages(hears=True, topics=(), publishes=())
 
 
 def messages_of_tasks(context: Context) -> dict[str, TaskMessages]:
@@ -23,6 +25,9 @@ def messages_of_tasks(context: Context) -> dict[str, TaskMessages]:
     result = {}
     for task in context.as_written.values():
         if task.service_type is ServiceType.COMMAND:
+            continue
+        if task.retains:
+            result[task.id] = _OF_LAST_VALUE
             continue
         key = directory_of(task.location, task.instance), task.instance
         if key not in found:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lxml import etree
 
-from zmsvc.core import restart
+from zmsvc.core import last_values, restart
 from zmsvc.core.frozen import frozen
 from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, TaskService, Trigger
 from zmsvc.core.probing import topic_of
@@ -24,6 +24,7 @@ from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.schema import OF_CONFIGURATION
 from zmsvc.host.config.service_options import read_service_options
 from zmsvc.host.config.xml_text import kept, leaf, text_of, to_json
+from zmsvc.host.paths import directory_of
 
 _ID_WORDS = "1 to 64 of A-Z a-z 0-9 _ . -"
 _ENTRY = ("on_start", "start_now")
@@ -56,6 +57,11 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
     options = read_service_options(element.find("Task/service"), element, kind, notes)
     instance = _instance(element, kind, notes)
     own = _own(configuration)
+    location = _location(configuration, notes, folder)
+    # A service of the user with this name comes first.
+    retains = instance == last_values.INSTANCE and directory_of(location, instance) is None
+    if retains and kind is not ServiceType.COMMAND:
+        options = _of_last_value(element, configuration, kind, options, notes)
     _warn_of_misspelled(configuration, kind, instance, notes)
     state = element.find("Task/state")
     ident, written = _id(element, notes), [rule for rule, _ in rules]
@@ -70,7 +76,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         description=" ".join(text_of(element.find("Task/description")).split()),
         service_name=text_of(element.find("Task/message/header/service_name")) or instance,
         device_action=text_of(_only(configuration, "device_action", notes)),
-        location=_location(configuration, notes, folder),
+        location=location,
         entry=state is not None and _attribute(state, "type") in _ENTRY,
         rules=(*written, *restart.rules_of(again, ident, written, limited="memory_restart" in options)),
         **options,
@@ -79,6 +85,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         notify_reload=says == "reload" or _reports_reload(configuration, kind),
         configuration=own,
         source=source if isinstance(source, dict) else {},
+        retains=retains and kind is not ServiceType.COMMAND,
     )
     if kind is not ServiceType.COMMAND and task.ready is not None and not topic_of(task.ready):
         notes.fault(
@@ -169,7 +176,11 @@ def _only(parent: etree._Element | None, tag: str, notes: FaultList) -> etree._E
     return found[0] if found else None
 
 
-_READ_BY_MONITOR = ("service", "publisher", "monitor_options")
+_READ_BY_SERVICES = {
+    "Monitor": ("service", "publisher", "monitor_options"),
+    last_values.INSTANCE: tuple(last_values.READERS),
+}
+"""The elements of `<configuration>` that the services of zmsvc itself read."""
 
 
 def _warn_of_misspelled(
@@ -178,7 +189,7 @@ def _warn_of_misspelled(
     """Warn of elements whose names look like misspelled ones of `OF_CONFIGURATION`. They are no faults: a
     task may have any element of its own.
     """
-    known = [*OF_CONFIGURATION[kind], *(_READ_BY_MONITOR if instance == "Monitor" else ())]
+    known = [*OF_CONFIGURATION[kind], *_READ_BY_SERVICES.get(instance, ())]
     there = {str(child.tag) for child in (() if configuration is None else configuration)}
     for child in () if configuration is None else configuration:
         tag = str(child.tag)
@@ -188,6 +199,25 @@ def _warn_of_misspelled(
             notes.warn(
                 child, f"<{tag}> in <configuration> is for the task alone, zmsvc does not read it{suggestion}"
             )
+
+
+def _of_last_value(
+    element: etree._Element,
+    configuration: etree._Element | None,
+    kind: ServiceType,
+    options: Mapping[str, Any],
+    notes: FaultList,
+) -> dict[str, Any]:
+    """Check the settings of a LastValue, and return its options with those that it needs."""
+    if kind is not ServiceType.PROCESS:
+        notes.fault(
+            element, f"the service {last_values.INSTANCE} is a Process, expected no serviceType {kind.value}"
+        )
+        return {**options}
+    for name, read in last_values.READERS.items():
+        if (given := _only(configuration, name, notes)) is not None:
+            notes.value(given, read, None)
+    return {"file_descriptor_store_max": last_values.STORED, **options}
 
 
 def _own(configuration: etree._Element | None) -> Mapping[str, Any]:

@@ -1,0 +1,99 @@
+"""A LastValue keeps the last message of each sender and topic for tasks that subscribe later."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from context import Context, Ear
+
+SAY = """
+from zmsvc.task import SingleTask, TaskService
+
+class Say(SingleTask):
+    def run(self):
+        for n in range(1, 4):
+            self.publish("temperature", {{"n": n}})
+        open({gate!r}).read()
+        self.publish("temperature", {{"n": 4}})
+        self.wait()
+
+class ServiceSay(TaskService):
+    task_class = Say
+"""
+HEAR = """
+from zmsvc.task import AsyncTask, MessageTask, TaskService
+
+class Hear(MessageTask):
+    topics = "temperature"
+    def on_message(self, message):
+        self.update(n=message.content["n"], of=message.sender, sequence=message.sequence,
+            missed=message.missed, retained=message.retained)
+
+class HearAsync(AsyncTask):
+    async def run(self):
+        async for message in self.messages("temperature"):
+            Hear.on_message(self, message)
+
+class ServiceHear(TaskService):
+    task_class = Hear
+
+class ServiceHearAsync(TaskService):
+    task_class = HearAsync
+"""
+RESTARTS = "<restart>on-failure</restart><restart_delay>10ms</restart_delay>"
+
+
+def told(heard: Ear, task: str) -> dict[str, Any]:
+    return picked(heard.control("updated", task)["content"]["status"])
+
+
+def picked(status: dict[str, Any]) -> dict[str, Any]:
+    return {name: status[name] for name in ("n", "of", "sequence", "missed", "retained")}
+
+
+def value(n: int, *, retained: bool) -> dict[str, Any]:
+    return {"n": n, "of": "ts_say", "sequence": n, "missed": 0, "retained": retained}
+
+
+def test_a_late_subscriber_gets_the_last_message_first_also_after_a_kill_of_the_last_value(
+    context: Context, home: Path, ear: Callable[..., Ear]
+) -> None:
+    gate = home / "gate"
+    os.mkfifo(gate)
+    context.service("Say", SAY.format(gate=str(gate)))
+    context.service("Hear", HEAR)
+    context.service("HearAsync", HEAR)
+    context.task("ts_last", "LastValue", service=RESTARTS)
+    context.task("ts_say", "Say", entry=False)
+    context.task("ts_late", "Hear", entry=False)
+    context.task("ts_later", "HearAsync", entry=False)
+    context.task("ts_again", "Hear", kind="Thread", service='<queue policy="last">5</queue>', entry=False)
+    context.start("--transaction", "T")
+    heard, news = ear(b"control @@@ "), ear(b"temperature @@@ ")
+    context.ctl("start", "--transaction", "T", "ts_say")
+    for _ in range(3):
+        news.next()
+    context.ctl("start", "--transaction", "T", "ts_late")
+    assert told(heard, "ts_late") == value(3, retained=True)
+    context.kill_supervisor()
+    first = context.tasks("T")["ts_last"]["pid"]
+    os.kill(first, signal.SIGKILL)
+    context.task_is("ts_last", "running", "T", lambda task: task["pid"] != first)
+    for task in ("ts_later", "ts_again"):
+        context.ctl("start", "--transaction", "T", task)
+        assert told(heard, task) == value(3, retained=True)
+    gate.write_bytes(b"")
+    messages: dict[str, list[dict[str, Any]]] = {"ts_late": [], "ts_later": [], "ts_again": []}
+
+    def all_have_it(topic: str, body: dict[str, Any]) -> bool:
+        if (status := body["content"]["status"]).get("n") is not None:
+            messages[body["header"]["service_id"]].append(picked(status))
+        return all(messages.values())
+
+    heard.until(all_have_it)
+    assert messages == {task: [value(4, retained=False)] for task in messages}
+    assert {each["missed"] for each in context.tasks("T").values()} == {0}
