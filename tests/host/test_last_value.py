@@ -103,6 +103,14 @@ def test_a_last_value_keeps_only_the_topics_that_it_subscribes_to(zmsvc_simulati
     assert late.updates == [told(1, "gauge", retained=True)]
 
 
+def test_no_other_client_can_have_the_address_of_a_task_answered_first(zmsvc_simulation: Simulation) -> None:
+    zmsvc_simulation.start(testing.ServiceLastValue, service_id="ts_last")
+    for _ in range(2):
+        zmsvc_simulation.start(Hearing, service_id="late")
+    asked = [body for topic, body in zmsvc_simulation.messages if topic == "zmsvc.snapshot.TEST:ts_last"]
+    assert len({each["content"]["answer_to"] for each in asked}) == len(asked) == 2
+
+
 def test_messages_for_one_task_and_those_of_zmsvc_are_not_kept(zmsvc_simulation: Simulation) -> None:
     zmsvc_simulation.start(testing.ServiceLastValue)
     for head in ({"recipient": "late"}, {"service_transaction": "OTHER"}, {"service_id": "x"}):

@@ -154,7 +154,7 @@ def request_of(body: Mapping[str, Any]) -> Request:
     if not isinstance(address, str) or len(address) > MAX_ADDRESS or topics.faults(address):
         raise ProtocolError("cannot read request for last values: no answer_to in it")
     if not isinstance(recipient, str):
-        raise ProtocolError("cannot read request for last values: its service_id is no text")
+        raise ProtocolError("cannot read request for last values: its service_id is not a text")
     return Request(topics=topics.unique(wanted), address=address, recipient=recipient[:MAX_ADDRESS])
 
 

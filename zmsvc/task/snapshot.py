@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import os
 from collections.abc import Collection
 
 from zmsvc.core import last_values, messages
@@ -35,21 +36,15 @@ class PrecededSubscription(Subscription):
     """
 
     def __init__(
-        self,
-        spec: LaunchSpec,
-        topics: Collection[str],
-        *,
-        every_transaction: bool,
-        number: int,
-        log: logging.Logger,
+        self, spec: LaunchSpec, topics: Collection[str], *, every_transaction: bool, log: logging.Logger
     ) -> None:
-        """`number` is that of the subscription among those of the task."""
         self._topics = frozenset(topics)
         self._every_transaction = every_transaction
         self._own = [f"{spec.transaction}:{task}" for task in spec.retained or ()]
         self._request = Request(
             topics=tuple(self._topics),
-            address=f"{spec.transaction}:{spec.task}:{spec.launch}.{number}",
+            # An address is answered once. No other client can know it, and ask, before this task does.
+            address=f"{spec.transaction}:{spec.task}:{os.urandom(16).hex()}",
             recipient=spec.task,
         )
         self._header = messages.header(

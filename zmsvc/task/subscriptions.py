@@ -86,11 +86,7 @@ class Subscriptions:
         from zmsvc.task.snapshot import PrecededSubscription
 
         preceded = PrecededSubscription(
-            self._spec,
-            inbox.topics,
-            every_transaction=every_transaction,
-            number=len(self._sources),
-            log=self._log,
+            self._spec, inbox.topics, every_transaction=every_transaction, log=self._log
         )
         subscription = self.add([*inbox.prefixes, *preceded.prefixes])
         if subscription is None:
