@@ -14,7 +14,7 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core.back_off import GOOD_UPTIME, recent_starts
-from zmsvc.core.events import Effect, Key
+from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.frozen import frozen
 from zmsvc.core.independent_parts import Part
 from zmsvc.core.lifecycle import State, SubState
@@ -24,8 +24,6 @@ from zmsvc.core.scenario import SUPERVISOR, TRANSACTION, Event, EventKind, Run, 
 from zmsvc.core.simulated_machine import Keeper, Process
 from zmsvc.core.world import Reason, World
 
-MAX_EVENTS = 3_000
-"""The bound: the number of events that are tried in all parts of a context together."""
 _TURNS = 3
 """The number of turns after which rules form a ring, beside those that a start limit allows."""
 _MOST_TURNS = 100
@@ -116,6 +114,8 @@ class Trial(Run):
     """A run that knows when it has settled, and when it never will."""
 
     launched: set[str] = field(default_factory=set)
+    decisions: int = 0
+    """The number of steps of the engine."""
     _turns: dict[Any, list[int]] = field(default_factory=dict)
     """The lengths of the timeline at each launch, by the states that all tasks then had."""
 
@@ -130,6 +130,10 @@ class Trial(Run):
             keeper.alive[launch] = Process(launch=launch, key=key, executed=True, auxiliary_of=of)
         alarms = {key: task.alarm for key, task in world.tasks.items() if task.alarm is not None}
         return cls(world=world, now=now, keeper=keeper, alarms=alarms)
+
+    def decide(self, fact: Fact) -> list[Effect]:
+        self.decisions += 1
+        return super().decide(fact)
 
     def turn(self) -> list[Effect]:
         effects = super().turn()
@@ -194,8 +198,11 @@ class Exploration:
 
     part: Part
     budget: int
-    """The number of events that may still be tried."""
+    """The number of decisions that the engine may still take. Time is spent on these: one event may lead to
+    many, as the start of a chain of tasks.
+    """
     tried: int = 0
+    """The number of events that were tried."""
     states: int = 0
     next: Settled | None = None
     """The first state in which not every event has been tried; None if there is none."""
@@ -224,7 +231,6 @@ class Exploration:
                 yield self._outcome(here, Happening(event=happening.event, start_fails=fails))
 
     def _outcome(self, here: Settled | None, happening: Happening) -> Outcome:
-        self.budget -= 1
         self.tried += 1
         if here is None:
             run = Trial.of(self.part.context)
@@ -234,6 +240,7 @@ class Exploration:
             run.next_failures[happening.start_fails.what] = happening.start_fails.reason
         _let_happen(run, happening.event)
         ring = run.come_to_rest()
+        self.budget -= run.decisions
         reached = Settled(
             world=run.world,
             now=run.now,

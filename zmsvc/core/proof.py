@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from zmsvc.core.cause import rule_text
-from zmsvc.core.exploration import MAX_EVENTS, Exploration, Outcome, Ring, Settled
+from zmsvc.core.exploration import Exploration, Outcome, Ring, Settled
 from zmsvc.core.frozen import frozen
 from zmsvc.core.independent_parts import Part, parts_of
 from zmsvc.core.model import Action, Context, Rule
@@ -19,8 +19,10 @@ from zmsvc.core.scenario import TRANSACTION, EventKind, TimedRecord
 from zmsvc.core.service_options import FailureAction
 from zmsvc.core.world import World
 
-_FOR_EACH_TASK = 10
-"""The number of events by which each task raises the bound."""
+MAX_DECISIONS = 10_000
+"""The bound: the number of decisions of the engine after which no further event is tried."""
+_FOR_EACH_TASK = 20
+"""The number of decisions by which each task raises the bound."""
 MAX_VIOLATIONS = 20
 _NAMED = 5
 """The number of tasks that a text names."""
@@ -82,8 +84,10 @@ class Proof:
     """The number of settled states that were found."""
     events: int
     """The number of events that were tried."""
+    decisions: int
+    """The number of decisions that the engine took for them."""
     bound: int
-    """The largest number of events that may be tried."""
+    """The number of decisions after which no further event is tried."""
     exhausted: bool
     """True if each event was tried in each state that can be reached. Otherwise the bound came first."""
     depth: int = 0
@@ -114,7 +118,7 @@ def prove(context: Context, bound: int | None = None) -> Proof:
     """Try all events in all states of a context, up to a bound."""
     important = important_of(context)
     parts = sorted(parts_of(context, important), key=lambda part: len(part.context.tasks))
-    bound = MAX_EVENTS + _FOR_EACH_TASK * len(context.tasks) if bound is None else bound
+    bound = MAX_DECISIONS + _FOR_EACH_TASK * len(context.tasks) if bound is None else bound
     left, explored, judges = bound, [], []
     for part in parts:
         judge, exploration = _Judge(part, important), Exploration(part, left)
@@ -133,6 +137,7 @@ def prove(context: Context, bound: int | None = None) -> Proof:
         folded=sum(len(part.classes) for part in parts),
         states=sum(each.states for each in explored),
         events=sum(each.tried for each in explored),
+        decisions=bound - left,
         bound=bound,
         exhausted=not open_states,
         depth=min((each.depth for each in open_states), default=0),

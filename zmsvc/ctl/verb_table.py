@@ -775,7 +775,7 @@ The proof assumes that events come one at a time: when what follows from the one
 back-off and no start limit counts it any more. A process that is started gets ready, unless a rule
 distinguishes failed starts, and it ends at its stop signal. Orders of operators and of the bus, reloads, and
 failures of the machine or of the keeper are not tried, and Thread tasks fail one at a time. The number of
-events is bounded. If the bound is reached first, the result says so and says what has been tried. Nothing
+decisions is bounded. If the bound is reached first, the result says so and says what has been tried. Nothing
 is proven then, and the exit status is 0 unless there is a counter-example.""",
     ),
     VerbEntry(

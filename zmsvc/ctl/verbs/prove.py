@@ -72,17 +72,15 @@ class ProofReport:
             return f"disproved{unseen} ({important}; {counted})"
         verdict = "disproved" if found.violations else "not proven, and no counter-example found"
         return (
-            f"{verdict}: the bound of {found.bound} events was reached before all states were seen; "
+            f"{verdict}: the bound of {found.bound} decisions was reached before all states were seen; "
             f"{self._within()}{unseen} ({important}; {counted})"
         )
 
     def _within(self) -> str:
         if self.proof.ends is None:
             return f"each sequence of up to {_counted(self.proof.depth, 'event')} was tried"
-        return (
-            "each sequence of events was tried in which at most "
-            f"{_counted(self.proof.ends, 'task')} without a rule for it end with status 0"
-        )
+        ends = f"at most {_counted(self.proof.ends, 'task')}" if self.proof.ends else "no task"
+        return f"each sequence of events was tried in which {ends} without a rule for it ends with status 0"
 
     # --- JSON
 
@@ -92,6 +90,7 @@ class ProofReport:
             "proven": found.proven,
             "exhausted": found.exhausted,
             "bound": found.bound,
+            "decisions": found.decisions,
             "events": found.events,
             "states": found.states,
             "depth": None if found.exhausted else found.depth,
