@@ -256,3 +256,56 @@ def test_a_message_that_does_not_fit_fails_the_simulated_task(zmsvc_simulation: 
         "cannot use a message on temperature from an unknown sender: content.celsius is 'warm', expected a "
         "number"
     )
+
+
+def test_a_simulated_task_sets_messages_aside_that_it_cannot_handle(zmsvc_simulation: Simulation) -> None:
+    task = zmsvc_simulation.start(Filter, sets_aside=True)
+    for celsius in ("hot", 3.0):
+        zmsvc_simulation.publish("temperature", {"content": {"celsius": celsius}})
+    zmsvc_simulation.run(1)
+    assert task.state == "active"
+    (found,) = task.quarantined
+    assert (found["topic"], found["number"]) == ("temperature", 1)
+    assert "celsius" in found["error"]
+
+
+class Reloading(LoopedTask):
+    interval = 10.0
+    limit = 1
+
+    def step(self) -> None:
+        self.update(limit=self.limit)
+
+    def on_reload(self) -> None:
+        self.limit += 1
+
+
+class ReloadingCoroutine(AsyncTask):
+    limit = 1
+
+    async def run(self) -> None:
+        while not await self.wait_async(10):
+            await self.update_async(limit=self.limit)
+
+    async def on_reload(self) -> None:
+        self.limit += 1
+
+
+@pytest.mark.parametrize("cls", [Reloading, ReloadingCoroutine])
+def test_a_simulated_task_reloads_when_the_test_asks(
+    zmsvc_simulation: Simulation, cls: type[LoopedTask] | type[AsyncTask]
+) -> None:
+    task = zmsvc_simulation.start(cls)
+    zmsvc_simulation.run(15)
+    task.reload()
+    zmsvc_simulation.run(1)
+    assert (task.state, task.updates[-1], task.task.limit) == ("active", {"limit": 1}, 2)
+    zmsvc_simulation.run(10)
+    assert task.updates[-1] == {"limit": 2}
+    actions = [body["header"]["action"] for _, body in zmsvc_simulation.messages]
+    assert actions.count("started") == 1, "a reload does not start it again"
+
+
+def test_a_simulated_task_without_on_reload_cannot_be_asked(zmsvc_simulation: Simulation) -> None:
+    with pytest.raises(AttributeError, match="Sensor has no on_reload"):
+        zmsvc_simulation.start(ServiceSensor).reload()

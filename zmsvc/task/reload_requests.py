@@ -17,9 +17,12 @@ class ReloadRequests:
 
     def listen(self, number: int) -> None:
         """Take this signal for a request from now on. Call it in the main thread."""
-        signal.signal(number, lambda _number, _frame: os.eventfd_write(self.fd, 1))
+        signal.signal(number, lambda _number, _frame: self.add())
         # A process that the task forks shares the descriptor, and must not write to it.
         os.register_at_fork(after_in_child=lambda: signal.signal(number, signal.SIG_DFL))
+
+    def add(self) -> None:
+        os.eventfd_write(self.fd, 1)
 
     def take(self) -> bool:
         """Return True if there is a request, which counts as answered from now on."""

@@ -340,17 +340,24 @@ class TaskRuntime:
         """Have the reload signal of the task call its on_reload. Without that method the signal has its
         default action, or that of the task's own handler.
         """
-        if not self._reload_signal or type(task).on_reload is Task.on_reload:
+        if type(task).on_reload is Task.on_reload or (requests := self.reload_requests()) is None:
             return
-        # Imported here for start-up time: few tasks have such a method.
-        from zmsvc.task.reload_requests import ReloadRequests
-
-        self._on_reload, self._reloads = task.on_reload, ReloadRequests()
-        self._reloads.listen(signals.number(self._reload_signal))
+        self._on_reload, self._reloads = task.on_reload, requests
         if self._event_loop is None:
             self._poller.register(self._reloads.fd, select.POLLIN)
         else:
             self._event_loop.watch(self._reloads.fd, self._reload_async)
+
+    def reload_requests(self) -> ReloadRequests | None:
+        """Return the requests that the reload signal makes, None if the task has no such signal."""
+        if not self._reload_signal:
+            return None
+        # Imported here for start-up time: few tasks have such a method.
+        from zmsvc.task.reload_requests import ReloadRequests
+
+        requests = ReloadRequests()
+        requests.listen(signals.number(self._reload_signal))
+        return requests
 
     def _deliver(self) -> bool:
         """Pass waiting messages to on_control and on_message. Return True if more may wait."""

@@ -23,10 +23,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from zmsvc.core import messages
+from zmsvc.core.poison import PoisonAction
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader
 from zmsvc.task.bus import Subscription
 from zmsvc.task.last_value import ServiceLastValue
+from zmsvc.task.reload_requests import ReloadRequests
 from zmsvc.task.runtime import TaskRuntime
 from zmsvc.task.sdk import Task, TaskService
 from zmsvc.task.stop import Stop
@@ -77,12 +79,22 @@ class Simulation:
         service_id: str = "",
         cause: Mapping[str, Any] | None = None,
         may_fail: bool = False,
+        sets_aside: bool = False,
     ) -> SimulatedTask:
         """Start a service, or a task in a service of its own, and let it come to its first wait. `config` is
         its `<configuration>`, `service_id` by default the name of the class. An exception of the task is
-        raised here, or in `run`, unless it `may_fail`.
+        raised here, or in `run`, unless it `may_fail`. With `sets_aside` the task goes on after a message
+        that it cannot handle, as with `<poison_action>set-aside</poison_action>`.
         """
-        task = SimulatedTask(self, cls, config or {}, service_id or cls.__name__, cause, may_fail=may_fail)
+        task = SimulatedTask(
+            self,
+            cls,
+            config or {},
+            service_id or cls.__name__,
+            cause,
+            may_fail=may_fail,
+            sets_aside=sets_aside,
+        )
         self._tasks.append(task)
         self._waiting[task] = self.now
         self.run(0)
@@ -175,8 +187,12 @@ class SimulatedTask:
     """The items of each `update`."""
     published: list[tuple[str, dict[str, Any]]]
     """Topic and content of each `publish`, as the task passed them."""
+    quarantined: list[dict[str, Any]]
+    """The entries of the quarantine, one for each message that the task could not handle. An entry has among
+    others `topic`, `sender`, `error` and `traceback`.
+    """
     state: str
-    """The state that `zmsvcctl status` would show: activating, active, inactive or failed."""
+    """The state that `zmsvcctl status` would show: activating, active, reloading, inactive or failed."""
     exit_status: int | None
     """The exit status of its process; None while the task runs."""
     error: BaseException | None
@@ -191,9 +207,10 @@ class SimulatedTask:
         cause: Mapping[str, Any] | None,
         *,
         may_fail: bool,
+        sets_aside: bool,
     ) -> None:
         self.service_id = service_id
-        self.updates, self.published = [], []
+        self.updates, self.published, self.quarantined = [], [], []
         self.state, self.exit_status, self.error = "activating", None, None
         self._simulation, self._may_fail, self._raised = simulation, may_fail, False
         self._class = _service_class(cls)
@@ -202,7 +219,7 @@ class SimulatedTask:
         self._subscriptions: list[_Queue] = []
         self._runtime = _Runtime(
             self.published,
-            _launch(simulation, cls.__name__, config, service_id, cause),
+            _launch(simulation, cls.__name__, config, service_id, cause, sets_aside=sets_aside),
             Descriptors(),
             status_sink=_Status(self),
             bus=_Bus(self),
@@ -229,6 +246,15 @@ class SimulatedTask:
     def stop(self) -> None:
         """Ask the task to stop. It ends in the next `run`."""
         self._stop.request()
+        self._simulation._wake(self)
+
+    def reload(self) -> None:
+        """Ask the task to reload, as `zmsvcctl reload TASK` does. It calls its `on_reload` in the next `run`.
+        Raises AttributeError if its class has no `on_reload`.
+        """
+        if self._runtime.requests is None:
+            raise AttributeError(f"{self._class.task_class.__name__} has no on_reload")
+        self._runtime.requests.add()
         self._simulation._wake(self)
 
     def _run(self) -> None:
@@ -278,6 +304,8 @@ class SimulatedTask:
             return  # the thread still uses the descriptors
         self._thread.join()
         os.close(self._stop.fd)
+        if self._runtime.requests is not None:
+            os.close(self._runtime.requests.fd)
 
 
 def _service_class(cls: type[TaskService] | type[Task]) -> type[TaskService]:
@@ -293,6 +321,8 @@ def _launch(
     config: Mapping[str, Any],
     service_id: str,
     cause: Mapping[str, Any] | None,
+    *,
+    sets_aside: bool,
 ) -> LaunchSpec:
     return LaunchSpec(
         launch=1,
@@ -312,6 +342,7 @@ def _launch(
         backend="",
         notify="",
         log="stderr",
+        poison_action=PoisonAction.SET_ASIDE if sets_aside else PoisonAction.FAIL,
         cause=cause or {"by": "operator", "uid": os.getuid(), "depth": 0, "sources": []},
         retained=simulation._retaining(),
     )
@@ -322,6 +353,7 @@ class _Runtime(TaskRuntime):
 
     error: BaseException | None = None
     service: TaskService | None = None
+    requests: ReloadRequests | None = None
 
     def __init__(self, published: list[tuple[str, dict[str, Any]]], *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -333,6 +365,10 @@ class _Runtime(TaskRuntime):
 
     def made(self, service: TaskService) -> None:
         self.service = service
+
+    def reload_requests(self) -> ReloadRequests:
+        self.requests = ReloadRequests()
+        return self.requests
 
     def failed(self, error: BaseException, *, report: bool = True) -> int:
         status = super().failed(error, report=report)
@@ -348,8 +384,9 @@ class _Status:
         self._task = task
 
     def ready(self) -> None:
-        self._task.state = "active"
-        self._task._report("started", {})
+        before, self._task.state = self._task.state, "active"
+        if before == "activating":
+            self._task._report("started", {})
 
     def status(self, text: str) -> None:
         """Do nothing: the exception has the text."""
@@ -364,7 +401,7 @@ class _Status:
         """Do nothing: no topic is expected."""
 
     def poison(self, json_text: str) -> bool:
-        """Do nothing: the task fails by the exception, which the test gets."""
+        self._task.quarantined.append(json.loads(json_text))
         return True
 
     def declare(self, topics: Sequence[str], publishes: Sequence[str] | None) -> None:
@@ -374,7 +411,7 @@ class _Status:
         """Do nothing: there is no watchdog."""
 
     def reloading(self) -> None:
-        """Do nothing: no signal reaches a simulated task."""
+        self._task.state = "reloading"
 
     def stopping(self) -> None:
         """Do nothing: the end of the task follows."""
