@@ -42,6 +42,19 @@ def test_declared_topics_join_publishers_and_subscribers() -> None:
     ]
 
 
+def test_a_task_publishes_what_is_expected_of_it_and_zmsvc_hears_that() -> None:
+    declared = {"ts_1": Declared(expected=("beat",)), "ts_2": Declared(hears=("beat",))}
+    (topic,) = wiring.topics_of(declared)
+    assert topic == Topic(
+        name="beat", senders=(Sender(task="ts_1", declared=True),), hearers=("ts_2",), expected=True
+    )
+    assert wiring.sentences([topic]) == ["topic beat: ts_1 to ts_2"]
+    topics = wiring.topics_of({"ts_1": declared["ts_1"]})
+    assert wiring.unheard(topics) == []
+    assert wiring.sentences(topics) == ["topic beat: ts_1, watched by zmsvc"]
+    assert wiring.as_json(topics, 0.0)[0]["expected"]
+
+
 def test_a_subscription_of_any_client_makes_a_topic_heard_except_one_to_all_topics() -> None:
     own = messages.prefix(messages.UNHEARD_ORDERS.decode() + "1")
     subscriptions = [b"", b"raw @@@ {", b"news @@@ ", b"x", b"control @@@ ", own]

@@ -91,6 +91,8 @@ def test_wiring_shows_what_flows_and_what_is_wrong_with_it(context: Context) -> 
 
 def test_check_and_graph_say_the_declared_part_without_running(context: Context, home: Path) -> None:
     declare(context)
+    beat = '<expect topic="beat" within="1min"/>'
+    context.task("ts_beat", "Beat", kind="Command", config="<command>true</command>", service=beat)
     context.write()
     checked = context.ctl("check", str(context.file)).stdout
     assert f"{context.file}: topic temperature: ts_sensor to ts_filter\n" in checked
@@ -101,3 +103,8 @@ def test_check_and_graph_say_the_declared_part_without_running(context: Context,
     assert 'n0 -> n1 [label="temperature", style=bold' in drawn
     answer = json.loads(context.ctl("--json", "wiring", str(context.file)).stdout)
     assert (answer["seconds"], answer["unheard"], answer["unfed"]) == (None, ["unused"], ["smoke"])
+    assert "topic beat: ts_beat, watched by zmsvc" in told["wiring"]
+    (line,) = (
+        each for each in context.ctl("wiring", str(context.file)).stdout.splitlines() if "beat" in each
+    )
+    assert line.split() == ["beat", "ts_beat", "zmsvc", "-", "-"]

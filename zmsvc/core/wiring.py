@@ -28,6 +28,8 @@ class Declared:
     hears: tuple[str, ...] = ()
     publishes: tuple[str, ...] | None = None
     """None if the class does not say."""
+    expected: tuple[str, ...] = ()
+    """The topics of its `<expect>` and its `<ready>`: it publishes on them, and zmsvc watches that."""
 
 
 @frozen
@@ -65,10 +67,12 @@ class Topic:
     """The tasks whose class or configuration names it."""
     subscribed: bool = False
     """True if the device has a subscription to it, of any client."""
+    expected: bool = False
+    """True if zmsvc watches that a task publishes on it (`<expect>`, `<ready>`)."""
 
     @property
     def heard(self) -> bool:
-        return bool(self.hearers) or self.subscribed
+        return bool(self.hearers) or self.subscribed or self.expected
 
 
 @dataclass(slots=True)
@@ -191,7 +195,7 @@ def topics_of(
     """
     flowing = {} if traffic is None else traffic.senders()
     prefixes = [each for each in subscriptions if each]
-    names = {name for each in declared.values() for name in (*each.hears, *(each.publishes or ()))}
+    names = {name for each in declared.values() for name in (*each.hears, *_published(each))}
     names |= {*flowing, *_named_by(prefixes)}
     return [
         Topic(
@@ -199,6 +203,7 @@ def topics_of(
             senders=tuple(_senders(name, declared, flowing.get(name, []))),
             hearers=tuple(task for task, each in declared.items() if name in each.hears),
             subscribed=_matches(name, prefixes),
+            expected=any(name in each.expected for each in declared.values()),
         )
         for name in sorted(names)
     ]
@@ -206,10 +211,14 @@ def topics_of(
 
 def _senders(name: str, declared: Mapping[str, Declared], flowing: Iterable[Sender]) -> Iterator[Sender]:
     seen = {each.task: each for each in flowing}
-    says = [task for task, each in declared.items() if each.publishes and name in each.publishes]
+    says = [task for task, each in declared.items() if name in _published(each)]
     for task in dict.fromkeys([*says, *seen]):
         found = seen.get(task, Sender(task=task))
         yield Sender(task=task, declared=task in says, count=found.count, size=found.size)
+
+
+def _published(task: Declared) -> tuple[str, ...]:
+    return (*(task.publishes or ()), *task.expected)
 
 
 def _named_by(prefixes: Iterable[bytes]) -> Iterator[str]:
@@ -252,6 +261,7 @@ def as_json(topics: Iterable[Topic], seconds: float) -> list[dict[str, Any]]:
             ],
             "hearers": [*each.hearers],
             "subscribed": each.subscribed,
+            "expected": each.expected,
         }
         for each in topics
     ]
@@ -264,6 +274,8 @@ def sentences(topics: Iterable[Topic]) -> list[str]:
         senders, hearers = ", ".join(sender.task for sender in each.senders), ", ".join(each.hearers)
         if senders and hearers:
             lines.append(f"topic {each.name}: {senders} to {hearers}")
+        elif senders and each.expected:
+            lines.append(f"topic {each.name}: {senders}, watched by zmsvc")
         elif senders:
             lines.append(f"topic {each.name}: {senders}, and no task hears it")
         else:

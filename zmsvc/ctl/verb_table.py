@@ -837,7 +837,8 @@ runs, **wiring** also listens to all messages, and shows their rate and their si
 It names topics without a subscriber, topics without a publisher, and senders that lie about their name: the
 task that they name does not exist, has no process, or has another launch, or two senders have one name. A
 client that uses the name of a running task, and no numbers, is not noticed. *other clients* are Commands and
-programs that belong to no task. The messages of zmsvc itself are left out.""",
+programs that belong to no task. A task publishes the topics of its **<expect>** and **<ready>**, also a
+Command, and *zmsvc* is their subscriber if no task hears them. The messages of zmsvc itself are left out.""",
     ),
     VerbEntry(
         "simulate",

@@ -36,6 +36,9 @@ PATIENCE = 5.0
 SPAN = 2.0
 """Seconds of listening without --for."""
 
+WATCHED = "zmsvc"
+"""The subscriber to a topic of `<expect>` or `<ready>` that no task hears."""
+
 _HEAD = ("TOPIC", "FROM", "TO", "MESSAGES/S", "BYTES")
 
 
@@ -88,7 +91,9 @@ class View:
         return [(topic, sender) for topic in self.topics for sender in topic.senders or (None,)]
 
     def _row(self, topic: Topic, sender: flows.Sender | None) -> list[str]:
-        hearers = ", ".join(topic.hearers) or ("other clients" if topic.subscribed else "-")
+        # A Command has a process beside it that subscribes to the expected topics.
+        others = WATCHED if topic.expected else "other clients" if topic.subscribed else "-"
+        hearers = ", ".join(topic.hearers) or others
         source = "-" if sender is None else sender.task or "other clients"
         if sender is None or not sender.count or not self.seconds:
             return [topic.name, source, hearers, "-", "-"]

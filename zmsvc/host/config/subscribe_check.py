@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zmsvc.core import topics
 from zmsvc.core.model import Context, TaskService
+from zmsvc.core.probing import topic_of
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.settings import Place
 from zmsvc.core.wiring import Declared
@@ -37,11 +38,20 @@ def messages_of_tasks(context: Context) -> dict[str, TaskMessages]:
 
 
 def declared(context: Context) -> dict[str, Declared]:
-    """Return the topics that tasks name by their classes and configurations, by their IDs in the file."""
+    """Return the topics that tasks name by their classes, configurations and options, by their IDs in the
+    file. Commands have only the options.
+    """
+    of_classes = messages_of_tasks(context)
     return {
-        task: Declared(hears=_hears(context.as_written[task], known), publishes=known.publishes)
-        for task, known in messages_of_tasks(context).items()
+        task.id: Declared(hears=_hears(task, known), publishes=known.publishes, expected=_expected(task))
+        for task in context.as_written.values()
+        for known in (of_classes.get(task.id, TaskMessages()),)
     }
+
+
+def _expected(task: TaskService) -> tuple[str, ...]:
+    ready = topic_of(task.ready)
+    return topics.unique([*(each.topic for each in task.expect), *([ready] if ready else [])])
 
 
 def _hears(task: TaskService, known: TaskMessages) -> tuple[str, ...]:
