@@ -192,7 +192,7 @@ rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 
 # The documents for users, in the same relative places as in the tree, so that their links work.
 documents := $(addprefix docs/,bus.md contract.md debugging.md from-supervisor.md from-zmicroservices.md lifecycle.mmd metrics.md performance.md promises.md services.md \
-    zmsvc-alerts.yml)
+    zmsvc-alerts.yml zmsvcctl.schema.json)
 # FILE:DIRECTORY of each file that is only copied. uninstall uses the same list.
 to = $(addsuffix :$(PREFIX)/$(1),$(wildcard $(2)))
 copies := \

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmsvc.core.graph import FILL, Shown, dot, mermaid
+from zmsvc.core.expansion import expand
+from zmsvc.core.graph import FILL, Shown, as_json, dot, mermaid
 from zmsvc.core.model import Action, Context, Endpoints, Only, Rule, TaskService, Trigger
 from zmsvc.core.wiring import Sender, Topic
 
@@ -164,3 +165,28 @@ def test_any_name_stays_inside_its_quotes(name: str, title: str) -> None:
 def test_graphviz_reads_it() -> None:
     text = dot(context(TaskService(id="a", instance='"\\l<b>'), name="x\\"), {"a": "failed"})
     subprocess.run(["dot", "-Tsvg"], input=text.encode(), check=True, capture_output=True)
+
+
+def test_the_data_has_tasks_with_states_and_rules_with_ids_that_stay() -> None:
+    again = Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call="ts001", only=Only.MEMORY_LIMIT)
+    first, second = DAY.tasks.values()
+    tasks = (replace(first, rules=(*first.rules, again), replicas=2), replace(second, after=("ts001",)))
+    alarm = Rule(trigger=Trigger.ON_ANY_FAIL, action=Action.START, call="ts002")
+    day = replace(
+        DAY, tasks=expand(tasks), written={task.id: task for task in tasks}, on_any_fail=(alarm, alarm)
+    )
+    found = as_json(day, {"ts001@1": "active", "ts001@2": "failed"})
+    assert [(task["id"], task["replicas"], task["state"]) for task in found["tasks"]] == [
+        ("ts001", 2, "failed"),
+        ("ts002", None, None),
+    ]
+    assert {rule["id"]: (rule["source"], rule["target"], rule["only"]) for rule in found["rules"]} == {
+        "ts001:on_exit:start:ts002": ("ts001", "ts002", None),
+        "ts001:on_fail:restart:ts001": ("ts001", "ts001", None),
+        "ts001:on_fail:restart:ts001:memory-limit": ("ts001", "ts001", "memory-limit"),
+        "ts002:on_update:stop:ts001": ("ts002", "ts001", None),
+        ":on_any_fail:start:ts002": (None, "ts002", None),
+    }
+    assert len(found["rules"]) == 5
+    assert found["order"] == [{"task": "ts002", "kind": "after", "target": "ts001"}]
+    assert as_json(day)["rules"] == found["rules"]

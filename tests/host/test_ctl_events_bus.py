@@ -636,8 +636,24 @@ def test_check_as_json(home: House, capsys: Capture) -> None:
         "warnings": [],
         "access": [who_may_connect(home)],
         "wiring": [],
+        "problems": [],
     }
     assert (bad["ok"], len(bad["faults"])) == (False, 1)
+
+
+def test_each_fault_and_warning_has_its_place_in_the_json_of_check(home: House, capsys: Capture) -> None:
+    warned = home.file(text=GOOD.format(home.root, ""))
+    bad = home.file("Bad", "<Context>\n<max_transactions>many</max_transactions>\n</Context>")
+    assert main(["--json", "check", str(warned), str(bad)]) == 2
+    first, second = json.loads(capsys.readouterr().out)["files"]
+    line = 1 + warned.read_text()[: warned.read_text().index("<TaskService")].count("\n")
+    places = [(each["severity"], each["file"], each["line"]) for each in first["problems"]]
+    assert places[:2] == [("warning", str(warned), None), ("warning", str(warned), line)]
+    assert first["problems"][1]["text"].startswith("ts_1: it waits for a rule")
+    assert {(each["severity"], each["file"]) for each in second["problems"]} == {("error", str(bad))}
+    assert [f"{each['file']}:{each['line']}: {each['text']}" for each in second["problems"]] == second[
+        "faults"
+    ]
 
 
 def test_check_of_a_running_context_does_not_complain_about_its_own_ports(

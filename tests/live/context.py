@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import json_shapes
 import psutil
 import zmq
 from waiting import PATIENCE, wait_for, wait_for_end, wait_for_line
@@ -274,6 +275,8 @@ class Context:
             timeout=timeout,
             stdin=subprocess.DEVNULL,
         )
+        if done.stdout and "--json" in arguments:
+            json_shapes.check_output(arguments, done.returncode, done.stdout)
         if check is not None:
             assert done.returncode == check, (
                 f"{arguments} -> {done.returncode}\n{done.stdout}{done.stderr}\n{self.log.read_text()}"

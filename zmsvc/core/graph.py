@@ -6,6 +6,7 @@ messages, with their topics. Replicas of a task are one node. Pure; nothing is d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from zmsvc.core.frozen import frozen
 from zmsvc.core.model import Action, Context, TaskService, Trigger
@@ -121,6 +122,57 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None, shown: 
         lines.append(f"  classDef {state} fill:{FILL[state]},stroke:#555555,color:#000000")
         lines.append(f"  class {','.join(nodes)} {state}")
     return "\n".join(lines) + "\n"
+
+
+def as_json(context: Context, states: Mapping[str, State] | None = None) -> dict[str, Any]:
+    """Return tasks, rules and order as data. The ID of a rule stays the same as long as the rule does, and an
+    event of the history about its firing has the same words: `source`, and `rule`.
+    """
+    known = _states(context, states)
+    tasks = [
+        {
+            "id": task.id,
+            "name": task.service_name,
+            "instance": task.instance,
+            "description": task.description,
+            "type": task.service_type.value,
+            "entry": task.entry,
+            "replicas": task.replicas,
+            "state": known.get(task.id),
+        }
+        for task in context.as_written.values()
+    ]
+    rules = {each["id"]: each for each in _rules_as_json(context)}
+    order = [
+        {"task": task.id, "kind": "requires" if name in task.requires else "after", "target": name}
+        for task in context.as_written.values()
+        for name in task.predecessors
+        if name in context.as_written
+    ]
+    return {"tasks": tasks, "rules": [*rules.values()], "order": order}
+
+
+def _rules_as_json(context: Context) -> Iterator[dict[str, Any]]:
+    written = context.as_written.values()
+    sources = [*((task.id, task.rules) for task in written), (None, context.on_any_fail)]
+    for source, rules in sources:
+        for rule in rules:
+            only = rule.only.value if rule.only else None
+            words = (
+                source or "",
+                rule.trigger.value,
+                rule.action.value,
+                rule.call,
+                *([only] if only else []),
+            )
+            yield {
+                "id": ":".join(words),
+                "source": source,
+                "trigger": rule.trigger.value,
+                "action": rule.action.value,
+                "target": rule.call,
+                "only": only,
+            }
 
 
 def _names(context: Context, shown: Shown) -> dict[str, str]:

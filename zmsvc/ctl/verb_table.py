@@ -128,9 +128,9 @@ GLOBAL = (
         "--json",
         action="store_true",
         help="answer as JSON",
-        manual="Answer as JSON: one document on one line. **logs**, **events** and **watch** print a "
-        "document a line. A verb that fails answers with *error* and *code* beside what it has done; "
-        "those three then print nothing.",
+        manual="Answer as JSON: one document on one line, which *zmsvcctl.schema.json* among the documents "
+        "describes for each verb. **logs**, **events** and **watch** print a document a line. A verb that "
+        "fails answers with *error* and *code* beside what it has done; those three then print nothing.",
     ),
     Argument("--no-block", action="store_true", help="do not wait until an order is carried out"),
     Argument("--no-pager", action="store_true", help="do not use a pager"),
@@ -800,7 +800,8 @@ is proven then, and the exit status is 0 unless there is a counter-example.""",
         manual="""\
 Draw tasks and rules. A line that ends in a circle leads from a task to one in its *after* or *requires*.
 Thick arrows are the messages that **wiring** knows without listening. For the *NAME* of a context that runs,
-tasks have the colors of their states.""",
+tasks have the colors of their states. With **--json** tasks, rules, order and topics are there as data, too;
+the *id* of a rule stays the same as long as the rule does.""",
     ),
     VerbEntry(
         "wiring",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,8 +88,32 @@ class FileReport:
             "access": [*self.access],
             "wiring": [*self.wiring],
         }
-        proof = {"proof": self.proof.as_json()} if self.proof is not None else {}
-        return {"file": self.file, "ok": self.ok, "tasks": self.tasks, **found, **proof}
+        return {
+            "file": self.file,
+            "ok": self.ok,
+            "tasks": self.tasks,
+            **found,
+            "problems": [*map(self._fault, self.faults), *map(self._warning, self.warnings)],
+            **({"proof": self.proof.as_json()} if self.proof is not None else {}),
+        }
+
+    def _fault(self, text: str) -> Json:
+        """Return a fault with its place, for editors and pages. Its text has the form `FILE:LINE: words`."""
+        placed = re.match(r"(.+?):(\d+): ", text)
+        return {
+            "severity": "error",
+            "file": placed[1] if placed else self.file,
+            "line": int(placed[2]) if placed else None,
+            "text": text[placed.end() :] if placed else text,
+        }
+
+    def _warning(self, warning: checks.ConfigWarning) -> Json:
+        return {
+            "severity": "warning",
+            "file": warning.file or self.file,
+            "line": warning.line or None,
+            "text": warning.text,
+        }
 
 
 def _check_file(file: str, *, prove: bool) -> FileReport:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 
 from zmsvc.core import wiring
-from zmsvc.core.graph import Shown, dot, mermaid
+from zmsvc.core.graph import Shown, as_json, dot, mermaid
 from zmsvc.core.model import Context
 from zmsvc.ctl import status_reply, terminal
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
@@ -23,12 +23,20 @@ PATIENCE = 5.0
 def graph(args: argparse.Namespace) -> int:
     """graph: draw tasks and rules as dot, mermaid or svg; with live states for a running context."""
     context, states = _context_and_states(args)
-    drawn = draw(context, states, Shown(topics=wiring.topics_of(declared(context))), args.format)
-    terminal.out(
-        json.dumps({"context": context.name, "format": args.format, "graph": drawn}) + "\n"
-        if args.json
-        else drawn
-    )
+    topics = wiring.topics_of(declared(context))
+    drawn = draw(context, states, Shown(topics=topics), args.format)
+    if not args.json:
+        terminal.out(drawn)
+        return 0
+    document = {
+        "context": context.name,
+        "live": states is not None,
+        **as_json(context, states),
+        "topics": wiring.as_json(topics, 0),
+        "format": args.format,
+        "graph": drawn,
+    }
+    terminal.out(json.dumps(document) + "\n")
     return 0
 
 
