@@ -23,7 +23,7 @@
 # make rpm        builds the RPM package into build/rpm, with rpmbuild of any distribution
 # make completion  writes the completion of zmsvcctl for bash, zsh and fish from its table of verbs
 # make manual     writes the sections of zmsvcctl(1) on verbs and options from the tables of verbs
-# make options   writes the options of <service> into the schema and the manual of context files, from core/service_options.py
+# make options   writes the options of <service> into the schemas and the manual of context files, from core/service_options.py
 # make lock       renews the versions and hashes in packaging/locked that install uses; needs the network
 # make clean      removes everything that the other targets made in this directory
 #
@@ -99,6 +99,7 @@ manual: $(VENV)/.runs
 
 options: $(VENV)/.runs
 	$(VENV)/bin/python scripts/service_options.py
+	$(VENV)/bin/python scripts/compact_schema.py
 
 check: $(VENV)/.tests
 	$(VENV)/bin/ruff check .
@@ -200,6 +201,7 @@ copies := \
     $(call to,lib/sysusers.d,units/sysusers.d/zmsvc.conf) \
     $(call to,lib/tmpfiles.d,units/tmpfiles.d/zmsvc.conf) \
     $(call to,lib/systemd/catalog,zmsvc/data/zmsvc.catalog) \
+    $(call to,share/xml/zmsvc,$(addprefix zmsvc/data/,context.rng context.rnc catalog.xml schemas.xml)) \
     $(call to,share/doc/zmsvc/drop-ins,units/drop-ins/*.conf) \
     $(call to,share/doc/zmsvc,README.md NEWS SECURITY.md) \
     $(call to,share/doc/zmsvc/docs,$(documents)) \
@@ -271,7 +273,7 @@ endif
 	rm -rf $(addprefix '$(dest)$(program)'/,bin include lib lib64 share pyvenv.cfg)
 	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
 	! cmp -s etc/logrotate.d/zmsvc '$(dest)$(rotation)' || rm '$(dest)$(rotation)'
-	for left in '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)' \
+	for left in '$(dest)$(PREFIX)/share/xml/zmsvc' '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)' \
 	    '$(dest)$(PREFIX)/share/doc/zmsvc/drop-ins' '$(dest)$(PREFIX)/share/doc/zmsvc/docs' '$(dest)$(PREFIX)/share/doc/zmsvc'; do \
 	    [ ! -d $$left ] || rmdir --ignore-fail-on-non-empty $$left; done
 ifeq ($(dest),)

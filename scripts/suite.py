@@ -47,6 +47,7 @@ LATER = (
     "graphviz",
     "groff-base",
     "libpam-systemd",
+    "libxml2-utils",
     "logrotate",
     "make",
     "sqlite3",
