@@ -75,6 +75,7 @@ def test_every_verb_answers_with_the_documents_of_the_schema(
     ):  # fmt: skip
         run(*words)
     graph_agrees(run("graph", context.name))
+    assert not run("check", "--prove", file, check=1)["files"][0]["proof"]["proven"]
     run("stop", "ts_9", check=4)
     run("exit")
     assert context.wait() == 0
