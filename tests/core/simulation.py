@@ -23,6 +23,7 @@ from zmsvc.core.lifecycle import TABLE, State, SubState, TaskEvent
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
 from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
 from zmsvc.core.probing import Health
+from zmsvc.core.rule_conditions import read_ends, read_threshold
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
 from zmsvc.core.simulated_machine import Keeper, Machine, Process
 from zmsvc.core.world import (
@@ -41,8 +42,13 @@ from zmsvc.core.world import (
 BEGINNING = 1000.0
 
 
-def rule(trigger: str, action: str, call: str) -> Rule:
-    return Rule(trigger=Trigger(trigger), action=Action(action), call=call)
+def rule(trigger: str, action: str, call: str, *, when: str = "", after: str = "") -> Rule:
+    made = Rule(trigger=Trigger(trigger), action=Action(action), call=call)
+    return replace(
+        made,
+        when=read_ends(made.trigger, when, str) if when else (),
+        after=read_threshold(after) if after else None,
+    )
 
 
 def context(*tasks: TaskService, ident: str = "context001", any_fail: Iterable[Rule] = ()) -> Context:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmsvc.core.checks import Fault, config_warnings, faults, monitor_endpoints, warnings
-from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
+from zmsvc.core.model import Action, Context, EndCondition, Endpoints, Rule, TaskService, Threshold, Trigger
 from zmsvc.core.service_options import Limits, Restart, ServiceType
 from zmsvc.core.values import Endpoint, endpoint
 
@@ -226,12 +226,40 @@ def test_a_chain_of_thousands_of_rules_is_checked_quickly() -> None:
         ("on_update stop a", "it stops itself"),
         ("on_exit stop a", "it has already ended"),
         ("on_start start a", "it does nothing"),
+        ("on_recover stop a", "it stops itself"),
+        ("on_recover start a", "it does nothing"),
     ],
 )
 def test_a_rule_that_a_task_aims_at_itself_is_warned_about(words: str, why: str) -> None:
     (told,) = warned(task("a", words))
     assert told.startswith("a: the rule ")
     assert why in told
+
+
+def conditional(words: str, *when: str, after: Threshold | None = None) -> Rule:
+    ends = tuple(EndCondition(reason=each) for each in when)
+    return replace(rule(words), when=ends, after=after)
+
+
+def test_a_rule_is_warned_about_that_names_an_end_in_vain_or_adds_nothing_to_another_one() -> None:
+    other = task("b")
+    vain = replace(task("a"), rules=(conditional("on_fail start b", "watchdog", "oom-kill"),))
+    assert warned(vain, other) == [
+        "a: the rule on_fail: start b, when watchdog oom-kill names an end in vain: the task has no <watchdog>, "
+        "so it never fails by watchdog"
+    ]
+    counting = conditional("on_fail start b", after=Threshold(count=3, within=60.0))
+    both = replace(task("a", "on_fail start b"), rules=(rule("on_fail start b"), counting))
+    assert warned(both, other) == [
+        "a: the rule on_fail: start b, after 3 in 60s has no effect beside the rule on_fail: start b"
+    ]
+    different = (counting, conditional("on_fail start b", "oom-kill"), rule("on_exit start b"))
+    assert warned(replace(task("a"), rules=different), other) == []
+
+
+def test_a_task_that_restarts_itself_when_it_has_recovered_is_no_ring() -> None:
+    assert warned(task("a", "on_recover restart a")) == []
+    assert "ring of rules" in warned(task("a", "on_recover restart b"), task("b", "on_start restart a"))[0]
 
 
 def test_a_duplicate_rule_is_warned_about() -> None:

@@ -194,6 +194,38 @@ GIVE_UP = (
 )
 
 
+def counted(sim: Simulation) -> None:
+    """Failures that are counted and judged by their ends, and recoveries from them."""
+    sim.ready()
+    for code in (75, 1, 75):
+        sim.end("a", code=code)
+        sim.ring()
+        sim.ready("a")
+        sim.now += 1
+    sim.end("mail", code=0)
+    sim.end("a", signal="SIGSEGV")
+    sim.ring()
+    sim.ready()
+    sim.update("a", n=1)
+    sim.update("a", n=2)
+    sim.reload(task("a", *COUNTED[0].rules[:2]), *COUNTED[1:])
+    sim.end("a", code=75)
+
+
+COUNTED = (
+    task(
+        "a",
+        rule("on_fail", "restart", "a"),
+        rule("on_fail", "start", "mail", when="exit-code:75", after="2 in 1min"),
+        rule("on_fail", "restart", "b", when="signal:SIGSEGV"),
+        rule("on_update", "stop", "b", after="2 in 10s"),
+        rule("on_recover", "start", "mail"),
+    ),
+    task("b"),
+    task("mail", entry=False),
+)
+
+
 def no_fork(sim: Simulation) -> None:
     sim.keeper.broken = True
     sim.ask("restart", "a", request=1)
@@ -254,6 +286,7 @@ STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
     "reload command": (reload_command, (RELOADS,)),
     "probed": (probed, PROBED),
     "lined": (lined, LINED),
+    "counted": (counted, COUNTED),
     "no fork": (no_fork, (task("a", rule("on_fail", "restart", "a")),)),
 }
 

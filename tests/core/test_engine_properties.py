@@ -26,13 +26,26 @@ from zmsvc.core.ready_line import ReadyLine
 NAMES = ("a", "b", "c")
 TRANSACTIONS = ("T1", "T2")
 
+ENDS = {
+    "on_fail": ["", "", "exit-code:1", "exit-code signal:SIGSEGV", "watchdog memory-limit unhealthy silent"],
+    "on_exit": ["", "exited"],
+    "on_any_fail": ["", "exit-code:1", "start-limit cannot-launch"],
+}
+
+
+@st.composite
+def conditional(draw: st.DrawFn, trigger: str, action: str, call: str) -> Rule:
+    """Draw the conditions of a rule."""
+    when, after = st.sampled_from(ENDS.get(trigger, [""])), st.sampled_from(["", "", "2 in 5s", "3 in 1min"])
+    return trigger_rule(trigger, action, call, when=draw(when), after=draw(after))
+
+
 rules = st.lists(
-    st.builds(
-        trigger_rule,
-        st.sampled_from(["on_start", "on_update", "on_fail", "on_exit"]),
+    st.tuples(
+        st.sampled_from(["on_start", "on_update", "on_fail", "on_exit", "on_recover"]),
         st.sampled_from(["start", "stop", "restart"]),
         st.sampled_from(NAMES),
-    ),
+    ).flatmap(lambda drawn: conditional(*drawn)),
     max_size=4,
 )
 limits = st.fixed_dictionaries(
@@ -48,9 +61,8 @@ limits = st.fixed_dictionaries(
 def any_fail(tasks: list[TaskService]) -> st.SearchStrategy[list[Rule]]:
     """Return rules of a context with these tasks."""
     actions, names = st.sampled_from(["start", "stop", "restart"]), [each.id for each in tasks]
-    return st.lists(
-        st.builds(trigger_rule, st.just("on_any_fail"), actions, st.sampled_from(names)), max_size=1
-    )
+    drawn = st.tuples(actions, st.sampled_from(names)).flatmap(lambda each: conditional("on_any_fail", *each))
+    return st.lists(drawn, max_size=1)
 
 
 calm = limits.map(lambda drawn: {name: value for name, value in drawn.items() if name != "watchdog"})

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 
 from zmsvc.core.expansion import expand
 from zmsvc.core.graph import FILL, Shown, as_json, dot, mermaid
-from zmsvc.core.model import Action, Context, Endpoints, Only, Rule, TaskService, Trigger
+from zmsvc.core.model import (
+    Action,
+    Context,
+    EndCondition,
+    Endpoints,
+    Only,
+    Rule,
+    TaskService,
+    Threshold,
+    Trigger,
+)
 from zmsvc.core.wiring import Sender, Topic
 
 ENDS = Endpoints(
@@ -64,6 +74,29 @@ def test_a_rule_for_some_reasons_alone_says_so() -> None:
     day = context(TaskService(id="a", instance="A", rules=(watched,)))
     assert 'label="on_fail: restart, on-watchdog"' in dot(day)
     assert "|on_fail: restart, on-watchdog|" in mermaid(day)
+
+
+def test_a_rule_with_conditions_has_them_in_its_label() -> None:
+    rules = (
+        Rule(
+            trigger=Trigger.ON_FAIL,
+            action=Action.STOP,
+            call="a",
+            when=(EndCondition(reason="exit-code", detail=75), EndCondition(reason="watchdog")),
+            after=Threshold(count=3, within=60.0),
+        ),
+        Rule(trigger=Trigger.ON_RECOVER, action=Action.START, call="a"),
+    )
+    made = context(TaskService(id="a", instance="A", rules=rules))
+    assert [(each["id"], each["when"], each["after"]) for each in as_json(made)["rules"]] == [
+        ("a:on_fail:stop:a when exit-code:75 watchdog after 3 in 60s", "exit-code:75 watchdog", "3 in 60s"),
+        ("a:on_recover:start:a", None, None),
+    ]
+    text = dot(made)
+    assert re.findall(r'label="([^"]+)", style', text) == [
+        "on_fail: stop, when exit-code:75 watchdog after 3 in 60s",
+        "on_recover: start",
+    ]
 
 
 def test_the_rules_of_the_context_lead_from_any_task() -> None:

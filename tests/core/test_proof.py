@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 from simulation import context, rule, task
 
 from zmsvc.core.exploration import Trial
-from zmsvc.core.model import Context, Only, Rule, TaskService, Trigger
+from zmsvc.core.model import TRIGGERS_OF_TASK, Context, Only, Rule, TaskService
 from zmsvc.core.proof import Claim, Proof, important_of, prove
 from zmsvc.core.scenario import TRANSACTION, Event, EventKind
 from zmsvc.core.world import Reason
@@ -67,6 +68,31 @@ WRONG: dict[str, tuple[Sequence[TaskService], Claim, tuple[str, ...]]] = {
         ("a", "c"),
     ),
     "a failure action stops all": ([task("a", failure_action="exit"), up("b")], Claim.ACTIVE_AGAIN, ("a",)),
+    "a task is restarted for one exit status alone": (
+        [task("a", rule("on_fail", "restart", "a", when="exit-code:75"))],
+        Claim.ACTIVE_AGAIN,
+        ("a",),
+    ),
+    "an exit status stops an important task": (
+        [up("a", rule("on_fail", "stop", "b", when="exit-code:75 lost")), up("b")],
+        Claim.ACTIVE_AGAIN,
+        ("a", "b"),
+    ),
+    "the last of several failures stops an important task": (
+        [up("a", rule("on_fail", "stop", "b", after="3 in 1min")), up("b")],
+        Claim.ACTIVE_AGAIN,
+        ("a", "b"),
+    ),
+    "a recovery stops an important task": (
+        [up("a", rule("on_recover", "stop", "b")), up("b")],
+        Claim.ACTIVE_AGAIN,
+        ("a", "b"),
+    ),
+    "nothing recovers that does not fail": (
+        [up("a"), waiting("b", rule("on_recover", "start", "c")), waiting("c")],
+        Claim.CAN_START,
+        ("b", "c"),
+    ),
     "two tasks restart each other": (
         [up("a", rule("on_start", "restart", "b")), waiting("b", rule("on_start", "restart", "a"))],
         Claim.NO_RING,
@@ -126,6 +152,26 @@ RIGHT: dict[str, tuple[Sequence[TaskService], Sequence[Rule]]] = {
             up("a", rule("on_exit", "start", "b")),
             waiting("b", rule("on_exit", "start", "c")),
             waiting("c", rule("on_exit", "start", "a")),
+        ],
+        (),
+    ),
+    "a rule for an exit status, a rule that counts and a recovery start tasks": (
+        [
+            up(
+                "a",
+                rule("on_fail", "start", "b", when="signal:SIGSEGV"),
+                rule("on_fail", "start", "c", after="3 in 1min"),
+                rule("on_recover", "start", "d"),
+            ),
+            *map(waiting, "bcd"),
+        ],
+        (),
+    ),
+    "a rule that counts ends a ring": (
+        [
+            up("a", rule("on_update", "start", "b")),
+            waiting("b", rule("on_start", "restart", "c"), rule("on_start", "stop", "c", after="5 in 1h")),
+            waiting("c", rule("on_start", "restart", "b")),
         ],
         (),
     ),
@@ -225,13 +271,13 @@ def naive(of: Context) -> set[Claim]:
     while waits:
         here = waits.pop()
         started |= {each.record.task for each in here.timeline if each.record.event == "started"}
-        state = tuple(each.sub_state for each in here.world.tasks.values())
+        state = tuple((each.sub_state, each.has_failed) for each in here.world.tasks.values())
         if state in seen or here.world.stopping:
             continue
         seen.add(state)
         assert len(seen) < 2_000
-        for event in every_event(here):
-            run = Trial.from_world(here.world, here.now + 1_000.0)
+        for event, counted in product(every_event(here), (False, True)):
+            run = Trial.from_world(here.world, here.now + 1_000.0, counted=counted)
             run.apply(event)
             if run.come_to_rest():
                 violated.add(Claim.NO_RING)
@@ -256,15 +302,15 @@ def made_up(seed: int) -> Context:
     """Return a small context with random rules."""
     chance = random.Random(seed)
     names = ["a", "b", "c", "d"][: chance.randint(2, 4)]
-    triggers = [
-        each.value for each in (Trigger.ON_START, Trigger.ON_EXIT, Trigger.ON_FAIL, Trigger.ON_UPDATE)
-    ]
+    triggers = [each.value for each in TRIGGERS_OF_TASK]
+    conditions: list[dict[str, str]] = [{}, {}, {"when": "signal"}, {"after": "2 in 1h"}]
     tasks = []
     for number, name in enumerate(names):
-        rules = [
-            rule(chance.choice(triggers), chance.choice(["start", "start", "restart", "stop"]), other)
-            for other in chance.choices(names, k=chance.randint(0, 2))
-        ]
+        rules = []
+        for other in chance.choices(names, k=chance.randint(0, 2)):
+            trigger, action = chance.choice(triggers), chance.choice(["start", "start", "restart", "stop"])
+            more = chance.choice(conditions if trigger == "on_fail" else conditions[:2])
+            rules.append(rule(trigger, action, other, **more))
         own = [rule("on_fail", "restart", name)] if chance.random() < 0.6 else []
         after = tuple(names[:number]) if chance.random() < 0.2 else ()
         requires = tuple(chance.sample(names[:number], 1)) if number and chance.random() < 0.2 else ()

@@ -163,6 +163,41 @@ def test_the_matrix_has_each_failure_of_each_task() -> None:
     assert 6.0 < (found["fail(c=watchdog)"].recovered or 0) < 7.0
 
 
+def test_the_matrix_has_each_failure_that_a_rule_names_as_often_as_it_counts() -> None:
+    tasks = [
+        task(
+            "a",
+            rule("on_fail", "restart", "a"),
+            rule("on_fail", "start", "b", when="exit-code:75 cannot-launch signal:SIGBUS"),
+            rule("on_fail", "start", "b", when="lost", after="2 in 1min"),
+            start_timeout=5.0,
+        ),
+        task("b", entry=False),
+    ]
+    any_fail = [rule("on_any_fail", "start", "b", when="not-ready start-limit", after="3 in 10min")]
+    found = {each.event.text: each for each in matrix(context(*tasks, any_fail=any_fail), 60.0)}
+    alert = {"fail(a=exit-code:75)", "fail(a=signal:SIGBUS)", "fail(a=cannot-launch)"}
+    alert |= {"fail(a=lost) 2 times", "fail(a=not-ready) 3 times"}
+    assert {text for text, each in found.items() if each.started.get("b")} == alert
+    others = {"fail(a)", "fail(a=signal)", "fail(a=lost)", "fail(a=not-ready)"}
+    assert found.keys() - alert - others == set()
+    assert found["fail(a=lost) 2 times"].started["a"] == 2
+    assert found["fail(a)"].started == {"a": 1}
+
+
+def test_a_failure_fires_the_rules_that_name_it() -> None:
+    tasks = [
+        task("a", *(rule("on_fail", "start", name, when=when) for name, when in REASONS.items())),
+        *(task(name, entry=False) for name in REASONS),
+    ]
+    for name, when in REASONS.items():
+        run = simulated(("fail", f"a={when}"), ("at", "200s"), tasks=tasks)
+        assert [other for other in REASONS if states(run, other) == ["running"]] == [name], when
+
+
+REASONS = {"b": "exit-code:75", "c": "exit-code:1", "d": "signal:SIGSEGV", "e": "oom-kill", "f": "lost"}
+
+
 def test_a_ring_of_rules_is_found_with_its_rate() -> None:
     tasks = [
         task("a", rule("on_fail", "start", "b")),

@@ -27,7 +27,7 @@ from zmsvc.core.model import Action, Trigger
 from zmsvc.core.restart import contradictions, rules_of
 from zmsvc.core.service_options import Limits, Restart
 from zmsvc.core.transitions import rules_for
-from zmsvc.core.world import Reason, Task
+from zmsvc.core.world import Exit, Reason, Task
 
 TRIGGERS = ["on_start", "on_update", "on_fail", "on_exit"]
 ACTIONS = ["start", "stop", "restart"]
@@ -743,7 +743,7 @@ def test_the_option_restart_starts_a_task_after_the_ends_that_it_names(restart: 
 
     def again(reason: Reason) -> bool:
         trigger = Trigger.ON_FAIL if reason in FAILURES else Trigger.ON_EXIT
-        found = rules_for(service, trigger, requested=reason is Reason.REQUESTED, reason=reason)
+        found = rules_for(service, trigger, requested=reason is Reason.REQUESTED, end=Exit(reason=reason))
         assert all((each.action, each.call) == (Action.RESTART, "a") for each in found)
         return bool(found)
 

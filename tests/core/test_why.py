@@ -550,6 +550,42 @@ def rules(told: dict[str, Any]) -> list[str]:
     return [each["text"] for each in told["rules"]]
 
 
+def test_a_rule_that_has_not_fired_because_of_its_conditions_says_so() -> None:
+    named = rule("on_fail", "start", "a", when="exit-code:75 watchdog")
+    counting = rule("on_fail", "start", "a", when="exit-code", after="3 in 1min")
+    own = rule("on_fail", "restart", "b")
+    any_fail = [rule("on_any_fail", "start", "a", after="5 in 10s")]
+    sim = of(task("b", own, named, counting, watchdog=900.0), task("a", entry=False), any_fail=any_fail)
+    for _ in range(2):
+        sim.end("b", code=3)
+        sim.ring()
+        sim.ready()
+    told = explained(sim)
+    assert rules(told) == [
+        "starts when b fails (exit-code:75 or watchdog), and its last end was another one (exit-code:3); "
+        "b is active (running)",
+        "starts when b fails (exit-code), 3 times within 60 s: 2 counted; b is active (running)",
+        "starts when any other task fails, 5 times within 10 s: 2 counted",
+    ]
+    assert [(each["counted"], each["of"]) for each in told["rules"]] == [(None, None), (2, 3), (2, 5)]
+    assert told["rules"][1]["rule"] == "on_fail:start:a when exit-code after 3 in 60s"
+    past = explained(sim, running=False)["rules"][1]
+    assert (past["counted"], "counted" in past["text"]) == (None, False), "the times of another boot"
+
+
+def test_a_recovery_is_a_cause() -> None:
+    sim = of(task("b", rule("on_recover", "start", "a")), task("a", entry=False))
+    sim.end("b", code=3)
+    assert rules(explained(sim)) == ["starts when b is ready again after a failure; b is failed (failed)"]
+    sim.ask("start", "b")
+    sim.ready()
+    assert story(explained(sim))[:3] == [
+        "a was started",
+        "the rule on_recover:start:a of b fired",
+        "b became ready",
+    ]
+
+
 def test_the_rules_that_would_start_a_task_are_named_with_the_state_of_their_source() -> None:
     told = explained(waits_for_a_rule())
     assert rules(told) == ["starts when b ends well; b is active (running)"]

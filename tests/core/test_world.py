@@ -107,6 +107,8 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "firings": numbers,
     "starts": st.lists(times, max_size=3).map(tuple),
     "reload_at": times,
+    "counted": st.dictionaries(texts, st.lists(times, max_size=2).map(tuple), max_size=2),
+    "has_failed": st.booleans(),
     "cause": causes,
     "update": st.none() | maps,
     "sequence": numbers,

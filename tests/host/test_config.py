@@ -360,6 +360,85 @@ def test_the_option_restart_is_short_for_rules_on_the_task_itself() -> None:
     ]
 
 
+def with_rule(attributes: str, service: str = "") -> str:
+    """Return the manual's file whose rule for on_fail has these attributes."""
+    return changed(
+        ("<on_fail>", f"<on_fail {attributes}>"), text=with_service(service) if service else MANUAL
+    )
+
+
+def test_a_rule_has_the_ends_and_the_count_that_its_attributes_say() -> None:
+    text = with_rule("when='exit-code:75  signal:segv signal:RTMIN+3 oom-kill' after='3 in 1min'")
+    (fails, exits) = parse(text).tasks["ts_100"].rules
+    assert (fails.conditions, exits.conditions) == (
+        "when exit-code:75 signal:SIGSEGV signal:SIG37 oom-kill after 3 in 60s",
+        "",
+    )
+    assert parse(text).tasks["ts_100"].source["Task"]["state"]["on_fail"]["after"] == "3 in 1min"
+
+
+def test_on_recover_and_the_rules_of_the_context_have_conditions_as_well() -> None:
+    call = "<action>start</action><call>ts000</call>"
+    text = changed(("<on_fail>", f"<on_recover after='2 in 5s'>{call}</on_recover><on_fail>"))
+    assert "on_recover" in [each.trigger for each in parse(text).tasks["ts_100"].rules]
+    text = changed(("<TaskService", f"<on_any_fail when='oom-kill'>{call}</on_any_fail><TaskService"))
+    assert parse(text).on_any_fail[0].conditions == "when oom-kill"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        (
+            "when='exit-code:75 watchdgo'",
+            "the when of <on_fail> 'watchdgo' is unknown, .* [(]did you mean watchdog",
+        ),
+        ("when='signal:SEGVV'", "the when of <on_fail> 'SEGVV' is not a signal, .* [(]did you mean SIGSEGV"),
+        ("when='exit-code:300'", "the when of <on_fail> 'exit-code:300' has no exit status of a failure"),
+        ("when='exited'", "the when of <on_fail> 'exited' is not a failure, and on_exit fires on it"),
+        (
+            "when='watchdog'",
+            "<on_fail> can never fire: the task has no <watchdog>, so it never fails by watchdog",
+        ),
+        ("after='often'", "the after of <on_fail> 'often' is not a count and a time span"),
+        ("afterr='3 in 1min'", "unknown attribute afterr in <on_fail>, expected another name .*after"),
+    ],
+)
+def test_a_condition_that_cannot_be_met_is_a_fault_on_the_line_of_its_rule(
+    attributes: str, words: str
+) -> None:
+    text = with_rule(attributes)
+    (fault,) = faults(text)
+    assert re.match(f"F.xml:{number(text, '<on_fail')}: ts_100: {words}", fault), fault
+    assert "expected" in fault
+
+
+def test_a_condition_in_the_wrong_place_is_a_fault() -> None:
+    on_start = changed(("<on_start>", "<on_start when='watchdog'>"))
+    (fault,) = faults(on_start)
+    assert "the when of <on_start> is for ends, which on_start is not about, expected none" in fault
+    (fault,) = faults(changed(("<on_start>", "<on_start after='3 in 1min'>")))
+    assert "<on_start> has the attribute after and no rule, expected <action> and <call>" in fault
+    (fault,) = faults(changed(("<on_fail>", "<on_fail><when>watchdog</when>")))
+    assert "unknown element <when> in <on_fail>" in fault
+    rule = "<on_any_fail when='silent'><action>start</action><call>ts000</call></on_any_fail>"
+    text = changed(("<TaskService", f"{rule}<TaskService"))
+    assert faults(text) == [
+        f"F.xml:{number(text, '<on_any_fail')}: <on_any_fail> can never fire: no task can fail by silent, "
+        "expected another when"
+    ]
+
+
+def test_an_option_goes_on_covering_the_ends_that_a_rule_of_the_file_does_not_name() -> None:
+    text = with_rule(
+        "when='exit-code:75'", "<restart>on-watchdog</restart><memory_restart>1G</memory_restart>"
+    )
+    rules = parse(text).tasks["ts_100"].rules
+    assert [
+        (each.trigger.value, each.only and each.only.value) for each in rules if each.call == "ts_100"
+    ] == [("on_fail", None), ("on_fail", "on-watchdog"), ("on_fail", "memory-limit")]
+    assert "contradicts its <restart> no" in faults(with_rule("when='oom-kill'", "<restart>no</restart>"))[0]
+
+
 def test_a_rule_that_contradicts_the_option_restart_is_a_fault_on_its_line() -> None:
     text = with_service("<restart>on-watchdog</restart>")
     line = text[: text.index("ts_100</call>")].count("\n") + 1

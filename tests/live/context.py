@@ -82,10 +82,11 @@ class Context:
         config: str = "",
         service: str = "",
         kind: str = "Process",
+        more_rules: str = "",
     ) -> None:
         """Add a TaskService element that another program wrote.
 
-        `entry` may be the text of the type of its state.
+        `entry` may be the text of the type of its state. `more_rules` are elements beside those of `rules`.
         """
         triggers = "".join(
             f"<{trigger}><action>{action}</action><call>{call}</call></{trigger}>"
@@ -100,7 +101,7 @@ class Context:
             f"<description>{escape(instance)}</description><message><header><action>start</action>"
             f"<service_name>{instance.lower()}</service_name></header><content><configuration><device_action>act</device_action>"
             f"<location>{self.home}/Services</location>{config}</configuration></content></message>"
-            f'<service>{service}</service><state type="{state}">{triggers}</state></Task></TaskService>'
+            f'<service>{service}</service><state type="{state}">{triggers}{more_rules}</state></Task></TaskService>'
         )
 
     def writing_task(

@@ -32,9 +32,21 @@ REACTING = """
 def setup(self):
     import os, signal
     signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
+    signal.signal(signal.SIGWINCH, lambda *_: os._exit(75))
     signal.signal(signal.SIGUSR2, lambda *_: self.update(number=1, wait=False))
 """
-EVENTS = {"kill": signal.SIGKILL, "exit": signal.SIGUSR1, "update": signal.SIGUSR2}
+EVENTS = {
+    "kill {}": signal.SIGKILL,
+    "exit {}": signal.SIGUSR1,
+    "update {}": signal.SIGUSR2,
+    "fail {}=exit-code:75": signal.SIGWINCH,
+}
+CONDITIONS = {
+    "on_fail": ["", "", ' when="signal:SIGKILL"', ' when="exit-code:75 watchdog"', ' after="2 in 1h"'],
+    "on_exit": ["", "", ' when="exited"', ' when="requested"'],
+    "on_update": ["", ' after="2 in 1h"'],
+}
+"""The conditions that a rule of a trigger may have."""
 Stories = dict[str, list[tuple[str, str]]]
 
 
@@ -42,27 +54,37 @@ def tree(context: Context, number: int, chance: random.Random) -> list[str]:
     """Add a tree: its root is an entry task, and the rules of one task call each other one.
 
     What happens must not depend on the speed of the machine. So no task is called twice within one event: a
-    task that is restarted fires on_exit and on_start, and has rules for one of them.
+    task that is restarted fires on_exit and on_start, and perhaps on_recover, and has rules for one of them.
     """
     names = [f"t{number}_{index}" for index in range(chance.randint(2, 3))]
     parents = {name: chance.choice(names[:index]) for index, name in enumerate(names) if index}
     for name in names:
         called = [child for child, parent in parents.items() if parent == name]
-        triggers = ("on_update", "on_fail", chance.choice(("on_start", "on_exit"))) if called else ()
+        third = chance.choice(("on_start", "on_exit", "on_recover"))
+        triggers = ("on_update", "on_fail", third) if called else ()
         rules = {
-            trigger: (chance.choice(("start", "stop", "restart")), chance.choice(called))
+            trigger: rule(
+                trigger,
+                chance.choice(("start", "stop", "restart")),
+                chance.choice(called),
+                chance.choice(CONDITIONS.get(trigger, [""])),
+            )
             for trigger in triggers
         }
         options = ""
         if chance.random() < 0.3:
-            rules["on_fail"] = ("restart", name)
+            rules["on_fail"] = rule("on_fail", "restart", name, chance.choice(CONDITIONS["on_fail"][:3]))
             options = "<restart_delay>300ms</restart_delay>"
         waits = name in parents and chance.random() < 0.4
         options += f"<after>{parents[name]}</after>" if waits else ""
         # A child that starts by itself would race with the rules of its parent.
         entry = name == names[0] or (waits and chance.random() < 0.5)
-        context.task(name, "Reacting", entry=entry, rules=rules, service=options)
+        context.task(name, "Reacting", entry=entry, more_rules="".join(rules.values()), service=options)
     return names
+
+
+def rule(trigger: str, action: str, call: str, conditions: str) -> str:
+    return f"<{trigger}{conditions}><action>{action}</action><call>{call}</call></{trigger}>"
 
 
 def stories(told: list[dict[str, Any]]) -> Stories:
@@ -127,6 +149,6 @@ def test_simulate_agrees_with_the_daemon_on_random_contexts(context: Context, se
         for names in trees:
             if alive := [name for name in names if name in running]:
                 kind, name = chance.choice([*EVENTS]), chance.choice(alive)
-                script.append(f"{kind} {name}")
+                script.append(kind.format(name))
                 os.kill(running[name], EVENTS[kind])
         before = agree(context, script)

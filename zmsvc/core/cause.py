@@ -63,8 +63,11 @@ BY_CONTEXT = Cause(by="context")
 
 
 def rule_text(rule: Rule) -> str:
-    """Return a rule as causes and records name it: `on_exit:start:ts002`."""
-    return f"{rule.trigger.value}:{rule.action.value}:{rule.call}"
+    """Return a rule as causes and records name it: `on_exit:start:ts002`, followed by its conditions: ` when
+    watchdog after 3 in 60s`.
+    """
+    conditions = f" {rule.conditions}" if rule.when or rule.after else ""
+    return f"{rule.trigger.value}:{rule.action.value}:{rule.call}{conditions}"
 
 
 def by_rule(before: Cause, source: Source, depth: int, *, join: bool) -> Cause:

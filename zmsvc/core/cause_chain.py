@@ -15,6 +15,7 @@ from zmsvc.core.cause import NO_CAUSE, Cause, Source, from_json
 from zmsvc.core.events import Key
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
+from zmsvc.core.model import TRIGGERS_OF_ENDS
 from zmsvc.core.ordering import unmet
 from zmsvc.core.replicas import base, is_named
 from zmsvc.core.world import Reason, Task, World
@@ -374,7 +375,7 @@ class _Walk:
     ) -> Iterator[Link]:
         """The transition of a task that fired a rule, and the causes of that launch."""
         trigger = known.trigger if known else str(rule.detail.get("rule") if rule else "").partition(":")[0]
-        if trigger in ("on_exit", "on_fail", "on_any_fail"):
+        if trigger in TRIGGERS_OF_ENDS:
             row = self.history.of_launch(source, launch, *_ENDS)
             end = known.exit if known else None
             detail: Mapping[str, Any] = {}
@@ -392,7 +393,7 @@ class _Walk:
             text = f"{source} reported an update"
             update = known.update if known else self._update(source, launch)
             yield Link(event="updated", text=text, task=source, launch=launch, update=update)
-        yield from self._launch(source, launch, ready=trigger == "on_start")
+        yield from self._launch(source, launch, ready=trigger in ("on_start", "on_recover"))
 
 
 def order_link(row: Row, name: str) -> Link:

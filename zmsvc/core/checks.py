@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from zmsvc.core import shell
+from zmsvc.core import rule_conditions, shell
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT, BusAccess
 from zmsvc.core.frozen import frozen
 from zmsvc.core.listening import MAX_SOCKETS
@@ -19,6 +20,7 @@ from zmsvc.core.similar import similar_id
 from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, part_of, quote, reaches, seconds
 
 _STARTING = (Action.START, Action.RESTART)
+_WHILE_IT_RUNS = (Trigger.ON_START, Trigger.ON_UPDATE, Trigger.ON_RECOVER)
 _RESERVED_VARIABLES = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
 """Variables by which a task and its supervisor communicate. A file that sets them cuts the task off."""
 
@@ -397,16 +399,17 @@ def _rule_warnings(task: TaskService) -> Iterator[str]:
     for rule, times in Counter(task.rules).items():
         if times > 1:
             yield f"the rule {_words(rule)} occurs {times} times"
+        for why in rule_conditions.vain(rule, task):
+            yield f"the rule {_words(rule)} names an end in vain: {why}"
+        plain = replace(rule, when=(), after=None)
+        if plain != rule and plain in task.rules:
+            yield f"the rule {_words(rule)} has no effect beside the rule {_words(plain)}"
         if rule.call != task.id:
             continue
         if rule.action is Action.STOP:
-            what = (
-                "it stops itself"
-                if rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE)
-                else "it has already ended"
-            )
+            what = "it stops itself" if rule.trigger in _WHILE_IT_RUNS else "it has already ended"
             yield f"the rule {_words(rule)} is about the task itself: {what}"
-        elif rule.action is Action.START and rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE):
+        elif rule.action is Action.START and rule.trigger in _WHILE_IT_RUNS:
             yield f"the rule {_words(rule)} is about the task itself, which already runs: it does nothing"
 
 
@@ -546,8 +549,9 @@ def _edges(task: TaskService) -> Iterator[Rule]:
     """
     for rule in task.rules:
         # A rule that starts its own task while it runs does nothing; another check warns of it.
-        idle = rule.action is Action.START and rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE)
-        meant = rule.trigger is Trigger.ON_FAIL or (
+        idle = rule.action is Action.START and rule.trigger in _WHILE_IT_RUNS
+        # A task that on_recover restarts has not failed, so it does not recover again.
+        meant = rule.trigger in (Trigger.ON_FAIL, Trigger.ON_RECOVER) or (
             rule.trigger is Trigger.ON_EXIT and task.restart is Restart.ALWAYS
         )
         if rule.action in _STARTING and not (rule.call == task.id and (idle or meant)):
@@ -616,4 +620,5 @@ def _shortest_cycle(tasks: Mapping[str, TaskService], group: list[str]) -> list[
 
 
 def _words(rule: Rule) -> str:
-    return f"{rule.trigger}: {rule.action} {rule.call}"
+    conditions = f", {rule.conditions}" if rule.when or rule.after else ""
+    return f"{rule.trigger}: {rule.action} {rule.call}{conditions}"

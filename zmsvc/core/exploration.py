@@ -8,21 +8,23 @@ Nothing is judged here; that is the job of `proof.py`.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core.back_off import GOOD_UPTIME, recent_starts
+from zmsvc.core.cause import rule_text
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.frozen import frozen
 from zmsvc.core.independent_parts import Part
 from zmsvc.core.lifecycle import State, SubState
-from zmsvc.core.model import Action, Context, TaskService, Trigger
+from zmsvc.core.model import Action, Context, Rule, TaskService, Trigger
 from zmsvc.core.restart import fires_for
-from zmsvc.core.scenario import SUPERVISOR, TRANSACTION, Event, EventKind, Run, TimedRecord, why_not
+from zmsvc.core.scenario import SUPERVISOR, TRANSACTION, Event, EventKind, Run, TimedRecord, failures_of
 from zmsvc.core.simulated_machine import Keeper, Process
-from zmsvc.core.world import Reason, World
+from zmsvc.core.transitions import rules_of_context
+from zmsvc.core.world import Reason, World, with_changes
 
 _TURNS = 3
 """The number of turns after which rules form a ring, beside those that a start limit allows."""
@@ -35,6 +37,7 @@ _WHILE_RUNNING = (
     Reason.UNHEALTHY,
     Reason.SILENT,
     Reason.MEMORY_LIMIT,
+    Reason.LOST,
 )
 _AT_THE_START = (Reason.NOT_READY, Reason.CANNOT_LAUNCH)
 _FAILED = (Trigger.ON_FAIL, Trigger.ON_ANY_FAIL)
@@ -56,11 +59,14 @@ class Happening:
     event: Event | None = None
     """None for the start of the context."""
     start_fails: Event | None = None
+    counted: bool = False
+    """True if rules with an `after` have counted so many events before that the next one is the last."""
 
     @property
     def text(self) -> str:
         words = [self.event.text if self.event else "start"]
-        return " and ".join([*words, *([self.start_fails.text] if self.start_fails else ())])
+        text = " and ".join([*words, *([self.start_fails.text] if self.start_fails else ())])
+        return f"{text}, counted to the end by rules with an after" if self.counted else text
 
     @property
     def single_failure(self) -> bool:
@@ -120,8 +126,12 @@ class Trial(Run):
     """The lengths of the timeline at each launch, by the states that all tasks then had."""
 
     @classmethod
-    def from_world(cls, world: World, now: float) -> Trial:
-        """Return a run that goes on from a settled state."""
+    def from_world(cls, world: World, now: float, *, counted: bool = False) -> Trial:
+        """Return a run that goes on from a settled state. `counted` is as in `Happening`."""
+        if counted or any(task.counted for task in world.tasks.values()):
+            counts = {key: _counts(world.context, key[1], now) if counted else {} for key in world.tasks}
+            tasks = {key: with_changes(task, {"counted": counts[key]}) for key, task in world.tasks.items()}
+            world = replace(world, tasks=tasks)
         keeper = Keeper()
         for launch, key in world.launches.items():
             keeper.alive[launch] = Process(launch=launch, key=key, executed=True, line_seen=True)
@@ -154,12 +164,13 @@ class Trial(Run):
 
     @property
     def _allowed(self) -> int:
-        """The number of turns after which a start limit would have ended a ring. The turns become slower, so
-        a limit that did not act by then never does.
+        """The number of turns after which a start limit, or a rule that counts, would have ended a ring. The
+        turns become slower, so one that did not act by then never does.
         """
         tasks = self.world.context.tasks
         bursts = [tasks[name].limits.start_limit_burst for name in self.launched if name in tasks]
-        return _TURNS + min(max(bursts, default=0), _MOST_TURNS)
+        counts = [rule.after.count for rule in _rules(self.world.context) if rule.after]
+        return _TURNS + min(max([*bursts, *counts], default=0), _MOST_TURNS)
 
     def come_to_rest(self) -> Ring | None:
         """Let everything happen that follows without another event. Return the ring if it never ends."""
@@ -225,17 +236,25 @@ class Exploration:
     def _try(self, here: Settled | None, happening: Happening) -> Iterator[Outcome]:
         outcome = self._outcome(here, happening)
         yield outcome
-        for name, reason in self._fragile:
-            if name in outcome.launched and self.budget > 0:
-                fails = Event(kind=EventKind.FAIL, what=name, reason=reason)
-                yield self._outcome(here, Happening(event=happening.event, start_fails=fails))
+        for fails in self._fragile:
+            if fails.what in outcome.launched:
+                if self.budget <= 0:
+                    self.next = here or outcome.reached
+                    return
+                yield self._outcome(here, replace(happening, start_fails=fails))
+        # The counts are not a part of the state, so both ways are tried from each state.
+        if self._counts and here is not None and not happening.counted:
+            if self.budget <= 0:
+                self.next = here
+                return
+            yield from self._try(here, replace(happening, counted=True))
 
     def _outcome(self, here: Settled | None, happening: Happening) -> Outcome:
         self.tried += 1
         if here is None:
             run = Trial.of(self.part.context)
         else:
-            run = Trial.from_world(here.world, here.now + self._quiet)
+            run = Trial.from_world(here.world, here.now + self._quiet, counted=happening.counted)
         if happening.start_fails is not None:
             run.next_failures[happening.start_fails.what] = happening.start_fails.reason
         _let_happen(run, happening.event)
@@ -292,7 +311,7 @@ class Exploration:
         limits = self.part.context.tasks[name].limits
         counted = len(recent_starts(task, limits, state.now)) if limits.start_limit_burst else 0
         rests = task.sub_state in (SubState.WAITING, SubState.STOPPED)
-        return "rests" if rests else task.sub_state.value, counted
+        return f"{'rests' if rests else task.sub_state.value}{', has failed' * task.has_failed}", counted
 
     # --- events
 
@@ -318,14 +337,13 @@ class Exploration:
         context = self.part.context
         self._inert = _inert(context)
         self._of_task: Mapping[str, list[Event]] = {
-            name: [*_failures(context, service), *_others(service, inert=name in self._inert)]
+            name: [*_distinct_failures(context, service)[0], *_others(service, inert=name in self._inert)]
             for name, service in context.tasks.items()
         }
         self._fragile = [
-            (name, reason)
-            for name, service in context.tasks.items()
-            for reason in _reasons(context, service)[1]
+            each for service in context.tasks.values() for each in _distinct_failures(context, service)[1]
         ]
+        self._counts = any(rule.after for rule in _rules(context))
         self._quiet = _quiet_time(context)
 
 
@@ -368,12 +386,24 @@ def _inert(context: Context) -> frozenset[str]:
     )
 
 
-_AT_WORK = (Trigger.ON_START, Trigger.ON_UPDATE)
+_AT_WORK = (Trigger.ON_START, Trigger.ON_UPDATE, Trigger.ON_RECOVER)
 
 
-def _failures(context: Context, service: TaskService) -> list[Event]:
-    reasons, _ = _reasons(context, service)
-    return [Event(kind=EventKind.FAIL, what=service.id, reason=reason) for reason in reasons]
+def _rules(context: Context) -> Iterator[Rule]:
+    for service in context.tasks.values():
+        yield from service.rules
+    yield from context.on_any_fail
+
+
+def _counts(context: Context, name: str, now: float) -> dict[str, tuple[float, ...]]:
+    """Return the counts of a task whose next event is the last that its rules count."""
+    service = context.tasks.get(name)
+    rules = [*(service.rules if service else ()), *rules_of_context(context)]
+    return {
+        rule_text(rule): (now,) * (rule.after.count - 1)
+        for rule in rules
+        if rule.after and rule.after.count > 1
+    }
 
 
 def _others(service: TaskService, *, inert: bool) -> list[Event]:
@@ -386,21 +416,21 @@ def _others(service: TaskService, *, inert: bool) -> list[Event]:
     return [Event(kind=kind, what=service.id) for kind in kinds]
 
 
-def _reasons(context: Context, service: TaskService) -> tuple[list[Reason], list[Reason]]:
-    """Return the reasons for which a task may fail while it runs, and those of a failed start: one of those
-    for which the same rules fire.
+def _distinct_failures(context: Context, service: TaskService) -> tuple[list[Event], list[Event]]:
+    """Return the failures of a task while it runs, and those at its start: one of those for which the same
+    rules fire.
     """
     rules = [rule for rule in (*service.rules, *context.on_any_fail) if rule.trigger in _FAILED]
-    found: dict[Any, Reason] = {}
+    found: dict[Any, Event] = {}
 
-    def new(reasons: tuple[Reason, ...], possible: Callable[[Reason], bool]) -> list[Reason]:
+    def new(reasons: tuple[Reason, ...]) -> list[Event]:
         chosen = []
-        for reason in filter(possible, reasons):
-            fired = tuple(fires_for(rule, reason) for rule in rules)
+        for event in failures_of(service, rules, reasons):
+            fired = tuple(fires_for(rule, event.end) for rule in rules)
             if fired not in found:
-                found[fired] = reason
-                chosen.append(reason)
+                found[fired] = event
+                chosen.append(event)
         return chosen
 
-    running = new(_WHILE_RUNNING, lambda reason: not why_not(service, reason))
-    return running, new(_AT_THE_START, lambda _reason: True)
+    running = new(_WHILE_RUNNING)
+    return running, new(_AT_THE_START)

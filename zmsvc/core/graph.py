@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from zmsvc.core.cause import rule_text
 from zmsvc.core.frozen import frozen
 from zmsvc.core.model import Action, Context, TaskService, Trigger
 from zmsvc.core.wiring import Topic
@@ -31,6 +32,7 @@ _STROKE: Mapping[Trigger, str] = {
     Trigger.ON_FAIL: "#b3261e",
     Trigger.ON_ANY_FAIL: "#b3261e",
     Trigger.ON_EXIT: "#555555",
+    Trigger.ON_RECOVER: "#00796b",
 }
 
 
@@ -158,13 +160,7 @@ def _rules_as_json(context: Context) -> Iterator[dict[str, Any]]:
     for source, rules in sources:
         for rule in rules:
             only = rule.only.value if rule.only else None
-            words = (
-                source or "",
-                rule.trigger.value,
-                rule.action.value,
-                rule.call,
-                *([only] if only else []),
-            )
+            words = (source or "", rule_text(rule), *([only] if only else []))
             yield {
                 "id": ":".join(words),
                 "source": source,
@@ -172,6 +168,8 @@ def _rules_as_json(context: Context) -> Iterator[dict[str, Any]]:
                 "action": rule.action.value,
                 "target": rule.call,
                 "only": only,
+                "when": " ".join(map(str, rule.when)) or None,
+                "after": str(rule.after) if rule.after else None,
             }
 
 
@@ -241,12 +239,12 @@ def _arrows(context: Context) -> Iterator[_Edge]:
     for here, of_one in rules:
         for rule in of_one:
             if rule.call in context.as_written:
-                only = f", {rule.only}" if rule.only else ""
+                more = [str(each) for each in (rule.only, rule.conditions) if each]
                 stops = rule.action is Action.STOP
                 yield _Edge(
                     source=here,
                     target=rule.call,
-                    words=f"{rule.trigger}: {rule.action}{only}",
+                    words=", ".join([f"{rule.trigger}: {rule.action}", *more]),
                     color=_STROKE[rule.trigger],
                     dot="style=dashed" if stops else "style=solid",
                     mermaid="-.->" if stops else "-->",

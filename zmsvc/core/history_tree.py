@@ -94,7 +94,7 @@ class _Parents:
             self.found[stop] = index
         source, launch = str(row.detail.get("source")), row.detail.get("launch")
         trigger = str(row.detail.get("rule")).partition(":")[0]
-        kinds = {"on_start": ("started",), "on_update": ()}.get(trigger, ("end",))
+        kinds = {"on_start": ("started",), "on_recover": ("started",), "on_update": ()}.get(trigger, ("end",))
         for kind in (*kinds, "launching"):
             if (found := self._of_launch.get((row.transaction, source, kind, launch))) is not None:
                 return found

@@ -16,12 +16,11 @@ from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.transitions import apply
-from zmsvc.core.values import part_of
+from zmsvc.core.values import NO_LIMIT, part_of
 from zmsvc.core.world import World
 
 INTERVAL = 2.0
 """Seconds between two measurements."""
-NO_LIMIT = -1
 
 
 @frozen

@@ -34,12 +34,18 @@ class Trigger(StrEnum):
     ON_UPDATE = "on_update"
     ON_FAIL = "on_fail"
     ON_EXIT = "on_exit"
+    ON_RECOVER = "on_recover"
+    """The task is ready, and it has failed since it was ready before."""
     ON_ANY_FAIL = "on_any_fail"
     """A failure of any task. Only the context has rules with this trigger."""
 
 
-TRIGGERS_OF_TASK = (Trigger.ON_START, Trigger.ON_UPDATE, Trigger.ON_FAIL, Trigger.ON_EXIT)
+FIRST_TRIGGERS = (Trigger.ON_START, Trigger.ON_UPDATE, Trigger.ON_FAIL, Trigger.ON_EXIT)
+"""The triggers of zmicroservices. `zmsvcctl create` writes rules of these."""
+TRIGGERS_OF_TASK = (*FIRST_TRIGGERS, Trigger.ON_RECOVER)
 """The triggers that the `<state>` of a task may name."""
+TRIGGERS_OF_ENDS = (Trigger.ON_EXIT, Trigger.ON_FAIL, Trigger.ON_ANY_FAIL)
+"""The triggers of events that have a reason, an exit status or a signal."""
 
 
 class Only(StrEnum):
@@ -51,16 +57,51 @@ class Only(StrEnum):
 
 
 @frozen
+class EndCondition:
+    """Ends for which a rule fires: all ends with this reason, or those with this status or signal alone."""
+
+    reason: str
+    """A word of `world.Reason`."""
+    detail: int | str | None = None
+    """An exit status, or the name of a signal as the keeper reports it."""
+
+    def __str__(self) -> str:
+        return self.reason if self.detail is None else f"{self.reason}:{self.detail}"
+
+
+@frozen
+class Threshold:
+    """The number of events within a time at which a rule fires."""
+
+    count: int
+    within: float
+    """Seconds."""
+
+    def __str__(self) -> str:
+        return f"{self.count} in {self.within:.10g}s"
+
+
+@frozen
 class Rule:
     """A rule of a task: when `trigger` happens to it, the supervisor does `action` to the task `call`."""
 
     trigger: Trigger
     action: Action
     call: str
+    when: tuple[EndCondition, ...] = ()
+    """The ends for which this rule fires; empty for all ends of its trigger."""
+    after: Threshold | None = None
+    """None: the rule fires at each event."""
     only: Only | None = None
-    """The ends for which this rule fires, if these are not all ends of its trigger. The rules of `<state>`
-    have None. The rules that the options `restart` and `memory_restart` stand for may have a value.
+    """The same for the rules that the options `restart` and `memory_restart` stand for. The rules of
+    `<state>` have None.
     """
+
+    @property
+    def conditions(self) -> str:
+        """The conditions as records and messages show them; empty for a rule without any."""
+        words = [f"when {' '.join(map(str, self.when))}"] if self.when else []
+        return " ".join([*words, *([f"after {self.after}"] if self.after else [])])
 
 
 @frozen

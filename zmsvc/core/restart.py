@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from zmsvc.core.model import Action, Only, Rule, Trigger
+from zmsvc.core.rule_conditions import meets
 from zmsvc.core.service_options import Restart
 from zmsvc.core.values import quote
-from zmsvc.core.world import Reason
+from zmsvc.core.world import Exit, Reason
 
 _TRIGGERS = {
     Restart.NO: (),
@@ -30,9 +31,13 @@ def rules_of(
     restart: Restart | None, task: str, written: Sequence[Rule], *, limited: bool = False
 ) -> tuple[Rule, ...]:
     """Return the rules that the options stand for, except those that the file has as well. `limited` is True
-    if the task has a `memory_restart`.
+    if the task has a `memory_restart`. A rule of the file with a condition does not take the place of an
+    option: other ends are left to that.
     """
-    there = {rule.trigger for rule in written if rule.call == task and rule.action in _STARTING}
+    starting = [
+        rule for rule in written if rule.call == task and rule.action in _STARTING and rule.after is None
+    ]
+    there = {rule.trigger for rule in starting if not rule.when}
     found = [
         Rule(
             trigger=trigger,
@@ -43,7 +48,8 @@ def rules_of(
         for trigger in (() if restart is None else _TRIGGERS[restart])
         if trigger not in there
     ]
-    covered = Trigger.ON_FAIL in there or any(fires_for(rule, Reason.MEMORY_LIMIT) for rule in found)
+    end = Exit(reason=Reason.MEMORY_LIMIT)
+    covered = any(rule.trigger is Trigger.ON_FAIL and fires_for(rule, end) for rule in (*starting, *found))
     if limited and not covered:
         found.append(Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call=task, only=Only.MEMORY_LIMIT))
     return tuple(found)
@@ -55,7 +61,8 @@ def contradictions(restart: Restart | None, task: str, written: Sequence[Rule]) 
         if restart is None or rule.call != task or rule.trigger not in (_TRIGGERS[restart] or _ENDS):
             continue
         starts = rule.action in _STARTING
-        if starts == (restart is Restart.NO) or (starts and restart in _PARTIAL):
+        adds = restart in _PARTIAL and not rule.when
+        if starts == (restart is Restart.NO) or (starts and adds):
             yield (
                 index,
                 f"{rule.trigger} has the action {rule.action} for {quote(task)} itself, which contradicts "
@@ -63,8 +70,9 @@ def contradictions(restart: Restart | None, task: str, written: Sequence[Rule]) 
             )
 
 
-def fires_for(rule: Rule, reason: Reason | None) -> bool:
-    """Return True if a rule fires for an end with this reason. None is for triggers other than an end."""
+def fires_for(rule: Rule, end: Exit | None) -> bool:
+    """Return True if a rule fires for this end. None is for triggers other than an end."""
+    reason = end.reason if end is not None else None
     match rule.only:
         case Only.ABNORMAL:
             return reason not in _NORMAL
@@ -73,4 +81,4 @@ def fires_for(rule: Rule, reason: Reason | None) -> bool:
         case Only.MEMORY_LIMIT:
             return reason is Reason.MEMORY_LIMIT
         case _:
-            return True
+            return meets(rule.when, end)

@@ -215,6 +215,7 @@ def _settle_dead(draft: Draft, key: Key) -> None:
         stopped_by_operator=task.stopped_by_operator,
         launch=task.launch,
         restarts=task.restarts,
+        has_failed=task.has_failed,
         since=since,
     )
     if task.resting and task.sub_state is not SubState.FAILED:

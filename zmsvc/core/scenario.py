@@ -6,26 +6,28 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.errors import UsageError
 from zmsvc.core.events import Effect, Key
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
-from zmsvc.core.memory_limit import NO_LIMIT
-from zmsvc.core.model import Context, TaskService
+from zmsvc.core.model import Context, Rule, TaskService, Trigger
 from zmsvc.core.probing import Health, topic_of
 from zmsvc.core.ready_line import ReadyLine
+from zmsvc.core.restart import fires_for
+from zmsvc.core.rule_conditions import lacks
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar_id
 from zmsvc.core.simulated_machine import Machine
 from zmsvc.core.values import timespan
-from zmsvc.core.world import Reason, Task, World
+from zmsvc.core.world import Exit, Reason, Task, World
 
 TRANSACTION = "T1"
 START_TIME = 0.1
@@ -38,6 +40,8 @@ SETTLE_TIME = 60.0
 """Seconds in which the consequences of an event have to settle before the next event that has no time."""
 MAX_RECORDS = 200_000
 """The number of events after which a simulation ends: a ring of rules may turn for the whole time."""
+_SIGNAL = "SIGSEGV"
+"""The signal of a failure that names none."""
 SUPERVISOR, DEVICE = "supervisor", "device"
 _MEMORY = 1 << 50
 
@@ -59,6 +63,7 @@ FAILURES = (
     Reason.UNHEALTHY,
     Reason.SILENT,
     Reason.MEMORY_LIMIT,
+    Reason.LOST,
     Reason.NOT_READY,
     Reason.CANNOT_LAUNCH,
 )
@@ -78,12 +83,24 @@ class Event:
     """Seconds after the start of the context. None: when the consequences of the event before have
     settled.
     """
+    times: int = 1
+    """The number of times that it happens, in the matrix."""
 
     @property
     def text(self) -> str:
         more = ":".join(word for word in (self.reason.value, self.detail) if word)
         shown = f"={more}" if self.kind is EventKind.FAIL and more != Reason.EXIT_CODE.value else ""
-        return f"{self.kind.value}({self.what}{shown})"
+        often = f" {self.times} times" if self.times > 1 else ""
+        return f"{self.kind.value}({self.what}{shown}){often}"
+
+    @property
+    def end(self) -> Exit:
+        """The end of the task by this failure."""
+        return Exit(
+            reason=self.reason,
+            code=int(self.detail or 1) if self.reason is Reason.EXIT_CODE else None,
+            signal=(self.detail or _SIGNAL) if self.reason is Reason.SIGNAL else None,
+        )
 
 
 @frozen
@@ -275,6 +292,11 @@ class Run(Machine):
         while self._due and (at := self.next_time) is not None and at <= limit and not self.too_long:
             self.advance_once()
 
+    def advance_while(self, condition: Callable[[], bool], until: float) -> None:
+        """Let everything happen while a condition holds, at most until a time."""
+        while condition() and (at := self.next_time) is not None and at <= until and not self.too_long:
+            self.advance_once()
+
     # --- events
 
     def start(self) -> None:
@@ -287,6 +309,14 @@ class Run(Machine):
     def runs(self, name: str) -> bool:
         task = self.world.tasks.get((TRANSACTION, name))
         return task is not None and task.launch in self.keeper.alive
+
+    def is_active(self, name: str) -> bool:
+        return self.runs(name) and self.task(name).state is State.ACTIVE
+
+    def restart(self, name: str) -> None:
+        """Let an operator restart a task."""
+        origin = ev.Origin(by="operator")
+        self.happen(ev.Requested(verb=Verb.RESTART, origin=origin, transaction=TRANSACTION, tasks=(name,)))
 
     def apply(self, event: Event) -> None:
         """Let an event happen now. Raises UsageError if it cannot."""
@@ -311,7 +341,7 @@ class Run(Machine):
         self.happen()
 
     def _happen_to(self, name: str, event: Event) -> None:
-        if event.kind is EventKind.FAIL and event.reason in (Reason.NOT_READY, Reason.CANNOT_LAUNCH):
+        if event.kind is EventKind.FAIL and event.reason in _AT_THE_START:
             self.next_failures[name] = event.reason
             return
         if not self.runs(name):
@@ -335,11 +365,11 @@ class Run(Machine):
 
     def _fail(self, name: str, launch: int, event: Event) -> None:
         service = self.world.context.tasks[name]
-        if problem := why_not(service, event.reason):
-            raise UsageError(f"cannot fail {name} by {event.reason.value}: {problem}")
+        if option := lacks(service, event.reason):
+            raise UsageError(f"cannot fail {name} by {event.reason.value}: it has no {option}")
         match event.reason:
             case Reason.SIGNAL:
-                self.keeper.end(launch, signal=event.detail or "SIGSEGV")
+                self.keeper.end(launch, signal=event.detail or _SIGNAL)
             case Reason.OOM_KILL:
                 self.keeper.end(launch, signal="SIGKILL", oom=True)
             case Reason.WATCHDOG:
@@ -359,25 +389,12 @@ class Run(Machine):
                 self.happen(ev.TopicSilent(launch=watcher, topic=service.expect[0].topic))
             case Reason.MEMORY_LIMIT:
                 self.happen(ev.MemoryMeasured(launch=launch, used=_MEMORY, machine=_MEMORY))
+            case Reason.LOST:
+                # The keeper has neither the process nor its end, which a new supervisor notices.
+                self.keeper.lose(launch)
+                self.lose_supervisor(self.world)
             case _:
                 self.keeper.end(launch, code=int(event.detail or 1))
-
-
-def why_not(service: TaskService, reason: Reason) -> str:
-    """Return the option that a task lacks for a failure with this reason; empty if it lacks none."""
-    lacks = {
-        Reason.WATCHDOG: not service.limits.watchdog,
-        Reason.UNHEALTHY: service.health is None,
-        Reason.SILENT: not service.expect,
-        Reason.MEMORY_LIMIT: service.memory_restart == NO_LIMIT,
-    }.get(reason, False)
-    option = {
-        Reason.WATCHDOG: "<watchdog>",
-        Reason.UNHEALTHY: "<health>",
-        Reason.SILENT: "<expect>",
-        Reason.MEMORY_LIMIT: "<memory_restart>",
-    }.get(reason)
-    return f"it has no {option}" if lacks else ""
 
 
 def simulate(context: Context, events: Sequence[Event], duration: float = DURATION) -> Run:
@@ -418,24 +435,45 @@ class Consequence:
 
 
 def matrix(context: Context, duration: float = DURATION) -> Iterator[Consequence]:
-    """Simulate each failure of each task that runs after the start, one at a time."""
+    """Simulate each failure of each task that runs after the start, one at a time, and each that a rule
+    names. A failure that an `after` counts is repeated until the rule fires.
+    """
     for name, service in context.tasks.items():
-        for reason in _IN_MATRIX:
-            if why_not(service, reason):
-                continue
+        for event in _failures(context, name, service):
             run = Run.of(context)
             run.start()
             if not run.runs(name):
                 break
-            yield _consequence(run, Event(kind=EventKind.FAIL, what=name, reason=reason), duration)
+            yield _consequence(run, event, duration)
+
+
+def _failures(context: Context, name: str, service: TaskService) -> Iterator[Event]:
+    """Yield the failures of a task whose consequences may differ."""
+    rules = [rule for rule in (*service.rules, *context.on_any_fail) if rule.trigger in _ON_A_FAILURE]
+    named = {each.reason for rule in rules for each in rule.when}
+    reasons = dict.fromkeys((*_IN_MATRIX, *(each for each in FAILURES if each.value in named)))
+    for event in failures_of(service, rules, reasons):
+        counts = {rule.after.count for rule in rules if rule.after and fires_for(rule, event.end)}
+        yield from (replace(event, what=name, times=times) for times in sorted({1, *counts}))
+
+
+def failures_of(service: TaskService, rules: Sequence[Rule], reasons: Iterable[Reason]) -> Iterator[Event]:
+    """Yield the failures of a task for these reasons, and those with an exit status or a signal that the
+    rules name.
+    """
+    named = [each for rule in rules for each in rule.when if each.detail is not None]
+    for reason in reasons:
+        details = [str(each.detail) for each in named if each.reason == reason.value]
+        for detail in () if lacks(service, reason) else dict.fromkeys(("", *details)):
+            yield Event(kind=EventKind.FAIL, what=service.id, reason=reason, detail=detail)
 
 
 def _consequence(run: Run, event: Event, duration: float) -> Consequence:
     before = _active(run)
     begin, mark = run.now, len(run.timeline)
-    run.apply(event)
     failed, recovered = False, None
     end = begin + duration
+    _repeat(run, event, end)
     while (at := run.next_time) is not None and at <= end and not run.too_long:
         failed = failed or not before <= _active(run)
         if failed and recovered is None and before <= _active(run):
@@ -456,6 +494,27 @@ def _consequence(run: Run, event: Event, duration: float) -> Consequence:
     )
 
 
+def _repeat(run: Run, event: Event, end: float) -> None:
+    """Let a failure happen as often as its event says, each time to another launch, before this time."""
+    name, last = event.what, 0
+    for number in range(event.times):
+        if event.reason in _AT_THE_START:
+            run.apply(event)
+            if not number:
+                run.restart(name)
+            run.advance_while(lambda: name in run.next_failures, end)
+            continue
+        # A function of the loop reads the present value.
+        run.advance_while(lambda: run.task(name).launch == last or not run.is_active(name), end)  # noqa: B023
+        if run.task(name).launch == last or not run.is_active(name):
+            return
+        last = run.task(name).launch
+        run.apply(event)
+
+
+_AT_THE_START = (Reason.NOT_READY, Reason.CANNOT_LAUNCH)
+"""The reasons of failures that happen at a start."""
+_ON_A_FAILURE = (Trigger.ON_FAIL, Trigger.ON_ANY_FAIL)
 _IN_MATRIX = (
     Reason.EXIT_CODE,
     Reason.SIGNAL,

@@ -98,6 +98,12 @@ class Keeper:
         for other in [other for other in self.alive.values() if other.auxiliary_of == launch]:
             self.end(other.launch, signal="SIGKILL")
 
+    def lose(self, launch: int) -> None:
+        """Forget a process without a report of its end."""
+        del self.alive[launch]
+        for other in [other for other in self.alive.values() if other.auxiliary_of == launch]:
+            self.end(other.launch, signal="SIGKILL")
+
     def terminate_others(self, launch: int, name: str) -> None:
         """Let the other processes of a launch end."""
         if launch not in self.ends:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from zmsvc.core import auxiliary, foreground, start_barrier
+from zmsvc.core import auxiliary, foreground, rule_counts, start_barrier
 from zmsvc.core import events as ev
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start_by_rule
@@ -18,7 +18,7 @@ from zmsvc.core.cause import MAX_SOURCES, Cause, Source, SourceExit, as_json, by
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import START_PENDING, STATE_OF, TABLE, Act, State, SubState, TaskEvent
-from zmsvc.core.model import Action, Rule, TaskService, Trigger
+from zmsvc.core.model import TRIGGERS_OF_ENDS, Action, Context, Rule, TaskService, Trigger
 from zmsvc.core.pending_requests import (
     answer_earlier_starts,
     complete_reloads,
@@ -34,7 +34,6 @@ from zmsvc.core.service_options import KillMode, ServiceType
 from zmsvc.core.totals import Total
 from zmsvc.core.world import Exit, Reason, Task, status_at, with_changes
 
-_AFTER_AN_END = (Trigger.ON_EXIT, Trigger.ON_FAIL, Trigger.ON_ANY_FAIL)
 _LATER = {TaskEvent.STOP: TaskEvent.STOP_LATER, TaskEvent.RESTART: TaskEvent.RESTART_LATER}
 KILL_TIMEOUT = 10.0
 """Seconds after SIGKILL before a process that is still there is reported as a survivor."""
@@ -138,12 +137,19 @@ def process_started(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def be_ready(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    task = draft.change(key, action="started", deadline=_after(draft, draft.limits(key).watchdog))
+    recovers = draft.tasks[key].has_failed
+    task = draft.change(
+        key, action="started", has_failed=False, deadline=_after(draft, draft.limits(key).watchdog)
+    )
     draft.publish_control(key, "started", success=True, pid=task.pid, items={})
     draft.record(key, "started", pid=task.pid, launch=task.launch)
     _watch(draft, key)
     complete_starts(draft, key)
+    # A rule of on_start may already stop this task.
+    source = draft.tasks[key]
     fire(draft, key, Trigger.ON_START)
+    if recovers:
+        fire(draft, key, Trigger.ON_RECOVER, source=source)
 
 
 def _watch(draft: Draft, key: Key) -> None:
@@ -201,7 +207,7 @@ def start_limit_hit(draft: Draft, key: Key, _event: TaskEvent) -> None:
         end = (
             replace(end, reason=Reason.START_LIMIT) if end else Exit(reason=Reason.START_LIMIT, at=draft.now)
         )
-        draft.change(key, action="failed", status=text, exit=end)
+        draft.change(key, action="failed", status=text, exit=end, has_failed=_remembers_failures(draft, key))
         items = {"reason": Reason.START_LIMIT.value, "message": text}
         draft.publish_control(key, "failed", success=False, pid=None, items=items)
         draft.record_failure(key, **items)
@@ -209,7 +215,7 @@ def start_limit_hit(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def reset_failed(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    draft.change(key, failures=0, quick_starts=0, starts=(), status="")
+    draft.change(key, failures=0, quick_starts=0, starts=(), counted={}, status="")
     draft.record(key, "reset-failed")
 
 
@@ -449,6 +455,7 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
         health=None,
         health_text="",
         failures=failures_after(task, limits, draft.now) if bad else 0,
+        has_failed=_remembers_failures(draft, key) if bad else task.has_failed,
     )
     if text := _background(draft, key, task):
         task = draft.change(key, status=text)
@@ -468,6 +475,14 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.forget_auxiliaries(key, {each.launch for each in task.auxiliaries})
     start_barrier.withdraw(draft, key)
     _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT, restart=restart)
+
+
+def _remembers_failures(draft: Draft, key: Key) -> bool:
+    """Return True if a task has rules for on_recover. The record of any other task has no mark of a failure,
+    so that a supervisor of an earlier release can read it.
+    """
+    service = draft.service(key)
+    return service is not None and any(rule.trigger is Trigger.ON_RECOVER for rule in service.rules)
 
 
 def _background(draft: Draft, key: Key, task: Task) -> str:
@@ -521,10 +536,10 @@ def rules_for(
     trigger: Trigger,
     *,
     requested: bool,
-    reason: Reason | None = None,
+    end: Exit | None = None,
     of_context: Iterable[Rule] = (),
 ) -> list[Rule]:
-    """Return the rules of a task that fire on `trigger`; `reason` is that of an end. A task that was asked to
+    """Return the rules of a task that are about `trigger` and this end. A task that was asked to
     stop does not start itself again. Nor does `on_any_fail` of the context start the task that has failed.
     """
     requested = requested or trigger is Trigger.ON_ANY_FAIL
@@ -532,9 +547,14 @@ def rules_for(
         rule
         for rule in (*service.rules, *of_context)
         if rule.trigger is trigger
-        and fires_for(rule, reason)
+        and fires_for(rule, end)
         and not (requested and rule.call == service.id and rule.action is not Action.STOP)
     ]
+
+
+def rules_of_context(context: Context) -> list[Rule]:
+    """Return the rules that each task has beside its own, one for each replica of the called task."""
+    return [replace(rule, call=call) for rule in context.on_any_fail for call in context.named(rule.call)]
 
 
 def fire(
@@ -549,13 +569,9 @@ def fire(
     # Keep the record of the transition that fired the rules: the first rule may already start this task
     # again.
     source = source or draft.tasks[key]
-    reason = source.exit.reason if source.exit is not None else None
-    of_context = [
-        replace(rule, call=call)
-        for rule in draft.context.on_any_fail
-        for call in draft.context.named(rule.call)
-    ]
-    for rule in rules_for(service, trigger, requested=requested, reason=reason, of_context=of_context):
+    of_context = rules_of_context(draft.context)
+    found = rules_for(service, trigger, requested=requested, end=source.exit, of_context=of_context)
+    for rule in rule_counts.due(draft, key, found, (*service.rules, *of_context)):
         if (key[0], rule.call) in draft.tasks:
             _fire_one(draft, key, source, rule)
 
@@ -639,7 +655,7 @@ def _cause(source_id: str, source: Task, task: Task, rule: Rule) -> Cause:
 
 
 def _source(task_id: str, source: Task, rule: Rule) -> Source:
-    end, shows_exit = source.exit, rule.trigger in _AFTER_AN_END
+    end, shows_exit = source.exit, rule.trigger in TRIGGERS_OF_ENDS
     return Source(
         task=task_id,
         trigger=rule.trigger.value,

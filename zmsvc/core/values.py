@@ -186,13 +186,17 @@ def amount(text: str) -> int:
     return value
 
 
+NO_LIMIT = -1
+"""The value of an amount of memory that is `infinity`."""
+
+
 def memory(text: str) -> int | str:
     """Return an amount of memory as systemd reads it: bytes, or a text such as `12.5%`. `infinity` is -1.
     Raises ValueError.
     """
     stripped = text.strip(WHITE)
     if stripped == "infinity":
-        return -1
+        return NO_LIMIT
     if match := _BYTES.fullmatch(stripped):
         unit, fraction = _BYTES_UNITS[match[3]], match[2] or "0"
         found: int = int(match[1]) * unit + int(fraction) * unit // 10 ** len(fraction)

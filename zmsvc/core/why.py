@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core.back_off import over_limit, recent_starts
+from zmsvc.core.cause import rule_text
 from zmsvc.core.cause_chain import History, Link, Row, chain, stop_text
 from zmsvc.core.events import Key
 from zmsvc.core.frozen import frozen
@@ -20,8 +21,9 @@ from zmsvc.core.probing import topic_of
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.replicas import is_named
 from zmsvc.core.restart import fires_for
+from zmsvc.core.rule_counts import counted
 from zmsvc.core.service_options import Limits, ServiceType
-from zmsvc.core.world import Reason, Task, World
+from zmsvc.core.world import Exit, Reason, Task, World
 
 
 @frozen
@@ -299,8 +301,10 @@ class _Case:
             other = self.world.tasks.get((self.key[0], source))
             yield {
                 "source": source,
-                "rule": f"{rule.trigger.value}:{rule.action.value}:{rule.call}",
+                "rule": rule_text(rule),
                 "text": self._rule_text(source, rule, other),
+                "counted": self._counted(rule, other),
+                "of": rule.after.count if rule.after else None,
                 "state": other.state.value if other else None,
                 "sub": other.sub_state.value if other else None,
                 "since": self.clock.monotonic(other.since) if other and other.launch else None,
@@ -312,17 +316,32 @@ class _Case:
             Trigger.ON_UPDATE: "reports an update",
             Trigger.ON_FAIL: "fails",
             Trigger.ON_EXIT: "ends well",
+            Trigger.ON_RECOVER: "is ready again after a failure",
             Trigger.ON_ANY_FAIL: "fails",
         }[rule.trigger]
         who = "it" if source == self.name else source
         text = f"starts when {who} {when}"
         if rule.only is not None:
             text = f"{text} ({rule.only.value})"
-        if source == self.name:
-            if self.task.exit and rule.only and not fires_for(rule, self.task.exit.reason):
-                text = f"{text}, and its last end was another one ({self.task.exit.reason.value})"
-            return text
-        return f"{text}; {source} is {_state(other)}" if other else text
+        if rule.when:
+            text = f"{text} ({' or '.join(map(str, rule.when))})"
+        if other and other.exit and (rule.only or rule.when) and not fires_for(rule, other.exit):
+            text = f"{text}, and its last end was another one ({_end_text(other.exit)})"
+        if rule.after is not None:
+            text = f"{text}, {rule.after.count} times within {rule.after.within:g} s"
+            if (count := self._counted(rule, other)) is not None:
+                text = f"{text}: {count} counted"
+        return f"{text}; {source} is {_state(other)}" if other and source != self.name else text
+
+    def _counted(self, rule: Rule, other: Task | None) -> int | None:
+        """Return the number of events that a rule with an `after` has counted; None for any other rule. A
+        rule of the context counts for each task; the highest number matters.
+        """
+        if rule.after is None or not self.running:
+            return None
+        of_all = [task for key, task in self.world.tasks.items() if key[0] == self.key[0]]
+        tasks = of_all if rule.trigger is Trigger.ON_ANY_FAIL else [other] if other else []
+        return max((len(counted(task, rule, self.clock.now)) for task in tasks), default=0)
 
     # --- what to do
 
@@ -428,6 +447,11 @@ def _has_to(service: TaskService | None) -> str:
         return f"has to publish on {topic}"
     line = isinstance(service.ready, ReadyLine)
     return "has to write the line of its <ready>" if line else "the probe of its <ready> has to succeed"
+
+
+def _end_text(end: Exit) -> str:
+    detail = {Reason.EXIT_CODE: end.code, Reason.SIGNAL: end.signal}.get(end.reason)
+    return end.reason.value if detail is None else f"{end.reason.value}:{detail}"
 
 
 def _state(task: Task) -> str:

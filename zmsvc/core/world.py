@@ -158,6 +158,10 @@ class Task:
     """Firings since the last launch of rules that start the task. Those that joined a pending start or were
     refused count, too.
     """
+    counted: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """The times of the events that rules with an `after` have counted, by the text of the rule."""
+    has_failed: bool = False
+    """True if the task has failed since it was last ready. Only a task with rules for on_recover has this."""
     cause: Cause = field(default_factory=Cause)
     """The cause of its last launch, or of the next one if that is pending."""
     update: Mapping[str, Any] | None = None
@@ -368,6 +372,8 @@ def task_to_row(task: Task) -> dict[str, Any]:
         row["cause"] = cause_as_json(task.cause)
     if task.leftovers:
         row["ended"] = list(map(leftover_as_json, task.leftovers))
+    if task.counted:
+        row["counted"] = {name: list(times) for name, times in task.counted.items()}
     if task.auxiliaries:
         row["auxiliaries"] = [{name: getattr(each, name) for name in _AUXILIARY} for each in task.auxiliaries]
     if task.exit is not None:
@@ -418,6 +424,8 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
         values["cause"] = cause_from_json(values["cause"])
     if "starts" in values:
         values["starts"] = tuple(values["starts"])
+    if "counted" in values:
+        values["counted"] = {name: tuple(times) for name, times in dict(values["counted"]).items()}
     if "ended" in values:
         values["ended"] = tuple(Leftover(**entry) for entry in values["ended"])
     if "auxiliaries" in values:

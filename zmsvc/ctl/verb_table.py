@@ -772,7 +772,8 @@ helps. Tasks that differ only in their names are tried once. Without *FILE* it i
 selected context.
 
 The proof assumes that events come one at a time: when what follows from the one before has happened, and no
-back-off and no start limit counts it any more. A process that is started gets ready, unless a rule
+back-off and no start limit counts it any more. A rule with *after* is tried at the first event that it
+counts and at the last one. A process that is started gets ready, unless a rule
 distinguishes failed starts, and it ends at its stop signal. Orders of operators and of the bus, reloads, and
 failures of the machine or of the keeper are not tried, and Thread tasks fail one at a time. The number of
 decisions is bounded. If the bound is reached first, the result says so and says what has been tried. Nothing
@@ -865,10 +866,10 @@ Command, and *zmsvc* is their subscriber if no task hears them. The messages of 
             type=_step("fail"),
             metavar="TASK[=REASON]",
             help="a task fails: exit-code[:N], signal[:NAME], oom-kill, watchdog, unhealthy, silent, "
-            "memory-limit, or at its next start: not-ready, cannot-launch",
+            "memory-limit, lost, or at its next start: not-ready, cannot-launch",
             manual="**simulate**: a task fails, with the reason **exit-code**[**:***N*], "
-            "**signal**[**:***NAME*], **oom-kill**, **watchdog**, **unhealthy**, **silent** or "
-            "**memory-limit**; or at its next start with **not-ready** or **cannot-launch**.",
+            "**signal**[**:***NAME*], **oom-kill**, **watchdog**, **unhealthy**, **silent**, "
+            "**memory-limit** or **lost**; or at its next start with **not-ready** or **cannot-launch**.",
         ),
         Argument(
             "--exit",
@@ -939,7 +940,8 @@ does not wait. Nothing is started, and no daemon is needed. The events of the co
 start, then the state of each task at the end, and the durations that it assumes. An event that cannot
 happen, such as the failure of a task that does not run, is an error with exit status 2.
 
-With **--matrix** each failure of each task that runs after the start is simulated alone. A line shows
+With **--matrix** each failure of each task that runs after the start is simulated alone, and each that a
+rule names by *when*. A failure that a rule counts by *after* is repeated until the rule fires. A line shows
 which tasks are down at the end, how often which tasks were started, after how many seconds all were
 active again, and which are started again and again, with the number of starts per minute.
 
@@ -1110,6 +1112,9 @@ this takes longer than *start_timeout*, the exit status is 1 and the task goes o
         "forget failures, and the start limits that they reached",
         *SELECTION,
         group=ORDERS,
+        manual="""\
+Forget the failures in a row that lengthen the back-off, the starts that the start limit counts, and the
+events that rules with *after* have counted.""",
     ),
     VerbEntry(
         "forget",

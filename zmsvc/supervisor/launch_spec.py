@@ -14,12 +14,12 @@ from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State
 from zmsvc.core.listening import ListenSocket
-from zmsvc.core.memory_limit import NO_LIMIT
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.probing import probe_of, topic_of
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.resource_limits import CONTROLLERS
 from zmsvc.core.service_options import OPTIONS, Limits, Option, ServiceOptions, ServiceType, options_of
+from zmsvc.core.values import NO_LIMIT
 from zmsvc.core.world import World
 from zmsvc.host import paths, user_ids
 from zmsvc.host.kernel import process_marks

@@ -162,8 +162,10 @@ def _command(element: etree._Element | None) -> str:
 
 def _restart(element: etree._Element, task: str) -> str:
     """Return the value of the option `restart` that a task has, or to which its rule amounts."""
-    rule = element.find("Task/state/on_fail")
-    own = rule is not None and xml_text.text_of(rule.find("call")) == task
+    own = any(
+        xml_text.text_of(rule.find("call")) == task and not {"when", "after"} & {*map(str, rule.attrib)}
+        for rule in element.iterfind("Task/state/on_fail")
+    )
     default = "on-failure" if own else "no"
     return xml_text.text_of(element.find("Task/service/restart")) or default
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.frozen import frozen
-from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, Trigger
+from zmsvc.core.model import FIRST_TRIGGERS, Action, Rule, Trigger
 from zmsvc.core.values import quote
 from zmsvc.ctl.create.fields import (
     COMMAND_CHECKS,
@@ -265,8 +265,8 @@ def _code(given: GivenFields) -> tuple[str, ...]:
 
 
 def _rule_fault(rule: RuleFields, ids: Collection[str]) -> str | None:
-    if rule.trigger not in set(TRIGGERS_OF_TASK):
-        return f"{rule.label}: {rule.trigger!r} is not a trigger, expected {either(TRIGGERS_OF_TASK)}"
+    if rule.trigger not in set(FIRST_TRIGGERS):
+        return f"{rule.label}: {rule.trigger!r} is not a trigger, expected {either(FIRST_TRIGGERS)}"
     if not rule.action and not rule.call:
         return None
     if rule.action not in set(Action):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zmsvc.core.frozen import frozen
-from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, Trigger
+from zmsvc.core.model import FIRST_TRIGGERS, Action, Rule, Trigger
 from zmsvc.ctl.create import command_task
 from zmsvc.ctl.create.command_task import CommandTask
 from zmsvc.ctl.create.fields import CONTEXT_ID
@@ -103,7 +103,7 @@ def task_service_text(service: Service) -> str:
         "entry_action": service.entry_action or Trigger.ON_START,
         "service": command_task.options_text((("restart", "always"),) if service.restart == "always" else ()),
     }
-    for trigger in TRIGGERS_OF_TASK:
+    for trigger in FIRST_TRIGGERS:
         rule = rules.get(trigger)
         values[f"{trigger}_action"] = rule.action if rule else ""
         values[f"{trigger}_call"] = xml(rule.call) if rule else ""

@@ -137,7 +137,7 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from wiring' -a '(__fish_complet
 
 complete -c zmsvcctl -n __fish_use_subcommand -a simulate -d 'show what a context would do, without a process'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l at -x -d 'the time after the start at which the events that follow happen'
-complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l fail -x -d 'a task fails: exit-code[:N], signal[:NAME], oom-kill, watchdog, unhealthy, silent, memory-limit, or at its next start: not-ready, cannot-launch'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l fail -x -d 'a task fails: exit-code[:N], signal[:NAME], oom-kill, watchdog, unhealthy, silent, memory-limit, lost, or at its next start: not-ready, cannot-launch'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l exit -x -d 'a task ends by itself with status 0'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l update -x -d 'a task reports an update'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l kill -x -a 'supervisor device' -d 'the supervisor, the device or a task is killed'

@@ -29,7 +29,7 @@ from zmsvc.host.config.file_bytes import MAX_SIZE
 from zmsvc.host.config.merged_tree import MergedTree, merged
 from zmsvc.host.config.preflight import check_binds, check_ports, check_services, failed_bind
 from zmsvc.host.config.schema import explain, passed_over
-from zmsvc.host.config.task_service import ParsedService, read_rules, read_service
+from zmsvc.host.config.task_service import ParsedService, note_rules_that_never_fire, read_rules, read_service
 from zmsvc.host.config.xml_text import leaf, lines, text_of, to_json, tree
 
 __all__ = [
@@ -97,6 +97,7 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
     ends, places = _endpoints(root, notes, name)
     _monitors(reads, places, notes)
     any_fail = list(read_rules(root, (Trigger.ON_ANY_FAIL,), notes))
+    note_rules_that_never_fire(any_fail, [read.task for read in reads], notes)
     _check_across(whole, reads, any_fail, places, notes)
     access, most = _bus_access(root, notes), _max_transactions(root, notes)
     if not notes.found and not valid:

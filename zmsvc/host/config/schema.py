@@ -65,7 +65,7 @@ XML = "{http://www.w3.org/XML/1998/namespace}"
 """The namespace of `xml:space` and `xml:lang`, which have the same meaning in every document."""
 TEXT = Schema(text=True)
 _VALUE = Schema(text=True, attributes=(f"{XML}space",))
-_RULE = Schema(children={"action?": TEXT, "call?": TEXT}, tolerant=True)
+_RULE = Schema(children={"action?": TEXT, "call?": TEXT}, attributes=("when", "after"), tolerant=True)
 
 
 def service_schema(options: Iterable[Option]) -> Schema:
@@ -137,7 +137,7 @@ CONTEXT = Schema(
     tolerant=True,
 )
 
-NEW = frozenset({"bus_access", "max_transactions", "on_any_fail", "service"})
+NEW = frozenset({"after", "bus_access", "max_transactions", "on_any_fail", "on_recover", "service", "when"})
 """Names that zmsvc has added in places where it passes over unknown names. A misspelled one of these is a
 fault, because no file of zmicroservices has it.
 """

@@ -6,24 +6,25 @@ from __future__ import annotations
 
 import keyword
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from lxml import etree
 
-from zmsvc.core import last_values, restart
+from zmsvc.core import last_values, restart, rule_conditions
 from zmsvc.core.frozen import frozen
 from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, TaskService, Trigger
 from zmsvc.core.probing import topic_of
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.settings import TEXT_KEY
 from zmsvc.core.similar import similar
-from zmsvc.core.values import TASK_ID, TRUE, WHITE, quote
+from zmsvc.core.values import TASK_ID, TRUE, WHITE, FaultsError, quote
 from zmsvc.host.config import command_words
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.schema import OF_CONFIGURATION
 from zmsvc.host.config.service_options import read_service_options
 from zmsvc.host.config.xml_text import kept, leaf, text_of, to_json
+from zmsvc.host.kernel import signals
 from zmsvc.host.paths import directory_of
 
 _ID_WORDS = "1 to 64 of A-Z a-z 0-9 _ . -"
@@ -95,6 +96,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         )
     if task.notify and task.ready is not None:
         notes.fault(element, "<notify> yes and <ready> both say when the task is ready, expected one of them")
+    note_rules_that_never_fire(rules, [task], notes)
     return ParsedService(
         task=task, element=element, configuration=configuration, rules=tuple(where for _, where in rules)
     )
@@ -153,6 +155,7 @@ def read_rules(
             continue
         does, calls = block.find("action"), block.find("call")
         action, call = text_of(does), text_of(calls)
+        conditions = _conditions(block, notes)
         if action and does is not None:
             known = notes.value(does, _action, Action.START)
             if not call:
@@ -160,11 +163,51 @@ def read_rules(
                     block, f"<{block.tag}> has an action and no call, expected <call> with the id of a task"
                 )
             elif calls is not None:
-                yield Rule(trigger=Trigger(block.tag), action=known, call=call), calls
+                yield Rule(trigger=Trigger(block.tag), action=known, call=call, **conditions), calls
         elif call:
             notes.fault(
                 block,
                 f"<{block.tag}> has a call and no action, expected <action> with start, stop or restart",
+            )
+        elif conditions:
+            notes.fault(
+                block,
+                f"<{block.tag}> has the attribute {' and '.join(conditions)} and no rule, expected <action> "
+                f"and <call>",
+            )
+
+
+def _conditions(block: etree._Element, notes: FaultList) -> dict[str, Any]:
+    """Return the conditions of a rule, by the fields of `Rule`."""
+    read: dict[str, Callable[[str], Any]] = {
+        "when": lambda text: rule_conditions.read_ends(Trigger(block.tag), text, _reported_signal),
+        "after": rule_conditions.read_threshold,
+    }
+    found: dict[str, Any] = {}
+    for name, convert in read.items():
+        if name in block.attrib:
+            try:
+                found[name] = convert(str(block.get(name)))
+            except ValueError as error:
+                for each in error.faults if isinstance(error, FaultsError) else (error,):
+                    notes.fault(block, f"the {name} of <{block.tag}> {each}")
+    return found
+
+
+def _reported_signal(text: str) -> str:
+    return signals.reported_name(signals.number(signals.name(text)))
+
+
+def note_rules_that_never_fire(
+    rules: Iterable[tuple[Rule, etree._Element]], tasks: Sequence[TaskService], notes: FaultList
+) -> None:
+    """Note each of these rules whose conditions none of the tasks can meet; the elements are their calls."""
+    for rule, calls in rules:
+        if why := rule_conditions.never(rule, tasks):
+            block = calls.getparent()
+            notes.fault(
+                calls if block is None else block,
+                f"<{rule.trigger}> can never fire: {why}, expected another when",
             )
 
 
