@@ -15,6 +15,7 @@ from zmsvc.core.exploration import Trial
 from zmsvc.core.model import TRIGGERS_OF_TASK, Context, Only, Rule, TaskService
 from zmsvc.core.proof import Claim, Proof, important_of, prove
 from zmsvc.core.scenario import TRANSACTION, Event, EventKind
+from zmsvc.core.service_options import ServiceType
 from zmsvc.core.world import Reason
 
 SIZE = 30
@@ -248,6 +249,17 @@ def test_a_failed_start_is_tried_where_a_rule_distinguishes_it() -> None:
     plain = rule("on_fail", "start", "b")
     found = proof_of([task("a", abnormal, plain), waiting("b")])
     assert [each.events for each in found.violations] == [("start", "fail(a)")]
+
+
+def test_the_end_of_the_process_that_thread_tasks_share_is_one_failure() -> None:
+    helper = task("c", rule("on_start", "restart", "a"), rule("on_start", "stop", "c"), entry=False)
+    one = task("a", rule("on_fail", "start", "c"), kind="Thread")
+    two = up("b", rule("on_fail", "stop", "c"), kind="Thread")
+    (together,) = proof_of([one, two, helper]).violations
+    assert together.events == ("start", "kill(the process of all Thread tasks)")
+    assert together.tasks == ("a",)
+    assert proof_of([replace(one, service_type=ServiceType.PROCESS), two, helper]).proven, "each alone"
+    assert proof_of([up("a", kind="Thread"), up("b", kind="Thread")]).proven
 
 
 def test_important_are_those_that_say_so_or_else_all_that_start_with_their_transaction() -> None:

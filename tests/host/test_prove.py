@@ -103,7 +103,7 @@ def test_a_bound_that_is_reached_is_told_and_is_no_proof(tmp_path: Path) -> None
     (line,) = report.lines()
     assert line.startswith(
         f"{file}: not proven, and no counter-example found: the bound of 500 decisions was reached before all "
-        "states were seen; each sequence of events was tried in which at most 1 task without a rule for it ends"
+        "states were seen; each sequence of events was tried in which at most 1 task without an <on_exit> ends"
     )
     assert not report.found
 

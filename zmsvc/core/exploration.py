@@ -22,10 +22,12 @@ from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.model import Action, Context, Rule, TaskService, Trigger
 from zmsvc.core.restart import fires_for
 from zmsvc.core.scenario import SUPERVISOR, TRANSACTION, Event, EventKind, Run, TimedRecord, failures_of
+from zmsvc.core.service_options import ServiceType
 from zmsvc.core.simulated_machine import Keeper, Process
 from zmsvc.core.transitions import rules_of_context
 from zmsvc.core.world import Reason, World, with_changes
 
+THREADS = "the process of all Thread tasks"
 _TURNS = 3
 """The number of turns after which rules form a ring, beside those that a start limit allows."""
 _MOST_TURNS = 100
@@ -194,6 +196,14 @@ class Trial(Run):
         del self.alarms[key]
         self.happen(ev.DeadlinePassed(key=key))
 
+    def threads_die(self) -> None:
+        """Let the process that all Thread tasks share end by a signal."""
+        tasks = self.world.context.tasks
+        for process in [*self.keeper.alive.values()]:
+            if tasks[process.key[1]].service_type is ServiceType.THREAD:
+                self.keeper.end(process.launch, signal="SIGSEGV")
+        self.happen()
+
     def supervisor_dies(self) -> None:
         self.lose_supervisor(self.world)
         self.happen()
@@ -327,6 +337,8 @@ class Exploration:
             for name in there.values():
                 yield from self._of_task[name]
         yield Event(kind=EventKind.KILL, what=SUPERVISOR)
+        if sum(here.is_active(name) for name in _threads(self.part.context)) > 1:
+            yield Event(kind=EventKind.KILL, what=THREADS)
 
     def _is_quiet_end(self, event: Event | None) -> bool:
         if event is None or event.kind is not EventKind.EXIT:
@@ -350,10 +362,16 @@ class Exploration:
 def _let_happen(run: Trial, event: Event | None) -> None:
     if event is None:
         run.begin(TRANSACTION)
+    elif event.what == THREADS:
+        run.threads_die()
     elif event.kind is EventKind.KILL:
         run.supervisor_dies()
     else:
         run.apply(event)
+
+
+def _threads(context: Context) -> list[str]:
+    return [service.id for service in context.tasks.values() if service.service_type is ServiceType.THREAD]
 
 
 def _quiet_time(context: Context) -> float:
@@ -369,8 +387,10 @@ def _quiet_time(context: Context) -> float:
 
 def _inert(context: Context) -> frozenset[str]:
     """Return the tasks whose rest has no effect on others: no rule fires when they start, and none when a
-    rule stops them.
+    rule stops them, or when they fail together with another Thread task.
     """
+    together = _threads(context)
+    together = together if len(together) > 1 else []
     stopped = {
         rule.call
         for service in context.tasks.values()
@@ -381,9 +401,16 @@ def _inert(context: Context) -> frozenset[str]:
     return frozenset(
         name
         for name, service in context.tasks.items()
-        if {rule.trigger for rule in service.rules}
+        if not (name in together and _fails_with_effects(context, service))
+        and {rule.trigger for rule in service.rules}
         <= {Trigger.ON_FAIL, Trigger.ON_UPDATE, *(() if name in stopped else (Trigger.ON_EXIT,))}
     )
+
+
+def _fails_with_effects(context: Context, service: TaskService) -> bool:
+    """Return True if a rule about another task fires when this one fails."""
+    own = [rule for rule in service.rules if rule.trigger is Trigger.ON_FAIL and rule.call != service.id]
+    return bool(own or context.on_any_fail)
 
 
 _AT_WORK = (Trigger.ON_START, Trigger.ON_UPDATE, Trigger.ON_RECOVER)

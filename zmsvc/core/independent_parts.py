@@ -1,8 +1,8 @@
 """The parts of a context whose tasks do not influence each other, and the tasks in a part that are
 interchangeable. So `check --prove` tries each part alone, and one task for all that are like it. Pure.
 
-An influence is a rule or `<requires>`. `<after>` alone is none: it delays tasks that start at the same time,
-and one event starts tasks of one part only.
+An influence is a rule, `<requires>`, or the process that Thread tasks share. `<after>` alone is none: it
+delays tasks that start at the same time, and one event starts tasks of one part only.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from zmsvc.core.frozen import frozen
 from zmsvc.core.model import Context, Rule, TaskService
+from zmsvc.core.service_options import ServiceType
 
 _CONTEXT = ""
 """The source of the rules of the context."""
@@ -62,8 +63,10 @@ def _connected(context: Context) -> list[list[str]]:
         return name
 
     called = [name for rule in context.on_any_fail for name in context.named(rule.call)]
+    threads = [task.id for task in context.tasks.values() if task.service_type is ServiceType.THREAD]
     for service in context.tasks.values():
-        for other in (*(rule.call for rule in service.rules), *service.requires, *called):
+        together = threads[:1] if service.service_type is ServiceType.THREAD else ()
+        for other in (*(rule.call for rule in service.rules), *service.requires, *called, *together):
             if other in leader:
                 leader[find(other)] = find(service.id)
     groups: dict[str, list[str]] = {}

@@ -15,7 +15,7 @@ from zmsvc.core.exploration import Exploration, Outcome, Ring, Settled
 from zmsvc.core.frozen import frozen
 from zmsvc.core.independent_parts import Part, parts_of
 from zmsvc.core.model import Action, Context, Rule
-from zmsvc.core.scenario import TRANSACTION, EventKind, TimedRecord
+from zmsvc.core.scenario import TRANSACTION, Event, EventKind, TimedRecord
 from zmsvc.core.service_options import FailureAction
 from zmsvc.core.world import World
 
@@ -234,8 +234,7 @@ class _Judge:
         known = Claim.ACTIVE_AGAIN, event.what, lost
         if not lost or known in self._violations:
             return
-        supervisor = event.kind is EventKind.KILL
-        failed = () if supervisor else (event.what,)
+        failed = (event.what,) if event.kind is EventKind.FAIL else ()
         self._violations[known] = Violation(
             claim=Claim.ACTIVE_AGAIN,
             text=f"after {reached.happening.text} {_named(lost)} not active again{_states(reached, lost)}",
@@ -243,11 +242,13 @@ class _Judge:
             events=_events(reached),
             rules=self._rules(reached.timeline),
             timeline=_timeline(reached),
-            advice=self._advice(event.what, lost, closed=closed),
-            alike=() if supervisor else self.part.like(event.what),
+            advice=self._advice(event, lost, closed=closed),
+            alike=self.part.like(event.what) if failed else (),
         )
 
-    def _advice(self, failed: str, lost: tuple[str, ...], *, closed: bool) -> str:
+    def _advice(self, event: Event, lost: tuple[str, ...], *, closed: bool) -> str:
+        # The end of the process of all Thread tasks is a failure of each.
+        failed = event.what if event.kind is EventKind.FAIL else lost[0]
         service = self.part.context.tasks.get(failed)
         if closed and service is not None and service.failure_action is not FailureAction.NONE:
             return (

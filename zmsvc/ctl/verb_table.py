@@ -764,20 +764,20 @@ source shows it without being run. So is a **<subscribe>** without a topic.
 The files in *Context-NAME.d* are checked with *Context-NAME.xml*, whichever of them is named.
 
 With **--prove** the decisions of the daemon run on a simulated machine, as with **simulate**: in each state
-that the tasks can reach each of them fails, ends or reports an update, and the supervisor dies. Three claims
-are proven or have a counter-example, and the exit status is 1 then: each task can start; no rules fire each
-other for ever; after any single failure each important task that was active is active again (see *important*
-in **zmsvc.xml**(5)). A counter-example is shown as events in time, with the lines of the rules and what
-helps. Tasks that differ only in their names are tried once. Without *FILE* it is about the file of the
-selected context.
+that the tasks can reach each of them fails, ends or reports an update, all Thread tasks fail together, and
+the supervisor dies. Three claims are proven or have a counter-example, and the exit status is 1 then: each
+task can start; no rules fire each other for ever; after any single failure each important task that was
+active is active again (see *important* in **zmsvc.xml**(5)). A counter-example is shown as events in time,
+with the lines of the rules and what helps. Tasks that differ only in their names are tried once. Without
+*FILE* it is about the file of the selected context.
 
 The proof assumes that events come one at a time: when what follows from the one before has happened, and no
 back-off and no start limit counts it any more. A rule with *after* is tried at the first event that it
 counts and at the last one. A process that is started gets ready, unless a rule
 distinguishes failed starts, and it ends at its stop signal. Orders of operators and of the bus, reloads, and
-failures of the machine or of the keeper are not tried, and Thread tasks fail one at a time. The number of
-decisions is bounded. If the bound is reached first, the result says so and says what has been tried. Nothing
-is proven then, and the exit status is 0 unless there is a counter-example.""",
+failures of the machine or of the keeper are not tried. The number of decisions is bounded. If the bound is
+reached first, the result says so and says what has been tried. Nothing is proven then, and the exit status is
+0 unless there is a counter-example.""",
     ),
     VerbEntry(
         "graph",

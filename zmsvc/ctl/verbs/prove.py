@@ -79,8 +79,8 @@ class ProofReport:
     def _within(self) -> str:
         if self.proof.ends is None:
             return f"each sequence of up to {_counted(self.proof.depth, 'event')} was tried"
-        ends = f"at most {_counted(self.proof.ends, 'task')}" if self.proof.ends else "no task"
-        return f"each sequence of events was tried in which {ends} without a rule for it ends with status 0"
+        most = f"at most {_counted(self.proof.ends, 'task')}" if self.proof.ends else "no task"
+        return f"each sequence of events was tried in which {most} without an <on_exit> ends with status 0"
 
     # --- JSON
 
