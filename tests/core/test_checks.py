@@ -257,6 +257,20 @@ def test_a_rule_is_warned_about_that_names_an_end_in_vain_or_adds_nothing_to_ano
     assert warned(replace(task("a"), rules=different), other) == []
 
 
+def test_a_count_that_the_delays_between_restarts_do_not_reach_is_warned_about() -> None:
+    rules = (rule("on_fail restart a"), conditional("on_fail start b", after=Threshold(count=5, within=60.0)))
+    slow, quick = (Limits(restart_delay=delay, restart_max_delay=120.0) for delay in (10.0, 1.0))
+    made = replace(task("a", limits=slow), rules=rules)
+    assert warned(made, task("b")) == [
+        "a: the rule on_fail: start b, after 5 in 60s is about 5 failures within 60 s, and the delays between "
+        "restarts of the task by its own rule take 150 s"
+    ]
+    assert warned(replace(made, limits=quick), task("b")) == []
+    assert warned(replace(made, rules=rules[1:]), task("b")) == [], (
+        "orders and other tasks may start it at once"
+    )
+
+
 def test_a_task_that_restarts_itself_when_it_has_recovered_is_no_ring() -> None:
     assert warned(task("a", "on_recover restart a")) == []
     assert "ring of rules" in warned(task("a", "on_recover restart b"), task("b", "on_start restart a"))[0]

@@ -4,6 +4,7 @@ down.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from zmsvc.core.back_off import (
     JITTER,
     back_off,
     failures_after,
+    least_time,
     next_quick_start,
     over_limit,
     recent_starts,
@@ -710,6 +712,27 @@ def test_only_recent_starts_count(at: list[float], burst: int, interval: float) 
     recent = recent_starts(Task(starts=tuple(at)), limits, 100.0)
     assert all(each > 100.0 - interval for each in recent)
     assert over_limit(recent, limits) == (bool(burst) and len(recent) >= burst)
+
+
+@given(
+    count=st.integers(1, 8),
+    delay=st.floats(0.5, 30.0),
+    most=st.floats(30.0, 60.0),
+    uptimes=st.lists(st.sampled_from([0.0, 1.0, 60.0, 61.0]), min_size=8, max_size=8),
+)
+def test_failures_are_never_closer_than_the_least_time(
+    count: int, delay: float, most: float, uptimes: list[float]
+) -> None:
+    limits = Limits(restart_delay=delay, restart_max_delay=most)
+    now = last = 0.0
+    failed = Task(failures=1)
+    for uptime in uptimes[1:count]:
+        launched_at = now + back_off(failed, limits, 0)
+        now = last = launched_at + uptime
+        failed = replace(
+            failed, failures=failures_after(replace(failed, launched_at=launched_at), limits, now)
+        )
+    assert last >= least_time(limits, count) - 1e-6
 
 
 def test_reset_failed_during_a_back_off_resets_the_counts_and_keeps_the_back_off() -> None:

@@ -81,6 +81,22 @@ def start_by_rule(task: Task, limits: Limits, now: float, *, failing: bool, laun
     return quick_starts, max(at, now + back_off(task, limits, launch)) if failing else at
 
 
+def least_time(limits: Limits, count: int) -> float:
+    """Return the least seconds from the first to the last of so many failures, if the task's own rule starts
+    it again after each.
+    """
+    good = max(GOOD_UPTIME, limits.restart_max_delay)
+    least = {1: 0.0}  # By the number of failures in a row.
+    for _ in range(count - 1):
+        following: dict[int, float] = {}
+        for failures, time in least.items():
+            again = time + _doubled(limits, failures - 1)
+            following[failures + 1] = again
+            following[1] = min(following.get(1, again + good), again + good)
+        least = following
+    return min(least.values())
+
+
 def recent_starts(task: Task, limits: Limits, now: float) -> tuple[float, ...]:
     """Return the starts by rule that the start limit still counts."""
     return tuple(at for at in task.starts if at > now - limits.start_limit_interval)

@@ -11,6 +11,7 @@ from typing import Any
 
 from zmsvc.core import rule_conditions, shell
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT, BusAccess
+from zmsvc.core.back_off import least_time
 from zmsvc.core.frozen import frozen
 from zmsvc.core.listening import MAX_SOCKETS
 from zmsvc.core.model import Action, Context, Rule, TaskService, Trigger
@@ -404,6 +405,14 @@ def _rule_warnings(task: TaskService) -> Iterator[str]:
         plain = replace(rule, when=(), after=None)
         if plain != rule and plain in task.rules:
             yield f"the rule {_words(rule)} has no effect beside the rule {_words(plain)}"
+        if rule.after is not None and rule.trigger is Trigger.ON_FAIL and _restarts_itself(task):
+            needed = least_time(task.limits, rule.after.count)
+            if needed > rule.after.within:
+                yield (
+                    f"the rule {_words(rule)} is about {rule.after.count} failures within "
+                    f"{rule.after.within:g} s, and the delays between restarts of the task by its own rule "
+                    f"take {needed:g} s"
+                )
         if rule.call != task.id:
             continue
         if rule.action is Action.STOP:
@@ -411,6 +420,13 @@ def _rule_warnings(task: TaskService) -> Iterator[str]:
             yield f"the rule {_words(rule)} is about the task itself: {what}"
         elif rule.action is Action.START and rule.trigger in _WHILE_IT_RUNS:
             yield f"the rule {_words(rule)} is about the task itself, which already runs: it does nothing"
+
+
+def _restarts_itself(task: TaskService) -> bool:
+    return any(
+        rule.trigger is Trigger.ON_FAIL and rule.call == task.id and rule.action in _STARTING
+        for rule in task.rules
+    )
 
 
 def _setting_warnings(task: TaskService) -> Iterator[str]:
