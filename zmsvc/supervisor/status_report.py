@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from zmsvc.core import messages
+from zmsvc.core import messages, status_view
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import STATE_OF, State, SubState
 from zmsvc.core.model import TaskService
-from zmsvc.core.ordering import wait_text
-from zmsvc.core.replicas import is_named
-from zmsvc.core.world import Task, World, is_starting, service_of, status_at, task_as_json, transaction_state
+from zmsvc.core.status_view import Clock, TaskEntry, context_state, task_entries, tasks_of
+from zmsvc.core.world import Task, World, service_of
 from zmsvc.host.kernel.process_usage import ProcessUsage
 from zmsvc.supervisor.launch_spec import cgroup_name, shared
 
-TaskEntry = tuple[Key, Task]
-"""A task of a transaction."""
+__all__ = ["context_state", "tasks_of", "transactions"]
 
 
 def rfc3339(at: float) -> str:
@@ -36,26 +34,6 @@ def as_wall_clock(monotonic: float) -> str:
     return rfc3339(time.time() - (time.monotonic() - monotonic))
 
 
-def tasks_of(world: World, transaction: str) -> list[TaskEntry]:
-    """Return the tasks of a transaction in the order of the file; removed ones come last."""
-    return _in_order(world, [each for each in world.tasks.items() if each[0][0] == transaction])
-
-
-def task_entries(world: World) -> dict[str, list[TaskEntry]]:
-    """Return the tasks of all transactions, in one pass."""
-    found: dict[str, list[TaskEntry]] = {name: [] for name in world.transactions}
-    for each in world.tasks.items():
-        # An edited state file may have tasks without a transaction.
-        if each[0][0] in found:
-            found[each[0][0]].append(each)
-    return {name: _in_order(world, own) for name, own in found.items()}
-
-
-def _in_order(world: World, tasks: list[TaskEntry]) -> list[TaskEntry]:
-    place = {name: at for at, name in enumerate(world.context.tasks)}
-    return sorted(tasks, key=lambda each: place.get(each[0][1], len(place)))
-
-
 def transactions(
     world: World,
     only: str | None,
@@ -67,61 +45,23 @@ def transactions(
     """Return the transactions as `status` shows them. `stored` returns the number of descriptors in a
     store. `usage` is what tasks use of the machine, by their launches; None leaves it out.
     """
-    return [
-        {
-            "id": name,
-            "state": _state(world, name, own).value,
-            "opened": as_wall_clock(world.transactions[name].opened),
-            "since": as_wall_clock(_since(world, name, own)),
-            "tasks": [
-                {
-                    **_task(world, key, task, cgroup),
-                    "stored_descriptors": stored(cgroup_name(key)),
-                    **({} if usage is None else {"usage": _usage(usage.get(task.launch))}),
-                }
-                for key, task in own
-                if not tasks or is_named(key[1], tasks)
-            ],
+
+    def of_machine(key: Key, task: Task, service: TaskService | None) -> dict[str, Any]:
+        in_cgroup = cgroup and not (service and shared(service))
+        return {
+            "stored_descriptors": stored(cgroup_name(key)),
+            "cgroup": f"{cgroup}/{cgroup_name(key)}" if in_cgroup else None,
+            **({} if usage is None else {"usage": _usage(usage.get(task.launch))}),
         }
-        for name, own in task_entries(world).items()
-        if only is None or name == only
-    ]
+
+    clock = Clock(now=time.monotonic(), text=as_wall_clock)
+    return status_view.transactions(world, clock, of_machine, only=only, tasks=tasks)
 
 
 def _usage(used: ProcessUsage | None) -> dict[str, Any] | None:
     if used is None:
         return None
     return {name: getattr(used, name) for name in ("cpu_seconds", "memory_bytes", "threads")}
-
-
-def _since(world: World, transaction: str, own: list[TaskEntry]) -> float:
-    """Return the time at which a transaction entered its state, which follows from the times of its tasks."""
-    state, opened = _state(world, transaction, own), world.transactions[transaction].opened
-    alike = [
-        task.since
-        for _, task in own
-        if (is_starting(task) if state is State.ACTIVATING else task.state is state)
-    ]
-    if state is State.ACTIVE:
-        # The latest start counts, even if that task has ended meanwhile.
-        return max([opened, *alike, *(task.launched_at for _, task in own if task.resting)])
-    if state is State.INACTIVE:
-        return max([opened, world.transactions[transaction].closed, *(task.since for _, task in own)])
-    return min(alike, default=opened)
-
-
-def _state(world: World, transaction: str, own: list[TaskEntry]) -> State:
-    return transaction_state(world, transaction, [task for _, task in own])
-
-
-def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, Any]:
-    service = service_of(world.context, key[1], task)
-    in_cgroup = cgroup and not (service and shared(service))
-    return {
-        **task_as_json(key[1], task, service, as_wall_clock, disabled=key[1] in world.disabled),
-        "status": wait_text(world, key) or status_at(task, time.monotonic()),
-        "cgroup": f"{cgroup}/{cgroup_name(key)}" if in_cgroup else None,
-    }
 
 
 def states_of_task(world: World, transaction: str | None, task: str) -> list[State]:
@@ -142,16 +82,6 @@ def others_than(world: World, transaction: str | None, tasks: Iterable[str], sta
     every = dict.fromkeys(own for task in tasks for own in world.context.named(task) or (task,))
     states = {task: list(map(str, states_of_task(world, transaction, task))) for task in every}
     return [f"{task} is {', '.join(found)}" for task, found in states.items() if state not in found]
-
-
-def context_state(world: World) -> State:
-    """Return the state of the context: that of its worst transaction."""
-    if world.stopping:
-        return State.DEACTIVATING
-    states = {
-        _state(world, name, own) for name, own in task_entries(world).items() if world.transactions[name].open
-    }
-    return next((state for state in (State.FAILED, State.ACTIVATING) if state in states), State.ACTIVE)
 
 
 def picture(world: World, transaction: str) -> dict[str, Any]:
