@@ -7,6 +7,7 @@
 # make all-tests  everything: test, test-lowest, test-on for each suite, fuzz, kills, simulate and soak
 # make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
 # make bench-pages  lists the pages that a task has written to; make bench-forks measures the ways to fork; each takes some seconds
+# make bench-record measures what a record costs the supervisor, in some seconds
 # make bench-safety measures what the guards against other users cost, in 5 minutes; as root all of them
 # make check      checks the code itself: ruff, mypy, layers, units, documents
 # make fuzz       sends garbage as files, frames, requests and datagrams: TIMES=20 times the effort of `make test`
@@ -35,7 +36,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 LIBRARIES ?= pypi
 
-.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety check fuzz kills simulate chaos soak mutants promises \
+.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety bench-record check fuzz kills simulate chaos soak mutants promises \
     deb test-deb rpm lock completion manual options install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
@@ -88,7 +89,7 @@ all-tests: test test-lowest
 bench bench-full: $(VENV)/.bench
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m bench $(if $(filter bench-full,$@),--full) $(BENCH_ARGS)
 
-bench-pages bench-forks bench-safety: $(VENV)/.runs
+bench-pages bench-forks bench-safety bench-record: $(VENV)/.runs
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m $(subst -,.,$@) $(BENCH_ARGS)
 
 completion: $(VENV)/.runs

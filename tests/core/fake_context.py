@@ -231,6 +231,8 @@ class SupervisorProcess:
             self.aio._ready.clear()  # type: ignore[attr-defined]
             self.aio._scheduled.clear()  # type: ignore[attr-defined]
             self.aio.close()
+        if self.loop is not None:
+            self.loop.close_record()
         if self.store is not None:
             self.store.close()
         self.keeper.close()

@@ -21,12 +21,13 @@ from fake_kernel import Crash, launch_mark
 from simulation import rule, task
 
 from zmsvc.core import events as ev
+from zmsvc.core import replay
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Context, Endpoints, TaskService
 from zmsvc.core.probing import HEALTH, READY
 from zmsvc.core.service_options import ServiceType
-from zmsvc.host import crashpoint
-from zmsvc.protocol import PROTOCOL
+from zmsvc.host import crashpoint, record_ring
+from zmsvc.protocol import PROTOCOL, recording
 from zmsvc.protocol import supervision as sv
 
 SEEDS = os.environ.get("ZMSVC_SEEDS", "40")
@@ -258,6 +259,22 @@ def check(house: FakeContext) -> None:
     assert not table._forking
 
 
+def check_record(house: FakeContext) -> None:
+    """Check that what the supervisors have recorded replays, without a difference, to the world of the last
+    one.
+    """
+    segments = map(recording.read_segment, record_ring.read(house.places.record))
+    found = list(replay.replay(segments, recording.essence))
+    assert [each for each in found if each.differs] == []
+    *_, last = found
+    assert isinstance(last, replay.Step)
+    (supervisor,) = house.supervisors
+    assert supervisor.loop is not None
+    assert last.world == replace(supervisor.loop.world, context=last.world.context)
+    assert supervisor.loop.recorder is not None
+    assert supervisor.loop.recorder.unrecorded == 0
+
+
 def play(house: FakeContext, *, protocols: tuple[int, ...]) -> None:
     kernel = house.kernel
     house.protocols = protocols
@@ -279,14 +296,18 @@ def played(
     *,
     protocols: tuple[int, ...] = (PROTOCOL,),
     names_mains: bool = False,
+    recorded: bool = False,
 ) -> Counter[str]:
     """Play a story with faults, check what is left, and return how often each case was reached."""
     (folder / str(seed)).mkdir()
     house = fake_context(folder / str(seed), seed, crashing, tasks)
     house.names_mains = names_mains
+    house.context = replace(house.context, record=recorded)
     try:
         play(house, protocols=protocols)
         check(house)
+        if recorded:
+            check_record(house)
     except BaseException as error:
         raise AssertionError(f"seed {seed}: {error!r}") from error
     crashing.remove(house)
@@ -331,6 +352,15 @@ def test_after_any_fault_the_main_process_that_a_task_has_named_counts(
     print(counts)
     if len(seeds()) >= 40:
         assert not [name for name in NAMING if not counts[name]], "this was never reached"
+
+
+@pytest.mark.deadline(120)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_after_any_fault_the_record_replays_to_the_world_of_the_supervisor(
+    folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for seed in seeds()[:6]:
+        played(folder, seed, crashing, protocols=(PROTOCOL,), recorded=True)
 
 
 def test_a_second_ctrl_c_is_timed_from_when_the_keeper_could_take_it(

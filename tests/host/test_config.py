@@ -792,6 +792,11 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "<max_transactions>",
         "<max_transactions> '0' is out of range, expected a whole number from 1 to",
     ),
+    "record by halves": (
+        changed(("<ContextID>", "<record>maybe</record><ContextID>")),
+        "<record>",
+        "<record> 'maybe' is not a boolean, expected yes or no",
+    ),
     "ring of after": (
         changed(("<Task>", "<Task><service>\n<nice>1</nice><after>\nts_100</after></service>")),
         "<after>",
@@ -1257,6 +1262,12 @@ def test_who_may_connect_and_how_many_transactions_may_be_open_are_read() -> Non
         changed(("<Context>", "<Context bus_access='anyone'><max_transactions>7</max_transactions>"))
     )
     assert (given.bus_access, given.max_transactions) == (BusAccess.ANYONE, 7)
+
+
+def test_a_context_is_recorded_if_its_file_says_so() -> None:
+    assert not parse(MANUAL).record
+    for word, records in (("yes", True), ("no", False), ("On", True), ("0", False)):
+        assert parse(changed(("<ContextID>", f"<record>{word}</record><ContextID>"))).record is records
 
 
 def test_on_any_fail_is_read_as_the_rules_of_the_context() -> None:

@@ -76,6 +76,8 @@ def test_the_verbs_are_those_of_the_contract() -> None:
         "graph",
         "wiring",
         "simulate",
+        "report",
+        "replay",
         "keys",
         "units",
         "create",

@@ -25,14 +25,7 @@ TASK = json_shapes.definitions()["task"]["properties"]
 def test_every_verb_answers_with_the_documents_of_the_schema(
     context: Context, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    context.looped("Echo", "topics = ('price',)\ndef on_message(self, message):\n    pass")
-    context.looped("Bad", "def setup(self):\n    raise ValueError('no money')")
-    context.task("ts_1", "Echo", rules={"on_fail": ("restart", "ts_1")})
-    context.task(
-        "ts_2", "Bad", entry=False, service="<after>ts_1</after>", rules={"on_exit": ("start", "ts_1")}
-    )
-    context.start("--transaction", TX)
-    (context.home / "Procfile").write_text("web: /bin/true\n")
+    begin(context)
     file, seen = str(context.file), set(INSIDE | ENDLESS)
 
     for name in os.environ.keys() - context.environment.keys():
@@ -75,6 +68,9 @@ def test_every_verb_answers_with_the_documents_of_the_schema(
     ):  # fmt: skip
         run(*words)
     graph_agrees(run("graph", context.name))
+    run("report", "--yes", "--output", report := str(context.home / "report.tar.gz"))
+    assert run("replay", "--step", report)["differing"] == 0
+    run("status", "--at", "now")
     assert not run("check", "--prove", file, check=1)["files"][0]["proof"]["proven"]
     run("stop", "ts_9", check=4)
     run("exit")
@@ -82,6 +78,19 @@ def test_every_verb_answers_with_the_documents_of_the_schema(
     run("status", check=3)
     run("list")
     assert seen == {verb.name for verb in VERBS}
+
+
+def begin(context: Context) -> None:
+    """Start a context with a record, a task that runs, and one that cannot start."""
+    context.looped("Echo", "topics = ('price',)\ndef on_message(self, message):\n    pass")
+    context.looped("Bad", "def setup(self):\n    raise ValueError('no money')")
+    context.task("ts_1", "Echo", rules={"on_fail": ("restart", "ts_1")})
+    context.task(
+        "ts_2", "Bad", entry=False, service="<after>ts_1</after>", rules={"on_exit": ("start", "ts_1")}
+    )
+    context.edit = lambda text: text.replace("<ContextID>", "<record>yes</record><ContextID>")
+    context.start("--transaction", TX)
+    (context.home / "Procfile").write_text("web: /bin/true\n")
 
 
 def graph_agrees(graph: dict[str, Any]) -> None:

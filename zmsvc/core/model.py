@@ -210,6 +210,8 @@ class Context:
     path: str = ""
     bus_access: BusAccess = BusAccess.MEMBERS
     max_transactions: int = MAX_TRANSACTIONS
+    record: bool = False
+    """True if the supervisor records the facts that it takes."""
     on_any_fail: tuple[Rule, ...] = ()
     """The rules that every task has beside those of its own `on_fail`."""
     source: Mapping[str, Any] = field(default_factory=dict)

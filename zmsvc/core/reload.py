@@ -21,7 +21,7 @@ from zmsvc.core.service_options import without_in_place
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, World, definition_to_keep
 
-_SETTINGS = ("log_name", "bus_access", "max_transactions", "on_any_fail")
+_SETTINGS = ("log_name", "bus_access", "max_transactions", "record", "on_any_fail")
 """The settings of the context itself that a reload can change."""
 
 

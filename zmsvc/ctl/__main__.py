@@ -117,7 +117,7 @@ def _with_times(words: list[str]) -> list[str]:
     """
     joined: list[str] = []
     for word in words:
-        if joined and joined[-1] in ("--since", "--until") and re.match(r"-\d", word):
+        if joined and joined[-1] in ("--since", "--until", "--at") and re.match(r"-\d", word):
             joined[-1] += f"={word}"
         else:
             joined.append(word)

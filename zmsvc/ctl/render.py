@@ -105,6 +105,17 @@ def past(status: ContextStatus, extras: StatusExtras, style: Style) -> list[str]
     return [_row("Tasks", _count(status, whole=extras.whole)), *_transactions(status, extras, style)]
 
 
+def recorded(status: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
+    """Return the lines of a context at the time of `extras`, from its record."""
+    ident = f" - {clean(status.id)}" if status.id else ""
+    return [
+        f"{style.dot(status.state)} {style.paint('bold', clean(status.name))}{ident}",
+        _row("At", moment(extras.now)),
+        _row("Active", style.state(status.state)),
+        *past(status, extras, style),
+    ]
+
+
 class StatusExtras:
     """Data for `status` beside the supervisor's answer: the time, the memory of processes by PID, log lines
     by (transaction, task).

@@ -198,6 +198,19 @@ SINCE = Argument(
     manual="Only newer entries. A time as in **systemd.time**(7), such as **2026-11-29 10:00**, "
     "**10:00**, **yesterday**, **-2h** or **5min ago**.",
 )
+AT = (
+    "**status**: show the tasks at this time, which is as with **--since**. **simulate**: the time after the "
+    "start, such as **5s**, at which the events that follow happen. Without it an event happens when what "
+    "follows from the one before has settled."
+)
+OUTPUT = (
+    "**logs**: the format of the log, as **journalctl**(1) has them. **report**: the file; the default is "
+    "*zmsvc-report-NAME-TIME.tar.gz* in the current directory."
+)
+UNTIL = (
+    "**logs**: only older entries. **replay**: end at this time, and show the tasks then. The time is as "
+    "with **--since**."
+)
 LEVELS = "emerg alert crit err warning notice info debug"
 ENDPOINT = Argument(
     "--endpoint",
@@ -314,6 +327,13 @@ that.""",
         "show the context, its transactions and tasks",
         *SELECTION,
         LINES,
+        Argument(
+            "--at",
+            metavar="TIME",
+            completes="today yesterday",
+            help="show them at this time, from the record",
+            manual=AT,
+        ),
         group=STATE,
         pages=True,
         manual="""\
@@ -327,6 +347,9 @@ memory, marked **rss**.
 
 Of a context that does not run it shows the state file, says so on stderr, and ends with 3. A task that was
 not at rest is *dead* now, with its last state; with **--json** that is in *last*.
+
+With **--at** it shows what the record has of that time: the context needs **<record>** in its file, see
+**zmsvc.xml**(5). The PIDs are those of then. Root and the daemon's user can read the record.
 
 A task that waits for a rule, or has ended as it should, does not count against the exit status, unless it
 is named. A stopped transaction does not count either, as long as another one goes on.""",
@@ -543,7 +566,7 @@ are shown, with the label *transaction*. The units *zmsvc-metrics.timer* (for th
             metavar="FORMAT",
             completes="$(journalctl --output=help 2>/dev/null)",
             help="the format, as journalctl has them",
-            manual="The format of the log, as **journalctl**(1) has them.",
+            manual=OUTPUT,
         ),
         SINCE,
         Argument(
@@ -551,7 +574,7 @@ are shown, with the label *transaction*. The units *zmsvc-metrics.timer* (for th
             metavar="TIME",
             completes="today yesterday",
             help="show only older entries",
-            manual="Only older entries. The time is as with **--since**.",
+            manual=UNTIL,
         ),
         Argument(
             "-p",
@@ -855,8 +878,7 @@ Command, and *zmsvc* is their subscriber if no task hears them. The messages of 
             type=_step("at"),
             metavar="SPAN",
             help="the time after the start at which the events that follow happen",
-            manual="**simulate**: the time after the start, such as **5s**, at which the events that follow "
-            "happen. Without it an event happens when what follows from the one before has settled.",
+            manual=AT,
         ),
         Argument(
             "--fail",
@@ -952,6 +974,56 @@ or **failed**(*TASK*). It is tried on a run of its own, in which its event happe
 are active, and it holds if all conditions hold at the same moment within the time. Otherwise the exit
 status is 1, and what happened is printed. Without events and **--matrix** the expectations of
 *Context-NAME.expect* beside the file are tried as well, one on each line.""",
+    ),
+    VerbEntry(
+        "report",
+        "verbs.report.report",
+        "pack what is known about a context into one file, to find out what happened",
+        Argument(
+            "-o",
+            "--output",
+            metavar="FILE",
+            completes="files *.tar.gz",
+            help="the file; the default is zmsvc-report-NAME-TIME.tar.gz",
+            manual=OUTPUT,
+        ),
+        Argument("--yes", action="store_true", help="write the file without a question"),
+        Argument("name", nargs="?", metavar="NAME", completes="contexts", help="the context"),
+        group=STATE,
+        manual="""\
+Pack the context file, the record, the history, the state, the end of the log and the versions of the programs
+into a *FILE* that only its owner can read. It prints the list of the contents and asks before it writes. The
+values of **<environment>** and comments of the context file are left out, and such values of six characters
+or more are replaced in the other files as well. Files of keys are never read. The updates that tasks have
+reported, and what they have logged, are in the report: look at it before you give it to others. A part that
+cannot be read is named, and left out.""",
+    ),
+    VerbEntry(
+        "replay",
+        "verbs.replay.replay",
+        "run a record again, and show the tasks at any moment",
+        Argument(
+            "--until",
+            metavar="TIME",
+            completes="today yesterday",
+            help="end at this time, and show the tasks then",
+            manual=UNTIL,
+        ),
+        Argument(
+            "--step",
+            action="store_true",
+            help="show each fact and the decisions that followed",
+            manual="**replay**: show each fact and the decisions that followed.",
+        ),
+        Argument("file", metavar="FILE", completes="files *.tar.gz", help="a file that report has written"),
+        group=STATE,
+        pages=True,
+        manual="""\
+Run the facts that a supervisor has recorded through the decisions of this zmsvc, and show the tasks as
+**status** would have shown them, at the end or at a *TIME*. Nothing is started, and the file is not unpacked.
+Then it says where this zmsvc decides otherwise than the one that has recorded the facts; the exit status is
+1 then. After the first difference others follow from it, up to the next snapshot of the record. A record of
+another format is refused, with exit status 2.""",
     ),
     VerbEntry(
         "keys",

@@ -81,6 +81,11 @@ class Places:
         return self.state / "state.db"
 
     @property
+    def record(self) -> Path:
+        """The directory of the record, if the context file has `<record>`."""
+        return self.state / "record"
+
+    @property
     def log_file(self) -> Path:
         return self.state / "zmsvcd.log"
 

@@ -1,11 +1,16 @@
 """The codec between messages and JSON objects. The field `op` of an object names the class; every other field
 is a field of the class.
+
+A compact codec leaves out the fields that have their default. A field may then also have an enumeration, a
+set, a mapping with keys that are no texts, or one of several dataclasses, which the field `op` names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
@@ -14,6 +19,8 @@ from zmsvc.core.errors import ProtocolError
 Message = TypeVar("Message")
 Read = Callable[[Any], Any]
 """A function that converts a JSON value into the value of a field. Raises TypeError."""
+_LeftOut = Mapping[type[Any], Collection[str]]
+"""Fields that a compact codec never writes, by class."""
 
 
 class Codec(Generic[Message]):
@@ -21,7 +28,9 @@ class Codec(Generic[Message]):
 
     def __init__(self, kinds: Mapping[str, type[Message]]) -> None:
         self._readers = {op: _Reader(kind) for op, kind in kinds.items()}
-        self._writers = {kind: _Writer(op, kind) for op, kind in kinds.items()}
+        self._writers: dict[type[Message], Callable[[Any], dict[str, Any]]] = {
+            kind: _Writer(op, kind) for op, kind in kinds.items()
+        }
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -44,6 +53,30 @@ class Codec(Generic[Message]):
         return message
 
 
+class CompactCodec(Codec[Message]):
+    """A codec whose objects lack the fields that have their default, and those of `left_out`, by class.
+
+    It inspects a class when it is first needed: a supervisor writes few kinds of the many, and reads none.
+    """
+
+    def __init__(self, kinds: Mapping[str, type[Message]], left_out: _LeftOut) -> None:
+        super().__init__({})
+        self._kinds, self._left_out = kinds, left_out
+        self._operations = {kind: op for op, kind in kinds.items()}
+
+    def encode(self, message: Message) -> dict[str, Any]:
+        kind = type(message)
+        if kind not in self._writers:
+            self._writers[kind] = _CompactWriter(kind, self._left_out, self._operations[kind])
+        return self._writers[kind](message)
+
+    def decode(self, body: Mapping[str, Any]) -> Message:
+        op = body.get("op")
+        if isinstance(op, str) and op in self._kinds and op not in self._readers:
+            self._readers[op] = _Reader(self._kinds[op])
+        return super().decode(body)
+
+
 class _Writer:
     """The writer of one dataclass. It inspects the class only once: a launch has 60 fields, and most of them
     are plain values.
@@ -62,6 +95,69 @@ class _Writer:
         for name in self._nested:
             body[name] = _plain(body[name])
         return body
+
+
+class _CompactWriter:
+    """The writer of one dataclass, without the fields that have their default."""
+
+    def __init__(self, kind: type[Any], left_out: _LeftOut, op: str = "") -> None:
+        hints = get_type_hints(kind)
+        self._head = {"op": op} if op else {}
+        self._fields = [
+            (each.name, _default(each), _converter(hints[each.name], left_out))
+            for each in fields(kind)
+            if each.init and each.name not in left_out.get(kind, ())
+        ]
+
+    def __call__(self, message: Any) -> dict[str, Any]:
+        body = dict(self._head)
+        for name, default, convert in self._fields:
+            value = getattr(message, name)
+            if value is default or value == default:
+                continue
+            body[name] = value if convert is None or value is None else convert(value)
+        return body
+
+
+def _default(field: Any) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _converter(hint: Any, left_out: _LeftOut) -> Callable[[Any], Any] | None:
+    """Return the function that converts values of a field to JSON; None if they are JSON already."""
+    if is_dataclass(hint):
+        return _CompactWriter(hint, left_out)  # type: ignore[arg-type]
+    origin, kinds = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        classes = [kind for kind in kinds if is_dataclass(kind)]
+        if len(classes) > 1:
+            writers = {kind: _CompactWriter(kind, left_out, kind.__name__) for kind in classes}  # type: ignore[union-attr,arg-type]
+            return lambda value: writers[type(value)](value)
+        return next((made for kind in kinds if (made := _converter(kind, left_out)) is not None), None)
+    parts = [_converter(kind, left_out) for kind in kinds if kind is not Ellipsis]
+    if origin is frozenset:
+        each = parts[0] or _as_it_is
+        return lambda value: sorted(map(each, value), key=json.dumps)
+    if origin is Mapping and kinds[0] is not str:
+        key, item = (part or _as_it_is for part in parts)
+        return lambda value: [[key(name), item(found)] for name, found in value.items()]
+    if not any(parts):
+        return None
+    if origin is Mapping:
+        item = parts[1] or _as_it_is
+        return lambda value: {name: item(found) for name, found in value.items()}
+    if origin is tuple and kinds[-1] is Ellipsis:
+        item = parts[0] or _as_it_is
+        return lambda value: list(map(item, value))
+    assert origin is tuple, hint
+    places = [part or _as_it_is for part in parts]
+    return lambda value: [part(found) for part, found in zip(places, value, strict=True)]
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 def _has_dataclass(hint: Any) -> bool:
@@ -86,6 +182,7 @@ class _Reader:
         self._fields = [
             (each.name, _plain_types(hints[each.name]), _read(hints[each.name]), _required(each))
             for each in fields(kind)
+            if each.init
         ]
 
     def __call__(self, body: Any) -> Any:
@@ -121,20 +218,66 @@ def _required(field: Any) -> bool:
 
 
 def _read(hint: Any) -> Read:
-    if get_origin(hint) is UnionType:
-        kinds = get_args(hint)
-        if NoneType not in kinds:
-            return lambda value: _checked(value, kinds)
-        (inner,) = (each for each in kinds if each is not NoneType)
-        read = _read(inner)
-        return lambda value: None if value is None else read(value)
-    if get_origin(hint) is tuple:
-        item = _read(get_args(hint)[0])
-        return lambda value: tuple(item(each) for each in _checked(value, list | tuple))
     if is_dataclass(hint):
         return _Reader(hint)  # type: ignore[arg-type]
-    expected = {float: int | float, Mapping: Mapping}.get(get_origin(hint) or hint, hint)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return lambda value: _member(hint, value)
+    origin, kinds = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return _read_union(kinds)
+    if origin is tuple and kinds[-1] is not Ellipsis:
+        places = list(map(_read, kinds))
+        return lambda value: tuple(read(each) for read, each in _paired(places, value))
+    if origin in (tuple, frozenset):
+        item = _read(kinds[0])
+        return lambda value: origin(item(each) for each in _checked(value, list | tuple))
+    if origin is Mapping and kinds[0] is not str:
+        key, found = _read(kinds[0]), _read(kinds[1])
+        return lambda value: {
+            key(name): found(each) for name, each in map(_pair, _checked(value, list | tuple))
+        }
+    if origin is Mapping and (is_dataclass(kinds[1]) or get_origin(kinds[1]) is not None):
+        inner = _read(kinds[1])
+        return lambda value: {name: inner(each) for name, each in _checked(value, Mapping).items()}
+    expected = {float: int | float, Mapping: Mapping}.get(origin or hint, hint)
     return lambda value: _checked(value, expected)
+
+
+def _read_union(kinds: tuple[Any, ...]) -> Read:
+    classes = [kind for kind in kinds if is_dataclass(kind)]
+    if len(classes) > 1:
+        readers = {kind.__name__: _Reader(kind) for kind in classes}  # type: ignore[union-attr,arg-type]
+        return lambda value: None if value is None and NoneType in kinds else _tagged(readers, value)
+    others = [kind for kind in kinds if kind is not NoneType]
+    if NoneType not in kinds or len(others) > 1:
+        return lambda value: _checked(value, kinds)
+    read = _read(others[0])
+    return lambda value: None if value is None else read(value)
+
+
+def _tagged(readers: Mapping[str, _Reader], value: Any) -> Any:
+    op = _checked(value, Mapping).get("op")
+    if not isinstance(op, str) or op not in readers:
+        raise TypeError(f"is {op!r}, expected one of {', '.join(readers)}")
+    return readers[op](value)
+
+
+def _member(kind: type[Enum], value: Any) -> Enum:
+    try:
+        return kind(_checked(value, str))
+    except ValueError:
+        raise TypeError(f"is {value!r}, expected one of {', '.join(map(str, kind))}") from None
+
+
+def _pair(entry: Any) -> tuple[Any, Any]:
+    first, second = (each for _, each in _paired((None, None), entry))
+    return first, second
+
+
+def _paired(places: Collection[Any], value: Any) -> list[tuple[Any, Any]]:
+    if len(_checked(value, list | tuple)) != len(places):
+        raise TypeError(f"has {len(value)} entries, expected {len(places)}")
+    return list(zip(places, value, strict=True))
 
 
 def _checked(value: Any, expected: Any) -> Any:

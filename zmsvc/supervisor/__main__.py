@@ -95,6 +95,7 @@ async def _supervise(args: argparse.Namespace) -> int:
             return await _run(loop, hello, args)
         finally:
             watchdog.cancel()
+            loop.close_record()
     finally:
         store.close()
 

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from zmsvc.core import events as ev
 from zmsvc.core.access import Verb
@@ -39,6 +39,9 @@ from zmsvc.supervisor.bus import ECHO, Bus
 from zmsvc.supervisor.children import Children, children_and_ends
 from zmsvc.supervisor.launch_spec import auxiliary_spec, cgroup_name, dropped_options, socket_spec, spec_of
 from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
+
+if TYPE_CHECKING:
+    from zmsvc.supervisor.recorder import Recorder
 
 SAVE_AGAIN = 1.0
 """Seconds until the next attempt to write the state file."""
@@ -84,6 +87,7 @@ class Loop:
         """Messages for the person who started the context."""
         self.unsaved = ""
         """The reason why the last write of the state file failed; empty if it succeeded."""
+        self.recorder: Recorder | None = None
         self.on_history: list[Callable[[], None]] = []
         self.on_change: list[Callable[[], None]] = []
         """Functions that are called at the end of each turn that has changed the world."""
@@ -215,11 +219,17 @@ class Loop:
             # clients.
             return
         facts, self._facts = self._facts, []
-        now, before = self._loop.time(), self.world
-        effects: list[Effect] = []
-        for fact in facts:
-            self.world, more = step(self.world, fact, now)
-            effects += more
+        now, at, before = self._loop.time(), time.time(), self.world
+        decided: list[tuple[Effect, ...]] = []
+        try:
+            for fact in facts:
+                self.world, more = step(self.world, fact, now)
+                decided.append(more)
+        finally:
+            if len(decided) < len(facts):
+                # The engine has failed: these facts show why.
+                self._record(before, facts, decided, now, at)
+        effects = [effect for each in decided for effect in each]
         self._quarantined += [effect for effect in effects if isinstance(effect, ev.Quarantine)]
         for effect in effects:
             if isinstance(effect, ev.Count):
@@ -234,6 +244,29 @@ class Loop:
         self._unit_status.turn(self.world, self.unsaved, effects)
         for call in self.on_change if self.world is not before else ():
             call()
+        # This comes last, because a process starts or ends later for everything that is done before.
+        self._record(before, facts, decided, now, at)
+
+    def _record(
+        self, before: World, facts: list[Fact], decided: list[tuple[Effect, ...]], now: float, at: float
+    ) -> None:
+        """Record a turn if the context file says so. A reload may begin or end that."""
+        if not (before.context.record or self.world.context.record):
+            return
+        if self.recorder is None:
+            # Imported here for start-up time: most contexts have no record.
+            from zmsvc.supervisor import recorder
+
+            self.recorder = recorder.recorder(self.places, self._loop.call_soon)
+        if facts:
+            self.recorder.turn(before, facts, decided, now, at)
+        if not self.world.context.record:
+            self.close_record()
+
+    def close_record(self) -> None:
+        if self.recorder is not None:
+            self.recorder.close()
+        self.recorder = None
 
     def _save(self, records: list[ev.Record]) -> None:
         self._records += records

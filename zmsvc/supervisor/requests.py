@@ -236,6 +236,7 @@ class Requests:
             "unheard_orders": loop.bus.unheard_orders if loop.bus else 0,
             "messages_out": loop.bus.dropped if loop.bus else 0,
             "subscriptions": loop.bus.forgotten if loop.bus else 0,
+            "unrecorded_facts": loop.recorder.unrecorded if loop.recorder else 0,
             # The counters of the device, by reason.
             **loop.children.device.dropped,
         }

@@ -31,6 +31,11 @@ _FOR_METRICS = ("rules", "totals")
 
 def status(args: argparse.Namespace) -> int:
     """status: print the tree. Returns 0 if everything that was asked for is active, else 3."""
+    if args.at is not None:
+        # Imported here for start-up time: most of the time the present is of interest.
+        from zmsvc.ctl.verbs import replay
+
+        return replay.status_at(args)
     try:
         places = choose(args.context, args.transaction)
     except NoneRunningError as error:

@@ -34,7 +34,10 @@ _zmsvcctl()
         logs.-p) _zmsvcctl_offer "emerg alert crit err warning notice info debug"; return ;;
         wiring.--for) return ;;
         wiring.--format) _zmsvcctl_offer "text dot mermaid svg"; return ;;
+        simulate.--at) return ;;
         simulate.--for) return ;;
+        report.-o) _zmsvcctl_files '*.tar.gz'; return ;;
+        report.--output) _zmsvcctl_files '*.tar.gz'; return ;;
     esac
     case $prev in
         -c|--context) _zmsvcctl_offer "$(zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done)"; return ;;
@@ -42,6 +45,7 @@ _zmsvcctl()
         --transaction) return ;;
         --task) return ;;
         -n|--lines) return ;;
+        --at) _zmsvcctl_offer "today yesterday"; return ;;
         --sort) _zmsvcctl_offer "cpu rss pid id missed restarts"; return ;;
         --interval) return ;;
         -p|--property) _zmsvcctl_offer "ActiveState SubState MainPID NRestarts StatusText Result ExecMainStatus ExitReason"; return ;;
@@ -60,7 +64,6 @@ _zmsvcctl()
         --endpoint) return ;;
         --keys) _zmsvcctl_files ''; return ;;
         --format) _zmsvcctl_offer "dot mermaid svg"; return ;;
-        --at) return ;;
         --fail) return ;;
         --exit) return ;;
         --update) return ;;
@@ -72,7 +75,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why stack wait metrics logs events watch send publish update quarantine check graph wiring simulate keys units create import exit reload reset-failed forget enable disable reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why stack wait metrics logs events watch send publish update quarantine check graph wiring simulate report replay keys units create import exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -81,7 +84,7 @@ _zmsvcctl()
             stop) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --transaction --task --no-triggers" ;;
             restart) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --transaction --task --no-triggers --one-by-one" ;;
             signal) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --all" ;;
-            status) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction --task -n --lines" ;;
+            status) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction --task -n --lines --at" ;;
             top) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task --sort --interval --once" ;;
             list) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
             is-active) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -q --quiet" ;;
@@ -103,6 +106,8 @@ _zmsvcctl()
             graph) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --format" ;;
             wiring) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for --format" ;;
             simulate) _zmsvcctl_offer "-c --context --json --timeout -h --help --at --fail --exit --update --kill --script --for --matrix --expect" ;;
+            report) _zmsvcctl_offer "-c --context --json --timeout -h --help -o --output --yes" ;;
+            replay) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --until --step" ;;
             keys) _zmsvcctl_offer "-c --context --json --timeout -h --help --now" ;;
             units) _zmsvcctl_offer "-c --context --json --timeout -h --help --user --install" ;;
             create) _zmsvcctl_offer "-c --context --json --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
@@ -124,6 +129,8 @@ _zmsvcctl()
         graph.0) _zmsvcctl_files '*.xml' ;;
         wiring.0) _zmsvcctl_files '*.xml' ;;
         simulate.0) _zmsvcctl_files '*.xml' ;;
+        report.0) _zmsvcctl_offer "$(zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done)" ;;
+        replay.0) _zmsvcctl_files '*.tar.gz' ;;
         keys.0) _zmsvcctl_offer "list make join allow revoke" ;;
         keys.1) _zmsvcctl_files '*.key' ;;
         import.0) _zmsvcctl_files '*' ;;

@@ -4,7 +4,7 @@ complete -c zmsvcctl -f
 complete -c zmsvcctl -s c -l context -x -a "(zmsvcctl list 2>/dev/null | string match -r '^\S+' | string match -v NAME)" -d 'the context; the default is the only one that runs'
 complete -c zmsvcctl -l json -d 'answer as JSON'
 complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from start stop restart exit reload enable disable' -l no-block -d 'do not wait until an order is carried out'
-complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from status why logs' -l no-pager -d 'do not use a pager'
+complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from status why logs replay' -l no-pager -d 'do not use a pager'
 complete -c zmsvcctl -l timeout -x -d 'wait no longer, and end with 124; 0 waits as long as it takes'
 complete -c zmsvcctl -s h -l help -d 'show the options and end'
 complete -c zmsvcctl -n '__fish_use_subcommand' -l version -d 'show the version and end'
@@ -33,6 +33,7 @@ complete -c zmsvcctl -n __fish_use_subcommand -a status -d 'show the context, it
 complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -l task -x -d 'a task; may be given again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -s n -l lines -x -d 'show the last N only'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -l at -x -a 'today yesterday' -d 'show them at this time, from the record'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a top -d 'show what tasks use of the machine, again and again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l transaction -x -d 'the transaction'
@@ -146,6 +147,16 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l for -x -d 'the
 complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l matrix -d 'simulate each failure of each task, one at a time'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -l expect -x -d '\'after fail(TASK): active(TASK) within 5s\'; may be given again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from simulate' -a '(__fish_complete_suffix .xml)'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a report -d 'pack what is known about a context into one file, to find out what happened'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from report' -s o -l output -x -a '(__fish_complete_suffix .tar.gz)' -d 'the file; the default is zmsvc-report-NAME-TIME.tar.gz'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from report' -l yes -d 'write the file without a question'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from report' -a "(zmsvcctl list 2>/dev/null | string match -r '^\S+' | string match -v NAME)"
+
+complete -c zmsvcctl -n __fish_use_subcommand -a replay -d 'run a record again, and show the tasks at any moment'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from replay' -l until -x -a 'today yesterday' -d 'end at this time, and show the tasks then'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from replay' -l step -d 'show each fact and the decisions that followed'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from replay' -a '(__fish_complete_suffix .tar.gz)'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a keys -d 'show CURVE keys, make them, and say who may connect'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -l now -d 'revoke: end the connections that are open, too'

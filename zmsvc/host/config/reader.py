@@ -21,7 +21,7 @@ from zmsvc.core.checks import ConfigWarning, faults
 from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.expansion import expand
 from zmsvc.core.model import MAX_TRANSACTIONS, Context, ContextPart, Endpoints, Rule, Trigger
-from zmsvc.core.values import TASK_ID, WHITE, Endpoint, collide, endpoint, quote, timespan, whole
+from zmsvc.core.values import TASK_ID, WHITE, Endpoint, boolean, collide, endpoint, quote, timespan, whole
 from zmsvc.host import paths
 from zmsvc.host.config import context_files
 from zmsvc.host.config.faults import FaultList
@@ -99,7 +99,7 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
     any_fail = list(read_rules(root, (Trigger.ON_ANY_FAIL,), notes))
     note_rules_that_never_fire(any_fail, [read.task for read in reads], notes)
     _check_across(whole, reads, any_fail, places, notes)
-    access, most = _bus_access(root, notes), _max_transactions(root, notes)
+    settings = _settings(root, notes)
     if not notes.found and not valid:
         # This happens only if the schema is stricter than `explain`. A test compares the two.
         notes.fault(
@@ -118,8 +118,7 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
         endpoints=ends,
         tasks=expand(written.values()),
         path=os.path.abspath(path),
-        bus_access=access,
-        max_transactions=most,
+        **settings,
         on_any_fail=tuple(rule for rule, _ in any_fail),
         source=source,
         text=text,
@@ -202,6 +201,15 @@ def _connected(text: str) -> Endpoint | None:
     return endpoint(text, bind=False)
 
 
+def _settings(root: etree._Element, notes: FaultList) -> dict[str, Any]:
+    """Return fields of the context that one element or attribute has."""
+    return {
+        "bus_access": _bus_access(root, notes),
+        "max_transactions": _max_transactions(root, notes),
+        "record": _record(root, notes),
+    }
+
+
 def _bus_access(root: etree._Element, notes: FaultList) -> BusAccess:
     given = str(root.get("bus_access", BusAccess.MEMBERS)).strip(WHITE)
     if given not in set(BusAccess):
@@ -217,6 +225,11 @@ def _max_transactions(root: etree._Element, notes: FaultList) -> int:
         if element is None
         else notes.value(element, lambda text: whole(text, 1, 1_000_000), MAX_TRANSACTIONS)
     )
+
+
+def _record(root: etree._Element, notes: FaultList) -> bool:
+    element = root.find("record")
+    return False if element is None else notes.value(element, boolean, False)
 
 
 def _left_out(root: etree._Element, notes: FaultList, name: str) -> dict[str, str]:

@@ -124,6 +124,7 @@ CONTEXT = Schema(
         "ContextID?": TEXT,
         "TaskLogName?": TEXT,
         "max_transactions?": TEXT,
+        "record?": TEXT,
         "on_any_fail*": _RULE,
         "TaskService+": Schema(
             children={"Task": _TASK},
@@ -137,7 +138,9 @@ CONTEXT = Schema(
     tolerant=True,
 )
 
-NEW = frozenset({"after", "bus_access", "max_transactions", "on_any_fail", "on_recover", "service", "when"})
+NEW = frozenset(
+    {"after", "bus_access", "max_transactions", "on_any_fail", "on_recover", "record", "service", "when"}
+)
 """Names that zmsvc has added in places where it passes over unknown names. A misspelled one of these is a
 fault, because no file of zmicroservices has it.
 """
