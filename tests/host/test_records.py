@@ -290,6 +290,8 @@ def test_a_bundle_is_never_unpacked(tmp_path: Path) -> None:
         (gzip.compress(b"\0" * 10240), "has no manifest"),
         (gzip.compress(bytes(range(256)) * 40)[:-20], "not a report"),
     ],
+    # Compressed data has the time, and the processes of pytest-xdist have to find the same names.
+    ids=["empty", "text", "compressed text", "no files", "torn"],
 )
 def test_a_file_that_is_no_bundle_is_refused(tmp_path: Path, data: bytes, why: str) -> None:
     file = tmp_path / "b.tar.gz"
