@@ -16,6 +16,7 @@ from forked import launch_spec, zygote_client
 from zmsvc.keeper.process_table import ProcessTable
 from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.protocol.launch import Descriptors
+from zmsvc.protocol.supervision import Exited
 
 
 @pytest.fixture
@@ -47,6 +48,24 @@ def test_an_acknowledgment_during_the_next_fork_keeps_the_cgroup_of_the_next_lau
     table.reaped(end(2**22 + 2))
     table.acknowledge(2)
     assert not (tmp_path / "TX:ts_100").exists()
+
+
+def test_the_report_of_an_end_has_the_cpu_time_of_the_process(table: ProcessTable) -> None:
+    told: list[Any] = []
+    table._report = told.append
+    table.launch(launch_spec(launch=1, cgroup="TX:ts_100"), Descriptors())
+    table.reaped(end(2**22 + 1), 1.5)
+    assert [each.cpu for each in told if isinstance(each, Exited)] == [1.5]
+
+
+def test_the_cpu_time_of_a_former_main_process_counts(table: ProcessTable) -> None:
+    table.launch(launch_spec(launch=1, cgroup="TX:ts_100"), Descriptors())
+    record = table._records[1]
+    record.previous_main = record.pid, record.start_time
+    table._named_mains.add(1)
+    table._become_main(record, 2**22 + 9, 1)
+    table.reaped(end(2**22 + 1), 1.5)
+    assert record.cpu == 1.5
 
 
 def end(pid: int) -> Any:

@@ -76,7 +76,7 @@ class LaunchRecord:
     previous_main: tuple[int, int] | None = None
     """PID and start time of the earlier main process, after the task has named another one."""
     cpu: float = 0.0
-    """The CPU seconds that the main process had used at its end."""
+    """The CPU seconds of the main process, and of the one before it, that have ended."""
     end: Exited | None = None
     """The end of the main process. The keeper repeats this report to every new supervisor until one
     acknowledges it.

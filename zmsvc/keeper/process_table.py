@@ -583,9 +583,12 @@ class ProcessTable:
             oom_kill = killed_by_sigkill(info) and self._oom_kills.grown()
             for record in ended:
                 # Tasks that share a process also share its CPU time.
-                record.cpu = cpu if record.shared_process is None else 0.0
+                record.cpu += cpu if record.shared_process is None else 0.0
                 self._main_ended(record, exit_status_of(info), oom_kill=oom_kill)
             return
+        for record in [self._records[launch] for launch in self._named_mains if launch in self._records]:
+            if record.previous_main is not None and record.previous_main[0] == info.si_pid:
+                record.cpu += cpu
         for other in [record for record in self._records.values() if record.others or record.gone_expected]:
             if info.si_pid in other.others:
                 other.leftovers.append(other.others.pop(info.si_pid).ended(info.si_pid, exit_status_of(info)))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from zmsvc.core.world import Task, World, service_of
 from zmsvc.host.kernel.process_usage import ProcessUsage, of_process
@@ -44,10 +45,11 @@ class UsageGauge:
         result: dict[int, ProcessUsage] = {}
         for task in _measurable(world):
             usage, before = measured.get(task.pid or 0), self._last.get(task.launch)
-            if usage is not None:
-                result[task.launch] = usage
-            elif before is not None:
-                result[task.launch] = ProcessUsage(cpu_seconds=before, memory_bytes=0, threads=0)
+            if usage is None and before is None:
+                continue
+            # The main process may have ended, or another one may have taken its place.
+            usage = usage or ProcessUsage(cpu_seconds=0.0, memory_bytes=0, threads=0)
+            result[task.launch] = replace(usage, cpu_seconds=max(usage.cpu_seconds, before or 0.0))
         self._last = {launch: usage.cpu_seconds for launch, usage in result.items()}
         return result
 
