@@ -49,14 +49,22 @@ def ends_rules_and_orders_work(context: Context) -> None:
     for _ in range(20):
         assert context.ask(verb="restart", transaction="T", tasks=["heir"])["ok"]
     assert "cannot save state" in context.status()["unsaved"]
+    assert write_errors(context) > 0
+
+
+def write_errors(context: Context) -> float:
+    """Return how many attempts to write the state file have failed."""
+    totals = context.status(usage=True)["totals"]
+    return sum(float(each["value"]) for each in totals if each["total"] == "write-errors")
 
 
 def saved_again(context: Context) -> None:
     """Check that decisions that were made meanwhile survive the next crash."""
     wait_for(lambda: not context.status()["unsaved"])
-    heir = context.tasks()["heir"]
+    heir, errors = context.tasks()["heir"], write_errors(context)
     context.kill_supervisor()
     after = context.tasks()["heir"]
+    assert write_errors(context) == errors > 0
     assert (after["pid"], after["restarts"], after["sub"]) == (heir["pid"], heir["restarts"], "running")
     no_file_is_damaged(context)
 

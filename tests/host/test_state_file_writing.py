@@ -54,6 +54,42 @@ def test_the_history_of_any_number_of_tasks_can_be_asked_for(tmp_path: Path) -> 
     assert [row["detail"]["n"] for row in rows] == [0, 1]
 
 
+def test_totals_rise_over_saves_and_supervisors_and_outlive_the_history(tmp_path: Path) -> None:
+    launches, cpu = ("launches", "ts_1", "rule"), ("cpu", "ts_1", "")
+    for _ in range(2):
+        kept = StateFile(tmp_path / "state.db", history=10, trim=10)
+        world = kept.load(CONTEXT, "boot")
+        for _ in range(5):
+            kept.save(world, records(20), 0.0, counts={launches: 1, cpu: 0.25})
+        found = kept.totals()
+        kept.close()
+    assert found == {launches: 10, cpu: 2.5}
+
+
+def test_a_save_that_fails_counts_nothing(tmp_path: Path) -> None:
+    kept = StateFile(tmp_path / "state.db")
+    world = kept.load(CONTEXT, "boot")
+    kept.save(world, [], 0.0, counts={("write-errors", "", ""): 1})
+    kept._db.execute("PRAGMA query_only=ON")
+    with pytest.raises(OSError, match="cannot save state"):
+        kept.save(world, records(1), 0.0, counts={("write-errors", "", ""): 1})
+    assert kept.totals() == {("write-errors", "", ""): 1}
+    kept.close()
+
+
+def test_the_totals_of_tasks_that_are_gone_are_removed_when_there_are_very_many(tmp_path: Path) -> None:
+    kept = StateFile(tmp_path / "state.db", trim=1, most_totals=100)
+    world = kept.load(CONTEXT, "boot")
+    of_context = ("supervisor-restarts", "", "")
+    kept.save(world, [], 0.0, counts={of_context: 1, ("launches", "gone", "rule"): 1})
+    kept.save(world, records(1), 0.0)
+    assert len(kept.totals()) == 2, "a few may stay"
+    kept.save(world, [], 0.0, counts={("launches", f"gone_{number}", "rule"): 1 for number in range(100)})
+    kept.save(world, records(1), 0.0)
+    assert kept.totals() == {of_context: 1}
+    kept.close()
+
+
 def test_the_disabled_tasks_are_saved(tmp_path: Path) -> None:
     for disabled in (frozenset({"ts_1", "ts_2"}), frozenset[str]()):
         kept = StateFile(tmp_path / "state.db")
