@@ -22,6 +22,7 @@ from simulation import rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core import replay
+from zmsvc.core.access import Verb
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Context, Endpoints, TaskService
 from zmsvc.core.probing import HEALTH, READY
@@ -361,6 +362,28 @@ def test_after_any_fault_the_record_replays_to_the_world_of_the_supervisor(
 ) -> None:
     for seed in seeds()[:6]:
         played(folder, seed, crashing, protocols=(PROTOCOL,), recorded=True)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_record_has_the_fact_at_which_the_engine_fails(
+    folder: Path, crashing: list[FakeContext], caplog: pytest.LogCaptureFixture
+) -> None:
+    house = fake_context(folder, 1, crashing)
+    house.context = replace(house.context, record=True)
+    house.run_for(1.0)
+    (supervisor,) = house.supervisors
+    assert supervisor.loop is not None
+    wrong = ev.Requested(verb=Verb.RELOAD, origin=ev.Origin(by="operator"))
+    supervisor.loop.take(ev.TaskSaid(launch=1, status="before"), wrong, ev.TaskSaid(launch=1, status="after"))
+    house.run_for(1.0)
+    assert "KeyError" in caplog.text
+    segments = map(recording.read_segment, record_ring.read(house.places.record))
+    (failed,) = [each for each in replay.replay(segments, recording.essence) if each.differs]
+    assert isinstance(failed, replay.Step)
+    assert (failed.fact, failed.recorded, failed.today) == (wrong, None, None)
+    assert failed.world.tasks == supervisor.loop.world.tasks
+    crashing.remove(house)
+    house.close()
 
 
 def test_a_second_ctrl_c_is_timed_from_when_the_keeper_could_take_it(

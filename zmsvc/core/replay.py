@@ -88,7 +88,8 @@ class Step:
 
     @property
     def differs(self) -> bool:
-        return self.recorded != self.today
+        """True if the decisions differ, and also if both engines fail: that is never as it should be."""
+        return self.today is None or self.recorded != self.today
 
 
 def replay(

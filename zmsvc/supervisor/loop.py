@@ -227,8 +227,8 @@ class Loop:
                 decided.append(more)
         finally:
             if len(decided) < len(facts):
-                # The engine has failed: these facts show why.
-                self._record(before, facts, decided, now, at)
+                # The engine has failed: the last of these facts shows why.
+                self._record(before, facts[: len(decided) + 1], decided, now, at)
         effects = [effect for each in decided for effect in each]
         self._quarantined += [effect for effect in effects if isinstance(effect, ev.Quarantine)]
         for effect in effects:
