@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from forked import launch_spec, zygote_client
 
-from zmsvc.keeper.process_table import ProcessTable
+from zmsvc.keeper.process_table import ProcessTable, _KnownChildren
 from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.protocol.launch import Descriptors
 from zmsvc.protocol.supervision import Exited
@@ -48,6 +48,12 @@ def test_an_acknowledgment_during_the_next_fork_keeps_the_cgroup_of_the_next_lau
     table.reaped(end(2**22 + 2))
     table.acknowledge(2)
     assert not (tmp_path / "TX:ts_100").exists()
+
+
+def test_without_a_zygote_a_named_main_process_leaves_no_negative_number_of_children() -> None:
+    zygote = zygote_client(cgroups=False)
+    assert zygote.pid is None
+    assert len(_KnownChildren({}, {}, zygote, {2**22 + 1})) == 0
 
 
 def test_the_report_of_an_end_has_the_cpu_time_of_the_process(table: ProcessTable) -> None:

@@ -78,7 +78,8 @@ class _KnownChildren(Collection[int]):
 
     def __len__(self) -> int:
         """Return a lower bound: a main process that a task has named may be the child of another process."""
-        return len(self._tasks) + len(self._others) + (self._zygote.pid is not None) - len(self._named_mains)
+        known = len(self._tasks) + len(self._others) + (self._zygote.pid is not None)
+        return max(0, known - len(self._named_mains))
 
 
 class ProcessTable:
