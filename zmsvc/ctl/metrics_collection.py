@@ -27,20 +27,24 @@ class Collection:
     def families(self) -> list[Family]:
         """Ask each supervisor, and return the metrics."""
         until = time.monotonic() + self._patience
-        found = [self._asked(name, until) for name in self._names()]
+        names = self._names()
+        found = [self._asked(name, until, last=name == names[-1]) for name in names]
         return metrics.families(found, version=__version__, now=time.time(), epoch=render.epoch)
 
     def _names(self) -> list[str]:
         if self._named is not None:
             return [self._named.name]
-        return sorted({*paths.known_contexts(), *(places.name for places in running())})
+        # No context can have the name of a file such as `Context-Shop (copy).xml`.
+        known = filter(paths.CONTEXT_NAME.fullmatch, paths.known_contexts())
+        return sorted({*known, *(places.name for places in running())})
 
-    def _asked(self, name: str, until: float) -> metrics.Asked:
+    def _asked(self, name: str, until: float, *, last: bool) -> metrics.Asked:
         left = until - time.monotonic()
         try:
             if left <= 0:
                 raise CtlError(5, f"cannot ask {name}: the other contexts took {self._patience:g} s")
-            client = Client(paths.places(name), patience=left)
+            # A supervisor that hangs leaves half of the time to the contexts after it.
+            client = Client(paths.places(name), patience=left if last else left / 2)
             status = client.ask("status", usage=True, transaction=self._transaction)
         except NotRunningError:
             status = None
