@@ -97,6 +97,11 @@ def test_a_named_transaction_is_a_label_and_has_no_counters() -> None:
         {"transactions": [{"id": 1, "state": None, "tasks": [{"id": None, "exit": {"at": 3}, "usage": 5}]}]},
         answer(("A", "active", entry(since=None, usage={"cpu_seconds": "x"})), totals=[{"total": "cpu"}, 3]),
         answer(("A", "active", entry()), totals=[{"total": "new", "value": 1}], rules=[{}]),
+        answer(("A", "active", entry(exit={"code": 10**400})), totals=[{"total": "cpu", "value": 10**400}]),
+        answer(("A", "active", entry(usage="x")), ("B", "active", entry(usage={})), totals=[], rules=[]),
+        answer(
+            *(("A", "active", entry(usage={"memory_bytes": 1e308, "cpu_seconds": 1e308})),) * 2, totals=[]
+        ),
     ],
 )
 def test_an_answer_of_another_release_makes_no_traceback(status: dict[str, Any]) -> None:

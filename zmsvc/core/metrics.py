@@ -10,7 +10,6 @@ are missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 from zmsvc.core.exposition import Family, Kind, Sample
@@ -28,6 +27,8 @@ CAUSES = ("operator", "context", "bus", "rule")
 """The causes of launches. Each has a series from the beginning, so that the first launch is an increase."""
 COMMON_REASONS = ("exit-code", "signal")
 """The reasons of failures that have a series from the beginning; others get theirs with the first failure."""
+_MOST = 2.0**63
+"""The largest value that is believed: so a sum of many fits into a float."""
 
 
 @frozen
@@ -176,17 +177,20 @@ def _tasks(found: Samples, view: _View) -> None:
         code = _last_exit_code(view, entries)
         if code is not None:
             found["zmsvc_task_last_exit_code"][*labels, *view.suffix] = code
-        usages = [task["usage"] for task in entries if isinstance(task.get("usage"), dict)]
-        if usages:
+        if usages := _usages(entries):
             sizes = [_number(usage.get("memory_bytes")) for usage in usages]
             found["zmsvc_task_resident_memory_bytes"][*labels, *view.suffix] = sum(sizes)
+
+
+def _usages(entries: Iterable[Json]) -> list[Json]:
+    return [task["usage"] for task in entries if isinstance(task.get("usage"), dict)]
 
 
 def _last_exit_code(view: _View, entries: Sequence[Json]) -> float | None:
     ends = [task["exit"] for task in entries if isinstance(task.get("exit"), dict)]
     last = max(ends, key=lambda end: view.time(end.get("at")) or 0.0, default=None)
     code = None if last is None else last.get("code")
-    return float(code) if isinstance(code, int) else None
+    return _number(code) if isinstance(code, int) else None
 
 
 def _totals(found: Samples, view: _View) -> None:
@@ -203,9 +207,9 @@ def _totals(found: Samples, view: _View) -> None:
     for name in ("zmsvc_supervisor_restarts_total", "zmsvc_state_write_errors_total"):
         found[name][view.name,] = 0
     used = {
-        name: sum(_number(task["usage"].get("cpu_seconds")) for task in entries if task.get("usage"))
+        name: sum(_number(usage.get("cpu_seconds")) for usage in usages)
         for name, entries in view.tasks.items()
-        if any(isinstance(task.get("usage"), dict) for task in entries)
+        if (usages := _usages(entries))
     }
     for each in _objects(view.status.get("totals")):
         task, detail, value = _text(each.get("task")), _text(each.get("detail")), _number(each.get("value"))
@@ -244,4 +248,5 @@ def _text(value: object) -> str:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and isfinite(value) else 0.0
+    # JSON has integers that are too large for a float.
+    return float(value) if isinstance(value, int | float) and -_MOST <= value <= _MOST else 0.0
