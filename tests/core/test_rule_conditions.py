@@ -46,6 +46,7 @@ def test_each_trigger_takes_the_reasons_of_its_own_ends(trigger: Trigger, reason
         ("on_fail", "watchdog:3", "expected watchdog alone"),
         ("on_fail", "exit-code:0", "expected one from 1 to 255"),
         ("on_fail", "exit-code:256", "expected one from 1 to 255"),
+        ("on_fail", f"exit-code:{'9' * 5000}", "expected one from 1 to 255"),
         ("on_fail", "exit-code:", "expected one from 1 to 255"),
         ("on_fail", "exited", "is not a failure, and on_exit fires on it"),
         ("on_fail", "start-limit", "fires on_any_fail alone"),

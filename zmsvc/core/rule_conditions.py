@@ -15,6 +15,7 @@ from zmsvc.core.world import Exit, Reason
 
 MOST = 100
 """The highest count of `after`: the state file has the time of each event that is counted."""
+_STATUS = re.compile(r"0*([1-9][0-9]{0,2})")
 _WORD = re.compile(r"[^ \t\r\n]+")
 _AFTER = re.compile(r"([0-9]{1,9})[ \t\r\n]+in[ \t\r\n]+([^ \t\r\n].*)", re.DOTALL)
 _GOOD = (Reason.EXITED, Reason.REQUESTED)
@@ -55,9 +56,10 @@ def _end(trigger: Trigger, text: str, signal_name: Callable[[str], str]) -> EndC
         return EndCondition(reason=word, detail=signal_name(detail))
     if reason is not Reason.EXIT_CODE:
         raise ValueError(f"{quote(text)} has a detail, expected {word} alone")
-    if not (detail.isascii() and detail.isdigit() and 0 < int(detail) < 256):
+    status = _STATUS.fullmatch(detail)
+    if status is None or int(status[1]) > 255:
         raise ValueError(f"{quote(text)} has no exit status of a failure, expected one from 1 to 255")
-    return EndCondition(reason=word, detail=int(detail))
+    return EndCondition(reason=word, detail=int(status[1]))
 
 
 def _of_another_trigger(trigger: Trigger, reason: Reason) -> str:
