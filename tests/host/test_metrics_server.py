@@ -14,6 +14,7 @@ from waiting import PATIENCE
 from zmsvc.core.errors import UsageError
 from zmsvc.core.exposition import Family, Kind, Sample
 from zmsvc.ctl import metrics_server
+from zmsvc.ctl.client import CtlError
 from zmsvc.ctl.metrics_server import MetricsServer
 from zmsvc.ctl.verbs.metrics import write
 
@@ -85,6 +86,16 @@ def test_a_loopback_port_serves_the_user_that_the_kernel_tells() -> None:
     assert answer(listening, server(listening), GET).startswith(b"HTTP/1.1 200 ")
     (listening,) = metrics_server.listen("127.0.0.1:0")
     assert answer(listening, server(listening, uid=4_000_000), GET).startswith(b"HTTP/1.1 403 ")
+
+
+def test_the_server_goes_on_when_its_transaction_is_gone(listening: socket.socket) -> None:
+    def collect() -> list[Family]:
+        raise CtlError(4, "cannot show T1: no such transaction")
+
+    served = MetricsServer([listening], collect, frozenset({os.geteuid()}))
+    found = answer(listening, served, GET)
+    assert found.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert found.endswith(b"\r\n\r\ncannot show T1: no such transaction\n")
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,10 @@ class MetricsServer:
         if path != "/metrics":
             return _response(404, "there is only /metrics\n")
         form = accepted(headers.get("accept", ""))
-        body = text(self._collect(), form)
+        try:
+            body = text(self._collect(), form)
+        except CtlError as error:
+            return _response(503, f"{error}\n")
         return _response(200, body, f"Content-Type: {CONTENT_TYPE[form]}\r\n", with_body=method == "GET")
 
 
@@ -223,6 +226,7 @@ _PHRASES = {
     404: "Not Found",
     405: "Method Not Allowed",
     431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
 }
 
 
