@@ -106,6 +106,16 @@ def test_only_loopback_and_the_sockets_of_systemd_are_listened_on(where: str) ->
         metrics_server.listen(where)
 
 
+def test_no_device_and_no_pipe_is_replaced_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "stdout").symlink_to("pipe")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "stdout"):
+        with pytest.raises(CtlError, match="it is not a regular file"):
+            write(tmp_path / name, b"new")
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "stdout").is_symlink()
+
+
 def test_a_file_is_replaced_at_once_and_its_draft_is_no_link(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("untouched")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import stat
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def write(path: Path, data: bytes) -> None:
     try:
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            _check_replaceable(path, directory)
             with suppress(FileNotFoundError):
                 os.unlink(draft, dir_fd=directory)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -73,6 +75,16 @@ def write(path: Path, data: bytes) -> None:
             os.close(directory)
     except OSError as error:
         raise CtlError(1, f"cannot write {path}: {reason(error)}") from error
+
+
+def _check_replaceable(path: Path, directory: int) -> None:
+    """Raise CtlError for a device, a pipe or a directory: root would replace even /dev/null by a file."""
+    with suppress(FileNotFoundError):
+        # Also at the end of a link, as /dev/stdout is one. A dangling one is replaced.
+        if not stat.S_ISREG(os.stat(path.name, dir_fd=directory).st_mode):
+            raise CtlError(
+                1, f"cannot write {path}: it is not a regular file (without --output: standard output)"
+            )
 
 
 def _serve(args: argparse.Namespace, collection: Collection) -> int:
