@@ -76,9 +76,17 @@ def test_a_task_of_several_transactions_has_one_series() -> None:
 
 def test_counters_of_known_events_begin_with_0() -> None:
     fresh = answer(
-        ("A", "active", entry()), totals=[], rules=[{"task": "ts_1", "rule": "on_fail:restart:ts_1"}]
+        ("A", "active", entry()),
+        totals=[],
+        rules=[
+            {"task": "ts_1", "rule": text}
+            for text in ("on_fail:restart:ts_1", "on_fail:start:ts_2 when exit-code:75 after 3 in 60s")
+        ],
     )
-    assert only(fresh, "zmsvc_rule_firings_total") == {("Shop", "ts_1", "on_fail", "restart", "ts_1"): 0}
+    assert only(fresh, "zmsvc_rule_firings_total") == {
+        ("Shop", "ts_1", "on_fail", "restart", "ts_1", ""): 0,
+        ("Shop", "ts_1", "on_fail", "start", "ts_2", "when exit-code:75 after 3 in 60s"): 0,
+    }
     assert {key[-1] for key in only(fresh, "zmsvc_task_launches_total")} == set(metrics.CAUSES)
     assert {key[-1] for key in only(fresh, "zmsvc_task_failures_total")} == {"exit-code", "signal"}
     assert set(only(fresh, "zmsvc_state_write_errors_total").values()) == {0}

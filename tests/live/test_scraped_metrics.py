@@ -65,7 +65,7 @@ def test_counters_rise_over_failures_supervisors_and_daemons(context: Context) -
     assert rises(first, second), (first, second)
     assert second[f'zmsvc_task_failures_total{{{task},reason="signal"}}'] == 1
     assert second[f"zmsvc_task_restarts_total{{{task}}}"] == 1
-    fired = f'context="{name}",task="ts_1",trigger="on_fail",action="restart",call="ts_1"'
+    fired = f'context="{name}",task="ts_1",trigger="on_fail",action="restart",call="ts_1",condition=""'
     assert second[f"zmsvc_rule_firings_total{{{fired}}}"] == 1
 
     context.kill_supervisor()

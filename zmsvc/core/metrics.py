@@ -80,7 +80,7 @@ DEFINITIONS = (
     _gauge("zmsvc_task_resident_memory_bytes", _TASK, "Resident memory of the main process."),
     _counter(
         "zmsvc_rule_firings_total",
-        "context task trigger action call",
+        "context task trigger action call condition",
         "Firings of a rule of the task that were not refused.",
     ),
     _counter(
@@ -232,11 +232,12 @@ def _totals(found: Samples, view: _View) -> None:
         found["zmsvc_task_cpu_seconds_total"][view.labels(task)] = seconds
 
 
-def _rule(text: object) -> tuple[str, str, str]:
-    """Return trigger, action and call of a rule such as `on_fail:restart:ts_1`."""
-    trigger, _, rest = _text(text).partition(":")
+def _rule(text: object) -> tuple[str, str, str, str]:
+    """Return trigger, action, call and condition of a rule such as `on_fail:restart:ts_1 when watchdog`."""
+    name, _, condition = _text(text).partition(" ")
+    trigger, _, rest = name.partition(":")
     action, _, call = rest.partition(":")
-    return trigger, action, call
+    return trigger, action, call, condition
 
 
 def _objects(value: object) -> list[Json]:
