@@ -153,6 +153,24 @@ def test_a_retained_message_disturbs_no_count_of_missed_ones(zmsvc_simulation: S
     assert late.updates == [told(3, "x", retained=True), told(7, "x"), told(9, "x", missed=1)]
 
 
+@pytest.mark.parametrize("kind", [Hearing, HearingInAnEventLoop])
+def test_a_retained_message_that_a_task_cannot_handle_does_not_end_it(
+    zmsvc_simulation: Simulation, kind: type[Any]
+) -> None:
+    """Each next process of the task would get it again, and fail as well."""
+    zmsvc_simulation.start(testing.ServiceLastValue)
+    for sender, content in (("a", {}), ("b", {"n": 1})):
+        zmsvc_simulation.publish("temperature", {"header": {"service_id": sender}, "content": content})
+    late = zmsvc_simulation.start(kind)
+    zmsvc_simulation.run(1)
+    assert late.state == "active"
+    assert [each["of"] for each in late.updates] == ["b"]
+    assert [each["sender"] for each in late.quarantined] == ["a"]
+    zmsvc_simulation.publish("temperature", {"header": {"service_id": "a"}, "content": {}})
+    with pytest.raises(KeyError):
+        zmsvc_simulation.run(1)
+
+
 def test_what_is_given_up_is_counted_and_logged(
     zmsvc_simulation: Simulation, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -597,6 +597,7 @@ class ServiceOptions:
             With
             .Li set-aside
             it goes on with the next message.
+            A retained message (see LastValue) is always set aside, since a restarted task would get it again.
             Either way the quarantine of the context gets the message with its traceback; see
             .Ql quarantine
             in

@@ -35,27 +35,26 @@ class Reporter(Protocol):
 
 class PoisonReports:
     """The reports of one launch about messages that it could not handle. Only the task's own thread uses
-    them. `goes_on` is True if the task goes on after such a message.
+    them.
     """
 
-    def __init__(self, reporter: Reporter, stop: Stop, log: logging.Logger, *, goes_on: bool) -> None:
+    def __init__(self, reporter: Reporter, stop: Stop, log: logging.Logger) -> None:
         self._reporter, self._stop, self._log = reporter, stop, log
-        self._goes_on = goes_on
         self._sparse = SparseLog(log.warning)
         self._count = 0
         self._tokens, self._tokens_at = poison.OWN_BURST, stop.now()
         self._waiting: Poison | None = None
         """The last message, if it is not reported yet."""
 
-    def add(self, frame: bytes, error: BaseException) -> None:
-        """Report a message that led to this exception."""
+    def add(self, frame: bytes, error: BaseException, *, goes_on: bool) -> None:
+        """Report a message that led to this exception. `goes_on` is True if the task goes on after it."""
         text = "".join(traceback.format_exception(error))
         line = headline(error)[: poison.MAX_TEXT]
         self._count += 1
         self._waiting = found = poison.poison(frame, line, text)
         which = "A message" if found.sequence is None else f"Message {found.sequence}"
         sender = found.sender or "an unknown sender"
-        if self._goes_on:
+        if goes_on:
             self._sparse.add("%s on %s from %s is set aside: %s", which, found.topic, sender, line)
             self.flush(self._stop.now())
         else:

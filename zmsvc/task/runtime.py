@@ -21,7 +21,7 @@ from zmsvc.protocol.launch import RELOAD_SIGNAL, Descriptors, LaunchSpec
 from zmsvc.task.bus import ATTACH, Subscription
 from zmsvc.task.endpoints import Endpoints
 from zmsvc.task.headline import headline
-from zmsvc.task.inbox import Message, named_topics, topics_of
+from zmsvc.task.inbox import Message, RetainedFrame, named_topics, topics_of
 from zmsvc.task.keys import task_keys
 from zmsvc.task.publications import Publications
 from zmsvc.task.sdk import (
@@ -419,11 +419,13 @@ class TaskRuntime:
             # Imported here for start-up time: few tasks ever receive such a message.
             from zmsvc.task.poison_reports import PoisonReports
 
-            self._poison = PoisonReports(self._status_sink, self._stop, self.log, goes_on=self._sets_aside)
-        self._poison.add(frame, error)
+            self._poison = PoisonReports(self._status_sink, self._stop, self.log)
+        # A LastValue sends a retained message to each next process of the task, so each would fail as well.
+        goes_on = self._sets_aside or type(frame) is RetainedFrame
+        self._poison.add(frame, error, goes_on=goes_on)
         if self._event_loop is not None:
             self._event_loop.begin_chores()
-        return self._sets_aside
+        return goes_on
 
     # --- the phases of a task
 
