@@ -126,6 +126,10 @@ class Trial(Run):
     """The number of steps of the engine."""
     _turns: dict[Any, list[int]] = field(default_factory=dict)
     """The lengths of the timeline at each launch, by the states that all tasks then had."""
+    _marks: list[int] = field(default_factory=list)
+    """Those of the last turn's states. No other ones can have become a ring at that turn, because `_allowed`
+    only rises.
+    """
 
     @classmethod
     def from_world(cls, world: World, now: float, *, counted: bool = False) -> Trial:
@@ -153,15 +157,16 @@ class Trial(Run):
         if launches:
             self.launched.update(effect.key[1] for effect in launches)
             states = tuple(task.sub_state for task in self.world.tasks.values())
-            self._turns.setdefault(states, []).append(len(self.timeline))
+            self._marks = self._turns.setdefault(states, [])
+            self._marks.append(len(self.timeline))
         return effects
 
     @property
     def endless(self) -> Ring | None:
         """The ring in which the run turns; None if it may still settle."""
-        for marks in self._turns.values():
-            if len(marks) > _TURNS and len(marks) > self._allowed:
-                return Ring(first=marks[0], second=marks[1])
+        marks = self._marks
+        if len(marks) > _TURNS and len(marks) > self._allowed:
+            return Ring(first=marks[0], second=marks[1])
         return None
 
     @property
