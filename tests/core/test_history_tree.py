@@ -47,6 +47,26 @@ def test_a_failure_has_below_it_what_its_rules_have_done() -> None:
     ]
 
 
+def test_an_end_is_below_the_order_of_the_signal_that_caused_it() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.now += 10
+    sim.ask("signal", "a", "b", signal="SIGKILL")
+    sim.end("a", signal="SIGKILL")
+    sim.end("b", signal="SIGSEGV")
+    assert drawn(sim.rows) == [
+        "launching a",
+        ". started a",
+        ". signaled a",
+        ". . failed a",
+        "launching b",
+        ". started b",
+        ". signaled b",
+        ". failed b",
+    ]
+
+
 def test_an_order_has_below_it_what_it_has_started_and_stopped() -> None:
     sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
     sim.begin(autostart=False, transaction=None)

@@ -68,6 +68,30 @@ def killed_by_signal() -> Simulation:
     return sim
 
 
+def ordered_kill() -> Simulation:
+    sim = of(task("a"))
+    sim.ask("signal", "a", signal="SIGKILL")
+    sim.end("a", signal="SIGKILL")
+    return sim
+
+
+def ordered_kill_that_a_rule_follows() -> Simulation:
+    sim = of(task("a", entry=False), task("b", rule("on_fail", "start", "a")))
+    sim.ask("signal", "b", signal="SIGKILL")
+    sim.end("b", signal="SIGKILL")
+    sim.ready("a")
+    sim.end("a", signal="SIGSEGV")
+    return sim
+
+
+def killed_by_a_stranger() -> Simulation:
+    sim = of(task("a"))
+    sim.ask("signal", "a", signal="SIGHUP")
+    sim.now += 1
+    sim.end("a", signal="SIGKILL")
+    return sim
+
+
 def out_of_memory() -> Simulation:
     sim = of(task("a"))
     launch = sim.launch_of("a")
@@ -301,6 +325,30 @@ INCIDENTS = {
         story=["a was ended by the signal SIGSEGV", *STARTED],
         kinds=[],
         do=["coredumpctl info 1001", f"{CTL} start a"],
+    ),
+    "ordered signal": Incident(
+        happen=ordered_kill,
+        story=["a was ended by the signal SIGKILL", "an operator ordered the signal SIGKILL for a"],
+        kinds=[],
+        do=[f"{CTL} start a"],
+    ),
+    "rule after an ordered signal": Incident(
+        happen=ordered_kill_that_a_rule_follows,
+        story=[
+            "a was ended by the signal SIGSEGV",
+            "a was started",
+            "the rule on_fail:start:a of b fired",
+            "b was ended by the signal SIGKILL",
+            "an operator ordered the signal SIGKILL for b",
+        ],
+        kinds=[],
+        do=["coredumpctl info 1002", f"{CTL} start a"],
+    ),
+    "signal without a core dump": Incident(
+        happen=killed_by_a_stranger,
+        story=["a was ended by the signal SIGKILL", *STARTED],
+        kinds=[],
+        do=[f"{CTL} logs -n 50 a", f"{CTL} start a"],
     ),
     "out of memory": Incident(
         happen=out_of_memory,

@@ -177,7 +177,29 @@ class _Walk:
             # The start was canceled before there was a process.
             yield from self._stop_cause(name, end_at)
         elif task.launch:
-            yield from self._launch(name, task.launch, ready=False)
+            yield from self._cause_of_end(name, task.launch, row)
+
+    def _cause_of_end(self, name: str, launch: int, end: Row | None) -> Iterator[Link]:
+        """Yield the order of the signal that ended a launch. Without one, yield the causes of the launch."""
+        order = self._order_of_signal(name, launch, end)
+        if order is None:
+            yield from self._launch(name, launch, ready=False)
+        else:
+            yield _signal_link(order, name)
+
+    def _order_of_signal(self, name: str, launch: int, end: Row | None) -> Row | None:
+        start = self.history.of_launch(name, launch, "launching")
+        if end is None or not end.detail.get("signal"):
+            return None
+        for row in reversed(self.history.rows):
+            if row.at > end.at or row.task != name:
+                continue
+            if start is not None and row.at < start.at:
+                break
+            is_sent = row.event == "signaled" and row.detail.get("signal") == end.detail.get("signal")
+            if is_sent and (start is not None or row.detail.get("pid") == end.detail.get("pid")):
+                return row
+        return None
 
     def _end_of(self, name: str, task: Task) -> Link:
         """The end of a task whose row the history has lost: the world has the exit without its time."""
@@ -389,6 +411,8 @@ class _Walk:
             if detail.get("reason") == "requested" and (row is not None):
                 yield from self._stop_cause(source, row.at)
                 return
+            yield from self._cause_of_end(source, launch, row)
+            return
         elif trigger == "on_update":
             text = f"{source} reported an update"
             update = known.update if known else self._update(source, launch)
@@ -404,11 +428,20 @@ def order_link(row: Row, name: str) -> Link:
         named = _names(row.detail.get("tasks"))
         tasks = name if is_named(name, named) else ", ".join(named[:3]) + (" and others" if named[3:] else "")
         what = f"{verb} of {tasks if named else f'the transaction {row.transaction}'}"
+    return _ordered("requested", row, by, what.removeprefix("the "))
+
+
+def _signal_link(row: Row, name: str) -> Link:
+    by = str(row.detail.get("by") or "operator")
+    return _ordered("signaled", row, by, f"signal {row.detail.get('signal')} for {name}")
+
+
+def _ordered(event: str, row: Row, by: str, what: str) -> Link:
     who = {"bus": "a message on the bus", "signal": "a signal", "context": "the context"}
     uid = row.detail.get("uid")
     return Link(
-        event="requested",
-        text=f"{who.get(by, 'an operator')} ordered the {what.removeprefix('the ')}",
+        event=event,
+        text=f"{who.get(by, 'an operator')} ordered the {what}",
         at=row.at,
         by=by,
         uid=uid if isinstance(uid, int) else None,

@@ -1,7 +1,7 @@
 """The rows of the history as trees: each row below the one that has caused it. Pure.
 
 A launch is below the firing of the rule or the order behind it, a firing below the transition of the task
-that has the rule, an end below the stop or the launch that it ends.
+that has the rule, an end below the stop, the order of a signal or the launch that it ends.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class _Parents:
         """The last order or failure action of each transaction."""
         self._pending: dict[_Task, int] = {}
         self._stopping: dict[_Task, int] = {}
+        self._signaled: dict[_Task, int] = {}
+        """The last order of a signal since the last launch of each task."""
         self._current: dict[_Task, int] = {}
         """The last launch of each task."""
         self._of_launch: dict[tuple[str, str, str, Any], int] = {}
@@ -76,10 +78,18 @@ class _Parents:
             before = self._stopping.get(key)
             if before is None and "launch" not in row.detail:
                 before = self._pending.get(key)
+            if before is None and row.event in _ENDS:
+                before = self._signal(key, row)
             return current if before is None else before
         if row.event == "failure-action":
             return self._of_launch.get((*key, "end", None))
         return current
+
+    def _signal(self, key: _Task, end: Row) -> int | None:
+        """Return the order of the signal that has ended a task."""
+        index = self._signaled.get(key)
+        name = end.detail.get("signal")
+        return index if index is not None and name and self.rows[index].detail.get("signal") == name else None
 
     def _launch(self, key: _Task, launch: object) -> int | None:
         return self._of_launch.get((*key, "launching", launch), self._current.get(key))
@@ -120,8 +130,10 @@ class _Parents:
             self._pending[key] = index
         elif row.event == "launching":
             self._of_launch[(*key, "launching", launch)] = self._current[key] = index
-            self._pending.pop(key, None)
-            self._stopping.pop(key, None)
+            for each in (self._pending, self._stopping, self._signaled):
+                each.pop(key, None)
+        elif row.event == "signaled":
+            self._signaled[key] = index
         elif row.event == "started":
             self._of_launch[(*key, "started", launch)] = index
         elif row.event in ("stopping", "stop-after"):

@@ -378,30 +378,40 @@ class _Case:
 
     def _mend(self, links: Sequence[Link], ctl: str) -> Iterator[dict[str, str]]:
         """Yield the step against the failure that the chain begins with."""
-        name, reason, pid = self._failure(links)
+        name, reason, end = self._failure(links)
+        signal = str((end.exit or {}).get("signal") or "") if end else ""
+        if end is not None and [link.event for link in links[links.index(end) :][1:2]] == ["signaled"]:
+            return  # The chain names who sent it.
         if reason is None or reason not in _MENDING:
             return
         text, command = _MENDING[reason]
+        if reason is Reason.SIGNAL and signal not in _CORE_SIGNALS:
+            text, command = "find who sent {signal} to {task}; it leaves no core dump", _LOGS
+        file, pid = self.world.context.path or "FILE", end.pid if end else None
         yield _step(
-            text.format(task=name),
-            command.format(ctl=ctl, task=name, file=self.world.context.path or "FILE", pid=pid or "PID"),
+            text.format(task=name, signal=signal or "the signal"),
+            command.format(ctl=ctl, task=name, file=file, pid=pid or "PID"),
         )
 
-    def _failure(self, links: Sequence[Link]) -> tuple[str, Reason | None, int | None]:
-        """Return the task, the reason and the PID of the failure that matters: a start limit follows another
+    def _failure(self, links: Sequence[Link]) -> tuple[str, Reason | None, Link | None]:
+        """Return the task, the reason and the end of the failure that matters: a start limit follows another
         failure.
         """
         if self.task.state is State.DEACTIVATING:
-            return self.name, self.task.stop_reason, self.task.pid
+            return self.name, self.task.stop_reason, None
         for link in links:
             if _is_killed(link):
-                return link.task, Reason.WATCHDOG, link.pid
+                return link.task, Reason.WATCHDOG, link
             reason = str((link.exit or {}).get("reason") or "")
             if link.event == "failed" and reason != Reason.START_LIMIT.value:
-                return link.task, next((each for each in Reason if each.value == reason), None), link.pid
+                return link.task, next((each for each in Reason if each.value == reason), None), link
         return self.name, None, None
 
 
+_CORE_SIGNALS = frozenset(
+    f"SIG{each}" for each in ("ABRT", "BUS", "FPE", "ILL", "QUIT", "SEGV", "SYS", "TRAP", "XCPU", "XFSZ")
+)
+"""The signals that leave a core dump: see signal(7)."""
 _LOGS = "{ctl} logs -n 50 {task}"
 _MENDING: Mapping[Reason, tuple[str, str]] = {
     Reason.EXIT_CODE: ("find the cause in the log of {task}", _LOGS),
