@@ -12,6 +12,7 @@ from simulation import Simulation, context, rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core.model import Rule
+from zmsvc.core.transitions import rules_of_tasks
 
 ALERT = rule("on_any_fail", "start", "alert")
 
@@ -309,3 +310,10 @@ def test_a_failure_action_that_stops_all_tasks_stops_them_in_their_order() -> No
     sim.obedient = False
     sim.end("b", code=1)
     assert (sim.sub_state("a"), sim.sub_state("c")) == ("stop-after", "stop-sigterm")
+
+
+def test_the_rules_of_the_context_are_among_the_rules_of_each_task_but_the_called_one() -> None:
+    again = rule("on_fail", "restart", "a")
+    stop = rule("on_any_fail", "stop", "a")
+    given = context(task("a", again), task("alert", entry=False), any_fail=[ALERT, stop])
+    assert [*rules_of_tasks(given)] == [("a", again), ("a", ALERT), ("a", stop), ("alert", stop)]

@@ -48,9 +48,12 @@ def test_counters_rise_over_failures_supervisors_and_daemons(context: Context) -
     context.looped("Echo", BUSY)
     context.task("ts_1", "Echo", rules={"on_fail": ("restart", "ts_1")})
     context.task("ts_2", "Echo", entry=False)
+    context.element("<on_any_fail><action>stop</action><call>ts_2</call></on_any_fail>")
     context.start("--transaction", TX)
     name, task = context.name, f'context="{context.name}",task="ts_1",service="Echo"'
     first = scraped(context)
+    of_context = f'context="{name}",task="ts_1",trigger="on_any_fail",action="stop",call="ts_2",condition=""'
+    assert first[f"zmsvc_rule_firings_total{{{of_context}}}"] == 0
     assert first[f'zmsvc_up{{context="{name}"}}'] == 1
     assert first[f'zmsvc_task_state{{{task},state="active"}}'] == 1
     assert first[f'zmsvc_task_state{{context="{name}",task="ts_2",service="Echo",state="inactive"}}'] == 1

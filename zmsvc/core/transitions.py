@@ -6,7 +6,7 @@ state, and calls the act.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -555,6 +555,18 @@ def rules_for(
 def rules_of_context(context: Context) -> list[Rule]:
     """Return the rules that each task has beside its own, one for each replica of the called task."""
     return [replace(rule, call=call) for rule in context.on_any_fail for call in context.named(rule.call)]
+
+
+def rules_of_tasks(context: Context) -> Iterator[tuple[str, Rule]]:
+    """Yield each rule that may fire with the task that fires it: the rules of the context once for each
+    task.
+    """
+    of_context = rules_of_context(context)
+    for service in context.tasks.values():
+        yield from ((service.id, rule) for rule in service.rules)
+        for rule in of_context:
+            if rule.call != service.id or rule.action is Action.STOP:
+                yield service.id, rule
 
 
 def fire(

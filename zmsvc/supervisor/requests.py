@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from zmsvc.core import checks, why
+from zmsvc.core import checks, transitions, why
 from zmsvc.core import events as ev
 from zmsvc.core import reload as core_reload
 from zmsvc.core.access import Verb
@@ -207,9 +207,8 @@ class Requests:
         """Return the rules of the context, and its totals."""
         return {
             "rules": [
-                {"task": task.id, "rule": rule_text(rule)}
-                for task in self._loop.world.context.tasks.values()
-                for rule in task.rules
+                {"task": task, "rule": rule_text(rule)}
+                for task, rule in transitions.rules_of_tasks(self._loop.world.context)
             ],
             "totals": [
                 {"total": total, "task": task, "detail": detail, "value": value}
