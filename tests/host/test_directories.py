@@ -16,6 +16,8 @@ from needs import need
 from others import command, others
 
 from zmsvc.core.errors import ConfigError, PlaceError
+from zmsvc.ctl.client import CtlError
+from zmsvc.ctl.verbs import metrics
 from zmsvc.host import directories
 from zmsvc.host.config import reader
 
@@ -133,6 +135,31 @@ def test_links_of_root_are_followed_and_links_of_other_users_are_not(place: Path
     os.chown(link, STRANGER, STRANGER, follow_symlinks=False)
     with pytest.raises(PlaceError, match="leads through the link"):
         directories.check(link)
+
+
+def test_a_directory_of_another_user_is_entered_but_not_through_a_link_that_the_user_can_make(
+    tmp_path: Path,
+) -> None:
+    theirs, real = tmp_path / "theirs", tmp_path / "real"
+    (theirs / "dir").mkdir(parents=True)
+    real.mkdir()
+    for each in (theirs, theirs / "dir"):
+        os.chown(each, STRANGER, STRANGER)
+    (tmp_path / "ours").symlink_to("theirs/dir")
+    (theirs / "link").symlink_to("../real")
+    fd = directories.enter(tmp_path / "ours")
+    assert os.path.samestat(os.fstat(fd), os.stat(theirs / "dir"))
+    os.close(fd)
+    for owner in (STRANGER, 0):
+        os.chown(theirs / "link", owner, owner, follow_symlinks=False)
+        with pytest.raises(PlaceError, match="theirs"):
+            directories.enter(theirs / "link")
+    with pytest.raises(CtlError, match="theirs"):
+        metrics.write(theirs / "link" / "zmsvc.prom", b"new")
+    assert os.listdir(real) == []
+    (theirs / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        directories.enter(theirs / "file")
 
 
 def test_a_loop_of_links_is_refused(place: Path) -> None:

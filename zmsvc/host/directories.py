@@ -95,12 +95,15 @@ def _resolve(path: Path, trusted: set[int]) -> str:
     return resolved
 
 
-def _walk(path: Path, trusted: set[int], mode: int | None = None) -> tuple[str, int]:
+def _walk(
+    path: Path, trusted: set[int], mode: int | None = None, *, foreign: bool = False
+) -> tuple[str, int]:
     """Resolve a path as `_resolve` does. Return it with a descriptor of the file to which it leads (O_PATH).
 
     With `mode`, create the missing directories, the last one with this mode. Each step is taken from the
     descriptor of a checked directory, so that a user who replaces a part of the path meanwhile can neither
-    redirect a step nor have a directory created elsewhere.
+    redirect a step nor have a directory created elsewhere. With `foreign`, directories may belong to any
+    user, and only those with a link are checked.
     """
     resolved, pending, links = "/", _parts(path), 0
     fd = _open_step("/", None)
@@ -109,7 +112,8 @@ def _walk(path: Path, trusted: set[int], mode: int | None = None) -> tuple[str, 
             about = os.fstat(fd)
             if not stat.S_ISDIR(about.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), resolved)
-            _check_step(about, resolved, path, trusted)
+            if not foreign:
+                _check_step(about, resolved, path, trusted)
             name = pending.pop()
             step = os.path.join(resolved, name)
             if mode is not None:
@@ -123,6 +127,8 @@ def _walk(path: Path, trusted: set[int], mode: int | None = None) -> tuple[str, 
             target = os.readlink("", dir_fd=found)
             os.close(found)
             links += 1
+            if foreign:
+                _check_step(os.fstat(fd), resolved, path, trusted)
             if about.st_uid not in trusted or links > _MAX_LINKS:
                 raise PlaceError(
                     f"{path} leads through the link {step} of {user(about.st_uid)}", owner=about.st_uid
@@ -264,6 +270,18 @@ def _hold(directory: Path, trusted: set[int]) -> int:
     os.close(fd)
     why = f"may be changed by {others}" if others else f"belongs to {user(about.st_uid)}"
     raise PlaceError(f"{directory} {why}", owner=about.st_uid)
+
+
+def enter(directory: Path) -> int:
+    """Return a descriptor (O_PATH) of a directory, which may belong to another user, as may those above it.
+    Raises PlaceError for a link on the way that a user other than root, this user, and the user who ran
+    `sudo` could have made, OSError.
+    """
+    _, fd = _walk(directory.absolute(), _trusted() | _typed(), foreign=True)
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
 
 
 def check_way(directory: Path) -> None:

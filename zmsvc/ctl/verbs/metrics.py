@@ -9,7 +9,7 @@ import stat
 from contextlib import closing, suppress
 from pathlib import Path
 
-from zmsvc.core.errors import UsageError, reason
+from zmsvc.core.errors import PlaceError, UsageError, reason
 from zmsvc.core.exposition import Family, Format, text
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import CtlError
@@ -58,11 +58,15 @@ def as_json(families: list[Family]) -> dict[str, object]:
 def write(path: Path, data: bytes) -> None:
     """Replace a file at once: a reader finds the old content or the new one. Raises CtlError.
 
-    The directory may belong to another user, as that of node_exporter does, so no link in it is followed.
+    The directory may belong to another user, as that of node_exporter does. So no link in it is followed, nor
+    one on the way that another user could have made.
     """
+    # Imported here for start-up time: most calls print.
+    from zmsvc.host.directories import enter
+
     draft = f".{path.name}.zmsvc-new"
     try:
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = enter(path.parent)
         try:
             _check_replaceable(path, directory)
             with suppress(FileNotFoundError):
@@ -73,6 +77,8 @@ def write(path: Path, data: bytes) -> None:
             os.replace(draft, path.name, src_dir_fd=directory, dst_dir_fd=directory)
         finally:
             os.close(directory)
+    except PlaceError as error:
+        raise CtlError(1, f"cannot write the metrics: {error}") from error
     except OSError as error:
         raise CtlError(1, f"cannot write {path}: {reason(error)}") from error
 
