@@ -362,6 +362,16 @@ def test_a_signal_that_would_be_a_clean_end_of_a_thread_is_warned_about() -> Non
     assert warned(task("a", success_exit_status=statuses)) == []
 
 
+def test_a_topic_of_zmsvc_in_a_last_value_is_warned_of() -> None:
+    kept = {"subscribe": ["control", "temperature", "zmsvc.record"]}
+    assert warned(task("a", retains=True, configuration=kept)) == [
+        f"a: its <subscribe> '{name}' is a topic of zmsvc itself, and a LastValue keeps no message of those"
+        for name in ("control", "zmsvc.record")
+    ]
+    assert warned(task("a", retains=True, configuration={"subscribe": "temperature"})) == []
+    assert warned(task("a", configuration=kept)) == []
+
+
 def test_a_task_that_only_the_context_calls_is_reached() -> None:
     alert = task("alert", entry=False)
     lone = Context(name="T", id="c", log_name="T", endpoints=LOCAL, tasks={"a": task("a"), "alert": alert})

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from zmsvc.core import rule_conditions, shell
+from zmsvc.core import rule_conditions, shell, topics
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT, BusAccess
 from zmsvc.core.back_off import least_time
 from zmsvc.core.frozen import frozen
@@ -19,6 +19,7 @@ from zmsvc.core.monitoring import monitoring
 from zmsvc.core.service_options import OPTIONS, Restart, ServiceType
 from zmsvc.core.similar import similar_id
 from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, part_of, quote, reaches, seconds
+from zmsvc.core.wiring import is_own
 
 _STARTING = (Action.START, Action.RESTART)
 _WHILE_IT_RUNS = (Trigger.ON_START, Trigger.ON_UPDATE, Trigger.ON_RECOVER)
@@ -438,6 +439,13 @@ def _setting_warnings(task: TaskService) -> Iterator[str]:
             "it is a Monitor with a database for its records, which zmsvc does not support: subscribe to it "
             "and store them"
         )
+    if task.retains:
+        for name in topics.as_list(task.configuration.get("subscribe") or ()):
+            if isinstance(name, str) and is_own(name):
+                yield (
+                    f"its <subscribe> {quote(name)} is a topic of zmsvc itself, and a LastValue keeps no "
+                    f"message of those"
+                )
     if (kind := _state_type(task)) not in _STATE_TYPES:
         yield f"its state type {quote(kind)} is none of {', '.join(_STATE_TYPES[1:])}: it waits for a rule"
     if task.service_type is ServiceType.COMMAND:
