@@ -58,8 +58,8 @@ endif
 demo: $(VENV)/.runs
 	@$(VENV)/bin/python scripts/demo.py
 
-# Tests wait more than they compute, so there is one process more than cores. JOBS=0 runs them in pytest's own process.
-JOBS := $(shell expr $$(nproc) + 1)
+# Tests wait for other processes, so two more run at once than there are cores. JOBS=0 runs them in pytest's own process.
+JOBS := $(shell expr $$(nproc) + 2)
 distributed = $(shell $(VENV)/bin/python -c 'import xdist' 2> /dev/null && echo --numprocesses=$(JOBS) --dist=loadgroup)
 
 test: $(VENV)/.tests
