@@ -36,3 +36,18 @@ def test_the_example_of_the_manual_page_loads() -> None:
     text = (ROOT / "zmsvc" / "data" / "man" / "zmsvc.xml.5").read_text()
     example = text.partition(".Bd -literal\n")[2].partition(".Ed")[0]
     assert list(reader.parse(example.encode(), path="Context-Manual.xml", name="Manual").tasks) == ["ts_100"]
+
+
+def test_a_task_of_the_manual_without_an_entry_state_waits_and_has_no_fault() -> None:
+    text = (ROOT / "zmsvc" / "data" / "man" / "zmsvc.xml.5").read_text()
+    example = text.partition(".Ss state\n")[2].partition(".Bd -literal -compact\n")[2].partition(".Ed")[0]
+    caller = """<TaskService id="ts_100" instance="Mail" serviceType="Command"><Task>
+      <message><header><service_name>x</service_name></header><content><configuration>
+      <command>true</command></configuration></content></message>
+      <state type="on_start"><on_fail><action>start</action><call>ts_mail</call></on_fail></state>
+    </Task></TaskService>"""
+    ends = "<FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint><BackendEndpoint>tcp://127.0.0.1:5557</BackendEndpoint>"
+    file = f"<Context>{ends}{example}{caller}</Context>"
+    context = reader.parse(file.encode(), path="Context-Manual.xml", name="Manual")
+    assert not context.tasks["ts_mail"].entry
+    assert checks.warnings(context) == []
