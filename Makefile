@@ -67,7 +67,7 @@ test: $(VENV)/.tests
 	@[ "$$(id -u)" = 0 ] || echo "make test: tests/boot was left out, because only root can boot a systemd"
 
 quick: $(VENV)/.tests
-	$(VENV)/bin/python -m pytest -q $(distributed) -k 'not mypy' tests/core tests/house $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -q $(distributed) -k 'not mypy' $(if $(findstring tests/,$(PYTEST_ARGS)),,tests/core tests/house) $(PYTEST_ARGS)
 
 test-on:
 	@$(if $(SUITE),scripts/suite.py $(SUITE),echo "make test-on: which suite? SUITE=trixie, bookworm or forky" >&2; exit 2)
