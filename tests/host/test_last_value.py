@@ -135,6 +135,33 @@ def test_a_task_waits_two_seconds_for_a_last_value_that_does_not_answer(zmsvc_si
     assert [each["n"] for each in late.updates] == [1]
 
 
+class HearingEverywhere(Hearing):
+    every_transaction = True
+
+
+def test_invented_subscriptions_delay_a_start_briefly_and_are_not_named_in_the_log(
+    zmsvc_simulation: Simulation, caplog: pytest.LogCaptureFixture
+) -> None:
+    zmsvc_simulation.start(testing.ServiceLastValue, service_id="ts_last")
+    zmsvc_simulation.start(Sensor)
+
+    class Inventor(MessageTask):
+        topics = tuple(f"zmsvc.snapshot.INVENTED:{number}" for number in range(100))
+
+        def on_message(self, message: Message[Any]) -> None:
+            pass
+
+    zmsvc_simulation.start(Inventor)
+    late = zmsvc_simulation.start(HearingEverywhere)
+    zmsvc_simulation.run(0.1)
+    assert late.state == "activating"
+    zmsvc_simulation.run(0.2)
+    assert late.state == "active"
+    assert [each["n"] for each in late.updates] == [1]
+    assert "INVENTED" not in caplog.text
+    assert "99 LastValues of other transactions do not answer" in caplog.text
+
+
 def test_a_retained_message_disturbs_no_count_of_missed_ones(zmsvc_simulation: Simulation) -> None:
     """The LastValue may not have run for some time. The first message after the retained one is the first."""
     zmsvc_simulation.start(testing.ServiceLastValue)

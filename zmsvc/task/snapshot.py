@@ -26,6 +26,10 @@ PATIENCE = 2.0
 """Seconds to wait for all answers."""
 AGAIN = 0.05
 """Seconds until a LastValue that has not answered is asked again. It may be about to start."""
+QUIET = 0.2
+"""Seconds without an answer after which the LastValues of other transactions are waited for no longer. It is
+short, because a slow one looks like a subscription that a client has invented.
+"""
 _MAX_ASKED = 100
 """The number of other transactions that are asked. Any client can invent subscriptions."""
 
@@ -40,7 +44,8 @@ class PrecededSubscription(Subscription):
     ) -> None:
         self._topics = frozenset(topics)
         self._every_transaction = every_transaction
-        self._own = [f"{spec.transaction}:{task}" for task in spec.retained or ()]
+        self._own = {f"{spec.transaction}:{task}" for task in spec.retained or ()}
+        self._answered_at = 0.0
         self._request = Request(
             topics=tuple(self._topics),
             # An address is answered once. No other client can know it, and ask, before this task does.
@@ -68,8 +73,9 @@ class PrecededSubscription(Subscription):
         """Read from this subscription, which has `prefixes` as well."""
         self._subscription = subscription
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """Find the LastValues to ask. The device has confirmed the subscription."""
+        self._answered_at = now
         assert self._subscription is not None
         asked = [*self._own]
         if self._every_transaction:
@@ -87,17 +93,18 @@ class PrecededSubscription(Subscription):
             if self._subscription.is_subscribed(messages.prefix(topic)):
                 self._subscription.offer(messages.encode(topic, self._request.body(self._header)))
 
-    def read(self) -> bool:
+    def read(self, now: float) -> bool:
         """Read what has come. Return True if more is to come."""
         assert self._subscription is not None
         while self._snapshot.pending and not self._snapshot.full:
             frame = self._subscription.receive()
             if frame is None:
-                return True
-            self._take(frame)
+                own = self._snapshot.pending & self._own
+                return bool(own) or now < self._answered_at + QUIET
+            self._take(frame, now)
         return False
 
-    def _take(self, frame: bytes) -> None:
+    def _take(self, frame: bytes, now: float) -> None:
         if not frame.startswith(self._answers):
             self._add(frame, retained=False)
             return
@@ -106,6 +113,7 @@ class PrecededSubscription(Subscription):
         except ProtocolError as error:
             self._ignored.add("Ignored a message: %s", error)
             return
+        self._answered_at = now
         if answer.frame is None:
             self._snapshot.end(answer.sender)
         else:
@@ -122,9 +130,13 @@ class PrecededSubscription(Subscription):
     def finish(self) -> None:
         """Put the messages in their order, and end the subscription to answers."""
         assert self._subscription is not None
-        if self._snapshot.pending:
+        if own := self._snapshot.pending & self._own:
+            self._log.warning("Begins without all retained messages: %s", ", ".join(sorted(own)))
+        if others := len(self._snapshot.pending - self._own):
+            # Any client can invent their names, so the log has none.
             self._log.warning(
-                "Begins without all retained messages: %s", ", ".join(sorted(self._snapshot.pending))
+                "Begins without all retained messages: %d LastValues of other transactions do not answer",
+                others,
             )
         self._first.extend(map(RetainedFrame, self._snapshot.retained()))
         self._first.extend(self._snapshot.live())

@@ -140,8 +140,8 @@ class Subscriptions:
         now = self._stop.now()
         until, again = now + snapshot.PATIENCE, now
         poller = self._stop.poller(preceded.fileno())
-        preceded.begin()
-        while preceded.read() and now < until:
+        preceded.begin(now)
+        while preceded.read(now) and now < until:
             if self._stop.requested:
                 return False
             if now >= again:
