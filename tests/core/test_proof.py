@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import pytest
+from counting import calls_in
 from simulation import context, rule, task
 
 from zmsvc.core.exploration import THREADS, Trial
+from zmsvc.core.independent_parts import parts_of
 from zmsvc.core.model import TRIGGERS_OF_TASK, Context, Only, Rule, TaskService
 from zmsvc.core.proof import Claim, Proof, important_of, prove
 from zmsvc.core.scenario import TRANSACTION, Event, EventKind
@@ -235,6 +238,87 @@ def test_a_bound_that_is_reached_is_no_proof() -> None:
     never = [*tasks, waiting("x", rule("on_start", "start", "t0"))]
     found = prove(context(*never), 800)
     assert (found.unseen, found.violations) == (("x",), ()), "not seen within the bound is not never"
+
+
+def ring_of(size: int) -> Context:
+    """Return tasks that all start at once, and of which each restarts the next one when it starts."""
+    return context(*(up(f"t{n}", rule("on_start", "restart", f"t{(n + 1) % size}")) for n in range(size)))
+
+
+def test_the_bound_holds_while_one_event_still_has_consequences() -> None:
+    found = prove(ring_of(SIZE), 300)
+    assert 300 <= found.decisions < 300 + 3 * SIZE
+    assert (found.proven, found.exhausted, found.violations) == (False, False, ())
+    assert (found.unfinished, found.depth, found.states) == (("start",), 0, 0)
+    assert found.unseen == (), "all have started by then"
+    waits = [up("a", rule("on_exit", "start", "t0")), *ring_of(SIZE).tasks.values()]
+    later = prove(context(*(replace(each, entry=each.id == "a") for each in waits)), 40)
+    assert 40 <= later.decisions < 40 + 13 * SIZE
+    assert (later.unfinished, later.violations) == (("start", "exit(a)"), ())
+
+
+def test_a_part_that_does_not_come_to_rest_takes_no_other_part_its_result() -> None:
+    small = [up("x"), task("y", restart_delay=7.0)]
+    found = prove(context(*small, *ring_of(SIZE).tasks.values()), 300)
+    assert [each.tasks for each in found.violations] == [("y",)]
+    assert found.unfinished == ("start",)
+
+
+def pairwise(of: Context) -> set[frozenset[str]]:
+    """Return the classes of interchangeable tasks of a part by an exchange of each pair."""
+
+    def links(renamed: dict[str, str]) -> Counter[Any]:
+        def new(name: str) -> str:
+            return renamed.get(name, name)
+
+        return Counter(
+            (new(one.id), new(other), what)
+            for one in of.tasks.values()
+            for other, what in (
+                *((each.call, replace(each, call="")) for each in one.rules),
+                *((name, "after") for name in one.after),
+                *((name, "requires") for name in one.requires),
+            )
+        )
+
+    def own(one: TaskService) -> Any:
+        return replace(one, id="", rules=(), after=(), requires=(), source={})
+
+    return {
+        frozenset(
+            other
+            for other in of.tasks
+            if own(of.tasks[other]) == own(of.tasks[name]) and links({name: other, other: name}) == links({})
+        )
+        for name in of.tasks
+    }
+
+
+@pytest.mark.parametrize("first", range(0, 300, 100))
+def test_tasks_are_in_one_class_if_and_only_if_their_exchange_changes_nothing(first: int) -> None:
+    for seed in range(first, first + 100):
+        chance = random.Random(seed)
+        names = [f"t{n}" for n in range(chance.randint(2, 5))]
+        tasks = [
+            task(
+                name,
+                *(rule("on_fail", "restart", each) for each in names if chance.random() < 0.8),
+                *(rule("on_exit", "start", each) for each in names if chance.random() < 0.15),
+                entry=chance.random() < 0.9,
+            )
+            for name in names
+        ]
+        for part in parts_of(context(*tasks), ()):
+            assert {frozenset(each) for each in part.classes} == pairwise(part.context), seed
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_search_for_tasks_that_are_alike_takes_work_in_proportion_to_the_tasks(together: bool) -> None:
+    def work(size: int) -> int:
+        made = context(*([up(f"t{n}") for n in range(size)] if together else ring_of(size).tasks.values()))
+        return calls_in(lambda: parts_of(made, made.tasks))
+
+    assert work(80) < 5 * work(20)
 
 
 def test_tasks_that_are_alike_are_tried_once() -> None:

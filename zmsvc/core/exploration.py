@@ -8,6 +8,7 @@ Nothing is judged here; that is the job of `proof.py`.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,6 +32,12 @@ THREADS = "the process of all Thread tasks"
 _TURNS = 3
 """The number of turns after which rules form a ring, beside those that a start limit allows."""
 _MOST_TURNS = 100
+_TASKS_AS_A_DECISION = 50
+"""An event in a state needs a copy of the state. The copy of so many tasks counts as one decision."""
+_FOR_ONE_EVENT = 10
+"""The number of decisions for each task that one event may take beyond the budget. A start takes fewer, and
+what follows from most events as well. So only an event that starts tasks again and again is cut short.
+"""
 _WHILE_RUNNING = (
     Reason.EXIT_CODE,
     Reason.SIGNAL,
@@ -115,6 +122,8 @@ class Outcome:
     reached: Settled
     launched: frozenset[str]
     ring: Ring | None = None
+    cut_short: bool = False
+    """True if the bound came before the end of the consequences. So the state is not a settled one."""
 
 
 @dataclass
@@ -124,6 +133,8 @@ class Trial(Run):
     launched: set[str] = field(default_factory=set)
     decisions: int = 0
     """The number of steps of the engine."""
+    most: float = math.inf
+    """The number of steps after which it does not go on."""
     _turns: dict[Any, list[int]] = field(default_factory=dict)
     """The lengths of the timeline at each launch, by the states that all tasks then had."""
     _marks: list[int] = field(default_factory=list)
@@ -180,9 +191,15 @@ class Trial(Run):
         return _TURNS + min(max([*bursts, *counts], default=0), _MOST_TURNS)
 
     def come_to_rest(self) -> Ring | None:
-        """Let everything happen that follows without another event. Return the ring if it never ends."""
-        while (ring := self.endless) is None:
-            alarm = min(((at, key) for key, at in self.alarms.items() if self._matters(key)), default=None)
+        """Let everything happen that follows without another event, unless it takes more steps than `most`.
+        Return the ring if it never ends.
+        """
+        while (ring := self.endless) is None and not self.cut_short:
+            # The alarms of all tasks are looked at only if one may come before a process.
+            if self._due and self._due[0][0] <= min(self.alarms.values(), default=math.inf):
+                self.pass_due()
+                continue
+            alarm = self._next_alarm
             if self._due and (alarm is None or self._due[0][0] <= alarm[0]):
                 self.pass_due()
             elif alarm is not None:
@@ -190,6 +207,15 @@ class Trial(Run):
             else:
                 return None
         return ring
+
+    @property
+    def cut_short(self) -> bool:
+        """True if something would still happen, but the steps are used up."""
+        return self.decisions >= self.most and bool(self._due or self._next_alarm)
+
+    @property
+    def _next_alarm(self) -> tuple[float, Key] | None:
+        return min(((at, key) for key, at in self.alarms.items() if self._matters(key)), default=None)
 
     def _matters(self, key: Key) -> bool:
         """Return False for the watchdog of a task that feeds it: this may go on for hours of a back-off."""
@@ -232,7 +258,10 @@ class Exploration:
     states: int = 0
     next: Settled | None = None
     """The first state in which not every event has been tried; None if there is none."""
+    unfinished: Settled | None = None
+    """The state at which the bound cut an event short; None if there is none."""
     _seen: dict[Any, list[tuple[int, ...]]] = field(default_factory=dict)
+    _shared: dict[Any, Any] = field(default_factory=dict)
     _queue: list[tuple[int, int, int, Settled]] = field(default_factory=list)
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -251,6 +280,8 @@ class Exploration:
     def _try(self, here: Settled | None, happening: Happening) -> Iterator[Outcome]:
         outcome = self._outcome(here, happening)
         yield outcome
+        if outcome.cut_short:
+            return
         for fails in self._fragile:
             if fails.what in outcome.launched:
                 if self.budget <= 0:
@@ -272,9 +303,11 @@ class Exploration:
             run = Trial.from_world(here.world, here.now + self._quiet, counted=happening.counted)
         if happening.start_fails is not None:
             run.next_failures[happening.start_fails.what] = happening.start_fails.reason
+        run.most = max(self.budget, _FOR_ONE_EVENT * len(self.part.context.tasks))
         _let_happen(run, happening.event)
         ring = run.come_to_rest()
-        self.budget -= run.decisions
+        cut_short = ring is None and run.cut_short
+        self.budget -= run.decisions + len(self.part.context.tasks) // _TASKS_AS_A_DECISION
         reached = Settled(
             world=run.world,
             now=run.now,
@@ -284,10 +317,12 @@ class Exploration:
             depth=here.depth + 1 if here else 0,
             ends=(here.ends if here else 0) + self._is_quiet_end(happening.event),
         )
-        if ring is None and self._is_new(reached):
+        if cut_short:
+            self.next, self.unfinished = here or reached, reached
+        elif ring is None and self._is_new(reached):
             self.states += 1
             heapq.heappush(self._queue, (reached.ends, reached.depth, self.states, reached))
-        return Outcome(reached=reached, launched=frozenset(run.launched), ring=ring)
+        return Outcome(reached=reached, launched=frozenset(run.launched), ring=ring, cut_short=cut_short)
 
     # --- states
 
@@ -315,9 +350,11 @@ class Exploration:
             found = [self._trace(state, name) for name in members]
             if inert:
                 active.append(sum(state.is_active(name) for name in members))
-                traces.append(tuple(sorted(count for _, count in found)))
+                trace: Any = tuple(sorted(count for _, count in found))
             else:
-                traces.append(tuple(sorted(found)))
+                trace = tuple(sorted(found))
+            # States differ in few tasks, and so they share the traces of the others.
+            traces.append(self._shared.setdefault(trace, trace))
         return tuple(traces), tuple(active)
 
     def _trace(self, state: Settled, name: str) -> tuple[str, int]:

@@ -8,7 +8,7 @@ delays tasks that start at the same time, and one event starts tasks of one part
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -127,35 +127,69 @@ def _options(service: TaskService) -> Any:
 
 def _interchangeable(context: Context, important: frozenset[str]) -> tuple[tuple[str, ...], ...]:
     """Return the tasks in classes. An exchange of two tasks of a class leaves the context as it is."""
-    leading = _links(context)
+    links = _links(context)
     classes: dict[Any, list[list[str]]] = {}
+    candidates: dict[Any, list[str]] = {}
     for service in context.tasks.values():
         own = _options(service), service.id in important
         groups = classes.setdefault(own, [])
-        for group in groups:
-            if _exchangeable(context.tasks[group[0]], service, leading):
-                group.append(service.id)
-                break
-        else:
-            groups.append([service.id])
+        keys = [(own, key) for key in _keys(service.id, links)]
+        group = next((candidates[key] for key in keys if key in candidates), None)
+        if group is None or not _exchangeable(group[0], service.id, links):
+            group = []
+            groups.append(group)
+            candidates |= dict.fromkeys(keys, group)
+        group.append(service.id)
     return tuple(tuple(group) for groups in classes.values() for group in groups)
 
 
-Links = Mapping[str, Counter[tuple[str, Any]]]
+Ends = Mapping[str, Mapping[Any, int]]
+"""The tasks at the other ends of links, and how many links of each kind there are."""
 
 
-def _links(context: Context) -> Links:
-    """Return what leads to each task: the source, and a rule or the option that names it."""
-    found: dict[str, Counter[tuple[str, Any]]] = {name: Counter() for name in context.tasks}
+@frozen
+class _Links:
+    """The rules and options of a task that name others, and those of others that name it."""
+
+    outgoing: Ends
+    incoming: Ends
+
+
+def _links(context: Context) -> dict[str, _Links]:
+    outgoing: dict[str, dict[str, Counter[Any]]] = {name: {} for name in context.tasks}
+    incoming: dict[str, dict[str, Counter[Any]]] = {name: {} for name in context.tasks}
     for rule in context.on_any_fail:
         for name in context.named(rule.call):
-            if name in found:
-                found[name][_CONTEXT, _about(rule)] += 1
+            if name in incoming:
+                incoming[name].setdefault(_CONTEXT, Counter())[_about(rule)] += 1
     for service in context.tasks.values():
         for name, what in _outgoing(service):
-            if name in found:
-                found[name][service.id, what] += 1
-    return found
+            outgoing[service.id].setdefault(name, Counter())[what] += 1
+            if name in incoming:
+                incoming[name].setdefault(service.id, Counter())[what] += 1
+    return {name: _Links(outgoing=outgoing[name], incoming=incoming[name]) for name in context.tasks}
+
+
+def _keys(name: str, links: Mapping[str, _Links]) -> Iterator[Any]:
+    """Yield values of a task. Two tasks that are interchangeable have one in common: without links between
+    them the links of both are equal. With links between them the links of both become equal if each gets the
+    same links to itself. A sum of hashes makes a key of any number of links in one step.
+    """
+    own = links[name]
+    itself = _kinds(own.outgoing.get(name, {}))
+    out, into = (
+        {other: _kinds(kinds) for other, kinds in ends.items() if other != name}
+        for ends in (own.outgoing, own.incoming)
+    )
+    sums = sum(map(hash, out.items())), sum(map(hash, into.items()))
+    yield itself, *sums
+    for kinds in {*out.values()} & {*into.values()}:
+        more = hash((name, kinds))
+        yield itself, kinds, sums[0] + more, sums[1] + more
+
+
+def _kinds(kinds: Mapping[Any, int]) -> frozenset[tuple[Any, int]]:
+    return frozenset(kinds.items())
 
 
 def _outgoing(service: TaskService) -> list[tuple[str, Any]]:
@@ -166,12 +200,12 @@ def _outgoing(service: TaskService) -> list[tuple[str, Any]]:
     ]
 
 
-def _exchangeable(one: TaskService, two: TaskService, leading: Links) -> bool:
-    swap = {one.id: two.id, two.id: one.id}
+def _exchangeable(one: str, two: str, links: Mapping[str, _Links]) -> bool:
+    swap = {one: two, two: one}
     return all(
-        Counter((swap.get(name, name), what) for name, what in first) == Counter(second)
+        {swap.get(name, name): kinds for name, kinds in first.items()} == second
         for first, second in (
-            (_outgoing(one), _outgoing(two)),
-            (leading[one.id].elements(), leading[two.id].elements()),
+            (links[one].outgoing, links[two].outgoing),
+            (links[one].incoming, links[two].incoming),
         )
     )

@@ -85,7 +85,7 @@ class Proof:
     events: int
     """The number of events that were tried."""
     decisions: int
-    """The number of decisions that the engine took for them."""
+    """The number of decisions that the engine took for them. The copies of large states count as some."""
     bound: int
     """The number of decisions after which no further event is tried."""
     exhausted: bool
@@ -96,6 +96,8 @@ class Proof:
     """If the bound came first: each sequence of events was tried in which not more tasks than this end well
     although they have no rule for that. None if not even all of those without such an end were.
     """
+    unfinished: tuple[str, ...] = ()
+    """If the bound came while something still followed from an event: the events up to this one."""
     unseen: tuple[str, ...] = ()
     """The tasks that did not start, but may be able to: the bound came first, or there is a ring of rules,
     during which no event is tried.
@@ -142,6 +144,7 @@ def prove(context: Context, bound: int | None = None) -> Proof:
         exhausted=not open_states,
         depth=min((each.depth for each in open_states), default=0),
         ends=ends - 1 if ends else None,
+        unfinished=next((_events(each.unfinished) for each in explored if each.unfinished is not None), ()),
         unseen=tuple(
             name
             for judge, of in zip(judges, explored, strict=True)
@@ -166,6 +169,8 @@ class _Judge:
         reached = outcome.reached
         self._start = self._start or reached
         self._started |= {each.record.task for each in reached.timeline if each.record.event == "started"}
+        if outcome.cut_short:
+            return
         if outcome.ring is not None:
             self._judge_ring(reached, outcome.ring)
         elif reached.happening.single_failure and reached.before is not None:

@@ -72,11 +72,19 @@ class ProofReport:
             return f"disproved{unseen} ({important}; {counted})"
         verdict = "disproved" if found.violations else "not proven, and no counter-example found"
         return (
-            f"{verdict}: the bound of {found.bound} decisions was reached before all states were seen; "
+            f"{verdict}: the bound of {found.bound} decisions was reached before {self._missed()}; "
             f"{self._within()}{unseen} ({important}; {counted})"
         )
 
+    def _missed(self) -> str:
+        events = self.proof.unfinished
+        if not events:
+            return "all states were seen"
+        return f"the consequences of these events came to an end: {', then '.join(events)}"
+
     def _within(self) -> str:
+        if self.proof.unfinished == ("start",):
+            return "no event after the start was tried"
         if self.proof.ends is None:
             return f"each sequence of up to {_counted(self.proof.depth, 'event')} was tried"
         most = f"at most {_counted(self.proof.ends, 'task')}" if self.proof.ends else "no task"
@@ -95,6 +103,7 @@ class ProofReport:
             "states": found.states,
             "depth": None if found.exhausted else found.depth,
             "ends": None if found.exhausted else found.ends,
+            "unfinished": [*found.unfinished],
             "folded": found.tasks - found.folded,
             "important": [*found.important],
             "unseen": [*found.unseen],
