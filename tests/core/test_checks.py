@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from counting import calls_in
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -436,3 +437,23 @@ def test_a_required_task_is_reached() -> None:
     tasks = (task("a", requires=("b",)), task("b", entry=False))
     assert not any("it waits for a rule" in text for text in warned(*tasks))
     assert any("it waits for a rule" in text for text in warned(task("a", after=("b",)), tasks[1]))
+
+
+def test_each_rule_of_a_task_that_counts_adds_little_work_to_the_check() -> None:
+    own = rule("on_fail restart a")
+
+    def work(size: int) -> int:
+        counting = [
+            replace(
+                own,
+                when=(EndCondition(reason="exit-code", detail=number + 1),),
+                after=Threshold(count=100, within=60.0),
+            )
+            for number in range(size)
+        ]
+        one = TaskService(id="a", instance="Echo", rules=tuple(counting))
+        made = context_of(one)
+        assert sum("the delays between restarts" in each for each in warnings(made)) == size
+        return calls_in(lambda: warnings(made))
+
+    assert work(80) < work(20) + 60 * 200

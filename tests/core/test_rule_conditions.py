@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation import rule, task
 
-from zmsvc.core.model import EndCondition, Threshold, Trigger
-from zmsvc.core.rule_conditions import MOST, meets, never, read_ends, read_threshold, vain
+from zmsvc.core.model import EndCondition, TaskService, Threshold, Trigger
+from zmsvc.core.rule_conditions import MOST, MOST_ENDS, meets, never, read_ends, read_threshold, vain
 from zmsvc.core.world import Exit, Reason
 
 
@@ -135,3 +136,19 @@ def test_an_end_that_never_happens_is_named_if_others_may() -> None:
     assert list(vain(mixed, task("a"))) == ["the task has no <watchdog>, so it never fails by watchdog"]
     assert list(vain(mixed, task("a", watchdog=3.0))) == []
     assert list(vain(rule("on_fail", "stop", "b", when="watchdog"), task("a"))) == []
+
+
+def test_a_when_names_a_limited_number_of_ends() -> None:
+    words = ["exit-code:75"] * MOST_ENDS
+    assert len(read_ends(Trigger.ON_FAIL, " ".join(words), str)) == 1
+    with pytest.raises(ValueError, match=f"names {MOST_ENDS + 1} ends, expected at most {MOST_ENDS}$"):
+        read_ends(Trigger.ON_FAIL, " ".join([*words, "sorrow"]), str)
+
+
+def test_a_rule_of_the_context_is_compared_with_tasks_only_until_one_can_meet_it() -> None:
+    def services() -> Iterator[TaskService]:
+        yield task("a")
+        yield task("b", watchdog=4.0)
+        pytest.fail("a task before this one can fail by its watchdog")
+
+    assert not never(rule("on_any_fail", "start", "a", when="watchdog"), services())

@@ -81,20 +81,19 @@ def start_by_rule(task: Task, limits: Limits, now: float, *, failing: bool, laun
     return quick_starts, max(at, now + back_off(task, limits, launch)) if failing else at
 
 
-def least_time(limits: Limits, count: int) -> float:
+def least_times(limits: Limits, most: int) -> list[float]:
     """Return the least seconds from the first to the last of so many failures, if the task's own rule starts
-    it again after each.
+    it again after each: at index 0 for one failure, at index 1 for two, up to `most`.
     """
     good = max(GOOD_UPTIME, limits.restart_max_delay)
-    least = {1: 0.0}  # By the number of failures in a row.
-    for _ in range(count - 1):
-        following: dict[int, float] = {}
-        for failures, time in least.items():
-            again = time + _doubled(limits, failures - 1)
-            following[failures + 1] = again
-            following[1] = min(following.get(1, again + good), again + good)
-        least = following
-    return min(least.values())
+    delays = [_doubled(limits, failures) for failures in range(most)]
+    least = [0.0]  # By the number of failures in a row.
+    found = [0.0]
+    for _ in range(most - 1):
+        again = [time + delay for time, delay in zip(least, delays, strict=False)]
+        least = [min(again) + good, *again]
+        found.append(min(least))
+    return found
 
 
 def recent_starts(task: Task, limits: Limits, now: float) -> tuple[float, ...]:

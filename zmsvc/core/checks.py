@@ -11,7 +11,7 @@ from typing import Any
 
 from zmsvc.core import rule_conditions, shell, topics
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT, BusAccess
-from zmsvc.core.back_off import least_time
+from zmsvc.core.back_off import least_times
 from zmsvc.core.frozen import frozen
 from zmsvc.core.listening import MAX_SOCKETS
 from zmsvc.core.model import Action, Context, Rule, TaskService, Trigger
@@ -398,21 +398,23 @@ def _unreachable(context: Context) -> Iterator[ConfigWarning]:
 
 
 def _rule_warnings(task: TaskService) -> Iterator[str]:
-    for rule, times in Counter(task.rules).items():
+    rules = Counter(task.rules)
+    needed = _needed(task)
+    for rule, times in rules.items():
         if times > 1:
             yield f"the rule {_words(rule)} occurs {times} times"
         for why in rule_conditions.vain(rule, task):
             yield f"the rule {_words(rule)} names an end in vain: {why}"
         plain = replace(rule, when=(), after=None)
-        if plain != rule and plain in task.rules:
+        if plain != rule and plain in rules:
             yield f"the rule {_words(rule)} has no effect beside the rule {_words(plain)}"
-        if rule.after is not None and rule.trigger is Trigger.ON_FAIL and _restarts_itself(task):
-            needed = least_time(task.limits, rule.after.count)
-            if needed > rule.after.within:
+        if rule.after is not None and rule.trigger is Trigger.ON_FAIL and needed:
+            least = needed[rule.after.count - 1]
+            if least > rule.after.within:
                 yield (
                     f"the rule {_words(rule)} is about {rule.after.count} failures within "
                     f"{rule.after.within:g} s, and the delays between restarts of the task by its own rule "
-                    f"take {needed:g} s"
+                    f"take {least:g} s"
                 )
         if rule.call != task.id:
             continue
@@ -421,6 +423,12 @@ def _rule_warnings(task: TaskService) -> Iterator[str]:
             yield f"the rule {_words(rule)} is about the task itself: {what}"
         elif rule.action is Action.START and rule.trigger in _WHILE_IT_RUNS:
             yield f"the rule {_words(rule)} is about the task itself, which already runs: it does nothing"
+
+
+def _needed(task: TaskService) -> list[float]:
+    """Return the least times of the failures that rules count, for a task that its own rule restarts."""
+    counts = [rule.after.count for rule in task.rules if rule.after and rule.trigger is Trigger.ON_FAIL]
+    return least_times(task.limits, max(counts)) if counts and _restarts_itself(task) else []
 
 
 def _restarts_itself(task: TaskService) -> bool:

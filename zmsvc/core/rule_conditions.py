@@ -15,9 +15,12 @@ from zmsvc.core.world import Exit, Reason
 
 MOST = 100
 """The highest count of `after`: the state file has the time of each event that is counted."""
+MOST_ENDS = 1000
+"""The highest number of ends that a `when` names. There are fewer different ones."""
 _STATUS = re.compile(r"0*([1-9][0-9]{0,2})")
 _WORD = re.compile(r"[^ \t\r\n]+")
 _AFTER = re.compile(r"([0-9]{1,9})[ \t\r\n]+in[ \t\r\n]+([^ \t\r\n].*)", re.DOTALL)
+_REASONS = {each.value: each for each in Reason}
 _GOOD = (Reason.EXITED, Reason.REQUESTED)
 _DETAILED = {Reason.EXIT_CODE: "exit-code[:N]", Reason.SIGNAL: "signal[:NAME]"}
 _OPTIONS = {
@@ -38,16 +41,17 @@ def read_ends(trigger: Trigger, text: str, signal_name: Callable[[str], str]) ->
     words = _WORD.findall(text)
     if not words:
         raise ValueError(f"is empty, expected {_expected(trigger)}")
+    if len(words) > MOST_ENDS:
+        raise ValueError(f"names {len(words)} ends, expected at most {MOST_ENDS}")
     found = each_of(words, lambda word: _end(trigger, word, signal_name))
     return tuple(dict.fromkeys(found))
 
 
 def _end(trigger: Trigger, text: str, signal_name: Callable[[str], str]) -> EndCondition:
     word, colon, detail = text.partition(":")
-    known = {each.value: each for each in Reason}
-    if word not in known:
-        raise ValueError(f"{quote(text)} is unknown, expected {_expected(trigger)}{similar(word, known)}")
-    reason = known[word]
+    if word not in _REASONS:
+        raise ValueError(f"{quote(text)} is unknown, expected {_expected(trigger)}{similar(word, _REASONS)}")
+    reason = _REASONS[word]
     if why := _of_another_trigger(trigger, reason):
         raise ValueError(f"{quote(text)} {why}, expected {_expected(trigger)}")
     if not colon:
@@ -117,12 +121,15 @@ def lacks(service: TaskService, reason: Reason) -> str:
 
 def never(rule: Rule, services: Iterable[TaskService]) -> str:
     """Return the reason why a rule can never fire for any of these tasks; empty if it may."""
-    whys = [[_impossible(each, service) for each in rule.when] for service in services]
-    if not rule.when or not whys or not all(all(each) for each in whys):
-        return ""
-    if rule.trigger is Trigger.ON_ANY_FAIL:
+    first = ""
+    for service in services if rule.when else ():
+        whys = [_impossible(each, service) for each in rule.when]
+        if not all(whys):
+            return ""
+        first = first or whys[0]
+    if first and rule.trigger is Trigger.ON_ANY_FAIL:
         return f"no task can fail by {' or '.join(map(str, rule.when))}"
-    return whys[0][0]
+    return first
 
 
 def vain(rule: Rule, service: TaskService) -> Iterator[str]:
@@ -130,7 +137,7 @@ def vain(rule: Rule, service: TaskService) -> Iterator[str]:
     others.
     """
     whys = [_impossible(each, service) for each in rule.when]
-    return (why for why in whys if why and not all(whys))
+    return iter(()) if all(whys) else filter(None, whys)
 
 
 def _impossible(condition: EndCondition, service: TaskService) -> str:
