@@ -126,7 +126,8 @@ def test_without_a_time_an_event_happens_when_the_one_before_has_settled() -> No
     ("script", "fault"),
     [
         ([("fail", "z")], "no such task"),
-        ([("fail", "b")], "it does not run"),
+        ([("fail", "b")], "it does not run at 0.100 s, but is inactive \\(waiting\\)$"),
+        ([("fail", "c"), ("fail", "c")], "activating \\(back-off\\); .*--at names a later time"),
         ([("fail", "a=watchdog")], "it has no <watchdog>"),
         ([("fail", "a=sorrow")], "sorrow is unknown"),
         ([("fail", "a=oom-kill:3")], "has no detail"),

@@ -392,6 +392,7 @@ def test_on_recover_and_the_rules_of_the_context_have_conditions_as_well() -> No
             "when='exit-code:75 watchdgo'",
             "the when of <on_fail> 'watchdgo' is unknown, .* [(]did you mean watchdog",
         ),
+        (f"when='signal:{'X' * 99}'", "the when of <on_fail> 'X{57}[.]{3}' is not a signal, expected"),
         ("when='signal:SEGVV'", "the when of <on_fail> 'SEGVV' is not a signal, .* [(]did you mean SIGSEGV"),
         ("when='exit-code:300'", "the when of <on_fail> 'exit-code:300' has no exit status of a failure"),
         ("when='exited'", "the when of <on_fail> 'exited' is not a failure, and on_exit fires on it"),

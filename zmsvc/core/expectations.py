@@ -14,7 +14,7 @@ from zmsvc.core.lifecycle import State
 from zmsvc.core.model import Context
 from zmsvc.core.scenario import DEVICE, SUPERVISOR, Event, EventKind, Run, TimedRecord, event_of
 from zmsvc.core.similar import similar_id
-from zmsvc.core.values import timespan
+from zmsvc.core.values import quote, timespan
 
 GRAMMAR = "after fail|exit|update|kill(ID): [not] active|inactive|failed(ID) [and ...] within SPAN"
 _LINE = re.compile(r"after\s+(\w+)\s*\(([^()]*)\)\s*:\s*(.*?)\s+within\s+(.+)")
@@ -64,7 +64,7 @@ def parse(text: str, context: Context) -> Expectation:
     line = " ".join(text.split())
     match = _LINE.fullmatch(line)
     if match is None or match[1] not in [each.value for each in EventKind]:
-        raise UsageError(f"cannot understand the expectation {line!r:.200}, expected {GRAMMAR}")
+        raise UsageError(f"cannot understand the expectation {quote(line, 200)}, expected {GRAMMAR}")
     event = event_of(match[1], match[2])
     process = event.kind is EventKind.KILL and event.what in (SUPERVISOR, DEVICE)
     if not process:
@@ -73,16 +73,16 @@ def parse(text: str, context: Context) -> Expectation:
     for word in re.split(r"\s+and\s+", match[3]):
         found = _CONDITION.fullmatch(word.strip())
         if found is None:
-            raise UsageError(f"cannot understand {word!r:.80} in {line!r:.200}, expected {GRAMMAR}")
+            raise UsageError(f"cannot understand {quote(word, 80)} in {quote(line, 200)}, expected {GRAMMAR}")
         name = found[3].strip()
         _known(name, context, line)
         conditions.append(Condition(task=name, state=_STATES[found[2]], negated=bool(found[1])))
     try:
         within = timespan(match[4])
     except ValueError as error:
-        raise UsageError(f"cannot understand the time in {line!r:.200}: {error}") from None
+        raise UsageError(f"cannot understand the time in {quote(line, 200)}: {error}") from None
     if not within:
-        raise UsageError(f"cannot understand the time in {line!r:.200}: expected a limited time span")
+        raise UsageError(f"cannot understand the time in {quote(line, 200)}: expected a limited time span")
     return Expectation(text=line, event=event, conditions=tuple(conditions), within=within)
 
 
@@ -127,7 +127,7 @@ def _known(name: str, context: Context, line: str) -> None:
     if not context.named(name):
         place = context.path or context.name
         hint = similar_id(name, context.tasks)
-        raise UsageError(f"cannot understand {line!r:.200}: no such task in {place}: {name}{hint}")
+        raise UsageError(f"cannot understand {quote(line, 200)}: no such task in {place}: {name}{hint}")
 
 
 def _states(run: Run, names: Sequence[str]) -> str:

@@ -26,7 +26,7 @@ from zmsvc.core.rule_conditions import lacks
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar_id
 from zmsvc.core.simulated_machine import Machine
-from zmsvc.core.values import timespan
+from zmsvc.core.values import quote, timespan
 from zmsvc.core.world import Exit, Reason, Task, World
 
 TRANSACTION = "T1"
@@ -80,8 +80,8 @@ class Event:
     detail: str = ""
     """The exit status or the signal of a failure."""
     at: float | None = None
-    """Seconds after the start of the context. None: when the consequences of the event before have
-    settled.
+    """Seconds after the start of the context. None: as soon as no process is about to be ready or to end. A
+    back-off is not waited for.
     """
     times: int = 1
     """The number of times that it happens, in the matrix."""
@@ -158,7 +158,7 @@ def script_of(text: str, name: str) -> list[tuple[str, str]]:
         if len(words) != 2 or words[0] not in ("at", *EventKind):
             expected = ", ".join(("at", *EventKind))
             raise UsageError(
-                f"{name}:{number}: {line.strip()!r:.80} is unknown, expected one of {expected} "
+                f"{name}:{number}: {quote(line.strip(), 80)} is unknown, expected one of {expected} "
                 f"and its argument"
             )
         found.append((words[0], words[1].strip()))
@@ -333,6 +333,14 @@ class Run(Machine):
         for name in names:
             self._happen_to(name, event)
 
+    def way_out(self, event: Event) -> str:
+        """Return advice if an event cannot happen yet; otherwise an empty text."""
+        waits = any(
+            not self.runs(name) and self.task(name).state is State.ACTIVATING
+            for name in self.world.context.named(event.what)
+        )
+        return "; the event does not wait for a back-off: --at names a later time for it" if waits else ""
+
     def _kill_process(self, what: str) -> None:
         if what == DEVICE:
             self.notes.append(f"{self.now:.3f} s: the keeper replaces the device; that changes no task")
@@ -411,7 +419,10 @@ def simulate(context: Context, events: Sequence[Event], duration: float = DURATI
             raise UsageError(f"cannot {event.kind} {event.what} at {event.at:g} s: {late}")
         else:
             run.advance(event.at)
-        run.apply(event)
+        try:
+            run.apply(event)
+        except UsageError as error:
+            raise UsageError(f"{error}{run.way_out(event)}") from None
     run.advance(max(duration, run.now))
     return run
 

@@ -55,9 +55,9 @@ _PERCENT = re.compile(r"([0-9]{1,7})(?:\.([0-9]{1,2}))?[ \t\r\n]*%")
 _TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%A-Za-z]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5}|\*)")
 
 
-def quote(text: str) -> str:
+def quote(text: str, most: int = 60) -> str:
     """Return a text as messages show it: on one line, printable, and shortened."""
-    shown = text if len(text) <= 60 else text[:57] + "..."
+    shown = text if len(text) <= most else text[: most - 3] + "..."
     return repr(shown)
 
 

@@ -200,8 +200,9 @@ SINCE = Argument(
 )
 AT = (
     "**status**: show the tasks at this time, which is as with **--since**. **simulate**: the time after the "
-    "start, such as **5s**, at which the events that follow happen. Without it an event happens when what "
-    "follows from the one before has settled."
+    "start, such as **5s**, at which the events that follow happen. Without it an event happens as soon as "
+    "no process is about to be ready or to end. A back-off is not waited for: a task that waits in one does "
+    "not run, and **--at** names a time after it."
 )
 OUTPUT = (
     "**logs**: the format of the log, as **journalctl**(1) has them. **report**: the file; the default is "

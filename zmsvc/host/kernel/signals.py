@@ -27,8 +27,16 @@ def name(text: str) -> str:
     if full in signal.Signals.__members__:
         return signal.Signals[full].name
     raise ValueError(
-        f"{text!r:.60} is not a signal, expected a name such as QUIT or SIGQUIT, or a number{_similar(full)}"
+        f"{_quote(text)} is not a signal, expected a name such as QUIT or SIGQUIT, or a number"
+        f"{_similar(full)}"
     )
+
+
+def _quote(text: str) -> str:
+    # Imported here for the same reason as `similar`.
+    from zmsvc.core.values import quote
+
+    return quote(text)
 
 
 def _similar(full: str) -> str:
