@@ -58,8 +58,8 @@ endif
 demo: $(VENV)/.runs
 	@$(VENV)/bin/python scripts/demo.py
 
-# Tests wait for other processes, so two more run at once than there are cores. JOBS=0 runs them in pytest's own process.
-JOBS := $(shell expr $$(nproc) + 2)
+# Tests wait for other processes, so one more runs at once than there are cores. JOBS=0 runs them in pytest's own process.
+JOBS := $(shell expr $$(nproc) + 1)
 distributed = $(shell $(VENV)/bin/python -c 'import xdist' 2> /dev/null && echo --numprocesses=$(JOBS) --dist=loadgroup)
 
 test: $(VENV)/.tests
