@@ -82,6 +82,7 @@ def test_the_device_stops_while_it_waits_for_subscribers(device: Forwarder) -> N
     device.opened.append(subscriber)
     # Before the connection, since the handshake may be over at once.
     news = subscriber.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    device.opened.append(news)
     socket_options.connect(subscriber, device.subscribe_endpoint)
     assert news.poll(PATIENCE * 1000)
     subscriber.disable_monitor()

@@ -8,6 +8,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 import zmq
 from forwarder import FREE_PORT, Forwarder, received
-from waiting import wait_for
+from waiting import PATIENCE, wait_for
 
 from zmsvc.device.unheard_orders import UnheardOrders
 from zmsvc.host.bus import socket_options, sockets
@@ -65,6 +66,15 @@ def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(
     assert publisher.has_subscriber(b"last")
 
 
+def read_all(publisher: sockets.Publisher) -> bool:
+    """Read the subscriptions that wait. Return True if no more are known to wait."""
+    for _ in range(200):
+        publisher.drain()
+        if not publisher.behind:
+            break
+    return not publisher.behind
+
+
 @pytest.mark.parametrize(
     ("count", "size"), [(sockets.MAX_KNOWN, 6), (sockets.MAX_KNOWN_BYTES // 1000, 1000)], ids=["many", "long"]
 )
@@ -74,13 +84,13 @@ def test_beyond_its_bound_a_publisher_assumes_subscribers(
     tell, publisher = told
     for number in range(count + 100):
         tell(b"\x01" + (b"%06d" % number).ljust(size, b"x"))
-    wait_for(lambda: publisher.has_subscriber(b"nobody") and not publisher.behind and publisher.forgotten)
+    wait_for(lambda: read_all(publisher) and publisher.has_subscriber(b"nobody") and publisher.forgotten)
     assert publisher.forgotten <= 101
     assert len(publisher._known) <= sockets.MAX_KNOWN
     assert sum(map(len, publisher._known)) <= sockets.MAX_KNOWN_BYTES
     for number in range(count + 100):
         tell(b"\x00" + (b"%06d" % number).ljust(size, b"x"))
-    wait_for(lambda: not publisher.has_subscriber(b"nobody"))
+    wait_for(lambda: read_all(publisher) and not publisher.has_subscriber(b"nobody"))
     assert publisher.has_subscriber(b"first")
 
 
@@ -136,6 +146,7 @@ def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint:
         healthy = device.subscriber(b"x @@@ ")
         publisher = device.connected_publisher(b"x @@@ ")
         news = healthy.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        device.opened.append(news)
         with subprocess.Popen(
             [sys.executable, FLOOD, "many", device.subscribe_endpoint, "5", "1"],
             stdout=subprocess.PIPE,
@@ -150,19 +161,22 @@ def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint:
         wait_for(lambda: publisher.send(b"x @@@ 1") and healthy.poll(100), 40)
         assert received(healthy) == b"x @@@ 1"
         healthy.disable_monitor()
-        news.close()
 
 
 @pytest.mark.deadline(60)
 def test_a_subscriber_that_does_not_read_is_disconnected_and_the_publisher_is_not(tmp_path: Path) -> None:
     with Forwarder(tmp_path) as device:
-        device.environment["ZMSVC_DEVICE_MEMORY"] = str(64 << 20)
+        # The device looks at its memory after each 10 ms of CPU time, in which it takes 16 MB of these messages or
+        # more. It must look often enough between a half of the limit, where it begins, and five quarters, where
+        # it no longer waits for the third look that shows who does not read.
+        device.environment["ZMSVC_DEVICE_MEMORY"] = str(128 << 20)
         device.start()
         pub_socket = device.publisher()
         # A device that had no CPU time for a second must not get the messages of this second at once: at
         # twice its limit it gives up.
         pub_socket.set(zmq.SNDHWM, 8)
         news = pub_socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        device.opened.append(news)
         publisher = sockets.Publisher(pub_socket)
         with subprocess.Popen(
             [sys.executable, FLOOD, "deaf", device.subscribe_endpoint, "30", "2"],
@@ -170,25 +184,22 @@ def test_a_subscriber_that_does_not_read_is_disconnected_and_the_publisher_is_no
             text=True,
         ) as flood:
             wait_for(lambda: publisher.has_subscriber(b"x @@@ "))
-            device.notified.setblocking(False)
-
-            def cut() -> bool:
-                # This is half a megabyte per check, with a hundred checks per second.
-                publisher.send(b"x @@@ ".ljust(512 << 10, b"x"))
+            # Half a megabyte for each look at the notifications, 200 times a second at most.
+            device.notified.settimeout(0.005)
+            until = time.monotonic() + PATIENCE
+            notification = ""
+            while "slow_subscribers" not in notification:
+                assert time.monotonic() < until, "the subscriber was not cut off"
                 assert device.process is not None
                 assert device.process.poll() is None, "the device has given up"
-                try:
-                    return "slow_subscribers" in device.next_notification()
-                except BlockingIOError:
-                    return False
-
-            wait_for(cut, 30)
+                publisher.send(b"x @@@ ".ljust(512 << 10, b"x"))
+                with suppress(TimeoutError):
+                    notification = device.next_notification()
             flood.kill()
         assert not news.poll(0), "the publisher was cut off"
         assert device.process is not None
         assert device.process.poll() is None
         pub_socket.disable_monitor()
-        news.close()
 
 
 def test_a_subscription_that_is_too_long_ends_the_connection(tmp_path: Path) -> None:
