@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from waiting import PATIENCE
 
-from zmsvc.core.errors import UsageError
+from zmsvc.core.errors import PlaceError, UsageError
 from zmsvc.core.exposition import Family, Kind, Sample
 from zmsvc.ctl import metrics_server
 from zmsvc.ctl.client import CtlError
@@ -88,14 +89,28 @@ def test_a_loopback_port_serves_the_user_that_the_kernel_tells() -> None:
     assert answer(listening, server(listening, uid=4_000_000), GET).startswith(b"HTTP/1.1 403 ")
 
 
-def test_the_server_goes_on_when_its_transaction_is_gone(listening: socket.socket) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (CtlError(4, "cannot show T1: no such transaction"), "cannot show T1: no such transaction"),
+        (PlaceError("/run/zmsvc belongs to user daemon"), "/run/zmsvc belongs to user daemon"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/etc/zmsvc"),
+            "cannot collect the metrics: /etc/zmsvc: permission denied",
+        ),
+    ],
+    ids=["transaction", "place", "directory"],
+)
+def test_the_server_goes_on_when_it_cannot_collect(
+    listening: socket.socket, error: Exception, told: str
+) -> None:
     def collect() -> list[Family]:
-        raise CtlError(4, "cannot show T1: no such transaction")
+        raise error
 
     served = MetricsServer([listening], collect, frozenset({os.geteuid()}))
     found = answer(listening, served, GET)
     assert found.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
-    assert found.endswith(b"\r\n\r\ncannot show T1: no such transaction\n")
+    assert found.endswith(f"\r\n\r\n{told}\n".encode())
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,11 @@ def test_a_single_message_without_a_listener_fails(tmp_path: Path) -> None:
         sockets.send_once(f"ipc://{tmp_path}/bus", b"x", 1.0)
 
 
+def test_without_time_to_connect_nobody_is_said_to_be_missing(device: Forwarder) -> None:
+    with pytest.raises(ZmsvcError, match=r"cannot reach ipc://.*: no connection was made in time"):
+        sockets.send_once(device.publish_endpoint, b"x", 0.0)
+
+
 def test_a_single_message_to_the_subscriber_port_fails(device: Forwarder) -> None:
     with pytest.raises(
         ZmsvcError, match=r"cannot reach .*: the peer closed the connection \(is this the subscriber port\?"

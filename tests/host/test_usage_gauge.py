@@ -12,6 +12,7 @@ from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Context, Endpoints, TaskService
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.world import Task, Transaction, World
+from zmsvc.host.kernel import linux
 from zmsvc.host.kernel.process_usage import ProcessUsage, of_process
 from zmsvc.supervisor import usage_gauge
 from zmsvc.supervisor.usage_gauge import UsageGauge
@@ -61,7 +62,7 @@ def test_the_cpu_time_of_a_task_never_falls_while_it_lives() -> None:
 
 def test_thread_tasks_and_hidden_processes_have_no_figures() -> None:
     read: list[int] = []
-    gauge = UsageGauge(lambda pid: read.append(pid))
+    gauge = UsageGauge(lambda pid, _start_time: read.append(pid))
     now = world(a=10, thread=11)
     assert gauge.of_tasks(now, asyncio.run(gauge.measure(now))) == {}
     assert read == [10]
@@ -72,7 +73,7 @@ def test_the_loop_goes_on_while_many_processes_are_read(monkeypatch: pytest.Monk
     turns: list[int] = []
 
     async def measure() -> None:
-        gauge = UsageGauge(lambda pid: usage(1.0))
+        gauge = UsageGauge(lambda _pid, _start_time: usage(1.0))
         loop = asyncio.get_running_loop()
         loop.call_soon(turns.append, 1)
         await gauge.measure(world(a=1, b=2, c=3))
@@ -83,11 +84,13 @@ def test_the_loop_goes_on_while_many_processes_are_read(monkeypatch: pytest.Monk
 
 
 def test_the_figures_of_a_process_are_those_of_the_kernel() -> None:
-    before = time.process_time()
-    found = of_process(os.getpid())
+    before, start_time = time.process_time(), linux.start_time(os.getpid())
+    assert start_time is not None
+    found = of_process(os.getpid(), start_time)
     assert found is not None
     assert found.cpu_seconds <= sum(os.times()[:4]) + 0.02
     assert found.cpu_seconds >= before - 0.02
     assert found.memory_bytes > 1 << 20
     assert found.threads >= 1
-    assert of_process(2**22 + 1) is None
+    assert of_process(2**22 + 1, start_time) is None
+    assert of_process(os.getpid(), start_time - 1) is None, "the PID belongs to another process now"

@@ -22,7 +22,17 @@ from zmsvc.core.independent_parts import Part
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.model import Action, Context, Rule, TaskService, Trigger
 from zmsvc.core.restart import fires_for
-from zmsvc.core.scenario import SUPERVISOR, TRANSACTION, Event, EventKind, Run, TimedRecord, failures_of
+from zmsvc.core.scenario import (
+    FAILURES_AT_START,
+    FAILURES_WHILE_RUNNING,
+    SUPERVISOR,
+    TRANSACTION,
+    Event,
+    EventKind,
+    Run,
+    TimedRecord,
+    failures_of,
+)
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.simulated_machine import Keeper, Process
 from zmsvc.core.transitions import rules_of_context
@@ -38,17 +48,6 @@ _FOR_ONE_EVENT = 10
 """The number of decisions for each task that one event may take beyond the budget. A start takes fewer, and
 what follows from most events as well. So only an event that starts tasks again and again is cut short.
 """
-_WHILE_RUNNING = (
-    Reason.EXIT_CODE,
-    Reason.SIGNAL,
-    Reason.OOM_KILL,
-    Reason.WATCHDOG,
-    Reason.UNHEALTHY,
-    Reason.SILENT,
-    Reason.MEMORY_LIMIT,
-    Reason.LOST,
-)
-_AT_THE_START = (Reason.NOT_READY, Reason.CANNOT_LAUNCH)
 _FAILED = (Trigger.ON_FAIL, Trigger.ON_ANY_FAIL)
 
 
@@ -501,5 +500,5 @@ def _distinct_failures(context: Context, service: TaskService) -> tuple[list[Eve
                 chosen.append(event)
         return chosen
 
-    running = new(_WHILE_RUNNING)
-    return running, new(_AT_THE_START)
+    running = new(FAILURES_WHILE_RUNNING)
+    return running, new(FAILURES_AT_START)

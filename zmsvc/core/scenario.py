@@ -55,7 +55,7 @@ class EventKind(StrEnum):
     KILL = "kill"
 
 
-FAILURES = (
+FAILURES_WHILE_RUNNING = (
     Reason.EXIT_CODE,
     Reason.SIGNAL,
     Reason.OOM_KILL,
@@ -64,10 +64,11 @@ FAILURES = (
     Reason.SILENT,
     Reason.MEMORY_LIMIT,
     Reason.LOST,
-    Reason.NOT_READY,
-    Reason.CANNOT_LAUNCH,
 )
-"""The reasons of a simulated failure. The last two concern the next start of the task."""
+FAILURES_AT_START = (Reason.NOT_READY, Reason.CANNOT_LAUNCH)
+"""The failures of the next start of a task."""
+FAILURES = (*FAILURES_WHILE_RUNNING, *FAILURES_AT_START)
+"""The reasons of a simulated failure."""
 
 
 @frozen

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from zmsvc.core.errors import UsageError, reason
+from zmsvc.core.errors import UsageError, ZmsvcError, reason
 from zmsvc.core.exposition import CONTENT_TYPE, Family, accepted, text
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import CtlError
@@ -174,7 +174,7 @@ class MetricsServer:
         connection.send(_response(403, f"{who} is refused\n"))
 
     def _head(self, connection: socket.socket) -> bytes | None:
-        """Read request line and headers. Return None, after an answer, if there is no complete head."""
+        """Return the request line and the headers. If they are too long, answer that and return None."""
         until, head = time.monotonic() + self._patience, b""
         while b"\r\n\r\n" not in head:
             left = until - time.monotonic()
@@ -209,8 +209,10 @@ class MetricsServer:
         form = accepted(headers.get("accept", ""))
         try:
             body = text(self._collect(), form)
-        except CtlError as error:
+        except ZmsvcError as error:
             return _response(503, f"{error}\n")
+        except OSError as error:
+            return _response(503, f"cannot collect the metrics: {reason(error)}\n")
         return _response(200, body, f"Content-Type: {CONTENT_TYPE[form]}\r\n", with_body=method == "GET")
 
 

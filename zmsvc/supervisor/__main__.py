@@ -105,7 +105,9 @@ def _count_restarts(loop: Loop, hello: Hello) -> None:
     supervisor that died before its first save has counted none.
     """
     keeper, _, counted = (loop.store.meta("restarts_counted") or "").rpartition(" ")
-    more = hello.restarts - (int(counted) if keeper == hello.epoch else 0)
+    # A person may have edited the state file.
+    known = keeper == hello.epoch and counted.isascii() and counted.isdigit()
+    more = hello.restarts - (int(counted) if known else 0)
     if more > 0:
         loop.count(Total.SUPERVISOR_RESTARTS, amount=more)
         loop.store.remember("restarts_counted", f"{hello.epoch} {hello.restarts}")

@@ -15,7 +15,7 @@ from zmsvc.supervisor.launch_spec import shared
 PORTION = 32
 """The number of processes that are read in one turn of the loop: 0.7 ms."""
 
-Read = Callable[[int], ProcessUsage | None]
+Read = Callable[[int, int], ProcessUsage | None]
 
 
 class UsageGauge:
@@ -31,7 +31,7 @@ class UsageGauge:
         """Return what each running process uses, by its PID."""
         found: dict[int, ProcessUsage] = {}
         for number, task in enumerate(_measurable(world), 1):
-            usage = self._read(task.pid or 0)
+            usage = self._read(task.pid or 0, task.start_time)
             if usage is not None:
                 found[task.pid or 0] = usage
             if number % PORTION == 0:

@@ -90,7 +90,7 @@ class Subscription:
         return self._bus.subscriptions(start, most)
 
     def offer(self, frame: bytes) -> bool:
-        """Publish a message as `TaskBus.publish` does, but say nothing if there is no room for it."""
+        """Queue a message for the device. Return False, without a log entry, if the queue is full."""
         return self._bus.offer(frame)
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ class TaskBus:
         return sent
 
     def offer(self, frame: bytes) -> bool:
-        """Do as `publish` does, but say nothing if the queue is full."""
+        """Queue a message as `publish` does. Return False, without a log entry, if the queue is full."""
         with self._lock:
             if self._behind:
                 self._catch_up()

@@ -65,12 +65,16 @@ class _Connection:
         self._endpoint = endpoint
         self._deadline = deadline
         self._connection: socket.socket | None = None
-        self._refused = self._connected_once = False
+        self._refused = self._connected_once = self._failed_once = False
         self._keys = secured(endpoint, curve) is not None
         self._context = context()
         self._publisher = client(self._context, zmq.XPUB, secured(endpoint, curve))
         self._monitor = open_monitor(
-            self._publisher, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            self._publisher,
+            zmq.EVENT_CONNECTED
+            | zmq.EVENT_CONNECT_RETRIED
+            | zmq.EVENT_DISCONNECTED
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH,
         )
 
     def __enter__(self) -> _Connection:
@@ -157,6 +161,7 @@ class _Connection:
     def _note_connection(self) -> None:
         for event, value in pending_events(self._monitor):
             self._refused = self._refused or event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            self._failed_once = self._failed_once or event == zmq.EVENT_CONNECT_RETRIED
             self._hang_up()
             if event == zmq.EVENT_CONNECTED:
                 self._connected_once = True
@@ -178,7 +183,7 @@ class _Connection:
                 "the peer closed the connection (is this the subscriber port? publish to the backend "
                 "endpoint)"
             )
-        return "no process listens there"
+        return "no process listens there" if self._failed_once else "no connection was made in time"
 
     def _close(self, linger_ms: int) -> None:
         if not self._publisher.closed:

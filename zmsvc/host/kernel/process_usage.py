@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 
 from zmsvc.core.frozen import frozen
+from zmsvc.host.kernel import linux
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -23,14 +24,15 @@ class ProcessUsage:
     threads: int
 
 
-def of_process(pid: int) -> ProcessUsage | None:
-    """Return the usage of a process; None if it has ended, or /proc hides it. One call takes 0.02 ms."""
+def of_process(pid: int, start_time: int) -> ProcessUsage | None:
+    """Return the usage of the process with this PID and start time, in clock ticks since boot. None if it has
+    ended, also if another process has its PID now, or if /proc hides it. One call takes 0.02 ms.
+    """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The name of a program may have blanks and brackets. The fields from the third on follow its last
-            # bracket.
-            words = file.read().rpartition(b")")[2].split()
-        used, size, threads = sum(map(int, words[11:15])), int(words[21]), int(words[17])
-    except (OSError, ValueError, IndexError):
+        fields = linux.stat_fields(pid)
+    except OSError:
+        return None  # Without a free descriptor, the task is shown without its usage.
+    if fields is None or int(fields[19]) != start_time:
         return None
+    used, size, threads = sum(map(int, fields[11:15])), int(fields[21]), int(fields[17])
     return ProcessUsage(cpu_seconds=used / _TICK, memory_bytes=size * _PAGE, threads=threads)
