@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core.engine import step
-from zmsvc.core.events import Fact
+from zmsvc.core.facts import Fact
 from zmsvc.core.model import Context
 from zmsvc.core.world import World
 from zmsvc.host.config import reader
@@ -40,13 +40,13 @@ def context(tasks: int) -> Context:
 
 def turns(tasks: int) -> Iterator[list[Fact]]:
     """Yield the facts of a start: each task is forked, declares its topics, is ready and reports a result."""
-    yield [ev.SupervisorStarted(keeper_id="keeper", transaction="T")]
+    yield [ft.SupervisorStarted(keeper_id="keeper", transaction="T")]
     for first in range(1, tasks + 1, PORTION):
         launches = range(first, min(first + PORTION, tasks + 1))
-        yield [ev.TaskLaunched(launch=each, pid=1000 + each, start_time=each) for each in launches]
-        yield [ev.TaskDeclared(launch=each, topics=()) for each in launches]
-        yield [ev.TaskReady(launch=each) for each in launches]
-        yield [ev.TaskUpdated(launch=each, items={"shout": "now"}, sequence=1) for each in launches]
+        yield [ft.TaskLaunched(launch=each, pid=1000 + each, start_time=each) for each in launches]
+        yield [ft.TaskDeclared(launch=each, topics=()) for each in launches]
+        yield [ft.TaskReady(launch=each) for each in launches]
+        yield [ft.TaskUpdated(launch=each, items={"shout": "now"}, sequence=1) for each in launches]
 
 
 def measure(given: Context, tasks: int, folder: Path) -> tuple[float, float, int]:

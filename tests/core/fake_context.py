@@ -26,7 +26,7 @@ from typing import Any
 
 from fake_kernel import Crash, KeeperPort, Kernel, Process, Shuffled, SupervisorPort, launch_mark
 
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.model import Context
@@ -153,9 +153,9 @@ class Clients:
                 task.add_done_callback(self._tasks.discard)
 
     async def _ask(self, order: Order) -> None:
-        request = ev.Requested(
+        request = ft.Requested(
             verb=order.verb,
-            origin=ev.Origin(by="operator", uid=0),
+            origin=ft.Origin(by="operator", uid=0),
             request=self._loop.next_request(),
             transaction="T",
             tasks=order.tasks,
@@ -267,7 +267,7 @@ class SupervisorProcess:
 
     async def reload_by_signal(self) -> None:
         assert self.loop is not None
-        await self.loop.ask(ev.ContextReloaded(context=self.house.context, request=self.loop.next_request()))
+        await self.loop.ask(ft.ContextReloaded(context=self.house.context, request=self.loop.next_request()))
 
     def reexec(self) -> None:
         """Do the same as the order `reexec`."""

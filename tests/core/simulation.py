@@ -12,12 +12,14 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
 from zmsvc.core.cause_chain import Row
+from zmsvc.core.effects import Effect
 from zmsvc.core.engine import step
-from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.expansion import expand
+from zmsvc.core.facts import Fact
 from zmsvc.core.held_descriptors import sockets_in_use, stores_in_use
 from zmsvc.core.lifecycle import TABLE, State, SubState, TaskEvent
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
@@ -26,6 +28,7 @@ from zmsvc.core.probing import Health
 from zmsvc.core.rule_conditions import read_ends, read_threshold
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
 from zmsvc.core.simulated_machine import Keeper, Machine, Process
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import (
     Reason,
     Stage,
@@ -183,14 +186,14 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
     The keeper ends the auxiliary processes of a task that ends; each of them is forgotten when its own end is
     reported.
     """
-    launched = Counter(e.launch for e in effects if isinstance(e, ev.Launch | ev.LaunchAuxiliary))
-    forgotten = Counter(e.launch for e in effects if isinstance(e, ev.Forget))
+    launched = Counter(e.launch for e in effects if isinstance(e, fx.Launch | fx.LaunchAuxiliary))
+    forgotten = Counter(e.launch for e in effects if isinstance(e, fx.Forget))
     known = before.launches.keys() | before.auxiliaries.keys()
     new = (after.launches.keys() | after.auxiliaries.keys()) - known
     over = before.launches.keys() - after.launches.keys()
     assert after.next_launch >= before.next_launch, "launch IDs only grow"
     assert min(new, default=before.next_launch) >= before.next_launch, "no launch ID is used twice"
-    if isinstance(fact, ev.SupervisorStarted):
+    if isinstance(fact, ft.SupervisorStarted):
         assert set(launched) <= {*after.launches, *after.auxiliaries}
         mine = before.launches.keys() if before.keeper_id == fact.keeper_id else set()
         strangers = {child.launch for child in fact.children} - mine
@@ -198,26 +201,26 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
         assert launched == Counter(new), "every new launch is ordered once, and nothing else"
         mine = (
             {fact.launch}
-            if isinstance(fact, ev.TaskExited | ev.LaunchFailed) and fact.launch not in before.launches
+            if isinstance(fact, ft.TaskExited | ft.LaunchFailed) and fact.launch not in before.launches
             else set()
         )
         assert forgotten == Counter([*over, *mine]), "every end is acknowledged once, and nothing else"
         strangers = set()
     for effect in effects:
-        if isinstance(effect, ev.Signal):
+        if isinstance(effect, fx.Signal):
             assert effect.key in (after.launches.get(effect.launch), before.launches.get(effect.launch))
-        if isinstance(effect, ev.SendSignal):
+        if isinstance(effect, fx.SendSignal):
             assert after.launches.get(effect.launch) == effect.key
-        if isinstance(effect, ev.LaunchAuxiliary):
+        if isinstance(effect, fx.LaunchAuxiliary):
             assert after.launches.get(effect.of) == effect.key
-        if isinstance(effect, ev.KillAll):
+        if isinstance(effect, fx.KillAll):
             of = after.launches.get(effect.launch, after.auxiliaries.get(effect.launch))
             assert of == effect.key or effect.launch in strangers
 
 
 def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None:
     rung: dict[Key, float | None] = {
-        effect.key: effect.when for effect in effects if isinstance(effect, ev.WakeAt)
+        effect.key: effect.when for effect in effects if isinstance(effect, fx.WakeAt)
     }
     for key in before.tasks.keys() | after.tasks.keys():
         was, wants = (world.tasks[key].alarm if key in world.tasks else None for world in (before, after))
@@ -229,12 +232,12 @@ def check_answers(before: World, after: World, effects: Iterable[Effect], fact: 
     once. If a failure ends the context during its start, that start has no answer.
     """
     answered = Counter(
-        0 if isinstance(e, ev.Ready) else e.request for e in effects if isinstance(e, ev.Reply | ev.Ready)
+        0 if isinstance(e, fx.Ready) else e.request for e in effects if isinstance(e, fx.Reply | fx.Ready)
     )
     expected = Counter(waiter.request for waiter in before.pending)
-    if isinstance(fact, ev.SupervisorStarted):
+    if isinstance(fact, ft.SupervisorStarted):
         expected = Counter({0: 1})
-    elif isinstance(fact, ev.Requested | ev.ContextReloaded) and fact.request is not None:
+    elif isinstance(fact, ft.Requested | ft.ContextReloaded) and fact.request is not None:
         expected[fact.request] += 1
     expected.subtract(Counter(waiter.request for waiter in after.pending))
     if after.exit_status:
@@ -244,20 +247,20 @@ def check_answers(before: World, after: World, effects: Iterable[Effect], fact: 
 
 def check_walls(before: World, after: World, fact: Fact) -> None:
     """Check that events in one transaction do not touch another one."""
-    if isinstance(fact, ev.SupervisorStarted | ev.ContextReloaded) or (
-        isinstance(fact, ev.Requested) and fact.transaction is None
+    if isinstance(fact, ft.SupervisorStarted | ft.ContextReloaded) or (
+        isinstance(fact, ft.Requested) and fact.transaction is None
     ):
         return
-    if isinstance(fact, ev.Requested) and (fact.verb is Verb.EXIT or fact.new):
+    if isinstance(fact, ft.Requested) and (fact.verb is Verb.EXIT or fact.new):
         return
     if after.exit_status != before.exit_status:
         # A failure ends the whole context.
         return
     touched = {key[0] for key, task in after.tasks.items() if before.tasks.get(key) is not task}
     match fact:
-        case ev.Requested():
+        case ft.Requested():
             assert touched <= {fact.transaction}
-        case ev.DeadlinePassed():
+        case ft.DeadlinePassed():
             assert touched <= {fact.key[0]}
         case _:
             key = before.launches.get(fact.launch, before.auxiliaries.get(fact.launch))
@@ -284,8 +287,8 @@ def check_order(before: World, after: World, fact: Fact) -> None:
         asked = task.sub_state is SubState.STOP_SIGTERM and task.stop_reason is Reason.REQUESTED
         if asked and before.tasks[key].sub_state is not SubState.STOP_SIGTERM:
             # A reload stops by the order of the old file, which is gone then.
-            late = isinstance(fact, ev.TaskLaunched | ev.ContextReloaded) or (
-                isinstance(fact, ev.Requested) and fact.now
+            late = isinstance(fact, ft.TaskLaunched | ft.ContextReloaded) or (
+                isinstance(fact, ft.Requested) and fact.now
             )
             assert late or not awaited_ends(after, key), f"{key} stops too early"
 
@@ -323,7 +326,7 @@ class Simulation(Machine):
     effects: list[Effect] = field(default_factory=list)
     """All effects that were decided, carried out or not."""
     saved: World | None = None
-    records: list[ev.Record] = field(default_factory=list)
+    records: list[fx.Record] = field(default_factory=list)
     totals: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """The totals in the state file."""
     """The history in the state file."""
@@ -366,7 +369,7 @@ class Simulation(Machine):
             effects += self.decide(fact)
         self.turns += 1
         # A count is saved with the world, and nothing is left to perform.
-        performed = [effect for effect in effects if not isinstance(effect, ev.Count)]
+        performed = [effect for effect in effects if not isinstance(effect, fx.Count)]
         self.performed.append(len(performed))
         fate = self.die_at if self.die_at and self.die_at[0] == self.turns else None
         if fate is not None and fate[1] is None:
@@ -376,7 +379,7 @@ class Simulation(Machine):
                 [
                     fact
                     for fact in facts
-                    if not isinstance(fact, ev.TaskLaunched | ev.TaskExited | ev.LaunchFailed | ev.TaskGone)
+                    if not isinstance(fact, ft.TaskLaunched | ft.TaskExited | ft.LaunchFailed | ft.TaskGone)
                 ]
             )
             return effects
@@ -414,10 +417,10 @@ class Simulation(Machine):
             if old.get(key) is not each:
                 reread(each)
         self.saved = self.world
-        counts = [effect for effect in effects if isinstance(effect, ev.Count)]
+        counts = [effect for effect in effects if isinstance(effect, fx.Count)]
         for count in counts:
             self.totals[count.total, count.task, count.detail] += count.amount  # type: ignore[assignment]
-        told = [effect for effect in effects if isinstance(effect, ev.Record)]
+        told = [effect for effect in effects if isinstance(effect, fx.Record)]
         self.records += told
         self.rows += [
             Row(
@@ -501,19 +504,19 @@ class Simulation(Machine):
         self.keeper.end(number, code=code, signal=signal)
         return self.happen()
 
-    def exit_of(self, name: str, *, code: int) -> ev.TaskExited:
+    def exit_of(self, name: str, *, code: int) -> ft.TaskExited:
         """End the process of a task of T1; return the fact for its supervisor, which has not decided on it
         yet.
         """
         launch = self.launch_of(name)
         del self.alive[launch]
-        return ev.TaskExited(launch=launch, code=code)
+        return ft.TaskExited(launch=launch, code=code)
 
     def ready(self, *names: str) -> None:
         """Let every process, or those of the named tasks, send READY=1."""
         self.happen(
             *(
-                ev.TaskReady(launch=each.launch)
+                ft.TaskReady(launch=each.launch)
                 for each in self.alive.values()
                 if not names or each.key[1] in names
             )
@@ -523,19 +526,19 @@ class Simulation(Machine):
         """Let a task of T1 declare what it hears and publishes."""
         published = None if publishes is None else tuple(publishes)
         launch = self.launch_of(name)
-        self.happen(ev.TaskDeclared(launch=launch, topics=tuple(topics), publishes=published))
+        self.happen(ft.TaskDeclared(launch=launch, topics=tuple(topics), publishes=published))
 
     def execute(self, name: str) -> list[Effect]:
         """Let the launcher of a Command execute the program."""
         launch = self.launch_of(name)
         self.alive[launch].executed = True
-        return self.happen(ev.TaskExecuted(launch=launch))
+        return self.happen(ft.TaskExecuted(launch=launch))
 
     def write_line(self, name: str) -> list[Effect]:
         """Let a Command write the line that its `<ready>` names."""
         launch = self.launch_of(name)
         self.alive[launch].line_seen = True
-        return self.happen(ev.ReadyLineSeen(launch=launch))
+        return self.happen(ft.ReadyLineSeen(launch=launch))
 
     def auxiliary(self, name: str) -> int:
         """Return the launch of the auxiliary process of a task of T1."""
@@ -544,12 +547,12 @@ class Simulation(Machine):
 
     def probe(self, name: str, health: str, text: str = "") -> list[Effect]:
         """Let the probe process of a task of T1 report this health."""
-        return self.happen(ev.HealthReported(launch=self.auxiliary(name), health=Health(health), text=text))
+        return self.happen(ft.HealthReported(launch=self.auxiliary(name), health=Health(health), text=text))
 
     def update(self, name: str, **items: Any) -> list[Effect]:
         launch = self.launch_of(name)
         sequence = self.world.tasks[("T1", name)].sequence + 1
-        return self.happen(ev.TaskUpdated(launch=launch, items=items, sequence=sequence))
+        return self.happen(ft.TaskUpdated(launch=launch, items=items, sequence=sequence))
 
     def rest(self, limit: int = 500) -> None:
         """Let every alarm ring, until none is set."""
@@ -581,15 +584,15 @@ class Simulation(Machine):
     def ask(
         self, verb: str, *tasks: str, transaction: str | None = "T1", request: int | None = 7, **more: Any
     ) -> list[Effect]:
-        origin = ev.Origin(by="operator", uid=0)
+        origin = ft.Origin(by="operator", uid=0)
         return self.happen(
-            ev.Requested(
+            ft.Requested(
                 verb=Verb(verb), origin=origin, request=request, transaction=transaction, tasks=tasks, **more
             )
         )
 
     def reload(self, *tasks: TaskService, request: int | None = 8, ident: str = "context001") -> list[Effect]:
-        return self.happen(ev.ContextReloaded(context=context(*tasks, ident=ident), request=request))
+        return self.happen(ft.ContextReloaded(context=context(*tasks, ident=ident), request=request))
 
     def history(self) -> Counter[str]:
         """Return the history in the state file, without entries about the supervisor itself."""
@@ -619,9 +622,9 @@ class Simulation(Machine):
     def told(self, kind: type[Effect]) -> list[Any]:
         return [effect for effect in self.effects if isinstance(effect, kind)]
 
-    def replies(self, request: int | None = None) -> list[ev.Reply]:
-        return [reply for reply in self.told(ev.Reply) if request in (None, reply.request)]
+    def replies(self, request: int | None = None) -> list[fx.Reply]:
+        return [reply for reply in self.told(fx.Reply) if request in (None, reply.request)]
 
     def said(self, name: str) -> list[str]:
         """Return the actions that were published about a task, in order."""
-        return [effect.action for effect in self.told(ev.PublishControl) if effect.key == ("T1", name)]
+        return [effect.action for effect in self.told(fx.PublishControl) if effect.key == ("T1", name)]

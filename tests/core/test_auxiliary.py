@@ -8,14 +8,15 @@ import pytest
 from simulation import Simulation, rule, task
 
 from zmsvc.core import auxiliary
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.draft import Draft
 
 KEY = ("T1", "a")
 
 
-def order(sim: Simulation) -> list[ev.Effect]:
+def order(sim: Simulation) -> list[fx.Effect]:
     """Decide to start an auxiliary process. Nothing is performed."""
     draft = Draft(sim.world, sim.now)
     auxiliary.start(draft, KEY, AuxiliaryName.RELOAD, "reload", "--now")
@@ -39,7 +40,7 @@ def begun() -> Simulation:
 
 def test_a_task_has_one_auxiliary_process_of_each_name() -> None:
     sim = begun()
-    assert not [effect for effect in order(sim) if isinstance(effect, ev.LaunchAuxiliary)]
+    assert not [effect for effect in order(sim) if isinstance(effect, fx.LaunchAuxiliary)]
 
 
 def test_the_end_of_an_auxiliary_process_does_not_end_its_task() -> None:
@@ -48,11 +49,11 @@ def test_the_end_of_an_auxiliary_process_does_not_end_its_task() -> None:
     assert sim.sub_state("a") == "running"
     assert not sim.task("a").auxiliaries
     assert not sim.keeper.ends, "its end is acknowledged"
-    assert not [effect for effect in effects if isinstance(effect, ev.PublishControl)]
+    assert not [effect for effect in effects if isinstance(effect, fx.PublishControl)]
 
 
-@pytest.mark.parametrize("fact", [ev.TaskReady, ev.WatchdogFed], ids=["READY=1", "WATCHDOG=1"])
-def test_an_auxiliary_process_does_not_notify_for_its_task(fact: type[ev.TaskReady]) -> None:
+@pytest.mark.parametrize("fact", [ft.TaskReady, ft.WatchdogFed], ids=["READY=1", "WATCHDOG=1"])
+def test_an_auxiliary_process_does_not_notify_for_its_task(fact: type[ft.TaskReady]) -> None:
     sim = begun()
     before = sim.task("a")
     sim.happen(fact(launch=sim.auxiliary("a")))
@@ -86,7 +87,7 @@ def test_a_new_supervisor_repeats_an_order_that_did_not_reach_the_keeper() -> No
     sim.crash()
     sim.happen()
     assert sim.auxiliary("a") in sim.alive
-    assert sim.told(ev.LaunchAuxiliary)[-1].command == ("reload", "--now")
+    assert sim.told(fx.LaunchAuxiliary)[-1].command == ("reload", "--now")
 
 
 def test_an_end_that_came_while_no_supervisor_was_there_is_not_lost() -> None:

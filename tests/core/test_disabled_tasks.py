@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 from simulation import Simulation, rule, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
 from zmsvc.core.world import Transaction
 
 
@@ -138,7 +138,7 @@ def test_the_start_of_the_context_does_not_wait_for_a_disabled_task() -> None:
     sim = disabled("a")
     sim.another_keeper(transaction="T2")
     assert sim.world.transactions["T2"] == Transaction(id="T2", opened=sim.now)
-    assert isinstance(sim.effects[-1], ev.Ready) or len(sim.told(ev.Ready)) == 2
+    assert isinstance(sim.effects[-1], fx.Ready) or len(sim.told(fx.Ready)) == 2
 
 
 def test_a_task_that_requires_a_disabled_one_starts_it() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from simulation import BEGINNING, Simulation, context, rule, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core import updates
 from zmsvc.core.access import Verb
 from zmsvc.core.cause import as_json
@@ -32,10 +33,10 @@ def test_the_context_is_ready_when_its_entry_tasks_are() -> None:
     sim.begin()
     assert (sim.sub_state("a"), sim.sub_state("b"), sim.sub_state("c")) == ("start", "waiting", "start")
     sim.ready("a")
-    assert not sim.told(ev.Ready)
+    assert not sim.told(fx.Ready)
     sim.ready("c")
     assert (sim.sub_state("a"), sim.sub_state("c")) == ("running", "running")
-    assert len(sim.told(ev.Ready)) == 1
+    assert len(sim.told(fx.Ready)) == 1
 
 
 def test_an_order_for_an_unknown_task_or_transaction_names_a_similar_one() -> None:
@@ -43,7 +44,7 @@ def test_an_order_for_an_unknown_task_or_transaction_names_a_similar_one() -> No
     sim.begin()
     sim.ask("start", "ts_1000")
     sim.ask("stop", transaction="T11")
-    assert [reply.error for reply in sim.told(ev.Reply)] == [
+    assert [reply.error for reply in sim.told(fx.Reply)] == [
         "cannot start ts_1000: no such task in Sim (did you mean ts_100?)",
         "cannot stop T11: no such transaction (did you mean T1?)",
     ]
@@ -54,19 +55,19 @@ def test_a_context_is_ready_also_when_an_entry_task_fails() -> None:
     sim.begin()
     sim.ready("b")
     sim.end("a", code=1)
-    assert len(sim.told(ev.Ready)) == 1
+    assert len(sim.told(fx.Ready)) == 1
     sim.ring()
     sim.ready()
-    assert (sim.sub_state("a"), len(sim.told(ev.Ready))) == ("running", 1)
+    assert (sim.sub_state("a"), len(sim.told(fx.Ready))) == ("running", 1)
 
 
 def test_an_exit_during_start_up_makes_the_context_ready_and_ends_it() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ask("exit", transaction=None)
-    assert [type(effect) for effect in sim.effects if isinstance(effect, ev.Ready | ev.Leave)] == [
-        ev.Ready,
-        ev.Leave,
+    assert [type(effect) for effect in sim.effects if isinstance(effect, fx.Ready | fx.Leave)] == [
+        fx.Ready,
+        fx.Leave,
     ]
 
 
@@ -75,7 +76,7 @@ def test_without_autostart_nothing_starts_and_the_context_is_ready() -> None:
     sim.begin(transaction=None, autostart=False)
     assert not sim.world.transactions
     assert not sim.alive
-    assert len(sim.told(ev.Ready)) == 1
+    assert len(sim.told(fx.Ready)) == 1
 
 
 def test_a_first_transaction_opens_when_there_is_none_to_resume() -> None:
@@ -93,9 +94,9 @@ def test_a_task_is_announced_started_and_ended_in_order() -> None:
     assert [
         type(e).__name__
         for e in sim.effects
-        if isinstance(e, ev.PublishProcess | ev.Launch | ev.PublishControl)
+        if isinstance(e, fx.PublishProcess | fx.Launch | fx.PublishControl)
     ] == ["PublishProcess", "Launch", "PublishControl", "PublishControl", "PublishControl"]
-    assert [(e.action, e.success, e.pid) for e in sim.told(ev.PublishControl)] == [
+    assert [(e.action, e.success, e.pid) for e in sim.told(fx.PublishControl)] == [
         ("started", True, PID + 1),
         ("updated", True, PID + 1),
         ("stopped", True, PID + 1),
@@ -157,11 +158,11 @@ def test_a_start_that_fails_is_answered_with_the_reason(end: dict[str, Any], tex
     sim = Simulation.of(task("a", entry=False))
     sim.begin()
     sim.ask("start", "a")
-    sim.happen(ev.TaskSaid(launch=1, status="no disk"))
+    sim.happen(ft.TaskSaid(launch=1, status="no disk"))
     sim.end("a", **end)
     (reply,) = sim.replies()
     assert (reply.ok, reply.code, reply.error) == (False, 1, text)
-    assert sim.told(ev.PublishControl)[-1].items["message"] == "no disk"
+    assert sim.told(fx.PublishControl)[-1].items["message"] == "no disk"
 
 
 def test_a_request_with_no_block_is_answered_at_once() -> None:
@@ -252,15 +253,15 @@ def test_unknown_or_ambiguous_names_are_refused(asked: dict[str, Any], code: int
     sim.ask("stop", transaction="OLD")
     before, sim.effects = sim.world, []
     order: dict[str, Any] = {"transaction": "T1", "tasks": (), **asked, "verb": Verb(asked["verb"])}
-    sim.happen(ev.Requested(origin=ev.Origin(by=by), request=9 if by == "operator" else None, **order))
+    sim.happen(ft.Requested(origin=ft.Origin(by=by), request=9 if by == "operator" else None, **order))
     assert sim.world == before
     if by == "operator":
         (reply,) = sim.effects
-        assert isinstance(reply, ev.Reply)
+        assert isinstance(reply, fx.Reply)
         assert (reply.ok, reply.code) == (False, code)
         assert reply.error.startswith(text)
     else:
-        told = [effect for effect in sim.effects if isinstance(effect, ev.PublishControl)]
+        told = [effect for effect in sim.effects if isinstance(effect, fx.PublishControl)]
         assert len(told) == len(sim.effects) == max(1, len(order["tasks"]))
         assert all(
             (each.action, each.success, each.items["reason"]) == ("failed", False, "refused") for each in told
@@ -292,15 +293,15 @@ def test_a_start_without_a_transaction_means_the_only_open_one() -> None:
 
 def test_messages_of_unknown_or_unforked_launches_change_nothing() -> None:
     sim = Simulation.of(task("a", watchdog=5.0))
-    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
+    sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     for launch in (1, 77):
         before = sim.world
-        sim.decide(ev.TaskReady(launch=launch))
-        sim.decide(ev.WatchdogFed(launch=launch))
-        sim.decide(ev.TimeoutExtended(launch=launch, seconds=99.0))
-        sim.decide(ev.TaskGone(launch=launch))
+        sim.decide(ft.TaskReady(launch=launch))
+        sim.decide(ft.WatchdogFed(launch=launch))
+        sim.decide(ft.TimeoutExtended(launch=launch, seconds=99.0))
+        sim.decide(ft.TaskGone(launch=launch))
         assert sim.world == before
-    sim.decide(ev.TaskLaunched(launch=1, pid=5, start_time=6))
+    sim.decide(ft.TaskLaunched(launch=1, pid=5, start_time=6))
     assert (sim.task("a").pid, sim.task("a").start_time) == (5, 6)
 
 
@@ -342,16 +343,16 @@ def test_every_exit_has_its_reason(how: dict[str, Any], ready: bool, reason: str
     sim.begin()
     if ready:
         sim.ready()
-    sim.happen(ev.TaskExited(launch=1, **how))
+    sim.happen(ft.TaskExited(launch=1, **how))
     assert (sim.reason("a"), sim.sub_state("a")) == (reason, sub)
-    last = sim.told(ev.PublishControl)[-1]
+    last = sim.told(fx.PublishControl)[-1]
     assert (last.success, last.items["reason"]) == (sub == "exited", reason)
     assert (last.items["exit_code"], last.items["signal"]) == (how.get("code"), how.get("signal"))
     assert "message" not in last.items, "it had said nothing"
     assert all("ended" not in record.detail for record in sim.records), "it had left nothing behind"
     # The second time the end belongs to no launch.
     before = sim.world
-    assert sim.happen(ev.TaskExited(launch=1, **how)) == [ev.Forget(launch=1)]
+    assert sim.happen(ft.TaskExited(launch=1, **how)) == [fx.Forget(launch=1)]
     assert sim.world == before
 
 
@@ -380,11 +381,11 @@ def test_an_end_that_the_file_declares_a_success_is_clean(
     sim.begin()
     if ready:
         sim.ready()
-    sim.happen(ev.TaskExited(launch=1, **how))
+    sim.happen(ft.TaskExited(launch=1, **how))
     clean = reason == "exited"
     assert (sim.reason("a"), sim.sub_state("a")) == (reason, "exited" if clean else "failed")
     assert (sim.launched("b"), sim.launched("c")) == ((1, 0) if clean else (0, 1))
-    last = [each for each in sim.told(ev.PublishControl) if each.key == ("T1", "a")][-1]
+    last = [each for each in sim.told(fx.PublishControl) if each.key == ("T1", "a")][-1]
     assert (last.success, last.action) == (clean, "stopped" if clean else "failed")
     assert (last.items["exit_code"], last.items["signal"]) == (how.get("code"), how.get("signal"))
 
@@ -397,9 +398,9 @@ def test_a_command_that_a_signal_ends_has_left_nothing_in_the_background(
     command = replace(task("a"), service_type=ServiceType.COMMAND, success_exit_status=("SIGKILL",))
     sim = Simulation.of(command)
     sim.begin()
-    sim.happen(ev.TaskExecuted(launch=1))
-    sim.happen(ev.TaskExited(launch=1, others_left=True, **how))
-    sim.happen(ev.TaskGone(launch=1, leftovers=(ev.Leftover(pid=9000, name="sleep", signal="SIGTERM"),)))
+    sim.happen(ft.TaskExecuted(launch=1))
+    sim.happen(ft.TaskExited(launch=1, others_left=True, **how))
+    sim.happen(ft.TaskGone(launch=1, leftovers=(ft.Leftover(pid=9000, name="sleep", signal="SIGTERM"),)))
     assert sim.reason("a") == "exited"
     assert ("in the background" in sim.task("a").status) is blamed
 
@@ -409,8 +410,8 @@ def test_a_missed_watchdog_is_a_failure_even_if_its_signal_is_a_clean_end() -> N
     sim.begin()
     sim.ready()
     sim.now += 2
-    sim.happen(ev.DeadlinePassed(key=("T1", "a")))
-    sim.happen(ev.TaskExited(launch=1, signal="SIGABRT"))
+    sim.happen(ft.DeadlinePassed(key=("T1", "a")))
+    sim.happen(ft.TaskExited(launch=1, signal="SIGABRT"))
     assert (sim.reason("a"), sim.sub_state("a")) == ("watchdog", "failed")
 
 
@@ -455,15 +456,15 @@ def test_a_start_that_takes_too_long_fails_as_not_ready() -> None:
     sim.ring()
     assert sim.now == BEGINNING + 5
     assert (sim.sub_state("a"), sim.reason("a")) == ("failed", "not-ready")
-    assert [effect.signal for effect in sim.told(ev.Signal)] == ["SIGTERM"]
+    assert [effect.signal for effect in sim.told(fx.Signal)] == ["SIGTERM"]
 
 
 def test_the_start_timeout_applies_when_the_fork_took_longer_than_it() -> None:
     sim = Simulation.of(task("a", start_timeout=5.0))
-    sim.save(sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
+    sim.save(sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
     sim.now += 60
-    sim.decide(ev.DeadlinePassed(key=("T1", "a")))
-    sim.happen(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
+    sim.decide(ft.DeadlinePassed(key=("T1", "a")))
+    sim.happen(ft.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
     assert sim.ring(), "its alarm is set"
     assert sim.now == BEGINNING + 65, "it has its whole time"
     assert sim.sub_state("a") == "stop-sigterm"
@@ -473,14 +474,14 @@ def test_a_task_may_ask_for_more_time() -> None:
     sim = Simulation.of(task("a", start_timeout=5.0, stop_timeout=2.0))
     sim.obedient = False
     sim.begin()
-    sim.happen(ev.TimeoutExtended(launch=1, seconds=60.0))
-    sim.happen(ev.TimeoutExtended(launch=1, seconds=1.0))
+    sim.happen(ft.TimeoutExtended(launch=1, seconds=60.0))
+    sim.happen(ft.TimeoutExtended(launch=1, seconds=1.0))
     assert sim.alarms == {("T1", "a"): BEGINNING + 60}
     sim.ready()
-    sim.happen(ev.TimeoutExtended(launch=1, seconds=60.0))
+    sim.happen(ft.TimeoutExtended(launch=1, seconds=60.0))
     assert not sim.alarms, "while it runs there is nothing to extend"
     sim.ask("stop", "a")
-    sim.happen(ev.TimeoutExtended(launch=1, seconds=30.0))
+    sim.happen(ft.TimeoutExtended(launch=1, seconds=30.0))
     assert sim.alarms == {("T1", "a"): BEGINNING + 30}
 
 
@@ -489,7 +490,7 @@ def test_a_timeout_of_none_is_unlimited() -> None:
     sim.obedient = False
     sim.begin()
     assert not sim.alarms
-    sim.happen(ev.TimeoutExtended(launch=1, seconds=1.0))
+    sim.happen(ft.TimeoutExtended(launch=1, seconds=1.0))
     sim.ask("stop", "a")
     assert not sim.alarms
 
@@ -497,13 +498,13 @@ def test_a_timeout_of_none_is_unlimited() -> None:
 def test_a_missed_watchdog_aborts_and_fails() -> None:
     sim = Simulation.of(task("a", watchdog=2.0))
     sim.begin()
-    sim.happen(ev.WatchdogFed(launch=1))
+    sim.happen(ft.WatchdogFed(launch=1))
     sim.ready()
     sim.now += 1.5
-    sim.happen(ev.WatchdogFed(launch=1))
+    sim.happen(ft.WatchdogFed(launch=1))
     sim.ring()
     assert sim.now == BEGINNING + 3.5
-    assert [effect.signal for effect in sim.told(ev.Signal)] == ["SIGABRT"]
+    assert [effect.signal for effect in sim.told(fx.Signal)] == ["SIGABRT"]
     assert (sim.sub_state("a"), sim.reason("a")) == ("failed", "watchdog")
 
 
@@ -512,7 +513,7 @@ def test_an_alarm_that_rings_too_early_is_set_again() -> None:
     sim.begin()
     sim.alarms.clear()
     before = sim.world
-    sim.happen(ev.DeadlinePassed(key=("T1", "a")))
+    sim.happen(ft.DeadlinePassed(key=("T1", "a")))
     assert sim.world == before
     assert sim.alarms == {("T1", "a"): BEGINNING + 5}
 
@@ -555,7 +556,7 @@ def test_a_process_that_survives_sigkill_is_an_error_for_each_stop() -> None:
     assert (reply.ok, reply.code, reply.data["survivors"]) == (False, 1, ["a"])
     assert "cannot stop a: cannot be killed" in reply.error
     sim.ask("stop", "a", request=2)
-    assert len(sim.told(ev.KillAll)) == 2
+    assert len(sim.told(fx.KillAll)) == 2
     sim.ring()
     assert not sim.replies(2)[0].ok
     sim.ask("restart", "a", request=3)
@@ -602,7 +603,7 @@ def test_the_last_exit_may_come_twice_while_the_rest_is_killed() -> None:
     sim.stuck = set()
     sim.end("a", code=4, left=2)
     before = sim.world
-    sim.happen(ev.TaskExited(launch=1, code=0))
+    sim.happen(ft.TaskExited(launch=1, code=0))
     assert sim.world == before
     sim.let_die()
     assert sim.task("a").exit.code == 4  # type: ignore[union-attr]
@@ -611,34 +612,34 @@ def test_the_last_exit_may_come_twice_while_the_rest_is_killed() -> None:
 @pytest.mark.parametrize("forked", [True, False])
 def test_a_task_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
-    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
+    sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.decide(
-        ev.Requested(
-            verb=Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1", tasks=("a",)
+        ft.Requested(
+            verb=Verb.STOP, origin=ft.Origin(by="operator"), request=1, transaction="T1", tasks=("a",)
         )
     )
-    assert not sim.told(ev.Signal)
+    assert not sim.told(fx.Signal)
     sim.now += 2.0
     if forked:
-        effects = sim.decide(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
-        assert ev.Signal(launch=1, key=("T1", "a"), signal="SIGTERM") in effects
+        effects = sim.decide(ft.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
+        assert fx.Signal(launch=1, key=("T1", "a"), signal="SIGTERM") in effects
         assert sim.task("a").deadline == sim.now + 3.0, "it has its whole time from when it is there"
-        sim.decide(ev.TaskExited(launch=1, signal="SIGTERM"))
+        sim.decide(ft.TaskExited(launch=1, signal="SIGTERM"))
     else:
-        sim.decide(ev.LaunchFailed(launch=1, why="cannot fork"))
+        sim.decide(ft.LaunchFailed(launch=1, why="cannot fork"))
     assert (sim.sub_state("a"), sim.reason("a")) == ("stopped", "requested")
     assert sim.replies(1)[0].ok
 
 
 def test_a_kill_ordered_before_the_fork_is_done_right_after_it() -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
-    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
-    sim.decide(ev.Requested(verb=Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",)))
+    sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
+    sim.decide(ft.Requested(verb=Verb.STOP, origin=ft.Origin(by="operator"), transaction="T1", tasks=("a",)))
     sim.now += 3.0
-    sim.decide(ev.DeadlinePassed(key=("T1", "a")))
+    sim.decide(ft.DeadlinePassed(key=("T1", "a")))
     assert sim.sub_state("a") == "stop-sigkill"
-    effects = sim.decide(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
-    assert ev.KillAll(launch=1, key=("T1", "a"), stacks=True) in effects
+    effects = sim.decide(ft.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
+    assert fx.KillAll(launch=1, key=("T1", "a"), stacks=True) in effects
 
 
 def test_a_stop_of_an_inactive_task_succeeds_and_keeps_rules_from_starting_it() -> None:
@@ -786,7 +787,7 @@ def test_a_start_that_a_rule_ends_before_it_was_ready_is_answered() -> None:
     (reply,) = sim.replies()
     assert (reply.request, reply.ok) == (1, False)
     assert reply.error == "cannot start run: restarted before it was ready by rule on_update of up"
-    (ready,) = sim.told(ev.Ready)
+    (ready,) = sim.told(fx.Ready)
     assert "restarted before it was ready by rule on_update of up" in ready.error, (
         "the context is up, and says what is not"
     )
@@ -805,7 +806,7 @@ def test_a_rule_that_keeps_ending_an_operators_start_is_slowed_and_the_start_is_
     sim.now += 0.01
     sim.update("up", n=1)
     assert (sim.sub_state("run"), sim.task("run").cause.by) == ("stop-sigterm", "rule")
-    sim.happen(ev.LaunchFailed(launch=sim.task("run").launch, why="never forked"))
+    sim.happen(ft.LaunchFailed(launch=sim.task("run").launch, why="never forked"))
     assert (sim.sub_state("run"), sim.replies(1)[0].error) == (
         "back-off",
         "cannot start run: restarted before it was ready by rule on_update of up",
@@ -945,7 +946,7 @@ def test_a_stopped_transaction_can_be_forgotten() -> None:
     sim.ask("forget", transaction="T3", request=1)
     assert (sim.replies(1)[0].ok, sim.replies(1)[0].data) == (True, {"transactions": ["T3"]})
     assert set(sim.world.transactions) == {"T1", "T2", "T4"} == {key[0] for key in sim.world.tasks}
-    assert ev.PublishInfo(transaction="T3") in sim.effects
+    assert fx.PublishInfo(transaction="T3") in sim.effects
     assert [record.transaction for record in sim.records if record.event == "forgotten"] == ["T3"]
     sim.ask("forget", transaction=None, request=2)
     assert sim.replies(2)[0].data == {"transactions": ["T2", "T4"]}
@@ -1026,16 +1027,16 @@ def test_a_second_exit_with_now_kills_the_remaining_tasks() -> None:
     sim.ready()
     sim.obedient = False
     sim.stuck = set()
-    exit_now = ev.Requested(verb=Verb.EXIT, origin=ev.Origin(by="signal"), now=True)
+    exit_now = ft.Requested(verb=Verb.EXIT, origin=ft.Origin(by="signal"), now=True)
     sim.happen(replace(exit_now, now=False))
     sim.end("c", code=0, left=1)
     assert [sim.sub_state(name) for name in "abc"] == ["stop-sigterm", "stop-sigterm", "final-sigterm"]
-    assert not sim.told(ev.KillAll)
+    assert not sim.told(fx.KillAll)
     sim.happen(exit_now)
-    assert {effect.key[1] for effect in sim.told(ev.KillAll)} == {"a", "b", "c"}
-    killed = len(sim.told(ev.KillAll))
+    assert {effect.key[1] for effect in sim.told(fx.KillAll)} == {"a", "b", "c"}
+    killed = len(sim.told(fx.KillAll))
     sim.happen(exit_now)
-    assert len(sim.told(ev.KillAll)) == killed, "what is being killed is not killed again"
+    assert len(sim.told(fx.KillAll)) == killed, "what is being killed is not killed again"
 
 
 def test_the_first_exit_sends_sigterm_even_with_now() -> None:
@@ -1043,8 +1044,8 @@ def test_the_first_exit_sends_sigterm_even_with_now() -> None:
     sim.begin()
     sim.ready()
     sim.obedient = False
-    sim.happen(ev.Requested(verb=Verb.EXIT, origin=ev.Origin(by="signal"), now=True))
-    assert (sim.sub_state("a"), sim.told(ev.KillAll)) == ("stop-sigterm", [])
+    sim.happen(ft.Requested(verb=Verb.EXIT, origin=ft.Origin(by="signal"), now=True))
+    assert (sim.sub_state("a"), sim.told(fx.KillAll)) == ("stop-sigterm", [])
 
 
 def test_a_back_off_is_shown_as_a_countdown() -> None:
@@ -1081,9 +1082,9 @@ def test_exit_answers_every_request_and_ends_once() -> None:
         sim.end(launch, code=1)
     assert [(reply.request, reply.ok) for reply in sim.replies()[2:]] == [(1, False), (2, True), (3, True)]
     sim.ask("exit", transaction=None, request=6)
-    sim.happen(ev.TaskExited(launch=1, code=0), ev.DeadlinePassed(key=("T1", "a")))
+    sim.happen(ft.TaskExited(launch=1, code=0), ft.DeadlinePassed(key=("T1", "a")))
     assert sim.replies(6)[0].ok
-    assert len(sim.told(ev.Leave)) == 1
+    assert len(sim.told(fx.Leave)) == 1
     assert sim.sub_state("b") == "waiting", "no rule fires"
 
 
@@ -1095,9 +1096,9 @@ def test_exit_waits_for_a_surviving_process_and_reports_it() -> None:
     sim.ask("exit", transaction=None)
     sim.rest()
     assert not sim.replies()[0].ok
-    assert not sim.told(ev.Leave)
+    assert not sim.told(fx.Leave)
     sim.let_die()
-    assert len(sim.told(ev.Leave)) == 1
+    assert len(sim.told(fx.Leave)) == 1
 
 
 def test_exit_cancels_back_offs() -> None:
@@ -1107,7 +1108,7 @@ def test_exit_cancels_back_offs() -> None:
     sim.end("a", code=1)
     sim.ask("exit", transaction=None)
     assert sim.sub_state("a") == "stopped"
-    assert len(sim.told(ev.Leave)) == 1
+    assert len(sim.told(fx.Leave)) == 1
 
 
 # --- updates
@@ -1119,15 +1120,15 @@ def test_an_update_flood_is_rate_limited_counted_and_reported_once() -> None:
     sim.ready()
     burst = int(updates.BURST)
     for number in range(1, burst + 101):
-        sim.decide(ev.TaskUpdated(launch=1, items={"n": number}, sequence=number))
+        sim.decide(ft.TaskUpdated(launch=1, items={"n": number}, sequence=number))
     assert sim.said("a").count("updated") == burst
     assert (sim.task("a").dropped, sim.task("a").sequence) == (100, burst + 100)
     assert sim.task("a").update == {"n": burst}, "the last that was passed on"
     sim.now += 0.0105
     for number in range(burst + 101, burst + 201):
-        sim.decide(ev.TaskUpdated(launch=1, items={}, sequence=number))
+        sim.decide(ft.TaskUpdated(launch=1, items={}, sequence=number))
     assert sim.said("a").count("updated") == burst + int(0.0105 * updates.RATE)
-    assert sum(isinstance(e, ev.Record) and e.event == "dropped" for e in sim.effects) == 1
+    assert sum(isinstance(e, fx.Record) and e.event == "dropped" for e in sim.effects) == 1
 
 
 def test_only_the_first_flood_of_updates_of_a_launch_is_recorded() -> None:
@@ -1136,11 +1137,11 @@ def test_only_the_first_flood_of_updates_of_a_launch_is_recorded() -> None:
     sim.ready()
 
     def drops() -> list[int]:
-        return [e.detail["before"] for e in sim.effects if isinstance(e, ev.Record) and e.event == "dropped"]
+        return [e.detail["before"] for e in sim.effects if isinstance(e, fx.Record) and e.event == "dropped"]
 
     def flood(count: int) -> None:
         for _ in range(count):
-            sim.decide(ev.TaskUpdated(launch=1, items={}))
+            sim.decide(ft.TaskUpdated(launch=1, items={}))
 
     flood(int(updates.BURST) + 5)
     assert drops() == [0]
@@ -1157,12 +1158,12 @@ def test_a_repeated_update_does_not_change_the_context_info() -> None:
     sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b", entry=False))
     sim.begin()
     sim.ready()
-    first = ev.TaskUpdated(launch=1, items={"n": 1}, sequence=5)
+    first = ft.TaskUpdated(launch=1, items={"n": 1}, sequence=5)
     sim.happen(first)
     before = sim.world
-    sim.happen(first, ev.TaskUpdated(launch=1, items={"n": 0}, sequence=4))
+    sim.happen(first, ft.TaskUpdated(launch=1, items={"n": 0}, sequence=4))
     assert sim.world == before
-    sim.happen(ev.TaskUpdated(launch=1, items={"n": 2}), ev.TaskUpdated(launch=1, items={"n": 3}))
+    sim.happen(ft.TaskUpdated(launch=1, items={"n": 2}), ft.TaskUpdated(launch=1, items={"n": 3}))
     assert sim.said("a").count("updated") == 3, "without a number each one is news"
 
 
@@ -1192,10 +1193,10 @@ def test_a_new_launch_counts_its_updates_from_the_beginning() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
-    sim.happen(ev.TaskUpdated(launch=1, items={"n": 1}, sequence=900))
+    sim.happen(ft.TaskUpdated(launch=1, items={"n": 1}, sequence=900))
     sim.ask("restart", "a")
     sim.ready()
-    sim.happen(ev.TaskUpdated(launch=2, items={"n": 2}, sequence=1))
+    sim.happen(ft.TaskUpdated(launch=2, items={"n": 2}, sequence=1))
     assert sim.task("a").update == {"n": 2}
 
 
@@ -1212,7 +1213,7 @@ def test_reload_touches_only_what_differs() -> None:
         task("a"), task("b", watchdog=5.0), task("d"), task("e", entry=False), task("w", entry=False, nice=4)
     )
     assert sim.task("a") is before
-    touching = ev.Launch | ev.Signal | ev.KillAll | ev.WakeAt | ev.PublishControl | ev.PublishProcess
+    touching = fx.Launch | fx.Signal | fx.KillAll | fx.WakeAt | fx.PublishControl | fx.PublishProcess
     assert not [
         effect
         for effect in sim.effects[mark:]
@@ -1330,10 +1331,10 @@ def test_the_messages_of_a_removed_task_use_its_old_definition() -> None:
     sim.crash()
     sim.end("b", code=0)
     (stopping,) = [
-        effect for effect in sim.told(ev.PublishProcess) if effect.key[1] == "b" and effect.action == "stop"
+        effect for effect in sim.told(fx.PublishProcess) if effect.key[1] == "b" and effect.action == "stop"
     ]
-    stopped = [effect for effect in sim.told(ev.PublishControl) if effect.key[1] == "b"][-1]
-    ended = [effect for effect in sim.told(ev.Record) if effect.task == "b"][-1]
+    stopped = [effect for effect in sim.told(fx.PublishControl) if effect.key[1] == "b"][-1]
+    ended = [effect for effect in sim.told(fx.Record) if effect.task == "b"][-1]
     assert stopping.service is old
     assert (stopped.action, stopped.service) == ("stopped", old)
     assert (ended.event, ended.instance) == ("stopped", "Echo")
@@ -1349,7 +1350,7 @@ def test_a_removed_task_that_comes_back_has_its_new_definition() -> None:
     sim.reload(task("a"), replace(task("b"), service_name="new"))
     assert sim.task("b").last_definition is None
     sim.end("b", code=0)
-    assert sim.told(ev.PublishControl)[-1].service.service_name == "new"
+    assert sim.told(fx.PublishControl)[-1].service.service_name == "new"
 
 
 def test_a_pending_request_for_a_removed_task_is_answered_with_its_outcome() -> None:
@@ -1429,22 +1430,22 @@ def test_the_oldest_stopped_transactions_beyond_the_limit_are_forgotten() -> Non
     closed = [name for name, each in sim.world.transactions.items() if not each.open]
     assert closed == [f"X{999 - number}" for number in range(5, MAX_CLOSED + 5)]
     assert {key[0] for key in sim.world.tasks} == {"T1", "T2", *closed}
-    assert ev.PublishInfo(transaction="X999") in sim.effects
+    assert fx.PublishInfo(transaction="X999") in sim.effects
 
 
 def test_context_info_is_published_for_changed_transactions_only() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
-    assert ev.PublishInfo(transaction="T1") in sim.effects
+    assert fx.PublishInfo(transaction="T1") in sim.effects
     launch = sim.launch_of("a")
     sim.ready()
     mark = len(sim.effects)
     sim.happen(
-        ev.TaskSaid(launch=launch, status="well"),
-        ev.WatchdogFed(launch=launch),
-        ev.TaskUpdated(launch=launch, items={}),
+        ft.TaskSaid(launch=launch, status="well"),
+        ft.WatchdogFed(launch=launch),
+        ft.TaskUpdated(launch=launch, items={}),
     )
-    assert not [effect for effect in sim.effects[mark:] if isinstance(effect, ev.PublishInfo)]
+    assert not [effect for effect in sim.effects[mark:] if isinstance(effect, fx.PublishInfo)]
 
 
 # --- cost
@@ -1457,11 +1458,11 @@ def calls_of(count: int) -> int:
     sim = Simulation.of(
         *(task(f"t{number}", rule("on_fail", "restart", f"t{number}")) for number in range(count))
     )
-    world, _ = step(sim.world, ev.SupervisorStarted(keeper_id="e", transaction="T1"), 1.0)
-    facts: list[ev.Fact] = [ev.TaskLaunched(launch=n, pid=n, start_time=n) for n in range(1, count + 1)]
-    facts += [ev.TaskReady(launch=n) for n in range(1, count + 1)]
-    facts.append(ev.Requested(verb=Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1"))
-    facts += [ev.TaskExited(launch=n, code=0) for n in range(1, count + 1)]
+    world, _ = step(sim.world, ft.SupervisorStarted(keeper_id="e", transaction="T1"), 1.0)
+    facts: list[ft.Fact] = [ft.TaskLaunched(launch=n, pid=n, start_time=n) for n in range(1, count + 1)]
+    facts += [ft.TaskReady(launch=n) for n in range(1, count + 1)]
+    facts.append(ft.Requested(verb=Verb.STOP, origin=ft.Origin(by="operator"), request=1, transaction="T1"))
+    facts += [ft.TaskExited(launch=n, code=0) for n in range(1, count + 1)]
     calls = 0
 
     def counted(_frame: FrameType, event: str, _argument: object) -> None:
@@ -1488,10 +1489,10 @@ def test_a_step_without_a_change_copies_nothing() -> None:
     sim.begin()
     sim.ready()
     for fact in (
-        ev.TaskReady(launch=1),
-        ev.TaskReady(launch=99),
-        ev.WatchdogFed(launch=1),
-        ev.TaskExited(launch=99, code=0),
+        ft.TaskReady(launch=1),
+        ft.TaskReady(launch=99),
+        ft.WatchdogFed(launch=1),
+        ft.TaskExited(launch=99, code=0),
     ):
         after, _ = step(sim.world, fact, sim.now)
         for name in ("tasks", "launches", "transactions", "pending"):
@@ -1501,7 +1502,7 @@ def test_a_step_without_a_change_copies_nothing() -> None:
     copy = draft.tasks
     draft.change(("T1", "a"), status="twice")
     assert draft.tasks is copy is not sim.world.tasks
-    after, _ = step(sim.world, ev.TaskSaid(launch=1, status="hm"), sim.now)
+    after, _ = step(sim.world, ft.TaskSaid(launch=1, status="hm"), sim.now)
     assert after.launches is sim.world.launches
     assert after.tasks[("T1", "b")] is sim.world.tasks[("T1", "b")]
 
@@ -1511,13 +1512,13 @@ def test_a_step_without_a_change_copies_nothing() -> None:
 
 def signals(sim: Simulation) -> list[tuple[str, str]]:
     """Return the signals that were sent to main processes and to others."""
-    return [(each.signal, each.others) for each in sim.told(ev.Signal)]
+    return [(each.signal, each.others) for each in sim.told(fx.Signal)]
 
 
 def test_all_processes_of_a_command_get_the_stop_signal() -> None:
     sim = Simulation.of(replace(task("a", kind="Command"), stop_signal="SIGQUIT"))
     sim.begin()
-    sim.happen(ev.TaskExecuted(launch=1))
+    sim.happen(ft.TaskExecuted(launch=1))
     sim.ask("stop", "a", request=1)
     assert signals(sim) == [("SIGQUIT", "SIGQUIT")]
     assert sim.sub_state("a") == "stopped"
@@ -1527,7 +1528,7 @@ def test_all_processes_of_a_command_get_the_stop_signal() -> None:
 def test_leftover_processes_get_sigterm_and_the_remaining_stop_timeout(kind: str) -> None:
     sim = Simulation.of(task("a", kind=kind, stop_timeout=10.0))
     sim.begin()
-    sim.happen(ev.TaskExecuted(launch=1)) if kind == "Command" else sim.ready()
+    sim.happen(ft.TaskExecuted(launch=1)) if kind == "Command" else sim.ready()
     sim.obedient, sim.stuck = False, set()
     sim.ask("stop", "a", request=1)
     assert signals(sim) == [("SIGTERM", "SIGTERM" if kind == "Command" else "")]
@@ -1536,13 +1537,13 @@ def test_leftover_processes_get_sigterm_and_the_remaining_stop_timeout(kind: str
     assert signals(sim)[1:] == [("", "SIGTERM")]
     assert (sim.sub_state("a"), sim.task("a").deadline) == ("final-sigterm", sim.now + 6)
     sim.ring()
-    assert (sim.sub_state("a"), len(sim.told(ev.KillAll))) == ("final-sigkill", 1)
+    assert (sim.sub_state("a"), len(sim.told(fx.KillAll))) == ("final-sigkill", 1)
 
 
 def test_kill_mode_mixed_sends_the_stop_signal_to_the_main_process_only() -> None:
     sim = Simulation.of(replace(task("a", kind="Command"), kill_mode=KillMode.MIXED))
     sim.begin()
-    sim.happen(ev.TaskExecuted(launch=1))
+    sim.happen(ft.TaskExecuted(launch=1))
     sim.stuck = set()
     sim.ask("stop", "a", request=1)
     assert signals(sim) == [("SIGTERM", "")]
@@ -1553,17 +1554,17 @@ def test_kill_mode_mixed_sends_the_stop_signal_to_the_main_process_only() -> Non
 
 def test_a_keeper_of_an_earlier_protocol_gets_no_terminate_order() -> None:
     sim = Simulation.of(task("a", kind="Command"))
-    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1", keeper_signals_others=False))
-    sim.decide(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
-    sim.decide(ev.TaskExecuted(launch=1))
-    sim.decide(ev.TaskExited(launch=1, code=0, others_left=True))
-    assert (sim.sub_state("a"), signals(sim), len(sim.told(ev.KillAll))) == ("final-sigkill", [], 1)
+    sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1", keeper_signals_others=False))
+    sim.decide(ft.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
+    sim.decide(ft.TaskExecuted(launch=1))
+    sim.decide(ft.TaskExited(launch=1, code=0, others_left=True))
+    assert (sim.sub_state("a"), signals(sim), len(sim.told(fx.KillAll))) == ("final-sigkill", [], 1)
 
 
 def test_a_command_that_was_not_executed_cannot_be_launched_for_its_reason() -> None:
     sim = Simulation.of(task("a", kind="Command"))
     sim.begin()
-    sim.happen(ev.TaskExited(launch=1, signal="SIGKILL", why="its program was not executed"))
+    sim.happen(ft.TaskExited(launch=1, signal="SIGKILL", why="its program was not executed"))
     assert (sim.sub_state("a"), sim.reason("a"), sim.task("a").status) == (
         "failed",
         "cannot-launch",
@@ -1579,13 +1580,13 @@ def test_a_signal_goes_to_the_launch_of_each_named_task_and_into_the_history() -
     sim.begin()
     sim.ready()
     effects = sim.ask("signal", "a", "b", transaction=None, signal="SIGHUP")
-    sent = [effect for effect in effects if isinstance(effect, ev.SendSignal)]
+    sent = [effect for effect in effects if isinstance(effect, fx.SendSignal)]
     assert [(each.key, each.signal, each.all) for each in sent] == [
         (("T1", "a"), "SIGHUP", False),
         (("T1", "b"), "SIGHUP", False),
     ]
     assert [each.launch for each in sent] == [sim.launch_of("a"), sim.launch_of("b")]
-    records = [effect for effect in effects if isinstance(effect, ev.Record)]
+    records = [effect for effect in effects if isinstance(effect, fx.Record)]
     assert [(each.task, each.event, each.detail["signal"], each.detail["uid"]) for each in records] == [
         ("a", "signaled", "SIGHUP", 0),
         ("b", "signaled", "SIGHUP", 0),
@@ -1600,7 +1601,7 @@ def test_a_signal_to_all_processes_says_so() -> None:
     sim.begin()
     sim.ready()
     sim.ask("signal", "a", signal="SIGUSR1", all=True)
-    assert [effect.all for effect in sim.told(ev.SendSignal)] == [True]
+    assert [effect.all for effect in sim.told(fx.SendSignal)] == [True]
 
 
 @pytest.mark.parametrize(
@@ -1624,20 +1625,20 @@ def test_a_signal_that_cannot_reach_each_named_task_is_refused_and_sent_to_none(
     sim.ask("signal", *tasks, **{"signal": "SIGHUP", **more})
     (reply,) = sim.replies(7)
     assert (reply.ok, reply.code, reply.error) == (False, code, text)
-    assert not sim.told(ev.SendSignal)
+    assert not sim.told(fx.SendSignal)
 
 
 def test_a_thread_that_a_reload_makes_a_process_gets_no_signal_while_it_shares_one() -> None:
     sim = Simulation.of(task("a", kind="Thread"), task("b", kind="Thread"))
-    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
-    sim.decide(ev.TaskLaunched(launch=1, pid=PID, start_time=1))
-    sim.decide(ev.TaskLaunched(launch=2, pid=PID, start_time=1))
-    sim.decide(ev.ContextReloaded(context=context(task("a"), task("b", kind="Thread"))))
-    origin = ev.Origin(by="operator", uid=0)
-    sim.decide(ev.Requested(verb=Verb.SIGNAL, origin=origin, request=7, tasks=("a",), signal="SIGKILL"))
+    sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
+    sim.decide(ft.TaskLaunched(launch=1, pid=PID, start_time=1))
+    sim.decide(ft.TaskLaunched(launch=2, pid=PID, start_time=1))
+    sim.decide(ft.ContextReloaded(context=context(task("a"), task("b", kind="Thread"))))
+    origin = ft.Origin(by="operator", uid=0)
+    sim.decide(ft.Requested(verb=Verb.SIGNAL, origin=origin, request=7, tasks=("a",), signal="SIGKILL"))
     (reply,) = sim.replies(7)
     assert reply.error == "cannot signal a: it shares its process with other tasks, which would get it too"
-    assert not sim.told(ev.SendSignal)
+    assert not sim.told(fx.SendSignal)
 
 
 def test_a_signal_reaches_a_task_that_does_not_end_when_it_is_stopped() -> None:
@@ -1648,7 +1649,7 @@ def test_a_signal_reaches_a_task_that_does_not_end_when_it_is_stopped() -> None:
     sim.ask("stop", "a", request=1)
     sim.ask("signal", "a", signal="SIGQUIT")
     assert sim.sub_state("a") == "stop-sigterm"
-    assert [effect.signal for effect in sim.told(ev.SendSignal)] == ["SIGQUIT"]
+    assert [effect.signal for effect in sim.told(fx.SendSignal)] == ["SIGQUIT"]
 
 
 def test_the_end_of_a_task_by_an_operators_signal_is_a_failure() -> None:
@@ -1689,9 +1690,9 @@ def test_the_plan_of_a_reload_has_its_stops_restarts_and_starts_in_order() -> No
     sim.effects.clear()
     sim.reload(*new)
     # A step of the real reload, in the order of its effects: a stop and a restart begin with a signal.
-    done = [effect.key for effect in sim.effects if isinstance(effect, ev.Signal)]
+    done = [effect.key for effect in sim.effects if isinstance(effect, fx.Signal)]
     assert done == [("T1", "c"), ("T1", "b"), ("T2", "c")]
-    started = [effect.key for effect in sim.effects if isinstance(effect, ev.Launch)]
+    started = [effect.key for effect in sim.effects if isinstance(effect, fx.Launch)]
     assert [key for key in started if key[1] == "e"] == [("T1", "e"), ("T2", "e")]
 
 
@@ -1720,4 +1721,4 @@ def test_a_task_that_is_killed_writes_its_stacks_before_but_a_command_has_none()
     sim.obedient = False
     sim.ask("stop")
     sim.rest()
-    assert {effect.key[1]: effect.stacks for effect in sim.told(ev.KillAll)} == {"a": True, "b": False}
+    assert {effect.key[1]: effect.stacks for effect in sim.told(fx.KillAll)} == {"a": True, "b": False}

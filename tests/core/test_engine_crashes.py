@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from simulation import Simulation, rule, task
 from test_engine_properties import files
 
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core import probing
 from zmsvc.core.model import TaskService
 from zmsvc.core.ready_line import ReadyLine
@@ -237,7 +237,7 @@ def no_fork(sim: Simulation) -> None:
 
 def memory(sim: Simulation) -> None:
     sim.ready()
-    sim.happen(ev.MemoryMeasured(launch=sim.launch_of("a"), used=2, machine=1000))
+    sim.happen(ft.MemoryMeasured(launch=sim.launch_of("a"), used=2, machine=1000))
     sim.ring()
     sim.ready()
     sim.end("a", signal="SIGKILL")
@@ -247,7 +247,7 @@ def reload_tasks(sim: Simulation) -> None:
     """One task reports the end of its reload, the other one begins to reload and does not end that."""
     sim.ready()
     sim.ask("reload-tasks", "a", "b", request=1)
-    sim.happen(*(ev.TaskReloading(launch=launch, at=sim.now) for launch in sim.alive))
+    sim.happen(*(ft.TaskReloading(launch=launch, at=sim.now) for launch in sim.alive))
     sim.ready("a")
     sim.ring()
     sim.ask("reload-tasks", "a", request=2)
@@ -336,7 +336,7 @@ class Steps:
                 sim.end(launch, code=which % 3, left=which % 2)
             case 4 if alive:
                 sim.happen(
-                    ev.TaskUpdated(
+                    ft.TaskUpdated(
                         launch=launch,
                         items={"n": which},
                         sequence=sim.world.tasks[sim.alive[launch].key].sequence + 1,

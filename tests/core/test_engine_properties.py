@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from simulation import BEGINNING, Simulation, context, task
 from simulation import rule as trigger_rule
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core import poison
 from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
@@ -139,9 +140,9 @@ class Machine(RuleBasedStateMachine):
         self.number += 1
         request = self.number if by == "operator" else None
         self.sim.happen(
-            ev.Requested(
+            ft.Requested(
                 verb=verb,
-                origin=ev.Origin(by=by),
+                origin=ft.Origin(by=by),
                 request=request,
                 transaction=transaction,
                 tasks=tuple(tasks),
@@ -176,11 +177,11 @@ class Machine(RuleBasedStateMachine):
     @rule(launch=st.integers(0, 30), which=st.integers(0, 3))
     def told_twice(self, launch: int, which: int) -> None:
         """The keeper may repeat a report: any about a launch that is over, and `TaskLaunched` about a live one."""
-        told: list[ev.Fact] = [
-            ev.TaskExited(launch=launch, code=0),
-            ev.LaunchFailed(launch=launch, why="?"),
-            ev.TaskGone(launch=launch),
-            ev.TaskLaunched(launch=launch, pid=1000 + launch, start_time=launch),
+        told: list[ft.Fact] = [
+            ft.TaskExited(launch=launch, code=0),
+            ft.LaunchFailed(launch=launch, why="?"),
+            ft.TaskGone(launch=launch),
+            ft.TaskLaunched(launch=launch, pid=1000 + launch, start_time=launch),
         ]
         known = {*self.sim.world.launches, *self.sim.world.auxiliaries}
         if launch not in known or (which == 3 and launch in self.sim.alive):
@@ -192,9 +193,9 @@ class Machine(RuleBasedStateMachine):
         key = (transaction, name)
         due = self.sim.world.tasks[key].alarm if key in self.sim.world.tasks else None
         if due is None or due > self.sim.now:
-            after, effects = step(self.sim.world, ev.DeadlinePassed(key=key), self.sim.now)
+            after, effects = step(self.sim.world, ft.DeadlinePassed(key=key), self.sim.now)
             assert after == self.sim.world
-            assert all(effect == ev.WakeAt(key=key, when=due) for effect in effects)
+            assert all(effect == fx.WakeAt(key=key, when=due) for effect in effects)
 
     @rule(seconds=st.floats(0, 30))
     def wait(self, seconds: float) -> None:
@@ -219,16 +220,16 @@ class Machine(RuleBasedStateMachine):
         """Check that a reload does not touch tasks that the new file does not change."""
         self.number += 1
         before = self.sim.world
-        fact = ev.ContextReloaded(context=context(*given, ident=ident), request=self.number, block=False)
+        fact = ft.ContextReloaded(context=context(*given, ident=ident), request=self.number, block=False)
         after, effects = step(before, fact, self.sim.now)
         # An earlier order that waited for what is removed now may be answered in the same step.
         (reply,) = (
-            effect for effect in effects if isinstance(effect, ev.Reply) and effect.request == self.number
+            effect for effect in effects if isinstance(effect, fx.Reply) and effect.request == self.number
         )
         for key, each in after.tasks.items():
             if not reply.ok or key[1] in reply.data["unchanged"]:
                 assert before.tasks[key] is each
-        self.sim.happen(ev.ContextReloaded(context=context(*given, ident=ident), request=self.number))
+        self.sim.happen(ft.ContextReloaded(context=context(*given, ident=ident), request=self.number))
 
     @rule(turns=st.integers(1, 2), performed=st.none() | st.integers(0, 12))
     def supervisor_will_die(self, turns: int, performed: int | None) -> None:
@@ -276,39 +277,39 @@ class Machine(RuleBasedStateMachine):
         mark = len(sim.effects)
         sim.ask("exit", transaction=None, request=self.number + 2)
         sim.ask("exit", transaction=None, request=self.number + 3)
-        sim.happen(ev.TaskExited(launch=99, code=0))
+        sim.happen(ft.TaskExited(launch=99, code=0))
         sim.ask("start", transaction="T1", request=self.number + 4)
-        ends = [effect.status for effect in sim.effects if isinstance(effect, ev.Leave)]
+        ends = [effect.status for effect in sim.effects if isinstance(effect, fx.Leave)]
         assert ends
         assert all(status == left for status in ends[-1:])
-        assert bool(left) or sum(isinstance(effect, ev.Leave) for effect in sim.effects[mark:]) == 1
+        assert bool(left) or sum(isinstance(effect, fx.Leave) for effect in sim.effects[mark:]) == 1
 
 
 EXPECT = (Expectation(topic="t", within=30.0),)
 POISON = poison.poison(b"x @@@ {}", "hm", "hm")
 
 
-def words(launch: int, which: int, sequence: int) -> ev.Fact:
+def words(launch: int, which: int, sequence: int) -> ft.Fact:
     """Return a fact that a task can cause."""
-    facts: list[ev.Fact] = [
-        ev.TaskReady(launch=launch),
-        ev.TaskUpdated(launch=launch, items={"x": sequence}, sequence=sequence),
-        ev.TaskSaid(launch=launch, status="hm"),
-        ev.MessagesMissed(launch=launch, count=sequence),
-        ev.WatchdogFed(launch=launch),
-        ev.MemoryMeasured(launch=launch, used=2 << 20, machine=1 << 30),
-        ev.TimeoutExtended(launch=launch, seconds=3.0),
-        ev.TaskExecuted(launch=launch),
-        ev.ReadyLineSeen(launch=launch),
-        ev.TaskReloading(launch=launch),
-        ev.TaskReloading(launch=launch, at=BEGINNING + sequence),
-        ev.HealthReported(launch=launch, health=[*Health][sequence], text="hm"),
-        ev.TopicHeard(launch=launch, topic="t"),
-        ev.TopicSilent(launch=launch, topic="t"),
-        ev.MessagePoisoned(launch=launch, number=sequence + 1, message=POISON),
-        ev.TaskDeclared(launch=launch, topics=()),
-        ev.TaskDeclared(launch=launch, topics=("raw",), publishes=("filtered",)),
-        ev.TaskDeclared(launch=launch, topics=("filtered",), publishes=()),
+    facts: list[ft.Fact] = [
+        ft.TaskReady(launch=launch),
+        ft.TaskUpdated(launch=launch, items={"x": sequence}, sequence=sequence),
+        ft.TaskSaid(launch=launch, status="hm"),
+        ft.MessagesMissed(launch=launch, count=sequence),
+        ft.WatchdogFed(launch=launch),
+        ft.MemoryMeasured(launch=launch, used=2 << 20, machine=1 << 30),
+        ft.TimeoutExtended(launch=launch, seconds=3.0),
+        ft.TaskExecuted(launch=launch),
+        ft.ReadyLineSeen(launch=launch),
+        ft.TaskReloading(launch=launch),
+        ft.TaskReloading(launch=launch, at=BEGINNING + sequence),
+        ft.HealthReported(launch=launch, health=[*Health][sequence], text="hm"),
+        ft.TopicHeard(launch=launch, topic="t"),
+        ft.TopicSilent(launch=launch, topic="t"),
+        ft.MessagePoisoned(launch=launch, number=sequence + 1, message=POISON),
+        ft.TaskDeclared(launch=launch, topics=()),
+        ft.TaskDeclared(launch=launch, topics=("raw",), publishes=("filtered",)),
+        ft.TaskDeclared(launch=launch, topics=("filtered",), publishes=()),
     ]
     return facts[which]
 

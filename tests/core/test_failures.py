@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 from simulation import Simulation, context, rule, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.model import Rule
 from zmsvc.core.transitions import rules_of_tasks
 
@@ -23,7 +24,7 @@ def failed_for_good(sim: Simulation) -> list[str]:
 
 
 def left(sim: Simulation) -> list[int]:
-    return [effect.status for effect in sim.told(ev.Leave)]
+    return [effect.status for effect in sim.told(fx.Leave)]
 
 
 # --- failed for good
@@ -143,7 +144,7 @@ def test_a_context_that_fails_while_it_starts_never_becomes_ready() -> None:
     sim.begin()
     sim.end("a", code=1)
     assert left(sim) == [9]
-    assert sim.told(ev.Ready) == []
+    assert sim.told(fx.Ready) == []
 
 
 def test_the_first_failure_action_that_ends_the_daemon_counts() -> None:
@@ -245,7 +246,7 @@ def test_a_reload_changes_on_any_fail() -> None:
     sim.begin()
     sim.ready()
     new = context(*tasks, any_fail=[ALERT])
-    sim.happen(ev.ContextReloaded(context=new, request=8))
+    sim.happen(ft.ContextReloaded(context=new, request=8))
     (reply,) = sim.replies(8)
     assert reply.data["context"] == ["on_any_fail"]
     sim.end("a", code=1)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation import Simulation, rule, task
 
-from zmsvc.core import events as ev
 from zmsvc.core import expected_topics, probing
+from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.expected_topics import Expectation, Silences
 from zmsvc.core.model import Rule, TaskService
@@ -190,7 +190,7 @@ def test_health_means_nothing_while_a_task_stops() -> None:
 
 def test_a_task_itself_does_not_report_its_health() -> None:
     sim = running()
-    sim.happen(ev.HealthReported(launch=sim.launch_of("a"), health=Health.FAILED))
+    sim.happen(ft.HealthReported(launch=sim.launch_of("a"), health=Health.FAILED))
     assert sim.sub_state("a") == "running"
 
 
@@ -341,7 +341,7 @@ def test_a_task_is_watched_while_it_reloads() -> None:
     sim.begin()
     sim.ready()
     sim.end(sim.auxiliary("a"), code=1)
-    sim.happen(ev.TaskReloading(launch=sim.launch_of("a")))
+    sim.happen(ft.TaskReloading(launch=sim.launch_of("a")))
     assert sim.sub_state("a") == "reload-notify"
     sim.ring()
     sim.probe("a", "failed")
@@ -352,7 +352,7 @@ def test_a_task_with_ready_reports_the_end_of_a_reload_itself() -> None:
     sim = Simulation.of(replace(waiting(), notify_reload=True))
     sim.begin()
     sim.end(sim.auxiliary("a"), code=0)
-    sim.happen(ev.TaskReloading(launch=sim.launch_of("a")))
+    sim.happen(ft.TaskReloading(launch=sim.launch_of("a")))
     sim.ready()
     assert sim.sub_state("a") == "running"
 
@@ -373,7 +373,7 @@ def expecting(kind: str) -> Simulation:
 def test_a_command_that_is_silent_on_an_expected_topic_has_failed_and_its_rules_fire() -> None:
     sim = expecting("Command")
     first, watcher = sim.launch_of("a"), sim.auxiliary("a")
-    sim.happen(ev.TopicSilent(launch=watcher, topic="u"))
+    sim.happen(ft.TopicSilent(launch=watcher, topic="u"))
     assert sim.reason("a") == "silent"
     assert [each.detail["message"] for each in sim.records if each.event == "failed"] == [
         "silent: nothing on u within 60 s"
@@ -389,9 +389,9 @@ def test_a_command_that_is_silent_on_an_expected_topic_has_failed_and_its_rules_
 def test_a_task_in_python_reports_itself_and_needs_no_watcher() -> None:
     sim = expecting("Process")
     assert not sim.task("a").auxiliaries
-    sim.happen(ev.TopicSilent(launch=sim.launch_of("a"), topic="other"))
+    sim.happen(ft.TopicSilent(launch=sim.launch_of("a"), topic="other"))
     assert sim.sub_state("a") == "running", "it is not expected to publish there"
-    sim.happen(ev.TopicSilent(launch=sim.launch_of("a"), topic="t"))
+    sim.happen(ft.TopicSilent(launch=sim.launch_of("a"), topic="t"))
     assert sim.reason("a") == "silent"
 
 
@@ -400,7 +400,7 @@ def test_a_task_that_stops_need_not_publish() -> None:
     sim.obedient = False
     sim.ask("stop", "a")
     before = sim.task("a")
-    sim.happen(ev.TopicSilent(launch=sim.launch_of("a"), topic="t"))
+    sim.happen(ft.TopicSilent(launch=sim.launch_of("a"), topic="t"))
     assert sim.task("a") == before
 
 
@@ -423,7 +423,7 @@ def test_a_task_in_python_is_ready_at_its_first_message_on_the_topic_of_its_read
     sim.ready()
     assert (sim.sub_state("a"), sim.task("a").auxiliaries) == ("start", ())
     for topic, state in (("other", "start"), ("t", "running"), ("t", "running")):
-        sim.happen(ev.TopicHeard(launch=sim.launch_of("a"), topic=topic))
+        sim.happen(ft.TopicHeard(launch=sim.launch_of("a"), topic=topic))
         assert sim.sub_state("a") == state
 
 

@@ -20,7 +20,7 @@ from fake_context import FakeContext, Task
 from fake_kernel import Crash, launch_mark
 from simulation import rule, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core import replay
 from zmsvc.core.access import Verb
 from zmsvc.core.lifecycle import SubState
@@ -145,11 +145,10 @@ def disturb(house: FakeContext) -> None:
     what = kernel.random.randrange(22 if house.names_mains else 14)
     if what == 0:
         house.order(
-            kernel.random.choice([ev.Verb.START, ev.Verb.STOP, ev.Verb.RESTART]),
-            kernel.random.choice("abctu"),
+            kernel.random.choice([Verb.START, Verb.STOP, Verb.RESTART]), kernel.random.choice("abctu")
         )
     elif what == 1:
-        house.order(kernel.random.choice([ev.Verb.STOP, ev.Verb.START, ev.Verb.RESTART]))
+        house.order(kernel.random.choice([Verb.STOP, Verb.START, Verb.RESTART]))
     elif what in (2, 3) and mains:
         main = kernel.random.choice(mains)
         if main.members:
@@ -190,8 +189,8 @@ def disturb(house: FakeContext) -> None:
         shared = [each for each in mains if each.members]
         if shared:
             kernel.exit(shared[0].process, status=3)
-            house.order(ev.Verb.RESTART, "u")
-            house.order(ev.Verb.START, "t")
+            house.order(Verb.RESTART, "u")
+            house.order(Verb.START, "t")
     elif kernel.living("device"):
         kernel.kill(kernel.living("device")[-1].pid, signal.SIGKILL)
 
@@ -373,8 +372,8 @@ def test_the_record_has_the_fact_at_which_the_engine_fails(
     house.run_for(1.0)
     (supervisor,) = house.supervisors
     assert supervisor.loop is not None
-    wrong = ev.Requested(verb=Verb.RELOAD, origin=ev.Origin(by="operator"))
-    supervisor.loop.take(ev.TaskSaid(launch=1, status="before"), wrong, ev.TaskSaid(launch=1, status="after"))
+    wrong = ft.Requested(verb=Verb.RELOAD, origin=ft.Origin(by="operator"))
+    supervisor.loop.take(ft.TaskSaid(launch=1, status="before"), wrong, ft.TaskSaid(launch=1, status="after"))
     house.run_for(1.0)
     assert "KeyError" in caplog.text
     segments = map(recording.read_segment, record_ring.read(house.places.record))

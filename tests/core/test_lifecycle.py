@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from simulation import Simulation, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core.draft import Draft
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, TABLE, Act, State, SubState, TaskEvent, diagram
 from zmsvc.core.transitions import _ACTS, apply
@@ -96,13 +96,13 @@ def test_a_late_timer_changes_nothing() -> None:
     sim.now += 1.0
     before = sim.world
     # This is the alarm of the start, which is over, in a state with another deadline.
-    sim.decide(ev.DeadlinePassed(key=("T1", "a")))
-    sim.decide(ev.DeadlinePassed(key=("T1", "nobody")))
+    sim.decide(ft.DeadlinePassed(key=("T1", "a")))
+    sim.decide(ft.DeadlinePassed(key=("T1", "nobody")))
     assert sim.world == before
     sim.ask("stop", "a")
     sim.now += 1000.0
     before = sim.world
-    assert sim.decide(ev.DeadlinePassed(key=("T1", "a"))) == []
+    assert sim.decide(ft.DeadlinePassed(key=("T1", "a"))) == []
     assert sim.world == before
 
 

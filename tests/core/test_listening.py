@@ -10,7 +10,7 @@ import pytest
 from simulation import Simulation, rule, task
 
 from zmsvc.core import checks
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
 from zmsvc.core.listening import ListenSocket, address, name, socket_from_json
 from zmsvc.core.model import TaskService
 from zmsvc.core.values import endpoint
@@ -109,8 +109,8 @@ def test_the_keeper_holds_the_sockets_of_a_task_from_its_start_until_it_rests() 
     sim = Simulation.of(listening(task("a", rule("on_fail", "restart", "a")), WEB, FILE), task("b"))
     sim.begin()
     assert sim.keeper.sockets == {HELD, FILE}
-    orders = [type(effect) for effect in sim.effects if isinstance(effect, ev.Launch | ev.HoldSockets)]
-    assert ev.HoldSockets in orders
+    orders = [type(effect) for effect in sim.effects if isinstance(effect, fx.Launch | fx.HoldSockets)]
+    assert fx.HoldSockets in orders
     sim.ready("a")
     sim.end("a", code=1)
     assert sim.sub_state("a") == "back-off"
@@ -119,7 +119,7 @@ def test_the_keeper_holds_the_sockets_of_a_task_from_its_start_until_it_rests() 
     sim.ready("a")
     sim.ask("restart", "a")
     sim.ready("a")
-    assert len(sim.told(ev.HoldSockets)) == 1
+    assert len(sim.told(fx.HoldSockets)) == 1
     sim.ask("stop", "a")
     assert sim.keeper.sockets == frozenset()
     sim.ask("start", "a")
@@ -169,8 +169,8 @@ def test_a_descriptor_store_is_held_from_the_start_of_its_task_until_it_rests() 
     sim = Simulation.of(stores, task("b"))
     sim.begin()
     held = frozenset({(("T1", "a"), 3)})
-    orders = [type(effect) for effect in sim.effects if isinstance(effect, ev.Launch | ev.HoldStores)]
-    assert (sim.keeper.stores, ev.HoldStores in orders) == (held, True)
+    orders = [type(effect) for effect in sim.effects if isinstance(effect, fx.Launch | fx.HoldStores)]
+    assert (sim.keeper.stores, fx.HoldStores in orders) == (held, True)
     sim.ready("a")
     sim.end("a", code=1)
     assert (sim.sub_state("a"), sim.keeper.stores) == ("back-off", held)

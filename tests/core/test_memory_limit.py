@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from simulation import Simulation, context, rule, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core.memory_limit import Measurement, may_measure, to_measure
 from zmsvc.core.model import Only, Rule, TaskService, Trigger
 from zmsvc.core.restart import rules_of
@@ -32,7 +32,7 @@ def running(*tasks: TaskService) -> Simulation:
 
 
 def measure(sim: Simulation, name: str, used: int) -> None:
-    sim.happen(ev.MemoryMeasured(launch=sim.launch_of(name), used=used, machine=MACHINE))
+    sim.happen(ft.MemoryMeasured(launch=sim.launch_of(name), used=used, machine=MACHINE))
 
 
 def test_a_task_above_its_limit_has_failed_and_starts_again() -> None:

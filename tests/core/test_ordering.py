@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from simulation import Simulation, rule, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
+from zmsvc.core.access import Verb
 from zmsvc.core.ordering import wait_text
 
 AB = (task("b", after=("a",)), task("a"))
@@ -47,9 +49,9 @@ def test_a_start_waits_for_ready_of_the_tasks_before_it_and_says_so() -> None:
 def test_the_start_of_the_context_waits_for_all() -> None:
     sim = begun(*AB)
     sim.ready("a")
-    assert sim.told(ev.Ready) == []
+    assert sim.told(fx.Ready) == []
     sim.ready("b")
-    assert sim.told(ev.Ready) == [ev.Ready()]
+    assert sim.told(fx.Ready) == [fx.Ready()]
 
 
 def test_a_task_that_is_not_being_started_is_not_waited_for() -> None:
@@ -71,7 +73,7 @@ def test_a_failed_task_that_its_rule_starts_again_is_waited_for_but_clients_are_
     sim = begun(task("c", after=("b",)), task("b", after=("a",)), task("a", rule("on_fail", "restart", "a")))
     sim.end("a", code=1)
     assert subs(sim, "a", "b", "c") == ["back-off", "start-after", "start-after"]
-    (ready,) = sim.told(ev.Ready)
+    (ready,) = sim.told(fx.Ready)
     for name in ("b", "c"):
         assert f"{name}: waits for a, which starts again later" in ready.error
     sim.ring()
@@ -142,7 +144,7 @@ def test_a_long_chain_starts_in_order_without_recursion() -> None:
     assert [key[1] for _, key in sim.keeper.forked] == names
     mark = len(sim.effects)
     sim.ask("stop", request=1)
-    stopped = [effect.key[1] for effect in sim.effects[mark:] if isinstance(effect, ev.Signal)]
+    stopped = [effect.key[1] for effect in sim.effects[mark:] if isinstance(effect, fx.Signal)]
     assert stopped == names[::-1]
 
 
@@ -194,7 +196,7 @@ def test_a_second_exit_kills_the_tasks_that_wait_for_others_too() -> None:
     sim.ask("exit", transaction=None, request=1)
     sim.ask("exit", transaction=None, request=2, now=True)
     assert not sim.alive
-    assert [effect.status for effect in sim.told(ev.Leave)] == [0]
+    assert [effect.status for effect in sim.told(fx.Leave)] == [0]
 
 
 def test_a_task_that_waits_to_stop_may_end_by_itself() -> None:
@@ -229,8 +231,8 @@ def test_a_task_that_is_stopped_before_its_fork_waits_for_the_others() -> None:
     sim.ready("a")
     sim.ready("b")
     sim.obedient = False
-    sim.decide(ev.Requested(verb=ev.Verb.RESTART, origin=ev.Origin(by="operator"), transaction="T1"))
-    sim.decide(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1"))
+    sim.decide(ft.Requested(verb=Verb.RESTART, origin=ft.Origin(by="operator"), transaction="T1"))
+    sim.decide(ft.Requested(verb=Verb.STOP, origin=ft.Origin(by="operator"), transaction="T1"))
     assert subs(sim, "a", "b") == ["stop-after", "stop-sigterm"]
 
 
@@ -246,7 +248,7 @@ def test_a_restart_of_the_transaction_stops_backwards_and_starts_forwards() -> N
     steps = [
         (type(effect).__name__, effect.key[1])
         for effect in sim.effects[mark:]
-        if isinstance(effect, ev.Signal | ev.Launch)
+        if isinstance(effect, fx.Signal | fx.Launch)
     ]
     assert steps == [("Signal", "b"), ("Signal", "a"), ("Launch", "a"), ("Launch", "b")]
     assert sim.replies(1)[0].ok
@@ -261,7 +263,7 @@ def test_a_start_starts_what_it_requires() -> None:
     assert sim.task("a").cause.by == "context"
     sim.ready("a")
     sim.ready("b")
-    assert sim.told(ev.Ready) == [ev.Ready()]
+    assert sim.told(fx.Ready) == [fx.Ready()]
 
 
 def test_a_task_does_not_start_if_what_it_requires_fails_to_start() -> None:
@@ -272,7 +274,7 @@ def test_a_task_does_not_start_if_what_it_requires_fails_to_start() -> None:
         "b"
     ).status == ("not started: it requires a, which has failed (exit-code)")
     assert sim.task("c").status == "not started: it requires b, which does not run"
-    (ready,) = sim.told(ev.Ready)
+    (ready,) = sim.told(fx.Ready)
     assert "b: not started: it requires a" in ready.error
     assert sim.launched("b") == 0
     assert sim.said("b") == []
@@ -442,10 +444,10 @@ def test_a_new_supervisor_waits_for_entries_that_wait_for_others() -> None:
     sim = begun(*AB)
     sim.crash()
     sim.happen()
-    assert sim.told(ev.Ready) == []
+    assert sim.told(fx.Ready) == []
     sim.ready("a")
     sim.ready("b")
-    assert len(sim.told(ev.Ready)) == 1
+    assert len(sim.told(fx.Ready)) == 1
 
 
 def test_a_context_without_order_has_the_effects_that_it_had() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from simulation import Simulation, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core import messages, poison
 from zmsvc.core.errors import ProtocolError
 
@@ -112,20 +113,20 @@ def running() -> Simulation:
     return sim
 
 
-def reported(sim: Simulation, number: int) -> tuple[ev.Quarantine | None, int]:
+def reported(sim: Simulation, number: int) -> tuple[fx.Quarantine | None, int]:
     """Report message `number`. Return the effect, and the number of records of the history."""
-    effects = sim.happen(ev.MessagePoisoned(launch=1, number=number, message=FOUND))
-    found = [each for each in effects if isinstance(each, ev.Quarantine)]
-    records = [each for each in effects if isinstance(each, ev.Record) and each.event == "quarantined"]
+    effects = sim.happen(ft.MessagePoisoned(launch=1, number=number, message=FOUND))
+    found = [each for each in effects if isinstance(each, fx.Quarantine)]
+    records = [each for each in effects if isinstance(each, fx.Record) and each.event == "quarantined"]
     return (found[0] if found else None), len(records)
 
 
 def test_a_report_is_quarantined_once_and_its_number_says_what_was_not_reported() -> None:
     sim = running()
     key = sim.world.launches[1]
-    assert reported(sim, 1) == (ev.Quarantine(key=key, launch=1, number=1, lost=0, message=FOUND), 1)
+    assert reported(sim, 1) == (fx.Quarantine(key=key, launch=1, number=1, lost=0, message=FOUND), 1)
     assert reported(sim, 1) == (None, 0), "the report is read again after a crash"
-    assert reported(sim, 5) == (ev.Quarantine(key=key, launch=1, number=5, lost=3, message=FOUND), 1)
+    assert reported(sim, 5) == (fx.Quarantine(key=key, launch=1, number=5, lost=3, message=FOUND), 1)
     assert sim.world.tasks[key].poisoned == 5
 
 

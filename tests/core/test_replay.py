@@ -15,10 +15,12 @@ from hypothesis.stateful import initialize
 from simulation import Simulation, context, rule, task
 from test_engine_properties import Machine, any_fail, files
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
+from zmsvc.core.effects import Effect
 from zmsvc.core.errors import ProtocolError
-from zmsvc.core.events import Effect, Fact
+from zmsvc.core.facts import Fact
 from zmsvc.core.model import TaskService
 from zmsvc.core.replay import Begin, Step, replay
 from zmsvc.core.world import World
@@ -116,13 +118,13 @@ def test_an_engine_that_decides_otherwise_is_found_at_the_fact() -> None:
     lines[at] = lines[at].replace(decided, decided.replace(b":2", b":7"))
     (found,) = [each for each in sim.replayed() if each.differs]
     assert isinstance(found, Step)
-    assert isinstance(found.fact, ev.TaskExited)
+    assert isinstance(found.fact, ft.TaskExited)
     assert {"op": "Launch", "launch": 2, "key": ["T1", "b"]} in (found.today or ())
 
 
 def test_a_fact_at_which_the_engine_failed_has_no_decision() -> None:
     sim = recorded()
-    fact = ev.TaskReady(launch=1)
+    fact = ft.TaskReady(launch=1)
     sim.segments[-1].append(recording.turn_line(len(sim.worlds) + 1, sim.now, sim.now, [fact], []))
     (*_, last) = sim.replayed()
     assert isinstance(last, Step)
@@ -149,7 +151,7 @@ def test_a_torn_line_at_the_end_is_left_out() -> None:
 
 def test_a_fact_that_no_supervisor_takes_ends_no_replay() -> None:
     sim = recorded()
-    fact = ev.Requested(verb=Verb.RELOAD, origin=ev.Origin(by="operator"))
+    fact = ft.Requested(verb=Verb.RELOAD, origin=ft.Origin(by="operator"))
     for number in (1, 2):
         line = recording.turn_line(len(sim.worlds) + number, sim.now, sim.now, [fact], [[]])
         sim.segments[-1].append(line)
@@ -205,7 +207,7 @@ def test_a_turn_of_other_data_is_refused(turn: dict[str, Any]) -> None:
         list(read_segment(segment).turns())
 
 
-@pytest.mark.parametrize("kind", [World, *get_args(ev.Fact), *get_args(ev.Effect)])
+@pytest.mark.parametrize("kind", [World, *get_args(ft.Fact), *get_args(fx.Effect)])
 def test_the_format_knows_the_types_of_all_fields(kind: type[Any]) -> None:
     codec = CompactCodec[Any]({"x": kind}, {})
     with contextlib.suppress(AttributeError):
@@ -216,16 +218,16 @@ def test_the_format_knows_the_types_of_all_fields(kind: type[Any]) -> None:
 
 def test_every_fact_and_effect_survives_the_format() -> None:
     """Fields of every type that the random tester has no facts for."""
-    leftover = ev.Leftover(pid=3, name="x", signal="SIGKILL", killed=True)
+    leftover = ft.Leftover(pid=3, name="x", signal="SIGKILL", killed=True)
     given = context(task("a"), task("b"))
-    facts: list[ev.Fact] = [
-        ev.TaskGone(launch=1, leftovers=(leftover,)),
-        ev.MainNamed(launch=1, pid=3, start_time=4),
-        ev.SupervisorStarted(
-            keeper_id="k", children=(ev.Child(launch=1, pid=2, start_time=3),), exits=frozenset({4, 5})
+    facts: list[ft.Fact] = [
+        ft.TaskGone(launch=1, leftovers=(leftover,)),
+        ft.MainNamed(launch=1, pid=3, start_time=4),
+        ft.SupervisorStarted(
+            keeper_id="k", children=(ft.Child(launch=1, pid=2, start_time=3),), exits=frozenset({4, 5})
         ),
-        ev.ContextReloaded(context=replace(given, record=True)),
-        ev.DeadlinePassed(key=("T1", "a")),
+        ft.ContextReloaded(context=replace(given, record=True)),
+        ft.DeadlinePassed(key=("T1", "a")),
     ]
     sim = recorded()
     segment = b"".join([*sim.segments[0], recording.turn_line(9, 1.0, 2.0, facts, [[]])])

@@ -9,14 +9,16 @@ from dataclasses import replace
 import pytest
 from simulation import BEGINNING, Simulation, rule, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
+from zmsvc.core.access import Verb
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.simulated_machine import PID, Keeper
 from zmsvc.core.transitions import KILL_TIMEOUT
 from zmsvc.core.world import Reason, World
 
 
-def crash(sim: Simulation) -> list[ev.Effect]:
+def crash(sim: Simulation) -> list[fx.Effect]:
     """Let the supervisor die and the next one start. Return the effects."""
     mark = len(sim.effects)
     sim.crash()
@@ -38,24 +40,24 @@ def test_running_tasks_are_adopted_untouched() -> None:
     assert sim.alarms == {("T1", "b"): sim.now + 5.0}, (
         "it may have fed its watchdog while there was no supervisor"
     )
-    assert [(record.task, record.event) for record in effects if isinstance(record, ev.Record)] == [
+    assert [(record.task, record.event) for record in effects if isinstance(record, fx.Record)] == [
         ("a", "adopted"),
         ("b", "adopted"),
     ]
-    assert [effect for effect in effects if not isinstance(effect, ev.Record)] == [
-        ev.WakeAt(key=("T1", "b"), when=BEGINNING + 5.0),
-        ev.OpenBarrier(launches=(1, 2)),
-        ev.Ready(),
-        ev.WakeAt(key=("T1", "b"), when=sim.now + 5.0),
-        ev.HoldSockets(sockets=frozenset()),
-        ev.HoldStores(stores=frozenset()),
-        ev.PublishInfo(transaction="T1"),
+    assert [effect for effect in effects if not isinstance(effect, fx.Record)] == [
+        fx.WakeAt(key=("T1", "b"), when=BEGINNING + 5.0),
+        fx.OpenBarrier(launches=(1, 2)),
+        fx.Ready(),
+        fx.WakeAt(key=("T1", "b"), when=sim.now + 5.0),
+        fx.HoldSockets(sockets=frozenset()),
+        fx.HoldStores(stores=frozenset()),
+        fx.PublishInfo(transaction="T1"),
     ]
 
 
 def test_a_launch_that_was_written_down_and_never_ordered_is_ordered() -> None:
     sim = Simulation.of(task("a"))
-    sim.save(sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
+    sim.save(sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
     assert sim.sub_state("a") == "launching"
     crash(sim)
     assert (sim.sub_state("a"), sim.keeper.forked) == ("start", [(1, ("T1", "a"))])
@@ -65,10 +67,10 @@ def test_a_firing_before_a_postponed_launch_is_passed_to_it() -> None:
     sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b", entry=False))
     sim.begin()
     sim.ready()
-    sim.save(sim.decide(ev.TaskUpdated(launch=1, items={"n": 1}, sequence=1)))
+    sim.save(sim.decide(ft.TaskUpdated(launch=1, items={"n": 1}, sequence=1)))
     assert sim.sub_state("b") == "launching"
     sim.now += 1.0
-    sim.crash([ev.TaskUpdated(launch=1, items={"n": number}, sequence=number) for number in (1, 2)])
+    sim.crash([ft.TaskUpdated(launch=1, items={"n": number}, sequence=number) for number in (1, 2)])
     sim.happen()
     assert [source.update for source in sim.task("b").cause.sources] == [{"n": 1}, {"n": 2}]
     assert (sim.sub_state("b"), sim.launched("b")) == ("start", 1)
@@ -76,10 +78,10 @@ def test_a_firing_before_a_postponed_launch_is_passed_to_it() -> None:
 
 def test_a_launch_that_was_ordered_is_not_ordered_again() -> None:
     sim = Simulation.of(task("a"))
-    sim.save(sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
+    sim.save(sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
     sim.keeper.launch(1, ("T1", "a"))
     effects = crash(sim)
-    assert not [effect for effect in effects if isinstance(effect, ev.Launch)]
+    assert not [effect for effect in effects if isinstance(effect, fx.Launch)]
     assert (sim.sub_state("a"), sim.task("a").pid) == ("start", PID + 1)
 
 
@@ -89,10 +91,10 @@ def test_messages_of_a_task_sent_without_a_supervisor_count_even_if_it_has_ended
         task("b", entry=False),
         task("c", entry=False),
     )
-    sim.save(sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
+    sim.save(sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
     sim.keeper.launch(1, ("T1", "a"))
     sim.keeper.end(1, code=0)
-    sim.crash([ev.TaskReady(launch=1), ev.TaskUpdated(launch=1, items={"n": 1}, sequence=1)])
+    sim.crash([ft.TaskReady(launch=1), ft.TaskUpdated(launch=1, items={"n": 1}, sequence=1)])
     sim.happen()
     assert (sim.sub_state("a"), sim.reason("a")) == ("exited", "exited")
     assert sim.said("a") == ["started", "updated", "stopped"]
@@ -129,7 +131,7 @@ def test_a_stop_signal_that_may_be_lost_is_sent_again_with_the_full_timeout() ->
     sim.ask("stop", "a")
     sim.now += 30.0
     effects = crash(sim)
-    signals = {effect.key[1]: effect.signal for effect in effects if isinstance(effect, ev.Signal)}
+    signals = {effect.key[1]: effect.signal for effect in effects if isinstance(effect, fx.Signal)}
     assert signals == {"a": "SIGTERM", "b": "SIGABRT"}
     assert set(sim.alarms.values()) == {sim.now + 5.0}
 
@@ -155,7 +157,7 @@ def test_a_kill_that_may_be_lost_is_ordered_again() -> None:
     assert (sim.sub_state("a"), sim.sub_state("b")) == ("stop-sigkill", "final-sigkill")
     sim.stuck = set()
     effects = crash(sim)
-    assert sorted(effect.key[1] for effect in effects if isinstance(effect, ev.KillAll)) == ["a", "b"]
+    assert sorted(effect.key[1] for effect in effects if isinstance(effect, fx.KillAll)) == ["a", "b"]
     assert set(sim.alarms.values()) == {sim.now + KILL_TIMEOUT}
     sim.let_die()
     assert (sim.sub_state("a"), sim.sub_state("b")) == ("stopped", "exited")
@@ -180,10 +182,10 @@ def test_the_end_of_what_was_left_behind_is_not_lost() -> None:
 
 def test_a_task_that_was_stopped_before_its_fork_is_not_forked_by_the_next_supervisor() -> None:
     sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
-    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
+    sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.save(
         sim.decide(
-            ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))
+            ft.Requested(verb=Verb.STOP, origin=ft.Origin(by="operator"), transaction="T1", tasks=("a",))
         )
     )
     crash(sim)
@@ -200,8 +202,8 @@ def test_a_launch_that_was_stopped_before_its_fork_ends_with_the_recorded_reason
     recorded: Reason | None, reason: str
 ) -> None:
     sim = Simulation.of(task("a"))
-    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
-    stop = ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))
+    sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
+    stop = ft.Requested(verb=Verb.STOP, origin=ft.Origin(by="operator"), transaction="T1", tasks=("a",))
     sim.decide(stop)
     # Other releases may have written another reason, or none.
     stopped = replace(sim.task("a"), stop_reason=recorded)
@@ -213,12 +215,10 @@ def test_a_launch_that_was_stopped_before_its_fork_ends_with_the_recorded_reason
 
 def test_a_task_that_was_restarted_before_its_fork_starts_with_the_next_supervisor() -> None:
     sim = Simulation.of(task("a"))
-    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
+    sim.decide(ft.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.save(
         sim.decide(
-            ev.Requested(
-                verb=ev.Verb.RESTART, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",)
-            )
+            ft.Requested(verb=Verb.RESTART, origin=ft.Origin(by="operator"), transaction="T1", tasks=("a",))
         )
     )
     crash(sim)
@@ -246,11 +246,11 @@ def test_the_context_is_ready_when_the_adopted_entry_tasks_are() -> None:
     sim.begin()
     sim.ready("a")
     effects = crash(sim)
-    assert not [effect for effect in effects if isinstance(effect, ev.Ready)]
+    assert not [effect for effect in effects if isinstance(effect, fx.Ready)]
     sim.ready()
-    assert len(sim.told(ev.Ready)) == 1
+    assert len(sim.told(fx.Ready)) == 1
     sim.ask("restart", "b")
-    assert len([effect for effect in crash(sim) if isinstance(effect, ev.Ready)]) == 1, (
+    assert len([effect for effect in crash(sim) if isinstance(effect, fx.Ready)]) == 1, (
         "and each supervisor says it once"
     )
 
@@ -260,7 +260,7 @@ def test_the_context_is_ready_when_an_entry_task_failed_without_a_supervisor() -
     sim.begin()
     sim.end("a", code=3)
     sim.ready("b")
-    assert sim.told(ev.Ready) == [ev.Ready(error="cannot start a: failed (exit-code, status 3)")]
+    assert sim.told(fx.Ready) == [fx.Ready(error="cannot start a: failed (exit-code, status 3)")]
 
 
 def test_a_task_that_fails_in_several_resumed_transactions_is_reported_once_with_their_ids() -> None:
@@ -273,7 +273,7 @@ def test_a_task_that_fails_in_several_resumed_transactions_is_reported_once_with
     for launch, key in [(each.launch, each.key) for each in sim.alive.values() if each.key[1] == "a"]:
         sim.end(launch, code=3 if key[0] != "T3" else 4)
     sim.ready("b")
-    assert sim.told(ev.Ready)[-1].error == (
+    assert sim.told(fx.Ready)[-1].error == (
         "cannot start a: failed (exit-code, status 3) (in 2 transactions: T1, T2); "
         "a: failed (exit-code, status 4) (in transaction T3)"
     )
@@ -287,9 +287,9 @@ def test_an_exit_that_was_begun_is_finished_by_the_next_supervisor() -> None:
     sim.ask("exit", transaction=None)
     sim.keeper.end(1, code=0)
     sim.save(sim.decide(sim.keeper.out.popleft()))
-    assert len(sim.told(ev.Leave)) == 1
+    assert len(sim.told(fx.Leave)) == 1
     effects = crash(sim)
-    assert [type(e) for e in effects if isinstance(e, ev.Leave | ev.Ready)] == [ev.Ready, ev.Leave]
+    assert [type(e) for e in effects if isinstance(e, fx.Leave | fx.Ready)] == [fx.Ready, fx.Leave]
 
 
 def test_a_back_off_continues_with_the_next_supervisor() -> None:
@@ -346,7 +346,7 @@ def test_a_launch_that_a_full_disk_kept_from_the_state_file_is_not_run_twice() -
     sim.ready()
     sim.disk_full = False
     effects = crash(sim)
-    assert {effect.launch for effect in effects if isinstance(effect, ev.KillAll)} == {2, 3}
+    assert {effect.launch for effect in effects if isinstance(effect, fx.KillAll)} == {2, 3}
     assert not sim.alive
     assert (sim.sub_state("a"), sim.reason("a"), sim.sub_state("b")) == ("exited", "exited", "waiting"), (
         "what the file knows ended as it did"
@@ -366,7 +366,7 @@ def test_a_rule_that_fired_on_a_full_disk_fires_once_after_a_crash() -> None:
     (unsaved,) = sim.alive
     sim.disk_full = False
     effects = crash(sim)
-    assert [effect.launch for effect in effects if isinstance(effect, ev.KillAll)] == [unsaved], (
+    assert [effect.launch for effect in effects if isinstance(effect, fx.KillAll)] == [unsaved], (
         "the file does not know this process, and the end of `a` is repeated and starts another one"
     )
     assert (sim.sub_state("a"), sim.sub_state("b")) == ("exited", "start")
@@ -380,9 +380,9 @@ def test_a_launch_id_of_another_keeper_matches_no_process() -> None:
     sim.begin()
     sim.ready()
     effects = sim.decide(
-        ev.SupervisorStarted(keeper_id="keeper-2", children=(ev.Child(launch=1, pid=77, start_time=7),))
+        ft.SupervisorStarted(keeper_id="keeper-2", children=(ft.Child(launch=1, pid=77, start_time=7),))
     )
-    assert [(effect.launch, effect.key) for effect in effects if isinstance(effect, ev.KillAll)] == [
+    assert [(effect.launch, effect.key) for effect in effects if isinstance(effect, fx.KillAll)] == [
         (1, ("", ""))
     ]
     assert sim.sub_state("a") == "launching"
@@ -436,7 +436,7 @@ def test_under_another_keeper_all_open_transactions_start_from_the_beginning() -
     assert sim.sub_state("a", "OLD") == "stopped"
     mark = len(sim.effects)
     sim.ready()
-    assert sum(isinstance(effect, ev.Ready) for effect in sim.effects[mark:]) == 1
+    assert sum(isinstance(effect, fx.Ready) for effect in sim.effects[mark:]) == 1
 
 
 def test_a_context_that_had_left_is_resumed_by_the_next_daemon() -> None:

@@ -7,15 +7,16 @@ from dataclasses import replace
 import pytest
 from simulation import Simulation, rule, task
 
-from zmsvc.core import events as ev
-from zmsvc.core.events import Effect
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
+from zmsvc.core.effects import Effect
 from zmsvc.core.probing import READY
 
 
 def opened(sim: Simulation, effects: list[Effect] | None = None) -> set[str]:
     """Return the tasks whose barrier was opened by these effects; without any, so far."""
-    orders = sim.told(ev.OpenBarrier) if effects is None else effects
-    launches = {launch for each in orders if isinstance(each, ev.OpenBarrier) for launch in each.launches}
+    orders = sim.told(fx.OpenBarrier) if effects is None else effects
+    launches = {launch for each in orders if isinstance(each, fx.OpenBarrier) for launch in each.launches}
     return {name for (_, name), each in sim.world.tasks.items() if each.launch in launches}
 
 
@@ -28,7 +29,7 @@ def test_a_first_step_waits_for_every_task_of_the_same_start_that_may_subscribe(
     assert not opened(sim)
     sim.ready("c")
     assert opened(sim) == {"a", "b", "c"}
-    assert len(sim.told(ev.OpenBarrier)) == 1
+    assert len(sim.told(fx.OpenBarrier)) == 1
 
 
 def test_a_task_that_hears_nothing_is_not_awaited() -> None:
@@ -110,5 +111,5 @@ def test_two_transactions_do_not_wait_for_each_other() -> None:
     sim.ask("start", transaction="T2")
     sim.ready("a")
     assert not opened(sim)
-    sim.happen(ev.TaskReady(launch=sim.launch_of("b")))
+    sim.happen(ft.TaskReady(launch=sim.launch_of("b")))
     assert sim.keeper.opened == {sim.launch_of("a"), sim.launch_of("b")}

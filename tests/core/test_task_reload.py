@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from simulation import Simulation, rule, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.model import TaskService
 
 PLAIN = replace(task("a", kind="Command"), reload_signal="SIGUSR1")
@@ -26,7 +27,7 @@ def running(*tasks: TaskService) -> Simulation:
 
 
 def reloading(sim: Simulation, name: str = "a", at: float | None = None) -> None:
-    sim.happen(ev.TaskReloading(launch=sim.launch_of(name), at=at))
+    sim.happen(ft.TaskReloading(launch=sim.launch_of(name), at=at))
 
 
 def answered(sim: Simulation, request: int = 7) -> tuple[bool, int, str] | None:
@@ -37,7 +38,7 @@ def answered(sim: Simulation, request: int = 7) -> tuple[bool, int, str] | None:
 def test_a_task_gets_its_reload_signal_and_the_answer_does_not_wait() -> None:
     sim = running(PLAIN, task("b"))
     sim.ask("reload-tasks", "a", transaction=None)
-    assert [(each.key, each.signal, each.all) for each in sim.told(ev.SendSignal)] == [
+    assert [(each.key, each.signal, each.all) for each in sim.told(fx.SendSignal)] == [
         (("T1", "a"), "SIGUSR1", False)
     ]
     (reply,) = sim.replies(7)
@@ -51,7 +52,7 @@ def test_a_task_gets_its_reload_signal_and_the_answer_does_not_wait() -> None:
 def test_the_answer_waits_until_the_task_has_reported_the_end_of_its_reload() -> None:
     sim = running(notifying())
     sim.ask("reload-tasks", "a")
-    assert [each.signal for each in sim.told(ev.SendSignal)] == ["SIGHUP"]
+    assert [each.signal for each in sim.told(fx.SendSignal)] == ["SIGHUP"]
     assert (sim.sub_state("a"), sim.task("a").state) == ("reload-signal", "active")
     sim.ready()
     assert answered(sim) is None, "this READY=1 is not about the reload"
@@ -113,7 +114,7 @@ def test_a_task_may_ask_for_more_time_to_reload() -> None:
     sim = running(notifying(start_timeout=5.0))
     sim.ask("reload-tasks", "a")
     reloading(sim)
-    sim.happen(ev.TimeoutExtended(launch=sim.launch_of("a"), seconds=60.0))
+    sim.happen(ft.TimeoutExtended(launch=sim.launch_of("a"), seconds=60.0))
     assert sim.task("a").deadline == sim.now + 60
 
 
@@ -183,7 +184,7 @@ def test_a_reload_that_cannot_reach_each_named_task_is_refused_and_no_signal_is_
     sim.reload(PLAIN, task("b"), replace(PLAIN, id="c", entry=False))
     sim.ask("reload-tasks", *tasks, **more)
     assert answered(sim) == (False, code, text)
-    assert not sim.told(ev.SendSignal)
+    assert not sim.told(fx.SendSignal)
 
 
 def test_a_task_that_is_not_ready_gets_no_signal_that_might_end_it() -> None:
@@ -198,7 +199,7 @@ def test_a_new_supervisor_sends_the_signal_again_and_waits_for_the_report() -> N
     sim.ask("reload-tasks", "a")
     sim.crash()
     sim.happen()
-    assert [each.signal for each in sim.told(ev.SendSignal)] == ["SIGHUP", "SIGHUP"]
+    assert [each.signal for each in sim.told(fx.SendSignal)] == ["SIGHUP", "SIGHUP"]
     reloading(sim, at=sim.now)
     sim.ready()
     assert sim.sub_state("a") == "running"
@@ -218,9 +219,9 @@ def command(sim: Simulation) -> int:
 def test_a_reload_command_runs_beside_the_task_and_the_answer_waits_for_its_end() -> None:
     sim = running(BY_COMMAND)
     sim.ask("reload-tasks", "a")
-    (ordered,) = sim.told(ev.LaunchAuxiliary)
+    (ordered,) = sim.told(fx.LaunchAuxiliary)
     assert (ordered.of, ordered.command) == (sim.launch_of("a"), ("reload", "--now"))
-    assert (sim.sub_state("a"), answered(sim), sim.told(ev.SendSignal)) == ("reload", None, [])
+    assert (sim.sub_state("a"), answered(sim), sim.told(fx.SendSignal)) == ("reload", None, [])
     sim.end(command(sim), code=0)
     assert (sim.sub_state("a"), answered(sim)) == ("running", (True, 0, ""))
     assert sim.replies(7)[0].data["tasks"][0]["reloaded"] is True
@@ -263,7 +264,7 @@ def test_a_reload_command_that_takes_too_long_is_killed_and_the_task_goes_on() -
     launch = command(sim)
     sim.ring()
     assert answered(sim) == (False, 1, "cannot reload a: its reload_command has not ended within 5 s")
-    assert [effect.launch for effect in sim.told(ev.KillAll)] == [launch]
+    assert [effect.launch for effect in sim.told(fx.KillAll)] == [launch]
     assert sim.sub_state("a") == "running"
     sim.ask("reload-tasks", "a", request=8)
     assert answered(sim, 8) == (

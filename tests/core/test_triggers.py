@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation import BEGINNING, Simulation, rule, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
 from zmsvc.core.back_off import (
     FLOOR,
     JITTER,
@@ -643,7 +643,7 @@ def test_the_start_limit_stops_restarts_until_reset_failed() -> None:
     sim = limited()
     assert (sim.sub_state("a"), sim.reason("a"), sim.launched("a")) == ("failed", "start-limit", 4)
     assert sim.task("a").status == "started 3 times by rules within 1000 s"
-    last = [effect for effect in sim.told(ev.PublishControl) if effect.key == ("T1", "a")][-1]
+    last = [effect for effect in sim.told(fx.PublishControl) if effect.key == ("T1", "a")][-1]
     assert (last.action, last.items["reason"]) == ("failed", "start-limit")
     sim.ask("reset-failed", "a")
     assert (sim.sub_state("a"), sim.replies()[0].data) == ("waiting", {"tasks": ["a"]})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from simulation import Simulation, rule, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
 from zmsvc.core.cause_chain import Row
 from zmsvc.core.why import Clock, explain
@@ -96,7 +96,7 @@ def out_of_memory() -> Simulation:
     sim = of(task("a"))
     launch = sim.launch_of("a")
     del sim.alive[launch]
-    sim.happen(ev.TaskExited(launch=launch, signal="SIGKILL", oom=True))
+    sim.happen(ft.TaskExited(launch=launch, signal="SIGKILL", oom=True))
     return sim
 
 
@@ -240,7 +240,7 @@ def any_failure() -> Simulation:
 
 def by_the_bus() -> Simulation:
     sim = of(task("a", entry=False))
-    order = ev.Requested(verb=Verb.START, origin=ev.Origin(by="bus"), transaction="T1", tasks=("a",))
+    order = ft.Requested(verb=Verb.START, origin=ft.Origin(by="bus"), transaction="T1", tasks=("a",))
     sim.happen(order)
     sim.ready("a")
     return sim

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation import Simulation, context, task
 
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.cause import Cause, Source, SourceExit
 from zmsvc.core.lifecycle import SubState
@@ -76,7 +76,7 @@ auxiliaries = st.builds(
     since=times,
 )
 leftovers = st.builds(
-    ev.Leftover,
+    ft.Leftover,
     pid=numbers,
     name=texts,
     code=st.none() | st.integers(0, 255),
@@ -197,7 +197,7 @@ def test_a_world_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         sim.task("a").sub_state = SubState.FAILED  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
-        ev.TaskReady(launch=1).launch = 2  # type: ignore[misc]
+        ft.TaskReady(launch=1).launch = 2  # type: ignore[misc]
 
 
 def _state(sim: Simulation) -> str:

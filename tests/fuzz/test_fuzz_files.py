@@ -14,7 +14,9 @@ from effort import DEADLINE, effort
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmsvc.core import checks, events, graph
+from zmsvc.core import checks, graph
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.engine import step
 from zmsvc.core.errors import ConfigError, UsageError
 from zmsvc.core.world import World
@@ -60,16 +62,16 @@ def use(text: bytes) -> None:
     assert graph.dot(context)
     assert graph.mermaid(context)
     json.dumps(context.source, allow_nan=False)
-    started = events.SupervisorStarted(keeper_id="e", generated="T")
+    started = ft.SupervisorStarted(keeper_id="e", generated="T")
     world, effects = step(World(context=context), started, 1.0)
-    launched = {effect.key[1] for effect in effects if isinstance(effect, events.Launch)}
+    launched = {effect.key[1] for effect in effects if isinstance(effect, fx.Launch)}
     assert launched == {task.id for task in context.tasks.values() if task.entry}
     again = reader.parse(text, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
     assert again == context
-    same, replied = step(world, events.ContextReloaded(context=again, request=1), 2.0)
-    (reply,) = [effect for effect in replied if isinstance(effect, events.Reply)]
+    same, replied = step(world, ft.ContextReloaded(context=again, request=1), 2.0)
+    (reply,) = [effect for effect in replied if isinstance(effect, fx.Reply)]
     assert reply.ok
-    assert not [effect for effect in replied if isinstance(effect, events.Launch | events.Signal)], (
+    assert not [effect for effect in replied if isinstance(effect, fx.Launch | fx.Signal)], (
         "the same file changes nothing"
     )
     assert same.tasks.keys() == world.tasks.keys()

@@ -17,7 +17,7 @@ import pytest
 from forked import launch_spec
 from waiting import PATIENCE
 
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.host import seqpacket
 from zmsvc.host.systemd import notify
 from zmsvc.host.systemd.notify import Notifier
@@ -81,7 +81,7 @@ class Both:
         """Return the facts of one turn: the numbers of updates, and the names of other facts."""
         facts = self.children.facts(all_said=all_said)
         self.children.discard_peeked()
-        return [fact.sequence if isinstance(fact, ev.TaskUpdated) else type(fact).__name__ for fact in facts]
+        return [fact.sequence if isinstance(fact, ft.TaskUpdated) else type(fact).__name__ for fact in facts]
 
     def close(self) -> None:
         for each in self._opened:

@@ -17,7 +17,7 @@ import fake_supervisor as fake
 import pytest
 from fake_supervisor import House
 
-from zmsvc.core.events import Record
+from zmsvc.core.effects import Record
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.world import Exit, Reason, Task, Transaction, World
 from zmsvc.ctl import state_file_reader

@@ -25,7 +25,7 @@ from fake_supervisor import House
 from lxml import etree
 from needs import need
 
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core.engine import step
 from zmsvc.core.model import Context
 from zmsvc.core.replay import Begin, Step, replay
@@ -68,9 +68,9 @@ class Supervisor:
         self.ring = directory / "record"
         self._soon: deque[Callable[[], None]] = deque()
         self.recorder = Recorder(RecordRing(self.ring, **bounds), "c", lambda: "boot", self._soon.append)
-        self.facts: list[ev.Fact] = []
+        self.facts: list[ft.Fact] = []
 
-    def take(self, *facts: ev.Fact) -> None:
+    def take(self, *facts: ft.Fact) -> None:
         """Take one turn."""
         before, effects = self.world, []
         for fact in facts:
@@ -83,11 +83,11 @@ class Supervisor:
 
     def live(self, turns: int) -> None:
         """Start the task, and let it report its status again and again."""
-        self.take(ev.SupervisorStarted(keeper_id="k", transaction="T1"))
-        self.take(ev.TaskLaunched(launch=1, pid=10, start_time=1), ev.TaskReady(launch=1))
+        self.take(ft.SupervisorStarted(keeper_id="k", transaction="T1"))
+        self.take(ft.TaskLaunched(launch=1, pid=10, start_time=1), ft.TaskReady(launch=1))
         for number in range(turns):
             self.now += 1
-            self.take(ev.TaskSaid(launch=1, status=f"{number}"))
+            self.take(ft.TaskSaid(launch=1, status=f"{number}"))
 
     def replayed(self) -> list[Step]:
         found = list(replay(map(read_segment, record_ring.read(self.ring)), essence))
@@ -167,18 +167,18 @@ def test_a_full_disk_loses_facts_that_are_counted_and_reported_once(
     with disk_of(size + 50):
         for number in range(5):
             one.now += RETRY / 8
-            one.take(ev.TaskSaid(launch=1, status=f"lost {number}"))
+            one.take(ft.TaskSaid(launch=1, status=f"lost {number}"))
     assert file.stat().st_size == size, "a part of a line was left"
     assert one.recorder.unrecorded == 5
     (told,) = caplog.messages
     assert "The record cannot be written" in told
     one.now += 3 * RETRY
     with caplog.at_level(logging.INFO):
-        one.take(ev.TaskSaid(launch=1, status="back"))
+        one.take(ft.TaskSaid(launch=1, status="back"))
     assert caplog.messages[1:] == ["The record goes on; 5 facts were not recorded"]
     steps = one.replayed()
     assert steps[-1].world.tasks == one.world.tasks
-    assert not [each for each in steps if isinstance(each.fact, ev.TaskSaid) and "lost" in each.fact.status]
+    assert not [each for each in steps if isinstance(each.fact, ft.TaskSaid) and "lost" in each.fact.status]
 
 
 @pytest.mark.parametrize("obstacle", ["link", "file", "owner", "mode"])
@@ -221,10 +221,10 @@ def test_a_segment_of_a_killed_supervisor_is_read_up_to_its_last_whole_line(
 def test_a_value_that_is_not_json_costs_facts_and_nothing_else(supervisor: Callable[..., Supervisor]) -> None:
     one = supervisor()
     one.live(1)
-    one.take(ev.TaskUpdated(launch=1, items={"x": {1, 2}}, sequence=1))
+    one.take(ft.TaskUpdated(launch=1, items={"x": {1, 2}}, sequence=1))
     assert one.recorder.unrecorded == 1
     one.now += 2 * RETRY
-    one.take(ev.TaskSaid(launch=1, status="on"))
+    one.take(ft.TaskSaid(launch=1, status="on"))
     assert one.recorder.unrecorded == 2, "the snapshot of the world has that value, too"
 
 
@@ -361,7 +361,7 @@ def test_status_shows_the_tasks_at_a_time_of_the_record(
     assert "Echo has no record" in capsys.readouterr().err
     one = Supervisor(directory)
     one.live(10)
-    one.take(ev.TaskExited(launch=1, code=3))
+    one.take(ft.TaskExited(launch=1, code=3))
     one.recorder.close()
     assert main(["-c", "Echo", "--json", "status", "--at", "@1005.5"]) == 0
     (told,) = json.loads(capsys.readouterr().out)["contexts"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from zmsvc.core import poison
-from zmsvc.core.events import Quarantine, Record
+from zmsvc.core.effects import Quarantine, Record
 from zmsvc.core.model import Context, ContextFiles, ContextPart, Endpoints
 from zmsvc.core.world import Transaction, World
 from zmsvc.host import quarantine

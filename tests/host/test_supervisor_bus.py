@@ -12,7 +12,8 @@ from pathlib import Path
 from forwarder import Forwarder
 from waiting import PATIENCE
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.model import Context, Endpoints
 from zmsvc.core.world import World
 from zmsvc.supervisor.bus import Bus
@@ -22,7 +23,7 @@ from zmsvc.supervisor.bus import Bus
 class Supervisor:
     world: World
 
-    def order(self, request: ev.Requested | ev.OrdersUnheard) -> None:
+    def order(self, request: ft.Requested | ft.OrdersUnheard) -> None:
         raise AssertionError(f"nothing was ordered: {request}")
 
     def device_hangs(self) -> None:
@@ -40,7 +41,7 @@ def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it
     world = World(
         context=Context(name="Live", id="context001", log_name="Live", endpoints=endpoints, tasks={})
     )
-    refused = ev.PublishControl(key=("T", "t1"), action="failed", success=False, pid=None)
+    refused = fx.PublishControl(key=("T", "t1"), action="failed", success=False, pid=None)
 
     async def attach(device: Forwarder) -> None:
         bus = Bus((device.subscribe_endpoint, device.publish_endpoint), "0123", Supervisor(world), None)

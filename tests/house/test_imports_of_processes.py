@@ -9,7 +9,12 @@ import sys
 
 import pytest
 
-THE_CORE_OF_THE_SUPERVISOR = {"zmsvc.core.events", "zmsvc.core.model", "zmsvc.core.world"}
+THE_CORE_OF_THE_SUPERVISOR = {
+    "zmsvc.core.effects",
+    "zmsvc.core.facts",
+    "zmsvc.core.model",
+    "zmsvc.core.world",
+}
 
 
 @pytest.mark.parametrize(

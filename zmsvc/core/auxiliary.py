@@ -7,13 +7,14 @@ that of a task, until the end is in the state file.
 
 from __future__ import annotations
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import Auxiliary, Task
 
-End = ev.TaskExited | ev.LaunchFailed
+End = ft.TaskExited | ft.LaunchFailed
 """The end of an auxiliary process, or the failure to fork it."""
 
 
@@ -33,7 +34,7 @@ def start(draft: Draft, key: Key, name: AuxiliaryName, *command: str) -> None:
 
 def _order(draft: Draft, key: Key, which: Auxiliary) -> None:
     draft.emit(
-        ev.LaunchAuxiliary(
+        fx.LaunchAuxiliary(
             launch=which.launch, of=draft.tasks[key].launch, key=key, name=which.name, command=which.command
         )
     )
@@ -43,16 +44,16 @@ def kill(draft: Draft, key: Key, name: AuxiliaryName) -> None:
     """Kill the auxiliary process of a task with this name, if there is one. Its end is still a fact."""
     found = find(draft.tasks[key], name)
     if found is not None:
-        draft.emit(ev.KillAll(launch=found.launch, key=key))
+        draft.emit(fx.KillAll(launch=found.launch, key=key))
 
 
 def forget(draft: Draft, key: Key, which: Auxiliary) -> None:
     """Note that an auxiliary process has ended or was not forked."""
     draft.forget_auxiliaries(key, {which.launch})
-    draft.emit(ev.Forget(launch=which.launch))
+    draft.emit(fx.Forget(launch=which.launch))
 
 
-def adopt(draft: Draft, key: Key, fact: ev.SupervisorStarted) -> None:
+def adopt(draft: Draft, key: Key, fact: ft.SupervisorStarted) -> None:
     """Repeat the orders of a predecessor that did not reach the keeper. The keeper forks a launch ID once,
     and an auxiliary process only while the main process runs.
     """

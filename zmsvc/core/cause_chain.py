@@ -12,12 +12,12 @@ from dataclasses import fields
 from typing import Any
 
 from zmsvc.core.cause import NO_CAUSE, Cause, Source, from_json
-from zmsvc.core.events import Key
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.model import TRIGGERS_OF_ENDS
 from zmsvc.core.ordering import unmet
 from zmsvc.core.replicas import base, is_named
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import Reason, Task, World
 
 FIRST, LAST = 9, 2

@@ -9,14 +9,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
 from zmsvc.core import held_descriptors
 from zmsvc.core.auxiliary_name import AuxiliaryName
-from zmsvc.core.events import Effect, Key
+from zmsvc.core.effects import Effect
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.service_options import Limits
+from zmsvc.core.task_key import Key
 from zmsvc.core.totals import Total
 from zmsvc.core.world import (
     Auxiliary,
@@ -214,10 +215,10 @@ class Draft:
     def record(self, key: Key, event: str, **detail: Any) -> None:
         service = self.described(key)
         instance = service.instance if service else ""
-        self.emit(ev.Record(transaction=key[0], task=key[1], event=event, detail=detail, instance=instance))
+        self.emit(fx.Record(transaction=key[0], task=key[1], event=event, detail=detail, instance=instance))
 
     def count(self, total: Total, task: str, detail: str = "", amount: float = 1) -> None:
-        self.emit(ev.Count(total=total, task=task, detail=detail, amount=amount))
+        self.emit(fx.Count(total=total, task=task, detail=detail, amount=amount))
 
     def record_failure(self, key: Key, **detail: Any) -> None:
         """Record that a task has failed. Only at the end of the step is it known whether the task has failed
@@ -230,7 +231,7 @@ class Draft:
     def amend(self, record: int, **detail: Any) -> None:
         """Add details to a record of this step."""
         effect = self.effects[record]
-        assert isinstance(effect, ev.Record)
+        assert isinstance(effect, fx.Record)
         self.effects[record] = replace(effect, detail={**effect.detail, **detail})
 
     def publish_control(
@@ -239,12 +240,12 @@ class Draft:
         """Publish an event of a task."""
         service = self.described(key)
         self.emit(
-            ev.PublishControl(key=key, action=action, success=success, pid=pid, items=items, service=service)
+            fx.PublishControl(key=key, action=action, success=success, pid=pid, items=items, service=service)
         )
 
     def publish_process(self, key: Key, action: str) -> None:
         """Publish that a task is being started or stopped."""
-        self.emit(ev.PublishProcess(key=key, action=action, service=self.described(key)))
+        self.emit(fx.PublishProcess(key=key, action=action, service=self.described(key)))
 
     # --- the end of a step
 
@@ -258,12 +259,12 @@ class Draft:
         if self.new_supervisor or needed != held_descriptors.sockets_in_use(
             self.before.context, self.before.tasks
         ):
-            self.emit(ev.HoldSockets(sockets=needed))
+            self.emit(fx.HoldSockets(sockets=needed))
         stores = held_descriptors.stores_in_use(self.context, self.tasks)
         if self.new_supervisor or stores != held_descriptors.stores_in_use(
             self.before.context, self.before.tasks
         ):
-            self.emit(ev.HoldStores(stores=stores))
+            self.emit(fx.HoldStores(stores=stores))
 
     def _rest_of_owners(self) -> bool:
         """Return True if a task with sockets or a descriptor store has come to rest in this step, or is at
@@ -286,10 +287,10 @@ class Draft:
             old, new = self.before.tasks.get(key), self.tasks.get(key)
             was, wants = old.alarm if old else None, new.alarm if new else None
             if was != wants:
-                self.emit(ev.WakeAt(key=key, when=wants))
+                self.emit(fx.WakeAt(key=key, when=wants))
         self._hold()
         for transaction in self._changed:
-            self.emit(ev.PublishInfo(transaction=transaction))
+            self.emit(fx.PublishInfo(transaction=transaction))
         world = World(
             context=self.context,
             keeper_id=self.keeper_id,

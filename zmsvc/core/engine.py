@@ -23,14 +23,17 @@ from zmsvc.core import (
     start_barrier,
     updates,
 )
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.draft import Draft
+from zmsvc.core.effects import Effect
 from zmsvc.core.errors import CANNOT_EXECUTE
-from zmsvc.core.events import Effect, Fact, Key
+from zmsvc.core.facts import Fact
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Trigger
 from zmsvc.core.service_options import ServiceType
+from zmsvc.core.task_key import Key
 from zmsvc.core.totals import Total
 from zmsvc.core.transitions import apply, executed, fire, line_seen, reload_command_ended, signals_others
 from zmsvc.core.world import Auxiliary, Exit, Reason, Task, World
@@ -58,15 +61,15 @@ def _settle(draft: Draft) -> None:
 
 def _dispatch(draft: Draft, fact: Fact) -> None:
     match fact:
-        case ev.Requested():
+        case ft.Requested():
             requests.handle(draft, fact)
-        case ev.SupervisorStarted():
+        case ft.SupervisorStarted():
             resume.resume(draft, fact)
-        case ev.ContextReloaded():
+        case ft.ContextReloaded():
             reload.reload(draft, fact)
-        case ev.DeadlinePassed():
+        case ft.DeadlinePassed():
             _deadline(draft, fact.key)
-        case ev.OrdersUnheard():
+        case ft.OrdersUnheard():
             draft.record(
                 ("", ""),
                 "dropped",
@@ -79,87 +82,87 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
                 _of_task(draft, key, fact)
             elif (found := draft.of_auxiliary(fact.launch)) is not None:
                 _of_auxiliary(draft, *found, fact)
-            elif isinstance(fact, ev.TaskExited | ev.LaunchFailed):
+            elif isinstance(fact, ft.TaskExited | ft.LaunchFailed):
                 # The end of an unknown launch, or of one that was settled before a crash: the keeper may
                 # forget it.
-                draft.emit(ev.Forget(launch=fact.launch))
+                draft.emit(fx.Forget(launch=fact.launch))
 
 
 TaskFact = (
-    ev.TaskLaunched
-    | ev.LaunchFailed
-    | ev.TaskExecuted
-    | ev.TaskDeclared
-    | ev.TaskReady
-    | ev.TaskReloading
-    | ev.TaskUpdated
-    | ev.ReadyLineSeen
-    | ev.TaskSaid
-    | ev.MessagesMissed
-    | ev.MessagePoisoned
-    | ev.WatchdogFed
-    | ev.HealthReported
-    | ev.TopicHeard
-    | ev.TopicSilent
-    | ev.MemoryMeasured
-    | ev.TimeoutExtended
-    | ev.MainNamed
-    | ev.MainChanged
-    | ev.TaskExited
-    | ev.TaskGone
+    ft.TaskLaunched
+    | ft.LaunchFailed
+    | ft.TaskExecuted
+    | ft.TaskDeclared
+    | ft.TaskReady
+    | ft.TaskReloading
+    | ft.TaskUpdated
+    | ft.ReadyLineSeen
+    | ft.TaskSaid
+    | ft.MessagesMissed
+    | ft.MessagePoisoned
+    | ft.WatchdogFed
+    | ft.HealthReported
+    | ft.TopicHeard
+    | ft.TopicSilent
+    | ft.MemoryMeasured
+    | ft.TimeoutExtended
+    | ft.MainNamed
+    | ft.MainChanged
+    | ft.TaskExited
+    | ft.TaskGone
 )
 
 
 def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
     match fact:
-        case ev.TaskLaunched():
+        case ft.TaskLaunched():
             # The keeper repeats this report if it is ordered to launch the same number again.
             if draft.tasks[key].pid is None:
                 apply(draft, key, TaskEvent.LAUNCHED, pid=fact.pid, start_time=fact.start_time)
-        case ev.LaunchFailed():
+        case ft.LaunchFailed():
             end = Exit(reason=draft.tasks[key].stop_reason or Reason.CANNOT_LAUNCH, at=draft.now)
             apply(draft, key, TaskEvent.LAUNCH_FAILED, exit=end, status=fact.why)
-        case ev.TaskExecuted():
+        case ft.TaskExecuted():
             executed(draft, key)
-        case ev.TaskDeclared():
+        case ft.TaskDeclared():
             start_barrier.take_declaration(draft, key, fact)
-        case ev.ReadyLineSeen():
+        case ft.ReadyLineSeen():
             line_seen(draft, key)
-        case ev.TaskReady():
+        case ft.TaskReady():
             start_barrier.note_ready(draft, key)
             service = draft.service(key)
             waits = draft.tasks[key].sub_state is SubState.START
             # A task with `<ready>` is ready when its probe or a line of its output says so.
             if not (waits and service is not None and service.ready):
                 apply(draft, key, TaskEvent.READY)
-        case ev.TaskReloading():
+        case ft.TaskReloading():
             _reloading(draft, key, fact)
-        case ev.TaskUpdated():
+        case ft.TaskUpdated():
             _updated(draft, key, fact)
-        case ev.TaskSaid():
+        case ft.TaskSaid():
             draft.change(key, status=fact.status)
-        case ev.MessagesMissed():
+        case ft.MessagesMissed():
             draft.change(key, missed=fact.count)
-        case ev.MessagePoisoned():
+        case ft.MessagePoisoned():
             quarantine.take_report(draft, key, fact)
-        case ev.WatchdogFed():
+        case ft.WatchdogFed():
             if draft.tasks[key].sub_state is SubState.RUNNING and (limit := draft.limits(key).watchdog):
                 draft.change(key, deadline=draft.now + limit)
-        case ev.TopicHeard():
+        case ft.TopicHeard():
             health.heard(draft, key, fact)
-        case ev.TopicSilent():
+        case ft.TopicSilent():
             health.silent(draft, key, fact)
-        case ev.HealthReported():
+        case ft.HealthReported():
             pass  # Only the probe process of a task reports its health.
-        case ev.MemoryMeasured():
+        case ft.MemoryMeasured():
             memory_limit.take_measurement(draft, key, fact)
-        case ev.TimeoutExtended():
+        case ft.TimeoutExtended():
             _extended(draft, key, fact.seconds)
-        case ev.MainNamed() | ev.MainChanged():
+        case ft.MainNamed() | ft.MainChanged():
             _main_process(draft, key, fact)
-        case ev.TaskExited():
+        case ft.TaskExited():
             _exited(draft, key, fact)
-        case ev.TaskGone():
+        case ft.TaskGone():
             _gone(draft, key, fact)
         case _:
             assert_never(fact)
@@ -167,7 +170,7 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
 
 def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: TaskFact) -> None:
     """Take a fact about an auxiliary process, which cannot notify for its task."""
-    if isinstance(fact, ev.TaskExited | ev.LaunchFailed):
+    if isinstance(fact, ft.TaskExited | ft.LaunchFailed):
         auxiliary.forget(draft, key, which)
         match which.name:
             case AuxiliaryName.READY | AuxiliaryName.HEALTH | AuxiliaryName.EXPECT:
@@ -176,9 +179,9 @@ def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: TaskFact) -> N
                 reload_command_ended(draft, key, _why_not_reloaded(fact))
             case _:
                 assert_never(which.name)
-    elif isinstance(fact, ev.HealthReported) and which.name is AuxiliaryName.HEALTH:
+    elif isinstance(fact, ft.HealthReported) and which.name is AuxiliaryName.HEALTH:
         health.take_report(draft, key, fact)
-    elif isinstance(fact, ev.TopicSilent) and which.name is AuxiliaryName.EXPECT:
+    elif isinstance(fact, ft.TopicSilent) and which.name is AuxiliaryName.EXPECT:
         health.silent(draft, key, fact)
 
 
@@ -186,9 +189,9 @@ def _why_not_reloaded(end: auxiliary.End) -> str:
     """Return the reason why a reload_command has failed; empty if it has ended with status 0."""
     if end.why:
         return f"its reload_command cannot be executed: {end.why}"
-    if isinstance(end, ev.TaskExited) and end.signal is None and not end.code:
+    if isinstance(end, ft.TaskExited) and end.signal is None and not end.code:
         return ""
-    how = "" if isinstance(end, ev.LaunchFailed) else end.signal or f"status {end.code}"
+    how = "" if isinstance(end, ft.LaunchFailed) else end.signal or f"status {end.code}"
     return f"its reload_command has failed ({how})"
 
 
@@ -199,7 +202,7 @@ def _deadline(draft: Draft, key: Key) -> None:
         return
     if task.alarm > draft.now:
         # The alarm came too early and is used up: set it again.
-        draft.emit(ev.WakeAt(key=key, when=task.alarm))
+        draft.emit(fx.WakeAt(key=key, when=task.alarm))
         return
     if task.probe_at is not None and task.probe_at <= draft.now:
         health.probe_again(draft, key)
@@ -207,7 +210,7 @@ def _deadline(draft: Draft, key: Key) -> None:
         apply(draft, key, TaskEvent.DEADLINE)
 
 
-def _reloading(draft: Draft, key: Key, fact: ev.TaskReloading) -> None:
+def _reloading(draft: Draft, key: Key, fact: ft.TaskReloading) -> None:
     """Note that a task reloads. As with systemd, a RELOADING=1 from before the signal does not answer it."""
     task, service = draft.tasks[key], draft.service(key)
     earlier = fact.at is not None and fact.at < task.reload_at
@@ -228,13 +231,13 @@ def _extended(draft: Draft, key: Key, seconds: float) -> None:
         draft.change(key, deadline=max(task.deadline, draft.now + seconds))
 
 
-def _main_process(draft: Draft, key: Key, fact: ev.MainNamed | ev.MainChanged) -> None:
+def _main_process(draft: Draft, key: Key, fact: ft.MainNamed | ft.MainChanged) -> None:
     task = draft.tasks[key]
     if task.pid is None or task.pid == fact.pid:
         return
-    if isinstance(fact, ev.MainNamed):
+    if isinstance(fact, ft.MainNamed):
         if task.state is State.ACTIVE or task.sub_state in (SubState.START, SubState.STOP_AFTER):
-            draft.emit(ev.SetMain(launch=fact.launch, pid=fact.pid, start_time=fact.start_time))
+            draft.emit(fx.SetMain(launch=fact.launch, pid=fact.pid, start_time=fact.start_time))
         return
     draft.record(key, "main-process", pid=fact.pid, before=task.pid, launch=fact.launch)
     draft.change(key, pid=fact.pid, start_time=fact.start_time)
@@ -244,7 +247,7 @@ def _main_process(draft: Draft, key: Key, fact: ev.MainNamed | ev.MainChanged) -
 # --- updates
 
 
-def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
+def _updated(draft: Draft, key: Key, fact: ft.TaskUpdated) -> None:
     task = draft.tasks[key]
     if fact.sequence and fact.sequence <= task.sequence:
         return
@@ -274,7 +277,7 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
 # --- ends
 
 
-def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
+def _exited(draft: Draft, key: Key, fact: ft.TaskExited) -> None:
     task = draft.tasks[key]
     if task.sub_state in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
         return
@@ -294,7 +297,7 @@ def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
         apply(draft, key, TaskEvent.LEFT_TO_KILL, exit=end, **changes)
 
 
-def _gone(draft: Draft, key: Key, fact: ev.TaskGone) -> None:
+def _gone(draft: Draft, key: Key, fact: ft.TaskGone) -> None:
     """Note that no process of the launch is left. That ends the launch only if its main process has ended
     before.
     """
@@ -310,7 +313,7 @@ def _event_of(reason: Reason) -> TaskEvent:
     return TaskEvent.ENDED_AS_ASKED if reason is Reason.REQUESTED else TaskEvent.ENDED_BADLY
 
 
-def _reason(draft: Draft, key: Key, task: Task, fact: ev.TaskExited) -> Reason:
+def _reason(draft: Draft, key: Key, task: Task, fact: ft.TaskExited) -> Reason:
     if task.stop_reason is not None:
         return task.stop_reason
     if fact.oom:

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.back_off import GOOD_UPTIME, recent_starts
 from zmsvc.core.cause import rule_text
-from zmsvc.core.events import Effect, Fact, Key
+from zmsvc.core.effects import Effect
+from zmsvc.core.facts import Fact
 from zmsvc.core.frozen import frozen
 from zmsvc.core.independent_parts import Part
 from zmsvc.core.lifecycle import State, SubState
@@ -35,6 +37,7 @@ from zmsvc.core.scenario import (
 )
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.simulated_machine import Keeper, Process
+from zmsvc.core.task_key import Key
 from zmsvc.core.transitions import rules_of_context
 from zmsvc.core.world import Reason, World, with_changes
 
@@ -163,7 +166,7 @@ class Trial(Run):
 
     def turn(self) -> list[Effect]:
         effects = super().turn()
-        launches = [effect for effect in effects if isinstance(effect, ev.Launch)]
+        launches = [effect for effect in effects if isinstance(effect, fx.Launch)]
         if launches:
             self.launched.update(effect.key[1] for effect in launches)
             states = tuple(task.sub_state for task in self.world.tasks.values())
@@ -224,7 +227,7 @@ class Trial(Run):
     def _ring(self, at: float, key: Key) -> None:
         self.now = max(self.now, at)
         del self.alarms[key]
-        self.happen(ev.DeadlinePassed(key=key))
+        self.happen(ft.DeadlinePassed(key=key))
 
     def threads_die(self) -> None:
         """Let the process that all Thread tasks share end by a signal."""

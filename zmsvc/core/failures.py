@@ -6,10 +6,10 @@ from __future__ import annotations
 
 from zmsvc.core import requests
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Trigger
 from zmsvc.core.service_options import FAILURE_STATUS, FailureAction
+from zmsvc.core.task_key import Key
 from zmsvc.core.transitions import fire
 
 

@@ -8,14 +8,14 @@ running task with `<health>` has one that reports each change of its health, and
 from __future__ import annotations
 
 from zmsvc.core import auxiliary
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import TaskService
 from zmsvc.core.probing import Health, probe_of, topic_of
 from zmsvc.core.service_options import ServiceType
+from zmsvc.core.task_key import Key
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import Auxiliary, Task
 
@@ -25,7 +25,7 @@ MAX_DELAY = 60.0
 """The longest of these delays. A probe process that has lived longer begins with the first one again."""
 
 
-def take_report(draft: Draft, key: Key, fact: ev.HealthReported) -> None:
+def take_report(draft: Draft, key: Key, fact: ft.HealthReported) -> None:
     """Take a report of the probe process of a running task."""
     task = draft.tasks[key]
     if task.state is not State.ACTIVE:
@@ -43,18 +43,18 @@ def take_report(draft: Draft, key: Key, fact: ev.HealthReported) -> None:
     draft.mark_changed(key[0])
 
 
-def ended(draft: Draft, key: Key, which: Auxiliary, fact: ev.TaskExited | ev.LaunchFailed) -> None:
+def ended(draft: Draft, key: Key, which: Auxiliary, fact: ft.TaskExited | ft.LaunchFailed) -> None:
     """Take the end of a probe process: that of `<ready>` ends when its probe has succeeded. Any other end
     leads to a new process after a delay.
     """
     task = draft.tasks[key]
-    if which.name is AuxiliaryName.READY and isinstance(fact, ev.TaskExited) and fact.code == 0:
+    if which.name is AuxiliaryName.READY and isinstance(fact, ft.TaskExited) and fact.code == 0:
         apply(draft, key, TaskEvent.READY)
     elif which.name in _wanted(task, draft.service(key)):
         lived = draft.now - which.since
         ends = 0 if lived > MAX_DELAY else task.probe_ends
         delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(ends, 10))
-        code, signal = (None, None) if isinstance(fact, ev.LaunchFailed) else (fact.code, fact.signal)
+        code, signal = (None, None) if isinstance(fact, ft.LaunchFailed) else (fact.code, fact.signal)
         draft.change(key, probe_ends=ends + 1, probe_at=draft.now + delay)
         draft.record(
             key,
@@ -88,7 +88,7 @@ def _wanted(task: Task, service: TaskService | None) -> list[AuxiliaryName]:
     return [name for name, has in wanted.items() if has]
 
 
-def heard(draft: Draft, key: Key, fact: ev.TopicHeard) -> None:
+def heard(draft: Draft, key: Key, fact: ft.TopicHeard) -> None:
     """Take the report of a task in Python about its first message on the topic of its `<ready>`."""
     service = draft.service(key)
     waits = draft.tasks[key].sub_state is SubState.START
@@ -96,7 +96,7 @@ def heard(draft: Draft, key: Key, fact: ev.TopicHeard) -> None:
         apply(draft, key, TaskEvent.READY)
 
 
-def silent(draft: Draft, key: Key, fact: ev.TopicSilent) -> None:
+def silent(draft: Draft, key: Key, fact: ft.TopicSilent) -> None:
     """Take the report that a task has published nothing on a topic for too long."""
     service = draft.service(key)
     within = [each.within for each in service.expect if each.topic == fact.topic] if service else []

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from zmsvc.core.events import Key
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Context
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import Task
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core.amounts import size
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Context, TaskService
+from zmsvc.core.task_key import Key
 from zmsvc.core.transitions import apply
 from zmsvc.core.values import NO_LIMIT, part_of
 from zmsvc.core.world import World
@@ -52,7 +52,7 @@ def _limit(service: TaskService, machine: int) -> int:
     return part_of(service.memory_restart, machine)
 
 
-def take_measurement(draft: Draft, key: Key, fact: ev.MemoryMeasured) -> None:
+def take_measurement(draft: Draft, key: Key, fact: ft.MemoryMeasured) -> None:
     """End a task that uses more memory than its limit. A rule of its on_fail starts it again."""
     service = draft.service(key)
     if service is None or service.memory_restart == NO_LIMIT:

@@ -5,8 +5,8 @@ decides nothing; ordering_waits.py does.
 from __future__ import annotations
 
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State, SubState
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import Task, World
 
 

@@ -6,10 +6,10 @@ requires another one starts it.
 from __future__ import annotations
 
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.ordering import awaited_ends, awaited_starts, is_fulfilled, unmet
 from zmsvc.core.pending_requests import delay_starts
+from zmsvc.core.task_key import Key
 from zmsvc.core.transitions import apply, start_for_rule
 from zmsvc.core.world import Task
 

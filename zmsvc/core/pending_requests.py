@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key, Origin, Requested
+from zmsvc.core.facts import Origin, Requested
 from zmsvc.core.lifecycle import State, SubState
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import PendingRequest, Reason, Task
 
 CONTEXT_START = 0
@@ -229,7 +231,7 @@ def answer(draft: Draft) -> None:
         done = [_with_overtaken(draft, waiter) if waiter.verb is Verb.STOP else waiter for waiter in done]
         draft.emit(
             *(
-                ev.Ready(error=_error(waiter)) if waiter.request == CONTEXT_START else _reply(draft, waiter)
+                fx.Ready(error=_error(waiter)) if waiter.request == CONTEXT_START else _reply(draft, waiter)
                 for waiter in done
                 if waiter.request != CONTEXT_START or not draft.exit_status
             )
@@ -238,7 +240,7 @@ def answer(draft: Draft) -> None:
             if draft.service(key) is None:
                 draft.schedule_removal(key)
     if over and (draft.new_supervisor or draft.before.launches or not draft.before.stopping):
-        draft.emit(ev.Leave(status=draft.exit_status))
+        draft.emit(fx.Leave(status=draft.exit_status))
 
 
 def _with_overtaken(draft: Draft, waiter: PendingRequest) -> PendingRequest:
@@ -256,7 +258,7 @@ def _with_overtaken(draft: Draft, waiter: PendingRequest) -> PendingRequest:
     )
 
 
-def _reply(draft: Draft, waiter: PendingRequest) -> ev.Reply:
+def _reply(draft: Draft, waiter: PendingRequest) -> fx.Reply:
     tasks = [(key, draft.tasks.get(key, Task())) for key in waiter.keys]
     shown = [
         {
@@ -288,7 +290,7 @@ def _reply(draft: Draft, waiter: PendingRequest) -> ev.Reply:
         # another order.
         data["survivors"] = [key[1] for key, task in ended if task.state is State.DEACTIVATING]
     error = _error(waiter)
-    return ev.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)
+    return fx.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)
 
 
 def _reloaded(draft: Draft, key: Key) -> bool:
@@ -323,4 +325,4 @@ def _within(transactions: Sequence[str]) -> str:
 
 
 def _endings(task: Task) -> list[dict[str, Any]]:
-    return [ev.leftover_as_json(entry) for entry in task.leftovers]
+    return [ft.leftover_as_json(entry) for entry in task.leftovers]

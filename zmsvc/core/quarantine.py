@@ -5,13 +5,14 @@ The task itself decides whether it goes on. The quarantine is a table beside the
 
 from __future__ import annotations
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core import poison
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key
+from zmsvc.core.task_key import Key
 
 
-def take_report(draft: Draft, key: Key, fact: ev.MessagePoisoned) -> None:
+def take_report(draft: Draft, key: Key, fact: ft.MessagePoisoned) -> None:
     """Take a report. Its number counts all such messages of the launch, reported or not."""
     task = draft.tasks[key]
     if fact.number <= task.poisoned:
@@ -23,7 +24,7 @@ def take_report(draft: Draft, key: Key, fact: ev.MessagePoisoned) -> None:
         key, poisoned=fact.number, poison_tokens=tokens - 1.0 if kept else tokens, poison_tokens_at=draft.now
     )
     lost = fact.number - task.poisoned - (1 if kept else 0)
-    draft.emit(ev.Quarantine(key=key, launch=fact.launch, number=fact.number, lost=lost, message=kept))
+    draft.emit(fx.Quarantine(key=key, launch=fact.launch, number=fact.number, lost=lost, message=kept))
     if kept:
         draft.record(
             key,

@@ -7,17 +7,18 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
 from zmsvc.core import replicas, requests
 from zmsvc.core.access import Verb
 from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
-from zmsvc.core.events import ContextReloaded, Key, Origin, Requested
+from zmsvc.core.facts import ContextReloaded, Origin, Requested
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.pending_requests import wait_for_reload
 from zmsvc.core.service_options import without_in_place
+from zmsvc.core.task_key import Key
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, World, definition_to_keep
 
@@ -178,7 +179,7 @@ def _still_failed(draft: Draft, names: list[str], difference: _Difference) -> li
 
 def _refuse(draft: Draft, fact: ContextReloaded, why: str) -> None:
     if fact.request is not None:
-        draft.emit(ev.Reply(request=fact.request, ok=False, code=1, error=f"cannot reload: {why}"))
+        draft.emit(fx.Reply(request=fact.request, ok=False, code=1, error=f"cannot reload: {why}"))
 
 
 def _change(draft: Draft, name: str, difference: _Difference) -> None:

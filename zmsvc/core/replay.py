@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
+from zmsvc.core.effects import Effect
 from zmsvc.core.engine import step
-from zmsvc.core.events import Effect, Fact
+from zmsvc.core.facts import Fact
 from zmsvc.core.frozen import frozen
 from zmsvc.core.world import World
 

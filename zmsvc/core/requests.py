@@ -9,17 +9,19 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import auxiliary
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.cause import NO_CAUSE, Cause
 from zmsvc.core.draft import Draft, ensure_task
-from zmsvc.core.events import Key, Requested
+from zmsvc.core.facts import Requested
 from zmsvc.core.lifecycle import START_PENDING, State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.pending_requests import named, note_stopped_by, postpone_reply
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar_id
+from zmsvc.core.task_key import Key
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, Transaction
 
@@ -66,7 +68,7 @@ def _refuse(draft: Draft, order: Requested, refused: _OrderRefusedError) -> None
     )
     error = f"cannot {order.verb.word} {what}: {refused.why}"
     if order.request is not None:
-        draft.emit(ev.Reply(request=order.request, ok=False, code=refused.code, error=error))
+        draft.emit(fx.Reply(request=order.request, ok=False, code=refused.code, error=error))
     if order.origin.by == "bus":
         for task in order.tasks or (draft.context.id,):
             items = {"reason": "refused", "message": error}
@@ -348,7 +350,7 @@ def reset_failed(draft: Draft, order: Requested) -> None:
     keys = [key for name in _addressed_transactions(draft, order) for key in _targets(draft, name, order)]
     done = [key[1] for key in keys if apply(draft, key, TaskEvent.RESET)]
     if order.request is not None:
-        draft.emit(ev.Reply(request=order.request, ok=True, data={"tasks": done}))
+        draft.emit(fx.Reply(request=order.request, ok=True, data={"tasks": done}))
 
 
 def enable(draft: Draft, order: Requested) -> None:
@@ -393,7 +395,7 @@ def _set_disabled(draft: Draft, order: Requested, disabled: frozenset[str]) -> N
             else:
                 draft.record(("", task), "enabled", **by)
     if order.request is not None:
-        draft.emit(ev.Reply(request=order.request, ok=True, data={"tasks": shown}))
+        draft.emit(fx.Reply(request=order.request, ok=True, data={"tasks": shown}))
 
 
 _SIGNALED = (
@@ -431,11 +433,11 @@ def signal(draft: Draft, order: Requested) -> None:
     for key in running:
         task = draft.tasks[key]
         draft.record(key, "signaled", signal=order.signal, all=order.all, pid=task.pid, **by)
-        draft.emit(ev.SendSignal(launch=task.launch, key=key, signal=order.signal, all=order.all))
+        draft.emit(fx.SendSignal(launch=task.launch, key=key, signal=order.signal, all=order.all))
         sent.append({"id": key[1], "transaction": key[0], "pid": task.pid})
     if order.request is not None:
         data = {"signal": order.signal, "all": order.all, "tasks": sent}
-        draft.emit(ev.Reply(request=order.request, ok=True, data=data))
+        draft.emit(fx.Reply(request=order.request, ok=True, data=data))
 
 
 def reload_tasks(draft: Draft, order: Requested) -> None:
@@ -466,7 +468,7 @@ def reload_tasks(draft: Draft, order: Requested) -> None:
         _reload_one(draft, key, order.origin)
 
 
-def _reload_one(draft: Draft, key: Key, origin: ev.Origin) -> None:
+def _reload_one(draft: Draft, key: Key, origin: ft.Origin) -> None:
     task, service = draft.tasks[key], draft.context.tasks[key[1]]
     name = service.signal_to_reload
     how = {"command": list(service.reload_command)} if service.reload_command else {"signal": name}
@@ -476,7 +478,7 @@ def _reload_one(draft: Draft, key: Key, origin: ev.Origin) -> None:
     elif service.reports_reload:
         apply(draft, key, TaskEvent.RELOAD)
     else:
-        draft.emit(ev.SendSignal(launch=task.launch, key=key, signal=name, all=False))
+        draft.emit(fx.SendSignal(launch=task.launch, key=key, signal=name, all=False))
 
 
 def _shares_process(draft: Draft, keys: list[Key]) -> bool:
@@ -510,7 +512,7 @@ def forget(draft: Draft, order: Requested) -> None:
         draft.record((name, ""), "forgotten", by=order.origin.by, uid=order.origin.uid)
         _drop(draft, name)
     if order.request is not None:
-        draft.emit(ev.Reply(request=order.request, ok=True, data={"transactions": names}))
+        draft.emit(fx.Reply(request=order.request, ok=True, data={"transactions": names}))
 
 
 def _drop(draft: Draft, name: str) -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zmsvc.core import auxiliary, requests, start_barrier
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
 from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
-from zmsvc.core.events import Key, SupervisorStarted
+from zmsvc.core.facts import SupervisorStarted
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.pending_requests import CONTEXT_START
+from zmsvc.core.task_key import Key
 from zmsvc.core.totals import Total
 from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_others, line_seen, terminate_others
 from zmsvc.core.world import Exit, PendingRequest, Reason, Task, World
@@ -60,10 +62,10 @@ def _refuse_strangers(draft: Draft, fact: SupervisorStarted) -> None:
         # task has ended: nothing to tell the operator.
         if not child.auxiliary:
             draft.record(("", ""), "stranger", launch=child.launch, pid=child.pid)
-        draft.emit(ev.KillAll(launch=child.launch, key=("", "")))
+        draft.emit(fx.KillAll(launch=child.launch, key=("", "")))
 
 
-def _is_known(draft: Draft, child: ev.Child) -> bool:
+def _is_known(draft: Draft, child: ft.Child) -> bool:
     return draft.of_launch(child.launch) is not None or draft.of_auxiliary(child.launch) is not None
 
 
@@ -78,7 +80,7 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
         if draft.service(key) is None:
             draft.schedule_removal(key)
         if task.alarm is not None:
-            draft.emit(ev.WakeAt(key=key, when=task.alarm))
+            draft.emit(fx.WakeAt(key=key, when=task.alarm))
         if not task.live:
             continue
         if task.launch in children:
@@ -105,7 +107,7 @@ def _without_process(draft: Draft, key: Key) -> None:
         # ID only once. With `launched_at=now`, rules that fire in this turn can add their causes to this
         # launch.
         draft.change(key, launched_at=draft.now)
-        draft.emit(ev.Launch(launch=task.launch, key=key))
+        draft.emit(fx.Launch(launch=task.launch, key=key))
     elif task.pid is None:
         # An order stopped the task before its fork, and the fork never happened.
         apply(
@@ -143,7 +145,7 @@ def _start_waits(draft: Draft, names: tuple[str, ...], keys: list[Key]) -> None:
     draft.pending = (waiter,)
 
 
-def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
+def _adopt_one(draft: Draft, key: Key, child: ft.Child) -> None:
     task = draft.tasks[key]
     draft.record(key, "adopted", pid=child.pid, launch=task.launch)
     if task.pid is None:
@@ -173,7 +175,7 @@ def _ask_again(draft: Draft, key: Key) -> None:
     if task.deadline is not None:
         draft.change(key, deadline=max(task.deadline, draft.now + limit))
     if task.stop_reason is Reason.WATCHDOG:
-        draft.emit(ev.Signal(launch=task.launch, key=key, signal="SIGABRT"))
+        draft.emit(fx.Signal(launch=task.launch, key=key, signal="SIGABRT"))
     else:
         ask_to_stop(draft, key)
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from zmsvc.core.cause import rule_text
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key
 from zmsvc.core.model import Rule
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import Task
 
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
 from zmsvc.core.auxiliary_name import AuxiliaryName
+from zmsvc.core.effects import Effect
 from zmsvc.core.errors import UsageError
-from zmsvc.core.events import Effect, Key
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.model import Context, Rule, TaskService, Trigger
@@ -26,6 +27,7 @@ from zmsvc.core.rule_conditions import lacks
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar_id
 from zmsvc.core.simulated_machine import Machine
+from zmsvc.core.task_key import Key
 from zmsvc.core.values import quote, timespan
 from zmsvc.core.world import Exit, Reason, Task, World
 
@@ -109,7 +111,7 @@ class TimedRecord:
     """One record of the history of the run. `at` is in seconds after the start of the context."""
 
     at: float
-    record: ev.Record
+    record: fx.Record
 
 
 def event_of(kind: str, text: str, at: float | None = None) -> Event:
@@ -188,15 +190,15 @@ class Run(Machine):
     def turn(self) -> list[Effect]:
         effects = super().turn()
         self.timeline += [
-            TimedRecord(at=self.now, record=effect) for effect in effects if isinstance(effect, ev.Record)
+            TimedRecord(at=self.now, record=effect) for effect in effects if isinstance(effect, fx.Record)
         ]
         return effects
 
     def perform(self, effect: Effect) -> None:
         match effect:
-            case ev.Launch(launch=launch, key=key):
+            case fx.Launch(launch=launch, key=key):
                 self._launch(launch, key, effect)
-            case ev.LaunchAuxiliary(launch=launch, name=name):
+            case fx.LaunchAuxiliary(launch=launch, name=name):
                 super().perform(effect)
                 self._later(START_TIME, lambda: self._auxiliary_done(launch, name))
             case _:
@@ -205,7 +207,7 @@ class Run(Machine):
     def _launch(self, launch: int, key: Key, effect: Effect) -> None:
         failure = self.next_failures.pop(key[1], None)
         if failure is Reason.CANNOT_LAUNCH:
-            self.keeper.out.append(ev.LaunchFailed(launch=launch, why="simulated"))
+            self.keeper.out.append(ft.LaunchFailed(launch=launch, why="simulated"))
             return
         super().perform(effect)
         if failure is None:
@@ -217,21 +219,21 @@ class Run(Machine):
         service = self.world.context.tasks.get(key[1])
         if service is not None and service.service_type is ServiceType.COMMAND:
             self.keeper.alive[launch].executed = True
-            self.happen(ev.TaskExecuted(launch=launch))
+            self.happen(ft.TaskExecuted(launch=launch))
             if isinstance(service.ready, ReadyLine):
                 self.keeper.alive[launch].line_seen = True
-                self.happen(ev.ReadyLineSeen(launch=launch))
+                self.happen(ft.ReadyLineSeen(launch=launch))
             if not service.notify:
                 return
-        self.happen(ev.TaskReady(launch=launch))
+        self.happen(ft.TaskReady(launch=launch))
         if service is not None and (topic := topic_of(service.ready)):
-            self.happen(ev.TopicHeard(launch=launch, topic=topic))
+            self.happen(ft.TopicHeard(launch=launch, topic=topic))
 
     def _auxiliary_done(self, launch: int, name: AuxiliaryName) -> None:
         if launch not in self.keeper.alive:
             return
         if name is AuxiliaryName.HEALTH:
-            self.happen(ev.HealthReported(launch=launch, health=Health.HEALTHY))
+            self.happen(ft.HealthReported(launch=launch, health=Health.HEALTHY))
         elif name is not AuxiliaryName.EXPECT:
             self.keeper.end(launch, code=0)
             self.happen()
@@ -271,7 +273,7 @@ class Run(Machine):
         task = self.world.tasks[key]
         if task.sub_state is SubState.RUNNING and task.deadline == alarm and task.launch not in self.hung:
             self.now = max(self.now, self.alarms[key])
-            self.happen(ev.WatchdogFed(launch=task.launch))
+            self.happen(ft.WatchdogFed(launch=task.launch))
         else:
             self.ring()
 
@@ -316,8 +318,8 @@ class Run(Machine):
 
     def restart(self, name: str) -> None:
         """Let an operator restart a task."""
-        origin = ev.Origin(by="operator")
-        self.happen(ev.Requested(verb=Verb.RESTART, origin=origin, transaction=TRANSACTION, tasks=(name,)))
+        origin = ft.Origin(by="operator")
+        self.happen(ft.Requested(verb=Verb.RESTART, origin=origin, transaction=TRANSACTION, tasks=(name,)))
 
     def apply(self, event: Event) -> None:
         """Let an event happen now. Raises UsageError if it cannot."""
@@ -367,7 +369,7 @@ class Run(Machine):
                 self.keeper.end(launch, signal="SIGKILL")
             case EventKind.UPDATE:
                 sequence = self.task(name).sequence + 1
-                self.happen(ev.TaskUpdated(launch=launch, items={"simulated": True}, sequence=sequence))
+                self.happen(ft.TaskUpdated(launch=launch, items={"simulated": True}, sequence=sequence))
             case EventKind.FAIL:
                 self._fail(name, launch, event)
         self.happen()
@@ -387,7 +389,7 @@ class Run(Machine):
                 for each in self.task(name).auxiliaries:
                     if each.name is AuxiliaryName.HEALTH:
                         self.happen(
-                            ev.HealthReported(launch=each.launch, health=Health.UNHEALTHY, text="simulated")
+                            ft.HealthReported(launch=each.launch, health=Health.UNHEALTHY, text="simulated")
                         )
             case Reason.SILENT:
                 # A Command has a process that watches its topics; a task in Python reports itself.
@@ -395,9 +397,9 @@ class Run(Machine):
                     each.launch for each in self.task(name).auxiliaries if each.name is AuxiliaryName.EXPECT
                 ]
                 watcher = watchers[0] if watchers else launch
-                self.happen(ev.TopicSilent(launch=watcher, topic=service.expect[0].topic))
+                self.happen(ft.TopicSilent(launch=watcher, topic=service.expect[0].topic))
             case Reason.MEMORY_LIMIT:
-                self.happen(ev.MemoryMeasured(launch=launch, used=_MEMORY, machine=_MEMORY))
+                self.happen(ft.MemoryMeasured(launch=launch, used=_MEMORY, machine=_MEMORY))
             case Reason.LOST:
                 # The keeper has neither the process nor its end, which a new supervisor notices.
                 self.keeper.lose(launch)

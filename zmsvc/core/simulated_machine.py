@@ -12,10 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
+from zmsvc.core.effects import Effect
 from zmsvc.core.engine import step
-from zmsvc.core.events import Effect, Fact, Key
+from zmsvc.core.facts import Fact
 from zmsvc.core.listening import ListenSocket
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import World, launches_of, starts_of
 
 PID = 1000
@@ -43,10 +46,10 @@ class Keeper:
 
     keeper_id: str = "keeper-1"
     alive: dict[int, Process] = field(default_factory=dict)
-    ends: dict[int, ev.TaskExited] = field(default_factory=dict)
+    ends: dict[int, ft.TaskExited] = field(default_factory=dict)
     rest: dict[int, int] = field(default_factory=dict)
     """The number of processes that are left after their main process, by launch."""
-    killed: dict[int, tuple[ev.Leftover, ...]] = field(default_factory=dict)
+    killed: dict[int, tuple[ft.Leftover, ...]] = field(default_factory=dict)
     """The reports that a launch has ended. They are repeated to a supervisor that orders again to kill the
     leftovers.
     """
@@ -66,7 +69,7 @@ class Keeper:
     def launch(self, launch: int, key: Key, auxiliary_of: int = 0) -> None:
         held = self.alive.get(launch)
         if held is not None or launch in self.ends:
-            self.out.append(ev.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
+            self.out.append(ft.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
             if launch in self.ends:
                 self.out.append(self.ends[launch])
             return
@@ -74,16 +77,16 @@ class Keeper:
         held_keys = [process.key for process in self.alive.values() if not process.auxiliary_of]
         assert auxiliary_of or key not in held_keys, f"two processes of {key}"
         if auxiliary_of and auxiliary_of not in self.alive:
-            self.out.append(ev.LaunchFailed(launch=launch, why="its task has ended"))
+            self.out.append(ft.LaunchFailed(launch=launch, why="its task has ended"))
             return
         if self.broken:
-            self.out.append(ev.LaunchFailed(launch=launch, why="cannot fork: no memory"))
+            self.out.append(ft.LaunchFailed(launch=launch, why="cannot fork: no memory"))
             return
         self.forked.append((launch, key))
         if auxiliary_of:
             self.auxiliaries.add(launch)
         self.alive[launch] = Process(launch=launch, key=key, auxiliary_of=auxiliary_of)
-        self.out.append(ev.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
+        self.out.append(ft.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
 
     def end(
         self, launch: int, *, code: int | None = None, signal: str | None = None, oom: bool = False
@@ -91,7 +94,7 @@ class Keeper:
         process = self.alive.pop(launch)
         if process.left:
             self.rest[launch] = process.left
-        self.ends[launch] = ev.TaskExited(
+        self.ends[launch] = ft.TaskExited(
             launch=launch, code=code, signal=signal, oom=oom, others_left=bool(process.left)
         )
         self.out.append(self.ends[launch])
@@ -109,23 +112,23 @@ class Keeper:
         if launch not in self.ends:
             return
         asked = self.killed.get(launch, ()) + tuple(
-            ev.Leftover(pid=9000 + number, name="sh", signal=name, asked=name)
+            ft.Leftover(pid=9000 + number, name="sh", signal=name, asked=name)
             for number in range(self.rest.pop(launch, 0))
         )
         self.ends[launch], self.killed[launch] = replace(self.ends[launch], others_left=False), asked
-        self.out.append(ev.TaskGone(launch=launch, leftovers=asked))
+        self.out.append(ft.TaskGone(launch=launch, leftovers=asked))
 
     def kill(self, launch: int) -> None:
         if launch in self.alive:
             self.alive[launch].left = 0
             self.end(launch, signal="SIGKILL")
         killed = self.killed.get(launch, ()) + tuple(
-            ev.Leftover(pid=9000 + number, name="sh", signal="SIGKILL", killed=True)
+            ft.Leftover(pid=9000 + number, name="sh", signal="SIGKILL", killed=True)
             for number in range(self.rest.pop(launch, 0))
         )
         if launch in self.ends:
             self.ends[launch], self.killed[launch] = replace(self.ends[launch], others_left=False), killed
-        self.out.append(ev.TaskGone(launch=launch, leftovers=killed))
+        self.out.append(ft.TaskGone(launch=launch, leftovers=killed))
 
 
 @dataclass
@@ -137,11 +140,11 @@ class Machine:
     keeper: Keeper = field(default_factory=Keeper)
     facts: deque[Fact] = field(default_factory=deque)
     alarms: dict[Key, float] = field(default_factory=dict)
-    unforgotten: list[ev.Forget] = field(default_factory=list)
+    unforgotten: list[fx.Forget] = field(default_factory=list)
 
     def begin(self, transaction: str | None = "T1", autostart: bool = True) -> list[Effect]:
         """Let a supervisor start. Return the effects."""
-        started = ev.SupervisorStarted(
+        started = ft.SupervisorStarted(
             keeper_id=self.keeper.keeper_id,
             autostart=autostart,
             transaction=transaction,
@@ -153,7 +156,7 @@ class Machine:
     def held(self) -> dict[str, Any]:
         """Return the children of the keeper and the ends that no supervisor has acknowledged."""
         children = tuple(
-            ev.Child(
+            ft.Child(
                 launch=process.launch,
                 pid=PID + process.launch,
                 start_time=process.launch,
@@ -195,28 +198,28 @@ class Machine:
 
     def perform(self, effect: Effect) -> None:
         match effect:
-            case ev.Launch():
+            case fx.Launch():
                 self.keeper.launch(effect.launch, effect.key)
-            case ev.LaunchAuxiliary():
+            case fx.LaunchAuxiliary():
                 self.keeper.launch(effect.launch, effect.key, effect.of)
-            case ev.Signal(launch=launch) if launch in self.keeper.alive:
+            case fx.Signal(launch=launch) if launch in self.keeper.alive:
                 self.keeper.alive[launch].signals.append(effect.signal)
                 self.signaled(launch, effect.signal)
-            case ev.Signal(launch=launch, others=others) if others:
+            case fx.Signal(launch=launch, others=others) if others:
                 self.others_signaled(launch, others)
-            case ev.SendSignal(launch=launch) if launch in self.keeper.alive:
+            case fx.SendSignal(launch=launch) if launch in self.keeper.alive:
                 self.keeper.alive[launch].signals.append(effect.signal)
-            case ev.KillAll(launch=launch):
+            case fx.KillAll(launch=launch):
                 self.killed(launch)
-            case ev.OpenBarrier():
+            case fx.OpenBarrier():
                 self.keeper.opened.update(effect.launches)
-            case ev.HoldSockets():
+            case fx.HoldSockets():
                 self.keeper.sockets = effect.sockets
-            case ev.HoldStores():
+            case fx.HoldStores():
                 self.keeper.stores = effect.stores
-            case ev.Forget():
+            case fx.Forget():
                 self.unforgotten.append(effect)
-            case ev.WakeAt(key=key, when=when):
+            case fx.WakeAt(key=key, when=when):
                 self.alarms.pop(key, None)
                 if when is not None:
                     self.alarms[key] = when
@@ -245,7 +248,7 @@ class Machine:
         at, key = min((at, key) for key, at in self.alarms.items())
         self.now = max(self.now, at)
         del self.alarms[key]
-        self.happen(ev.DeadlinePassed(key=key))
+        self.happen(ft.DeadlinePassed(key=key))
         return True
 
     def lose_supervisor(self, saved: World, facts: Iterable[Fact] = ()) -> None:
@@ -261,9 +264,9 @@ class Machine:
         self.world = replace(saved, pending=(), launches=launches, auxiliaries=auxiliaries, starts=starts)
         ends = list(self.keeper.ends.values())
         launched = [
-            ev.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch) for end in ends
+            ft.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch) for end in ends
         ]
-        started = ev.SupervisorStarted(
+        started = ft.SupervisorStarted(
             keeper_id=self.keeper.keeper_id, transaction="T1", generated="GENERATED", **self.held()
         )
         self.facts.extend([started, *launched, *facts, *ends])

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.service_options import ServiceType
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import AwaitedCounts, Barrier, Stage, Task
 
 
@@ -47,7 +48,7 @@ def _may_join(draft: Draft, key: Key) -> bool:
     )
 
 
-def take_declaration(draft: Draft, key: Key, fact: ev.TaskDeclared) -> None:
+def take_declaration(draft: Draft, key: Key, fact: ft.TaskDeclared) -> None:
     """Note what a task hears and publishes."""
     barrier = draft.tasks[key].barrier
     if barrier is not None and barrier.stage is Stage.AWAITED:
@@ -101,7 +102,7 @@ def settle(draft: Draft) -> None:
         members = came if same else [key for key, task in draft.tasks.items() if _is_at(number, task.barrier)]
         passed += _let_pass(draft, members, _awaited(draft, number) if awaited.tasks else [])
     if passed:
-        draft.emit(ev.OpenBarrier(launches=tuple(passed)))
+        draft.emit(fx.OpenBarrier(launches=tuple(passed)))
 
 
 def _is_at(number: int, barrier: Barrier | None) -> bool:
@@ -172,4 +173,4 @@ def resume(draft: Draft) -> None:
         if task.live and task.barrier is not None and task.barrier.stage is Stage.PASSED
     ]
     if passed:
-        draft.emit(ev.OpenBarrier(launches=tuple(passed)))
+        draft.emit(fx.OpenBarrier(launches=tuple(passed)))

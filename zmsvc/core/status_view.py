@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zmsvc.core.events import Key
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State
 from zmsvc.core.model import TaskService
 from zmsvc.core.ordering import wait_text
 from zmsvc.core.replicas import is_named
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import Task, World, is_starting, service_of, status_at, task_as_json, transaction_state
 
 TaskEntry = tuple[Key, Task]

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import auxiliary, foreground, rule_counts, start_barrier
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start_by_rule
 from zmsvc.core.cause import MAX_SOURCES, Cause, Source, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import START_PENDING, STATE_OF, TABLE, Act, State, SubState, TaskEvent
 from zmsvc.core.model import TRIGGERS_OF_ENDS, Action, Context, Rule, TaskService, Trigger
 from zmsvc.core.pending_requests import (
@@ -31,6 +31,7 @@ from zmsvc.core.probing import Health, probe_of
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.restart import fires_for
 from zmsvc.core.service_options import KillMode, ServiceType
+from zmsvc.core.task_key import Key
 from zmsvc.core.totals import Total
 from zmsvc.core.world import Exit, Reason, Task, status_at, with_changes
 
@@ -108,7 +109,7 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
         draft.count(Total.RESTARTS, key[1])
     draft.publish_process(key, "start")
     draft.started[key] = None
-    draft.emit(ev.Launch(launch=number, key=key))
+    draft.emit(fx.Launch(launch=number, key=key))
 
 
 def _after_failure(old: Task) -> bool:
@@ -226,7 +227,7 @@ def send_reload(draft: Draft, key: Key, _event: TaskEvent) -> None:
     """Send its reload signal to a task that reports the end of its reload. It has as long as for a start."""
     task, service = draft.tasks[key], draft.service(key)
     if service is not None and (name := service.signal_to_reload):
-        draft.emit(ev.SendSignal(launch=task.launch, key=key, signal=name, all=False))
+        draft.emit(fx.SendSignal(launch=task.launch, key=key, signal=name, all=False))
     draft.change(key, reload_at=draft.now, deadline=_after(draft, draft.limits(key).start_timeout))
 
 
@@ -338,7 +339,7 @@ def signals_others(draft: Draft, key: Key) -> bool:
 def _signal(draft: Draft, key: Key, name: str, others: str = "") -> None:
     task = draft.tasks[key]
     if task.pid is not None:
-        draft.emit(ev.Signal(launch=task.launch, key=key, signal=name, others=others))
+        draft.emit(fx.Signal(launch=task.launch, key=key, signal=name, others=others))
 
 
 def start_timed_out(draft: Draft, key: Key, event: TaskEvent) -> None:
@@ -377,7 +378,7 @@ def kill(draft: Draft, key: Key, _event: TaskEvent) -> None:
     if task.pid is not None:
         service = draft.service(key)
         python = service is not None and service.service_type is not ServiceType.COMMAND
-        draft.emit(ev.KillAll(launch=task.launch, key=key, stacks=python))
+        draft.emit(fx.KillAll(launch=task.launch, key=key, stacks=python))
         draft.record(key, "killing", pid=task.pid)
 
 
@@ -388,12 +389,12 @@ def terminate_others(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task, service = draft.tasks[key], draft.service(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
     others = stop_signal(service) if command else "SIGTERM"
-    draft.emit(ev.Signal(launch=task.launch, key=key, signal="", others=others))
+    draft.emit(fx.Signal(launch=task.launch, key=key, signal="", others=others))
 
 
 def kill_others(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.change(key, deadline=draft.now + KILL_TIMEOUT)
-    draft.emit(ev.KillAll(launch=task.launch, key=key))
+    draft.emit(fx.KillAll(launch=task.launch, key=key))
 
 
 def report_survivor(draft: Draft, key: Key, _event: TaskEvent) -> None:
@@ -463,13 +464,13 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
     if task.status and (bad or text):
         items["message"] = task.status
     draft.publish_control(key, task.action, success=not bad, pid=pid, items=items)
-    leftovers = {"ended": [ev.leftover_as_json(entry) for entry in task.leftovers]} if task.leftovers else {}
+    leftovers = {"ended": [ft.leftover_as_json(entry) for entry in task.leftovers]} if task.leftovers else {}
     detail = {"pid": pid, "launch": task.launch, **items, **leftovers}
     if bad:
         draft.record_failure(key, **detail)
     else:
         draft.record(key, task.action, **detail)
-    draft.emit(ev.Forget(launch=task.launch))
+    draft.emit(fx.Forget(launch=task.launch))
     draft.forget_launch(task.launch)
     # The keeper has killed them. Their ends are those of unknown launches.
     draft.forget_auxiliaries(key, {each.launch for each in task.auxiliaries})

@@ -12,7 +12,6 @@ from typing import Any
 from zmsvc.core.back_off import over_limit, recent_starts
 from zmsvc.core.cause import rule_text
 from zmsvc.core.cause_chain import History, Link, Row, chain, stop_text
-from zmsvc.core.events import Key
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.model import Action, Rule, TaskService, Trigger
@@ -23,6 +22,7 @@ from zmsvc.core.replicas import is_named
 from zmsvc.core.restart import fires_for
 from zmsvc.core.rule_counts import counted
 from zmsvc.core.service_options import Limits, ServiceType
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import Exit, Reason, Task, World
 
 

@@ -19,12 +19,13 @@ from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.cause import Cause
 from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
-from zmsvc.core.events import Key, Leftover, leftover_as_json
+from zmsvc.core.facts import Leftover, leftover_as_json
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.probing import Health
 from zmsvc.core.service_options import ServiceType
+from zmsvc.core.task_key import Key
 
 
 class Reason(StrEnum):

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import poison
-from zmsvc.core.events import Quarantine
+from zmsvc.core.effects import Quarantine
 from zmsvc.core.replicas import is_named
 
 _TABLE = """

@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from zmsvc.core.effects import Quarantine, Record
 from zmsvc.core.errors import StateError
-from zmsvc.core.events import Key, Quarantine, Record
 from zmsvc.core.model import Context, ContextFiles
 from zmsvc.core.replicas import MARK
+from zmsvc.core.task_key import Key
 from zmsvc.core.totals import MAX_TOTALS
 from zmsvc.core.world import (
     Task,

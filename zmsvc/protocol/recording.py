@@ -17,9 +17,11 @@ from dataclasses import field, replace
 from itertools import islice
 from typing import Any, TypeVar, get_args
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
+from zmsvc.core.effects import Effect
 from zmsvc.core.errors import ProtocolError
-from zmsvc.core.events import Effect, Fact
+from zmsvc.core.facts import Fact
 from zmsvc.core.frozen import frozen
 from zmsvc.core.json_depth import check_depth
 from zmsvc.core.model import Context, TaskService
@@ -46,9 +48,9 @@ _APART = {
 }
 """The fields that a snapshot has in other lines, or that follow from others."""
 _REPEATED = {
-    ev.PublishControl: ("items", "service"),
-    ev.PublishProcess: ("service",),
-    ev.Quarantine: ("message",),
+    fx.PublishControl: ("items", "service"),
+    fx.PublishProcess: ("service",),
+    fx.Quarantine: ("message",),
 }
 """The fields of effects that repeat what the facts and the context have."""
 
@@ -154,7 +156,7 @@ def turn_line(
 
 def fact_as_json(fact: Fact) -> dict[str, Any]:
     """Return a fact as a record has it."""
-    if isinstance(fact, ev.MessagePoisoned):
+    if isinstance(fact, ft.MessagePoisoned):
         fact = replace(fact, message=replace(fact.message, traceback="", frame=None))
     return _FACTS.encode(fact)
 

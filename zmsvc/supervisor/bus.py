@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 import zmq
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
 from zmsvc.core import messages
 from zmsvc.core.access import BUS, TOPICS, Verb
 from zmsvc.core.errors import ProtocolError, UsageError
-from zmsvc.core.events import OrdersUnheard, Origin, Requested
+from zmsvc.core.facts import OrdersUnheard, Origin, Requested
 from zmsvc.core.messages import Order
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.world import World
@@ -231,7 +231,7 @@ class Bus:
             key = (order.transaction, task)
             service = _definition(self.world.context, task)
             self.control(
-                ev.PublishControl(
+                fx.PublishControl(
                     key=key, action="failed", success=False, pid=None, items=items, service=service
                 )
             )
@@ -275,7 +275,7 @@ class Bus:
             self.dropped += 1
         self._attach_first()
 
-    def control(self, effect: ev.PublishControl) -> None:
+    def control(self, effect: fx.PublishControl) -> None:
         """Publish an event of a task as `control`."""
         transaction, task = effect.key
         service = effect.service
@@ -293,7 +293,7 @@ class Bus:
         )
         self._say("control", body)
 
-    def process(self, effect: ev.PublishProcess) -> None:
+    def process(self, effect: fx.PublishProcess) -> None:
         """Publish as `process` that a task is being started or stopped."""
         transaction, task = effect.key
         service = effect.service
@@ -345,7 +345,7 @@ class Bus:
         self._attach_first()
         return wanted
 
-    def info(self, effect: ev.PublishInfo) -> None:
+    def info(self, effect: fx.PublishInfo) -> None:
         """Publish the whole context as `control`/`update`: soon, and only once for all changes until then."""
         self._info.changed(effect.transaction)
 

@@ -7,7 +7,7 @@ import logging
 
 from zmsvc.core import access
 from zmsvc.core.errors import ZmsvcError, reason
-from zmsvc.core.events import Fact
+from zmsvc.core.facts import Fact
 from zmsvc.host import crashpoint
 from zmsvc.host.bus import bus_permissions, sockets
 from zmsvc.host.config import reader

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, assert_never
 
 from zmsvc import __version__
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core import poison
 from zmsvc.core.errors import ProtocolError
-from zmsvc.core.events import Fact
+from zmsvc.core.facts import Fact
 from zmsvc.core.frozen import frozen
 from zmsvc.core.json_depth import check_depth
 from zmsvc.core.probing import Health
@@ -314,14 +314,14 @@ class Children:
         READY=1 of the next launch may come before the keeper reports that launch. To wait for the
         acknowledgment of the end would take too long while the disk is full.
         """
-        if not isinstance(end, ev.TaskExited | ev.TaskGone):
+        if not isinstance(end, ft.TaskExited | ft.TaskGone):
             return
         speaker = self._speaker_of.get(end.launch)
         if speaker is not None and speaker[1] and self._launch_of.get(speaker) == end.launch:
             del self._launch_of[speaker]
 
     def _user_of(self, end: Fact) -> UserNotify | None:
-        if not isinstance(end, ev.TaskExited | ev.TaskGone):
+        if not isinstance(end, ft.TaskExited | ft.TaskGone):
             return None
         return self._users.get(self._uid_of.get(end.launch, -1))
 
@@ -419,29 +419,29 @@ class Children:
                 self._know(report)
                 self._ordered.discard(report.launch)
                 starts.append(
-                    ev.TaskLaunched(launch=report.launch, pid=report.pid, start_time=report.start_time)
+                    ft.TaskLaunched(launch=report.launch, pid=report.pid, start_time=report.start_time)
                 )
                 if report.executed:
-                    starts.append(ev.TaskExecuted(launch=report.launch))
+                    starts.append(ft.TaskExecuted(launch=report.launch))
                 if report.line_seen:
-                    starts.append(ev.ReadyLineSeen(launch=report.launch))
+                    starts.append(ft.ReadyLineSeen(launch=report.launch))
             case sv.Executed():
-                starts.append(ev.TaskExecuted(launch=report.launch))
+                starts.append(ft.TaskExecuted(launch=report.launch))
             case sv.LineSeen():
-                starts.append(ev.ReadyLineSeen(launch=report.launch))
+                starts.append(ft.ReadyLineSeen(launch=report.launch))
             case sv.MainProcess():
                 self._launch_of.pop(self._speaker_of.get(report.launch, (0, "")), None)
                 self._know(sv.Launched(launch=report.launch, pid=report.pid, start_time=report.start_time))
                 starts.append(
-                    ev.MainChanged(launch=report.launch, pid=report.pid, start_time=report.start_time)
+                    ft.MainChanged(launch=report.launch, pid=report.pid, start_time=report.start_time)
                 )
             case sv.LaunchFailed():
                 self._ordered.discard(report.launch)
-                ends.append(ev.LaunchFailed(launch=report.launch, why=report.why))
+                ends.append(ft.LaunchFailed(launch=report.launch, why=report.why))
             case sv.Exited():
                 ends.append(exit_of(report))
             case sv.Gone():
-                ends.append(ev.TaskGone(launch=report.launch, leftovers=tuple(map(_leftover, report.ended))))
+                ends.append(ft.TaskGone(launch=report.launch, leftovers=tuple(map(_leftover, report.ended))))
             case sv.DeviceState():
                 self.device = report
                 for call in self.on_device:
@@ -504,7 +504,7 @@ class Children:
                 datagram.pid,
             )
         else:
-            yield ev.MainNamed(launch=launch, pid=pid, start_time=started)
+            yield ft.MainNamed(launch=launch, pid=pid, start_time=started)
 
     def _refuse(self, datagram: notify.Datagram) -> None:
         for fd in datagram.fds:
@@ -587,8 +587,8 @@ class Children:
             del self._launch_of[speaker]
 
 
-def exit_of(end: sv.Exited) -> ev.TaskExited:
-    return ev.TaskExited(
+def exit_of(end: sv.Exited) -> ft.TaskExited:
+    return ft.TaskExited(
         launch=end.launch,
         code=end.code,
         signal=end.signal,
@@ -599,8 +599,8 @@ def exit_of(end: sv.Exited) -> ev.TaskExited:
     )
 
 
-def _leftover(each: sv.Leftover) -> ev.Leftover:
-    return ev.Leftover(
+def _leftover(each: sv.Leftover) -> ft.Leftover:
+    return ft.Leftover(
         pid=each.pid, name=each.name, code=each.code, signal=each.signal, asked=each.asked, killed=each.killed
     )
 
@@ -613,41 +613,41 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
         value = json.loads(items, parse_constant=_no_number)
         if not isinstance(value, dict):
             raise ProtocolError("an update is not a JSON object")
-        yield ev.TaskUpdated(launch=launch, items=value, sequence=int(lines.get("X_ZMSVC_SEQ", 0)))
+        yield ft.TaskUpdated(launch=launch, items=value, sequence=int(lines.get("X_ZMSVC_SEQ", 0)))
     if report is not None:
         number, message = poison.from_json(report)
-        yield ev.MessagePoisoned(launch=launch, number=number, message=message)
+        yield ft.MessagePoisoned(launch=launch, number=number, message=message)
     if "STATUS" in lines:
-        yield ev.TaskSaid(launch=launch, status=lines["STATUS"])
+        yield ft.TaskSaid(launch=launch, status=lines["STATUS"])
     if "X_ZMSVC_MISSED" in lines:
         count = int(lines["X_ZMSVC_MISSED"])
         if not 0 <= count < 2**53:
             raise ProtocolError(f"{count} is not a number of missed messages")
-        yield ev.MessagesMissed(launch=launch, count=count)
+        yield ft.MessagesMissed(launch=launch, count=count)
     if "EXTEND_TIMEOUT_USEC" in lines:
-        yield ev.TimeoutExtended(launch=launch, seconds=int(lines["EXTEND_TIMEOUT_USEC"]) / 1e6)
+        yield ft.TimeoutExtended(launch=launch, seconds=int(lines["EXTEND_TIMEOUT_USEC"]) / 1e6)
     if notify.HEALTH in lines:
-        yield ev.HealthReported(
+        yield ft.HealthReported(
             launch=launch, health=Health(lines[notify.HEALTH]), text=lines.get("STATUS", "")
         )
     if notify.HEARD in lines:
-        yield ev.TopicHeard(launch=launch, topic=lines[notify.HEARD])
+        yield ft.TopicHeard(launch=launch, topic=lines[notify.HEARD])
     if notify.SILENT in lines:
-        yield ev.TopicSilent(launch=launch, topic=lines[notify.SILENT])
+        yield ft.TopicSilent(launch=launch, topic=lines[notify.SILENT])
     if lines.get("WATCHDOG") == "1":
-        yield ev.WatchdogFed(launch=launch)
+        yield ft.WatchdogFed(launch=launch)
     if lines.get("RELOADING") == "1":
         at = lines.get("MONOTONIC_USEC")
-        yield ev.TaskReloading(launch=launch, at=None if at is None else int(at) / 1e6)
+        yield ft.TaskReloading(launch=launch, at=None if at is None else int(at) / 1e6)
     if notify.TOPICS in lines:
         published = lines.get(notify.PUBLISHES)
-        yield ev.TaskDeclared(
+        yield ft.TaskDeclared(
             launch=launch,
             topics=_topics(lines[notify.TOPICS]),
             publishes=None if published is None else _topics(published),
         )
     if lines.get("READY") == "1":
-        yield ev.TaskReady(launch=launch)
+        yield ft.TaskReady(launch=launch)
 
 
 def _topics(text: str) -> tuple[str, ...]:
@@ -665,10 +665,10 @@ def _no_number(name: str) -> Any:
     raise ProtocolError(f"{name} in an update is not JSON")
 
 
-def children_and_ends(hello: sv.Hello) -> tuple[tuple[ev.Child, ...], list[ev.TaskExited]]:
+def children_and_ends(hello: sv.Hello) -> tuple[tuple[ft.Child, ...], list[ft.TaskExited]]:
     """Return the living children of a keeper, and the ends that no supervisor has acknowledged."""
     children = tuple(
-        ev.Child(
+        ft.Child(
             launch=child.launch,
             pid=child.pid,
             start_time=child.start_time,

@@ -9,9 +9,8 @@ from operator import attrgetter
 from typing import Any
 
 from zmsvc.core import cause, replicas
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
 from zmsvc.core.auxiliary_name import AuxiliaryName
-from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import Context, TaskService
@@ -19,6 +18,7 @@ from zmsvc.core.probing import probe_of, topic_of
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.resource_limits import CONTROLLERS
 from zmsvc.core.service_options import OPTIONS, Limits, Option, ServiceOptions, ServiceType, options_of
+from zmsvc.core.task_key import Key
 from zmsvc.core.values import NO_LIMIT
 from zmsvc.core.world import World
 from zmsvc.host import paths, user_ids
@@ -92,7 +92,7 @@ def _retaining(world: World, transaction: str) -> tuple[str, ...]:
 
 
 def auxiliary_spec(
-    world: World, effect: ev.LaunchAuxiliary, places: Places, log_target: str, granted: Container[int]
+    world: World, effect: fx.LaunchAuxiliary, places: Places, log_target: str, granted: Container[int]
 ) -> LaunchSpec | None:
     """Return the launch of an auxiliary process. It begins as its task does, but without the sockets, the
     stored descriptors, the watchdog, the PID file and the group limits of the task. Return None if a reload

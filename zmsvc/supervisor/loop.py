@@ -18,11 +18,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, assert_never
 
-from zmsvc.core import events as ev
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
+from zmsvc.core.effects import Effect
 from zmsvc.core.engine import step
-from zmsvc.core.events import Effect, Fact, Key, Requested
+from zmsvc.core.facts import Fact, Requested
 from zmsvc.core.service_options import NotifyAccess
+from zmsvc.core.task_key import Key
 from zmsvc.core.totals import Total
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint, ids, quarantine
@@ -95,11 +98,11 @@ class Loop:
         self._facts: list[Fact] = []
         self._scheduled = False
         self._alarms: dict[Key, asyncio.TimerHandle] = {}
-        self._replies: dict[int, asyncio.Future[ev.Reply]] = {}
+        self._replies: dict[int, asyncio.Future[fx.Reply]] = {}
         self._requests = itertools.count(1)
         self._unforgotten: list[int] = []
-        self._records: list[ev.Record] = []
-        self._quarantined: list[ev.Quarantine] = []
+        self._records: list[fx.Record] = []
+        self._quarantined: list[fx.Quarantine] = []
         """Poison messages that are not in the state file yet."""
         self._counts: Counter[TotalKey] = Counter()
         """Counts that are not in the state file yet."""
@@ -177,10 +180,10 @@ class Loop:
             self.places.name,
         )
 
-    async def ask(self, request: Requested | ev.ContextReloaded) -> ev.Reply:
+    async def ask(self, request: Requested | ft.ContextReloaded) -> fx.Reply:
         """Queue a request and wait for its reply."""
         assert request.request is not None
-        future: asyncio.Future[ev.Reply] = self._loop.create_future()
+        future: asyncio.Future[fx.Reply] = self._loop.create_future()
         self._replies[request.request] = future
         self.take(request)
         try:
@@ -191,7 +194,7 @@ class Loop:
     def next_request(self) -> int:
         return next(self._requests)
 
-    def order(self, request: Requested | ev.OrdersUnheard) -> None:
+    def order(self, request: Requested | ft.OrdersUnheard) -> None:
         """Queue an order from the bus, or the device's count of the orders that no supervisor received. No
         client waits for a reply.
         """
@@ -230,12 +233,12 @@ class Loop:
                 # The engine has failed: the last of these facts shows why.
                 self._record(before, facts[: len(decided) + 1], decided, now, at)
         effects = [effect for each in decided for effect in each]
-        self._quarantined += [effect for effect in effects if isinstance(effect, ev.Quarantine)]
+        self._quarantined += [effect for effect in effects if isinstance(effect, fx.Quarantine)]
         for effect in effects:
-            if isinstance(effect, ev.Count):
+            if isinstance(effect, fx.Count):
                 self.count(effect.total, effect.task, effect.detail, effect.amount)
-        effects = [effect for effect in effects if not isinstance(effect, ev.Count)]
-        self._save([effect for effect in effects if isinstance(effect, ev.Record)])
+        effects = [effect for effect in effects if not isinstance(effect, fx.Count)]
+        self._save([effect for effect in effects if isinstance(effect, fx.Record)])
         # Orders to the keeper go first, so processes start or end while the messages are published.
         for effect in sorted(effects, key=_rank):
             crashpoint.reached(type(effect).__name__)
@@ -268,7 +271,7 @@ class Loop:
             self.recorder.close()
         self.recorder = None
 
-    def _save(self, records: list[ev.Record]) -> None:
+    def _save(self, records: list[fx.Record]) -> None:
         self._records += records
         if self.world is self.store.saved and not self._records and not self._counts:
             return
@@ -341,7 +344,7 @@ class Loop:
 
     # --- orders out
 
-    def _kill(self, effect: ev.KillAll) -> None:
+    def _kill(self, effect: fx.KillAll) -> None:
         """Kill a task, after it has had the time to write its stacks. If this supervisor dies meanwhile, the
         next one repeats the order.
         """
@@ -364,57 +367,57 @@ class Loop:
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case ev.Launch():
+            case fx.Launch():
                 self._launch(effect)
-            case ev.LaunchAuxiliary():
+            case fx.LaunchAuxiliary():
                 self._launch_auxiliary(effect)
-            case ev.Signal():
+            case fx.Signal():
                 self.children.ask_to_end(effect.launch, effect.signal, effect.others)
-            case ev.SendSignal():
+            case fx.SendSignal():
                 self.children.tell(sv.SignalTask(launch=effect.launch, signal=effect.signal, all=effect.all))
-            case ev.SetMain():
+            case fx.SetMain():
                 self.children.tell(
                     sv.SetMain(launch=effect.launch, pid=effect.pid, start_time=effect.start_time)
                 )
-            case ev.KillAll():
+            case fx.KillAll():
                 self._kill(effect)
-            case ev.OpenBarrier():
+            case fx.OpenBarrier():
                 if self.children.protocol >= PROTOCOL_BARRIER:
                     self.children.tell(sv.OpenBarrier(launches=effect.launches))
-            case ev.HoldSockets():
+            case fx.HoldSockets():
                 self._hold_sockets(effect)
-            case ev.HoldStores():
+            case fx.HoldStores():
                 self._hold_stores(effect)
-            case ev.Forget():
+            case fx.Forget():
                 self._unforgotten.append(effect.launch)
-            case ev.WakeAt():
+            case fx.WakeAt():
                 self._wake_at(effect)
-            case ev.PublishControl() | ev.PublishProcess() | ev.PublishInfo():
+            case fx.PublishControl() | fx.PublishProcess() | fx.PublishInfo():
                 self._publish(effect)
-            case ev.Record():
+            case fx.Record():
                 records.write(effect)
-            case ev.Quarantine() | ev.Count():
+            case fx.Quarantine() | fx.Count():
                 pass  # It was saved with the world.
-            case ev.Reply():
+            case fx.Reply():
                 self._reply(effect)
-            case ev.Ready():
+            case fx.Ready():
                 self._unit_status.ready(self.world, effect.error, self.start_notes)
-            case ev.Leave():
+            case fx.Leave():
                 self.leaving = effect.status
                 self.over.set()
             case _:
                 assert_never(effect)
 
-    def _launch(self, effect: ev.Launch) -> None:
+    def _launch(self, effect: fx.Launch) -> None:
         task = self.world.tasks.get(effect.key)
         if task is None or task.launch != effect.launch or effect.key[1] not in self.world.context.tasks:
-            self.take(ev.LaunchFailed(launch=effect.launch, why=_NOT_IN_FILE))
+            self.take(ft.LaunchFailed(launch=effect.launch, why=_NOT_IN_FILE))
             return
         dropped = dropped_options(self.world.context.tasks[effect.key[1]], self.children.protocol)
         if dropped:
             options = ", ".join(f"<{name}>" for name in dropped)
             why = f"the keeper of an earlier zmsvc does not know {options}: restart the context"
-            self.take(ev.LaunchFailed(launch=effect.launch, why=why))
+            self.take(ft.LaunchFailed(launch=effect.launch, why=why))
             return
         self.children.tell(
             spec_of(
@@ -427,28 +430,28 @@ class Loop:
             )
         )
 
-    def _launch_auxiliary(self, effect: ev.LaunchAuxiliary) -> None:
+    def _launch_auxiliary(self, effect: fx.LaunchAuxiliary) -> None:
         task = self.world.tasks.get(effect.key)
         if task is None or task.launch != effect.of or effect.key[1] not in self.world.context.tasks:
-            self.take(ev.LaunchFailed(launch=effect.launch, why="its task has ended meanwhile"))
+            self.take(ft.LaunchFailed(launch=effect.launch, why="its task has ended meanwhile"))
             return
         spec = auxiliary_spec(self.world, effect, self.places, self.log_target, self.granted)
         if spec is None:
-            self.take(ev.LaunchFailed(launch=effect.launch, why=_NOT_IN_FILE))
+            self.take(ft.LaunchFailed(launch=effect.launch, why=_NOT_IN_FILE))
         else:
             self.children.tell(spec)
 
-    def _hold_sockets(self, effect: ev.HoldSockets) -> None:
+    def _hold_sockets(self, effect: fx.HoldSockets) -> None:
         if self.children.protocol >= PROTOCOL_SOCKETS:
             listed = sorted(effect.sockets, key=lambda each: each.address)
             self.children.tell(sv.HoldSockets(sockets=tuple(map(socket_spec, listed))))
 
-    def _hold_stores(self, effect: ev.HoldStores) -> None:
+    def _hold_stores(self, effect: fx.HoldStores) -> None:
         if self.children.protocol >= PROTOCOL_STORES:
             limits = {cgroup_name(key): limit for key, limit in sorted(effect.stores)}
             self.children.tell(sv.HoldStores(limits=limits))
 
-    def _wake_at(self, effect: ev.WakeAt) -> None:
+    def _wake_at(self, effect: fx.WakeAt) -> None:
         alarm = self._alarms.pop(effect.key, None)
         if alarm is not None:
             alarm.cancel()
@@ -457,20 +460,20 @@ class Loop:
 
     def _ring(self, key: Key) -> None:
         self._alarms.pop(key, None)
-        self.take(ev.DeadlinePassed(key=key))
+        self.take(ft.DeadlinePassed(key=key))
 
-    def _publish(self, effect: ev.PublishControl | ev.PublishProcess | ev.PublishInfo) -> None:
+    def _publish(self, effect: fx.PublishControl | fx.PublishProcess | fx.PublishInfo) -> None:
         if self.bus is None:
             return
         match effect:
-            case ev.PublishControl():
+            case fx.PublishControl():
                 self.bus.control(effect)
-            case ev.PublishProcess():
+            case fx.PublishProcess():
                 self.bus.process(effect)
-            case ev.PublishInfo():
+            case fx.PublishInfo():
                 self.bus.info(effect)
 
-    def _reply(self, effect: ev.Reply) -> None:
+    def _reply(self, effect: fx.Reply) -> None:
         future = self._replies.get(effect.request)
         if future is not None and not future.done():
             future.set_result(effect)
@@ -480,10 +483,10 @@ def _rank(effect: Effect) -> int:
     """Return the place of an effect among those of a turn. Orders to hold sockets and stores come first,
     because a launch needs these.
     """
-    if isinstance(effect, ev.HoldSockets | ev.HoldStores):
+    if isinstance(effect, fx.HoldSockets | fx.HoldStores):
         return 0
     orders = (
-        ev.Launch | ev.LaunchAuxiliary | ev.Signal | ev.SendSignal | ev.SetMain | ev.KillAll | ev.OpenBarrier
+        fx.Launch | fx.LaunchAuxiliary | fx.Signal | fx.SendSignal | fx.SetMain | fx.KillAll | fx.OpenBarrier
     )
     return 1 if isinstance(effect, orders) else 2
 
@@ -498,7 +501,7 @@ def facts_of_start(
     come last.
     """
     living, ends = children_and_ends(hello)
-    yield ev.SupervisorStarted(
+    yield ft.SupervisorStarted(
         keeper_id=hello.epoch,
         children=living,
         exits=frozenset(end.launch for end in ends),
@@ -509,6 +512,6 @@ def facts_of_start(
     )
     for end in hello.ends:
         # The process has ended, so it needs no start time to identify it.
-        yield ev.TaskLaunched(launch=end.launch, pid=end.pid, start_time=0)
+        yield ft.TaskLaunched(launch=end.launch, pid=end.pid, start_time=0)
     yield from notification_facts
     yield from ends

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from zmsvc.core import memory_limit
-from zmsvc.core.events import MemoryMeasured
+from zmsvc.core.facts import MemoryMeasured
 from zmsvc.core.memory_limit import Measurement
 from zmsvc.core.model import Context
 from zmsvc.host.kernel import linux, process_memory

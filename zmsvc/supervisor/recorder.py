@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from zmsvc import __version__
+from zmsvc.core.effects import Effect
 from zmsvc.core.errors import PlaceError, reason
-from zmsvc.core.events import Effect, Fact
+from zmsvc.core.facts import Fact
 from zmsvc.core.world import World
 from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 
 from zmsvc.core import history
-from zmsvc.core.events import Record
+from zmsvc.core.effects import Record
 from zmsvc.host.systemd import journal
 
 MAX_VALUE = 200

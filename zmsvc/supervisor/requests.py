@@ -15,13 +15,13 @@ from dataclasses import fields
 from typing import Any
 
 from zmsvc.core import checks, transitions, why
-from zmsvc.core import events as ev
+from zmsvc.core import facts as ft
 from zmsvc.core import reload as core_reload
 from zmsvc.core.access import Verb
 from zmsvc.core.cause import rule_text
 from zmsvc.core.cause_chain import Row
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
-from zmsvc.core.events import Origin, Requested
+from zmsvc.core.facts import Origin, Requested
 from zmsvc.core.model import Context
 from zmsvc.core.replicas import is_named
 from zmsvc.core.service_options import ServiceType
@@ -148,7 +148,7 @@ class Requests:
             return name
         return "--all" if every and self._loop.children.protocol < PROTOCOL_SIGNALS_ALL else ""
 
-    async def _answered(self, asked: Requested | ev.ContextReloaded, verb: Verb, seconds: Any) -> Answer:
+    async def _answered(self, asked: Requested | ft.ContextReloaded, verb: Verb, seconds: Any) -> Answer:
         """Queue an order and wait for its reply, for at most `seconds` if that is a number above 0."""
         limit = _limit(seconds)
         try:
@@ -425,7 +425,7 @@ class Requests:
             return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
         finally:
             loop.notifier.ready()
-        asked = ev.ContextReloaded(context=context, request=loop.next_request(), block=block)
+        asked = ft.ContextReloaded(context=context, request=loop.next_request(), block=block)
         return await self._answered(asked, Verb.RELOAD, seconds)
 
     async def _plan_reload(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from zmsvc.core.access import Verb
-from zmsvc.core.events import Fact, Origin, Requested
+from zmsvc.core.facts import Fact, Origin, Requested
 from zmsvc.host import crashpoint
 from zmsvc.host.systemd import journal
 from zmsvc.protocol.supervision import Hello, Leave, StopAll

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from zmsvc.core import messages, status_view
-from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import STATE_OF, State, SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.status_view import Clock, TaskEntry, context_state, task_entries, tasks_of
+from zmsvc.core.task_key import Key
 from zmsvc.core.world import Task, World, service_of
 from zmsvc.host.kernel.process_usage import ProcessUsage
 from zmsvc.supervisor.launch_spec import cgroup_name, shared

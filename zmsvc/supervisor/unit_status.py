@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from zmsvc.core import events as ev
-from zmsvc.core.events import Effect
+from zmsvc.core import effects as fx
+from zmsvc.core.effects import Effect
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint
 from zmsvc.supervisor import records, status_report
@@ -62,7 +62,7 @@ class UnitStatus:
         if world.stopping and not self._stopping_sent:
             self._stopping_sent = True
             self._notifier.stopping()
-        if unsaved == self._unsaved and not any(isinstance(effect, ev.PublishInfo) for effect in effects):
+        if unsaved == self._unsaved and not any(isinstance(effect, fx.PublishInfo) for effect in effects):
             return
         self._unsaved = unsaved
         self._stale = True
