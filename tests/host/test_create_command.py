@@ -92,8 +92,8 @@ def test_a_second_run_changes_nothing_and_a_different_one_is_refused(
     assert create(*words, "--restart=no") == 2
     assert create("--command", "sleep 3", "--task_id=other") == 0
     told = capsys.readouterr().err
-    assert f"""{file}:6: sleep is there with command "sleep 'a b'", expected 'sleep 2000'""" in told
-    assert f"{file}:6: sleep is there with restart 'on-failure', expected 'no'" in told
+    assert f"""{file}:7: sleep is there with command "sleep 'a b'", expected 'sleep 2000'""" in told
+    assert f"{file}:7: sleep is there with restart 'on-failure', expected 'no'" in told
     assert list(reader.load(file).tasks) == ["sleep", "other"]
 
 
