@@ -82,9 +82,11 @@ def test_a_context_runs_after_the_installation_and_nothing_is_left_after_purge(
     assert {
         f"/usr/share/doc/zmsvc/{name}" for name in ("README.md", "SECURITY.md", "docs/promises.md")
     } <= packed
+    machine = debian.machine
+    catalog = "grep --count urn:zmsvc:context /etc/xml/catalog || true"
+    assert machine.sh(catalog).stdout.strip() == "2"
     echo = debian.context("EchoAction")
     echo.start()
-    machine = debian.machine
     assert state(echo, "ts_100") == "active"
     assert "Slice=zmsvc.slice" in machine.sh("systemctl show -p Slice zmsvc@EchoAction").stdout
     assert "tasks/" in machine.sh(f"cat /proc/{pid_of(echo, 'ts_100')}/cgroup").stdout
@@ -102,6 +104,7 @@ def test_a_context_runs_after_the_installation_and_nothing_is_left_after_purge(
 
     debian.apt("purge")
     assert named_after_zmsvc(debian) == there
+    assert machine.sh(catalog).stdout.strip() == "0"
 
 
 def test_what_make_install_left_in_usr_local_is_named(debian: Debian, packages: Packages) -> None:
