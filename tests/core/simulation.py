@@ -22,7 +22,7 @@ from zmsvc.core.expansion import expand
 from zmsvc.core.facts import Fact
 from zmsvc.core.held_descriptors import sockets_in_use, stores_in_use
 from zmsvc.core.lifecycle import TABLE, State, SubState, TaskEvent
-from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
+from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskDefinition, Trigger
 from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
 from zmsvc.core.probing import Health
 from zmsvc.core.rule_conditions import read_ends, read_threshold
@@ -54,7 +54,7 @@ def rule(trigger: str, action: str, call: str, *, when: str = "", after: str = "
     )
 
 
-def context(*tasks: TaskService, ident: str = "context001", any_fail: Iterable[Rule] = ()) -> Context:
+def context(*tasks: TaskDefinition, ident: str = "context001", any_fail: Iterable[Rule] = ()) -> Context:
     points = Endpoints(
         subscribe_endpoint="ipc:///s",
         publish_endpoint="ipc:///p",
@@ -83,8 +83,8 @@ def task(
     after: tuple[str, ...] = (),
     requires: tuple[str, ...] = (),
     **limits: float,
-) -> TaskService:
-    return TaskService(
+) -> TaskDefinition:
+    return TaskDefinition(
         id=name,
         instance="Echo",
         rules=rules,
@@ -348,7 +348,7 @@ class Simulation(Machine):
     """
 
     @classmethod
-    def of(cls, *tasks: TaskService, any_fail: Iterable[Rule] = ()) -> Simulation:
+    def of(cls, *tasks: TaskDefinition, any_fail: Iterable[Rule] = ()) -> Simulation:
         return cls(world=World(context=context(*tasks, any_fail=any_fail)))
 
     # --- a supervisor
@@ -591,7 +591,9 @@ class Simulation(Machine):
             )
         )
 
-    def reload(self, *tasks: TaskService, request: int | None = 8, ident: str = "context001") -> list[Effect]:
+    def reload(
+        self, *tasks: TaskDefinition, request: int | None = 8, ident: str = "context001"
+    ) -> list[Effect]:
         return self.happen(ft.ContextReloaded(context=context(*tasks, ident=ident), request=request))
 
     def history(self) -> Counter[str]:

@@ -13,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmsvc.core.checks import Fault, config_warnings, faults, monitor_endpoints, warnings
-from zmsvc.core.model import Action, Context, EndCondition, Endpoints, Rule, TaskService, Threshold, Trigger
+from zmsvc.core.model import (
+    Action,
+    Context,
+    EndCondition,
+    Endpoints,
+    Rule,
+    TaskDefinition,
+    Threshold,
+    Trigger,
+)
 from zmsvc.core.service_options import Limits, Restart, ServiceType
 from zmsvc.core.values import Endpoint, endpoint
 
@@ -30,11 +39,11 @@ def rule(words: str) -> Rule:
     return Rule(trigger=Trigger(trigger), action=Action(action), call=call)
 
 
-def task(name: str, *rules: str, **more: Any) -> TaskService:
-    return TaskService(id=name, instance="Echo", rules=tuple(map(rule, rules)), **more)
+def task(name: str, *rules: str, **more: Any) -> TaskDefinition:
+    return TaskDefinition(id=name, instance="Echo", rules=tuple(map(rule, rules)), **more)
 
 
-def context_of(*tasks: TaskService, endpoints: Endpoints = LOCAL, binds: bool = True) -> Context:
+def context_of(*tasks: TaskDefinition, endpoints: Endpoints = LOCAL, binds: bool = True) -> Context:
     """Return a context whose file has elements for its binds, or only the endpoints of clients."""
     own = {"FrontBind": endpoints.publish_bind, "BackendBind": endpoints.subscribe_bind} if binds else {}
     connected = {
@@ -51,7 +60,7 @@ def context_of(*tasks: TaskService, endpoints: Endpoints = LOCAL, binds: bool = 
     )
 
 
-def warned(*tasks: TaskService, endpoints: Endpoints = LOCAL) -> list[str]:
+def warned(*tasks: TaskDefinition, endpoints: Endpoints = LOCAL) -> list[str]:
     return warnings(context_of(*tasks, endpoints=endpoints))
 
 
@@ -320,7 +329,7 @@ RULES = st.builds(
 @given(st.lists(st.tuples(st.booleans(), st.lists(RULES, max_size=4)), min_size=5, max_size=5))
 def test_every_reported_ring_exists_in_the_rules(drawn: list[tuple[bool, list[Rule]]]) -> None:
     tasks = [
-        TaskService(id=name, instance="Echo", entry=entry, rules=tuple(rules))
+        TaskDefinition(id=name, instance="Echo", entry=entry, rules=tuple(rules))
         for name, (entry, rules) in zip("abcde", drawn, strict=True)
     ]
     known = {
@@ -351,7 +360,7 @@ def test_every_reported_ring_exists_in_the_rules(drawn: list[tuple[bool, list[Ru
 def test_the_endpoints_of_a_monitor_are_those_that_it_can_bind(
     instance: str, configuration: Mapping[str, Any], places: list[str]
 ) -> None:
-    assert monitor_endpoints(TaskService(id="m", instance=instance, configuration=configuration)) == places
+    assert monitor_endpoints(TaskDefinition(id="m", instance=instance, configuration=configuration)) == places
 
 
 def test_a_signal_that_would_be_a_clean_end_of_a_thread_is_warned_about() -> None:
@@ -451,7 +460,7 @@ def test_each_rule_of_a_task_that_counts_adds_little_work_to_the_check() -> None
             )
             for number in range(size)
         ]
-        one = TaskService(id="a", instance="Echo", rules=tuple(counting))
+        one = TaskDefinition(id="a", instance="Echo", rules=tuple(counting))
         made = context_of(one)
         assert sum("the delays between restarts" in each for each in warnings(made)) == size
         return calls_in(lambda: warnings(made))

@@ -17,7 +17,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.cause import as_json
 from zmsvc.core.draft import Draft
 from zmsvc.core.engine import step
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 from zmsvc.core.reload import plan as plan_reload
 from zmsvc.core.requests import MAX_CLOSED
 from zmsvc.core.service_options import KillMode, ServiceType
@@ -1664,7 +1664,7 @@ def test_the_end_of_a_task_by_an_operators_signal_is_a_failure() -> None:
 # --- the plan of a reload
 
 
-def planned(sim: Simulation, *tasks: TaskService) -> list[tuple[str, str, str]]:
+def planned(sim: Simulation, *tasks: TaskDefinition) -> list[tuple[str, str, str]]:
     before = sim.world
     refusal, plan = plan_reload(before, context(*tasks), sim.now)
     assert refusal == ""

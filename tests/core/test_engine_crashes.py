@@ -17,7 +17,7 @@ from test_engine_properties import files
 
 from zmsvc.core import facts as ft
 from zmsvc.core import probing
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 from zmsvc.core.ready_line import ReadyLine
 
 Story = Callable[[Simulation], None]
@@ -269,7 +269,7 @@ def reload_command(sim: Simulation) -> None:
 RELOADS = replace(task("a", start_timeout=5.0), reload_command=("reload",))
 NOTIFIES = replace(task("a", kind="Command", notify=True, start_timeout=5.0), notify_reload=True)
 
-STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
+STORIES: dict[str, tuple[Story, tuple[TaskDefinition, ...]]] = {
     "chain": (chain, CHAIN),
     "orders": (orders, PAIR),
     "hard": (hard, HARD),
@@ -292,7 +292,7 @@ STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
 
 
 def told(
-    story: Story, tasks: tuple[TaskService, ...], die_at: tuple[int, int | None] | None = None
+    story: Story, tasks: tuple[TaskDefinition, ...], die_at: tuple[int, int | None] | None = None
 ) -> Simulation:
     sim = Simulation.of(*tasks)
     sim.die_at, sim.checked = die_at, die_at is None
@@ -360,7 +360,7 @@ class Steps:
     point=st.none() | st.integers(0, 12),
 )
 def test_a_crash_in_any_history_of_orders_changes_nothing(
-    tasks: list[TaskService], numbers: list[int], turn: int, point: int | None
+    tasks: list[TaskDefinition], numbers: list[int], turn: int, point: int | None
 ) -> None:
     whole = told(Steps(numbers), tuple(tasks))
     broken = told(Steps(numbers), tuple(tasks), (turn, point))

@@ -20,7 +20,7 @@ from zmsvc.core import poison
 from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.expected_topics import Expectation
-from zmsvc.core.model import Rule, TaskService
+from zmsvc.core.model import Rule, TaskDefinition
 from zmsvc.core.probing import HEALTH, READY, Health
 from zmsvc.core.ready_line import ReadyLine
 
@@ -59,7 +59,7 @@ limits = st.fixed_dictionaries(
 )
 
 
-def any_fail(tasks: list[TaskService]) -> st.SearchStrategy[list[Rule]]:
+def any_fail(tasks: list[TaskDefinition]) -> st.SearchStrategy[list[Rule]]:
     """Return rules of a context with these tasks."""
     actions, names = st.sampled_from(["start", "stop", "restart"]), [each.id for each in tasks]
     drawn = st.tuples(actions, st.sampled_from(names)).flatmap(lambda each: conditional("on_any_fail", *each))
@@ -70,7 +70,7 @@ calm = limits.map(lambda drawn: {name: value for name, value in drawn.items() if
 
 
 @st.composite
-def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
+def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskDefinition]:
     """Draw the tasks of a context file, whose rules name only tasks of the file."""
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
     ordered = draw(st.booleans())
@@ -114,7 +114,7 @@ class Machine(RuleBasedStateMachine):
     """A context of up to three tasks with any rules, and everything that can happen to it."""
 
     @initialize(given=files(), autostart=st.booleans(), data=st.data())
-    def begin(self, given: list[TaskService], autostart: bool, data: st.DataObject) -> None:
+    def begin(self, given: list[TaskDefinition], autostart: bool, data: st.DataObject) -> None:
         self.sim = Simulation.of(*given, any_fail=data.draw(any_fail(given)))
         self.number = 0
         self.sim.begin(transaction=None, autostart=autostart)
@@ -216,7 +216,7 @@ class Machine(RuleBasedStateMachine):
             self.sim.stuck = set()
 
     @rule(given=files(), ident=st.sampled_from(["context001"] * 5 + ["another"]))
-    def reload(self, given: list[TaskService], ident: str) -> None:
+    def reload(self, given: list[TaskDefinition], ident: str) -> None:
         """Check that a reload does not touch tasks that the new file does not change."""
         self.number += 1
         before = self.sim.world

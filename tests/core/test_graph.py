@@ -20,7 +20,7 @@ from zmsvc.core.model import (
     Endpoints,
     Only,
     Rule,
-    TaskService,
+    TaskDefinition,
     Threshold,
     Trigger,
 )
@@ -34,12 +34,12 @@ ENDS = Endpoints(
 )
 
 
-def context(*tasks: TaskService, name: str = "Day") -> Context:
+def context(*tasks: TaskDefinition, name: str = "Day") -> Context:
     return Context(name=name, id="c", log_name="T", endpoints=ENDS, tasks={task.id: task for task in tasks})
 
 
 DAY = context(
-    TaskService(
+    TaskDefinition(
         id="ts001",
         instance="WakeUp",
         rules=(
@@ -47,7 +47,7 @@ DAY = context(
             Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call="ts001"),
         ),
     ),
-    TaskService(
+    TaskDefinition(
         id="ts002",
         instance="Drink",
         entry=False,
@@ -71,7 +71,7 @@ def test_dot_has_the_tasks_as_nodes_and_the_rules_as_labeled_arrows() -> None:
 
 def test_a_rule_for_some_reasons_alone_says_so() -> None:
     watched = Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call="a", only=Only.WATCHDOG)
-    day = context(TaskService(id="a", instance="A", rules=(watched,)))
+    day = context(TaskDefinition(id="a", instance="A", rules=(watched,)))
     assert 'label="on_fail: restart, on-watchdog"' in dot(day)
     assert "|on_fail: restart, on-watchdog|" in mermaid(day)
 
@@ -87,7 +87,7 @@ def test_a_rule_with_conditions_has_them_in_its_label() -> None:
         ),
         Rule(trigger=Trigger.ON_RECOVER, action=Action.START, call="a"),
     )
-    made = context(TaskService(id="a", instance="A", rules=rules))
+    made = context(TaskDefinition(id="a", instance="A", rules=rules))
     assert [(each["id"], each["when"], each["after"]) for each in as_json(made)["rules"]] == [
         ("a:on_fail:stop:a when exit-code:75 watchdog after 3 in 60s", "exit-code:75 watchdog", "3 in 60s"),
         ("a:on_recover:start:a", None, None),
@@ -136,7 +136,7 @@ def test_messages_are_thick_arrows_beside_the_rules_or_alone() -> None:
 
 
 def test_a_task_is_tied_to_those_that_it_comes_after_or_requires() -> None:
-    third = TaskService(id="ts003", instance="Walk", after=("ts001", "ts002"), requires=("ts002",))
+    third = TaskDefinition(id="ts003", instance="Walk", after=("ts001", "ts002"), requires=("ts002",))
     ordered = context(*DAY.tasks.values(), third)
     assert [line for line in dot(ordered).splitlines() if "odot" in line] == [
         '  n2 -> n0 [label="after", style=solid, arrowhead=odot, color="#8a6d00", fontcolor="#8a6d00"];',
@@ -176,7 +176,7 @@ def test_tasks_without_a_state_are_not_colored() -> None:
 
 
 def test_a_rule_that_calls_an_unknown_task_is_left_out() -> None:
-    lost = TaskService(
+    lost = TaskDefinition(
         id="a", instance="A", rules=(Rule(trigger=Trigger.ON_EXIT, action=Action.START, call="z"),)
     )
     assert "->" not in dot(context(lost))
@@ -185,7 +185,8 @@ def test_a_rule_that_calls_an_unknown_task_is_left_out() -> None:
 @given(st.text(min_size=1), st.text())
 def test_any_name_stays_inside_its_quotes(name: str, title: str) -> None:
     odd, plain = (
-        context(TaskService(id="a", instance=word), name=other) for word, other in ((name, title), ("x", "y"))
+        context(TaskDefinition(id="a", instance=word), name=other)
+        for word, other in ((name, title), ("x", "y"))
     )
     quoted = r'"(?:[^"\\]|\\.)*"'
     outside = [re.sub(quoted, "", dot(drawn), flags=re.DOTALL) for drawn in (odd, plain)]
@@ -196,7 +197,7 @@ def test_any_name_stays_inside_its_quotes(name: str, title: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("dot"), reason="Graphviz is not installed")
 def test_graphviz_reads_it() -> None:
-    text = dot(context(TaskService(id="a", instance='"\\l<b>'), name="x\\"), {"a": "failed"})
+    text = dot(context(TaskDefinition(id="a", instance='"\\l<b>'), name="x\\"), {"a": "failed"})
     subprocess.run(["dot", "-Tsvg"], input=text.encode(), check=True, capture_output=True)
 
 

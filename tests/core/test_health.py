@@ -16,18 +16,18 @@ from zmsvc.core import expected_topics, probing
 from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.expected_topics import Expectation, Silences
-from zmsvc.core.model import Rule, TaskService
+from zmsvc.core.model import Rule, TaskDefinition
 from zmsvc.core.probing import HEALTH, READY, Address, Health, Judgment, Probe, judge, probe_from_json
 from zmsvc.core.ready_line import ReadyLine
 
 RESTART = rule("on_fail", "restart", "a")
 
 
-def watched(*rules: Rule, probe: Probe = HEALTH) -> TaskService:
+def watched(*rules: Rule, probe: Probe = HEALTH) -> TaskDefinition:
     return replace(task("a", *rules, stop_timeout=5.0), health=probe)
 
 
-def waiting() -> TaskService:
+def waiting() -> TaskDefinition:
     """Return a Command that is ready when its probe succeeds."""
     return replace(task("a", RESTART, kind="Command", start_timeout=20.0), ready=READY)
 
@@ -205,7 +205,7 @@ def test_a_command_is_ready_when_the_probe_process_ends_with_status_0() -> None:
     assert not sim.task("a").auxiliaries
 
 
-def awaits_line(**more: float) -> TaskService:
+def awaits_line(**more: float) -> TaskDefinition:
     """Return a Command that is ready when it has written a line."""
     return replace(
         task("a", RESTART, kind="Command", start_timeout=20.0), ready=ReadyLine(pattern="up"), **more

@@ -24,7 +24,7 @@ from zmsvc.core import facts as ft
 from zmsvc.core import replay
 from zmsvc.core.access import Verb
 from zmsvc.core.lifecycle import SubState
-from zmsvc.core.model import Context, Endpoints, TaskService
+from zmsvc.core.model import Context, Endpoints, TaskDefinition
 from zmsvc.core.probing import HEALTH, READY
 from zmsvc.core.service_options import ServiceType
 from zmsvc.host import crashpoint, record_ring
@@ -122,7 +122,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeContext]]:
 
 
 def fake_context(
-    folder: Path, seed: int, crashing: list[FakeContext], tasks: tuple[TaskService, ...] = TASKS
+    folder: Path, seed: int, crashing: list[FakeContext], tasks: tuple[TaskDefinition, ...] = TASKS
 ) -> FakeContext:
     points = Endpoints(
         subscribe_endpoint=f"ipc://{folder}/b",
@@ -292,7 +292,7 @@ def played(
     folder: Path,
     seed: int,
     crashing: list[FakeContext],
-    tasks: tuple[TaskService, ...] = TASKS,
+    tasks: tuple[TaskDefinition, ...] = TASKS,
     *,
     protocols: tuple[int, ...] = (PROTOCOL,),
     names_mains: bool = False,

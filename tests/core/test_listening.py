@@ -12,7 +12,7 @@ from simulation import Simulation, rule, task
 from zmsvc.core import checks
 from zmsvc.core import effects as fx
 from zmsvc.core.listening import ListenSocket, address, name, socket_from_json
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 from zmsvc.core.values import endpoint
 
 WEB = ListenSocket(address="tcp://127.0.0.1:8080", name="web")
@@ -20,7 +20,7 @@ FILE = ListenSocket(address="ipc:///run/app.sock")
 HELD = replace(WEB, name="")
 
 
-def listening(one: TaskService, *sockets: ListenSocket) -> TaskService:
+def listening(one: TaskDefinition, *sockets: ListenSocket) -> TaskDefinition:
     return replace(one, listen=sockets)
 
 

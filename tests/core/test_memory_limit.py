@@ -9,7 +9,7 @@ from simulation import Simulation, context, rule, task
 
 from zmsvc.core import facts as ft
 from zmsvc.core.memory_limit import Measurement, may_measure, to_measure
-from zmsvc.core.model import Only, Rule, TaskService, Trigger
+from zmsvc.core.model import Only, Rule, TaskDefinition, Trigger
 from zmsvc.core.restart import rules_of
 from zmsvc.core.service_options import Restart
 
@@ -17,13 +17,13 @@ LIMIT = 64 << 20
 MACHINE = 1 << 30
 
 
-def limited(name: str, *rules: Rule, limit: int | str = LIMIT) -> TaskService:
+def limited(name: str, *rules: Rule, limit: int | str = LIMIT) -> TaskDefinition:
     """Return a task as the reader makes it."""
     own = rules_of(None, name, rules, limited=True)
     return replace(task(name, *rules, *own, stop_timeout=5.0), memory_restart=limit)
 
 
-def running(*tasks: TaskService) -> Simulation:
+def running(*tasks: TaskDefinition) -> Simulation:
     sim = Simulation.of(*tasks)
     sim.begin()
     sim.ready()

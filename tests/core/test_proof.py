@@ -15,7 +15,7 @@ from simulation import context, rule, task
 
 from zmsvc.core.exploration import THREADS, Trial
 from zmsvc.core.independent_parts import parts_of
-from zmsvc.core.model import TRIGGERS_OF_TASK, Context, Only, Rule, TaskService
+from zmsvc.core.model import TRIGGERS_OF_TASK, Context, Only, Rule, TaskDefinition
 from zmsvc.core.proof import Claim, Proof, important_of, prove
 from zmsvc.core.scenario import TRANSACTION, Event, EventKind
 from zmsvc.core.service_options import ServiceType
@@ -24,12 +24,12 @@ from zmsvc.core.world import Reason
 SIZE = 30
 
 
-def up(name: str, *rules: Rule, **more: Any) -> TaskService:
+def up(name: str, *rules: Rule, **more: Any) -> TaskDefinition:
     """Return a task that starts again after each failure."""
     return task(name, rule("on_fail", "restart", name), *rules, **more)
 
 
-def waiting(name: str, *rules: Rule, **more: Any) -> TaskService:
+def waiting(name: str, *rules: Rule, **more: Any) -> TaskDefinition:
     return up(name, *rules, entry=False, **more)
 
 
@@ -37,18 +37,18 @@ def only(given: Rule, ends: Only) -> Rule:
     return replace(given, only=ends)
 
 
-def filled(*tasks: TaskService) -> list[TaskService]:
+def filled(*tasks: TaskDefinition) -> list[TaskDefinition]:
     """Return the tasks and others, no two of which are alike: 30 altogether."""
     others = [up(f"other{number}", restart_delay=1.0 + number) for number in range(SIZE - len(tasks))]
     return [*tasks, *others]
 
 
-def proof_of(tasks: Sequence[TaskService], any_fail: Sequence[Rule] = ()) -> Proof:
+def proof_of(tasks: Sequence[TaskDefinition], any_fail: Sequence[Rule] = ()) -> Proof:
     assert len(tasks) <= SIZE
     return prove(context(*tasks, any_fail=any_fail))
 
 
-WRONG: dict[str, tuple[Sequence[TaskService], Claim, tuple[str, ...]]] = {
+WRONG: dict[str, tuple[Sequence[TaskDefinition], Claim, tuple[str, ...]]] = {
     "no rule starts a task": ([up("a"), waiting("b")], Claim.CAN_START, ("b",)),
     "the only caller never starts": (
         [up("a"), waiting("b"), waiting("c", rule("on_start", "start", "b"))],
@@ -124,7 +124,7 @@ WRONG: dict[str, tuple[Sequence[TaskService], Claim, tuple[str, ...]]] = {
     ),
 }
 
-RIGHT: dict[str, tuple[Sequence[TaskService], Sequence[Rule]]] = {
+RIGHT: dict[str, tuple[Sequence[TaskDefinition], Sequence[Rule]]] = {
     "each task restarts itself": ([up("a", watchdog=4.0)], ()),
     "a chain of after": ([up(f"t{n}", after=(f"t{n - 1}",) if n else ()) for n in range(SIZE)], ()),
     "a chain of requires": ([up(f"t{n}", requires=(f"t{n - 1}",) if n else ()) for n in range(SIZE)], ()),
@@ -281,7 +281,7 @@ def pairwise(of: Context) -> set[frozenset[str]]:
             )
         )
 
-    def own(one: TaskService) -> Any:
+    def own(one: TaskDefinition) -> Any:
         return replace(one, id="", rules=(), after=(), requires=(), source={})
 
     return {

@@ -21,7 +21,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.effects import Effect
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.facts import Fact
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 from zmsvc.core.replay import Begin, Step, replay
 from zmsvc.core.world import World
 from zmsvc.protocol import recording
@@ -65,7 +65,7 @@ class RecordedMachine(Machine):
     """The random tester, with a record."""
 
     @initialize(given=files(), autostart=st.booleans(), data=st.data())
-    def begin(self, given: list[TaskService], autostart: bool, data: st.DataObject) -> None:
+    def begin(self, given: list[TaskDefinition], autostart: bool, data: st.DataObject) -> None:
         self.sim = RecordedSimulation(
             world=World(context=context(*given, any_fail=data.draw(any_fail(given))))
         )

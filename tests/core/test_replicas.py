@@ -9,13 +9,13 @@ from simulation import Simulation, context, rule, task
 
 from zmsvc.core import checks, graph
 from zmsvc.core.expansion import expand
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 from zmsvc.core.replicas import base, is_named, number
 from zmsvc.core.service_options import Restart
 from zmsvc.core.values import RUNNING_ID, TASK_ID
 
 
-def several(name: str, count: int, *rules: object, entry: bool = True) -> TaskService:
+def several(name: str, count: int, *rules: object, entry: bool = True) -> TaskDefinition:
     return replace(task(name, *rules, entry=entry), replicas=count)  # type: ignore[arg-type]
 
 

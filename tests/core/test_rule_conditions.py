@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulation import rule, task
 
-from zmsvc.core.model import EndCondition, TaskService, Threshold, Trigger
+from zmsvc.core.model import EndCondition, TaskDefinition, Threshold, Trigger
 from zmsvc.core.rule_conditions import MOST, MOST_ENDS, meets, never, read_ends, read_threshold, vain
 from zmsvc.core.world import Exit, Reason
 
@@ -146,7 +146,7 @@ def test_a_when_names_a_limited_number_of_ends() -> None:
 
 
 def test_a_rule_of_the_context_is_compared_with_tasks_only_until_one_can_meet_it() -> None:
-    def services() -> Iterator[TaskService]:
+    def services() -> Iterator[TaskDefinition]:
         yield task("a")
         yield task("b", watchdog=4.0)
         pytest.fail("a task before this one can fail by its watchdog")

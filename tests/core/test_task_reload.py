@@ -10,16 +10,16 @@ from simulation import Simulation, rule, task
 
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 
 PLAIN = replace(task("a", kind="Command"), reload_signal="SIGUSR1")
 
 
-def notifying(name: str = "a", **limits: float) -> TaskService:
+def notifying(name: str = "a", **limits: float) -> TaskDefinition:
     return replace(task(name, kind="Command", notify=True, **limits), notify_reload=True)
 
 
-def running(*tasks: TaskService) -> Simulation:
+def running(*tasks: TaskDefinition) -> Simulation:
     sim = Simulation.of(*tasks)
     sim.begin()
     sim.ready()

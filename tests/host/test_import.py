@@ -11,7 +11,7 @@ from pathlib import Path
 import imported_files
 import pytest
 
-from zmsvc.core.model import Context, TaskService, Trigger
+from zmsvc.core.model import Context, TaskDefinition, Trigger
 from zmsvc.core.service_options import KillMode, Restart, ServiceType
 from zmsvc.ctl.__main__ import main as zmsvcctl
 from zmsvc.ctl.imports import ini_file, unit_file
@@ -44,7 +44,7 @@ class Import:
         return reader.parse(self.out.encode(), path="F.xml", name="F")
 
     @property
-    def tasks(self) -> list[TaskService]:
+    def tasks(self) -> list[TaskDefinition]:
         return list(self.context.tasks.values())
 
     @property
@@ -84,7 +84,7 @@ def test_a_file_becomes_a_context_and_each_other_thing_has_a_line(
 def test_what_supervisor_says_is_said(home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IMPORTED_TOKEN", "secret")
 
-    def tasks(case: str) -> list[TaskService]:
+    def tasks(case: str) -> list[TaskDefinition]:
         return Import(capsys, home / "s.conf", imported_files.SUPERVISOR[case][0]).tasks
 
     server, once = tasks("signals and statuses")
@@ -159,7 +159,7 @@ def test_a_procfile_runs_in_its_directory_with_ports_and_env_file(home: Path, ca
 
 
 def test_what_circus_says_is_said(home: Path, capsys: Capture) -> None:
-    def tasks(case: str) -> list[TaskService]:
+    def tasks(case: str) -> list[TaskDefinition]:
         return Import(capsys, home / "c.ini", imported_files.CIRCUS[case][0]).tasks
 
     (office,) = tasks("limits and a shell")

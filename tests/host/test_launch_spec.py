@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 from zmsvc.core.service_options import OPTIONS, Limits, ServiceType
 from zmsvc.protocol import PROTOCOL
 from zmsvc.protocol.launch import LaunchSpec
@@ -50,7 +50,7 @@ def test_each_option_that_a_launch_carries_names_the_first_protocol_that_has_it(
 def test_no_task_starts_without_an_option_that_a_keeper_of_1_0_would_drop(
     kind: str, options: dict[str, Any], dropped: list[str]
 ) -> None:
-    service = TaskService(id="a", instance="Echo", service_type=ServiceType(kind), **options)
+    service = TaskDefinition(id="a", instance="Echo", service_type=ServiceType(kind), **options)
     assert dropped_options(service, 0) == dropped
     assert dropped_options(service, PROTOCOL) == []
 
@@ -59,7 +59,7 @@ def test_a_keeper_that_would_drop_a_time_limit_does_not_start_the_task_that_need
     """No time limit is newer than zmsvc 1.0 yet."""
     (watchdog,) = (each for each in OPTIONS if each.field == "watchdog")
     later = [replace(watchdog, protocol=PROTOCOL)]
-    service = TaskService(id="a", instance="Echo", limits=Limits(watchdog=5.0))
+    service = TaskDefinition(id="a", instance="Echo", limits=Limits(watchdog=5.0))
     assert dropped_options(service, PROTOCOL - 1, later) == ["watchdog"]
     assert dropped_options(service, PROTOCOL, later) == []
     assert dropped_options(replace(service, limits=Limits()), PROTOCOL - 1, later) == []

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from zmsvc.core.lifecycle import SubState
-from zmsvc.core.model import Context, Endpoints, TaskService
+from zmsvc.core.model import Context, Endpoints, TaskDefinition
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.world import Task, Transaction, World
 from zmsvc.host.kernel import linux
@@ -28,7 +28,7 @@ ENDS = Endpoints(
 def world(**pids: int) -> World:
     """Return a world with running tasks of these PIDs; `thread` is a Thread task."""
     services = {
-        name: TaskService(
+        name: TaskDefinition(
             id=name,
             instance="X",
             service_type=ServiceType.THREAD if name == "thread" else ServiceType.PROCESS,

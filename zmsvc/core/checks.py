@@ -14,7 +14,7 @@ from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT, BusAccess
 from zmsvc.core.back_off import least_times
 from zmsvc.core.frozen import frozen
 from zmsvc.core.listening import MAX_SOCKETS
-from zmsvc.core.model import Action, Context, Rule, TaskService, Trigger
+from zmsvc.core.model import Action, Context, Rule, TaskDefinition, Trigger
 from zmsvc.core.monitoring import monitoring
 from zmsvc.core.service_options import OPTIONS, Restart, ServiceType
 from zmsvc.core.similar import similar_id
@@ -80,7 +80,7 @@ class ConfigWarning:
 
 
 def faults(
-    tasks: Sequence[TaskService], binds: Mapping[str, Endpoint], any_fail: Sequence[Rule] = ()
+    tasks: Sequence[TaskDefinition], binds: Mapping[str, Endpoint], any_fail: Sequence[Rule] = ()
 ) -> list[Fault]:
     """Return every fault between elements. `binds` maps the names of elements to their endpoints, as far as
     those could be read; `any_fail` has the rules of the context.
@@ -94,7 +94,7 @@ def faults(
     ]
 
 
-def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
+def _repeated(tasks: Sequence[TaskDefinition]) -> Iterator[Fault]:
     seen: dict[str, int] = {}
     for index, task in enumerate(tasks):
         if task.id in seen:
@@ -107,7 +107,7 @@ def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
             seen[task.id] = index
 
 
-def _sockets(tasks: Sequence[TaskService], binds: Mapping[str, Endpoint]) -> Iterator[Fault]:
+def _sockets(tasks: Sequence[TaskDefinition], binds: Mapping[str, Endpoint]) -> Iterator[Fault]:
     """Yield each socket of `<listen>` that another task, or the bus, has as well."""
     bus = [(f"the {name} of the bus", place) for name, place in binds.items() if name.endswith("Bind")]
     taken: list[tuple[str, Endpoint, int | None, int | None]] = [(*each, None, None) for each in bus]
@@ -136,7 +136,7 @@ def _sockets(tasks: Sequence[TaskService], binds: Mapping[str, Endpoint]) -> Ite
                 yield Fault(text=text, task=index, option="listen", number=number)
 
 
-def _calls(tasks: Sequence[TaskService], any_fail: Sequence[Rule]) -> Iterator[Fault]:
+def _calls(tasks: Sequence[TaskDefinition], any_fail: Sequence[Rule]) -> Iterator[Fault]:
     known = {task.id for task in tasks}
     rules: list[tuple[int | None, Sequence[Rule]]] = [(None, any_fail)]
     rules += [(index, task.rules) for index, task in enumerate(tasks)]
@@ -148,7 +148,7 @@ def _calls(tasks: Sequence[TaskService], any_fail: Sequence[Rule]) -> Iterator[F
                 yield Fault(text=text, task=index, rule=number)
 
 
-def _order(tasks: Sequence[TaskService]) -> Iterator[Fault]:
+def _order(tasks: Sequence[TaskDefinition]) -> Iterator[Fault]:
     """Yield the tasks in `<after>` and `<requires>` that do not exist, and the rings."""
     known = {task.id for task in tasks}
     for index, task in enumerate(tasks):
@@ -305,7 +305,7 @@ def who_may_connect(context: Context, *, curve: bool) -> list[str]:
     return lines
 
 
-def monitor_endpoints(task: TaskService) -> list[str]:
+def monitor_endpoints(task: TaskDefinition) -> list[str]:
     """Return the endpoints that a Monitor service binds, and none for any other task."""
     settings = (
         [task.configuration.get(tag) for tag in ("service", "publisher")]
@@ -354,7 +354,7 @@ def _open_bus(context: Context, *, curve: bool) -> Iterator[ConfigWarning]:
                 yield ConfigWarning(task=task.id, text=text)
 
 
-def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
+def _privileged(tasks: Mapping[str, TaskDefinition]) -> Iterator[ConfigWarning]:
     """Warn of tasks that run as root only because another task has a user of its own."""
     with_user = [task.id for task in tasks.values() if task.user]
     without = [task.id for task in tasks.values() if not task.user]
@@ -371,7 +371,7 @@ def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
         yield ConfigWarning(task=without[0], text=text)
 
 
-def _started_by(task: TaskService) -> list[str]:
+def _started_by(task: TaskDefinition) -> list[str]:
     """Return the tasks that this one starts, by its rules or because it requires them."""
     return [*(rule.call for rule in task.rules if rule.action in _STARTING), *task.requires]
 
@@ -397,7 +397,7 @@ def _unreachable(context: Context) -> Iterator[ConfigWarning]:
             yield ConfigWarning(task=task.id, text=f"{task.id}: it waits for a rule, and {why}")
 
 
-def _rule_warnings(task: TaskService) -> Iterator[str]:
+def _rule_warnings(task: TaskDefinition) -> Iterator[str]:
     rules = Counter(task.rules)
     needed = _needed(task)
     for rule, times in rules.items():
@@ -425,20 +425,20 @@ def _rule_warnings(task: TaskService) -> Iterator[str]:
             yield f"the rule {_words(rule)} is about the task itself, which already runs: it does nothing"
 
 
-def _needed(task: TaskService) -> list[float]:
+def _needed(task: TaskDefinition) -> list[float]:
     """Return the least times of the failures that rules count, for a task that its own rule restarts."""
     counts = [rule.after.count for rule in task.rules if rule.after and rule.trigger is Trigger.ON_FAIL]
     return least_times(task.limits, max(counts)) if counts and _restarts_itself(task) else []
 
 
-def _restarts_itself(task: TaskService) -> bool:
+def _restarts_itself(task: TaskDefinition) -> bool:
     return any(
         rule.trigger is Trigger.ON_FAIL and rule.call == task.id and rule.action in _STARTING
         for rule in task.rules
     )
 
 
-def _setting_warnings(task: TaskService) -> Iterator[str]:
+def _setting_warnings(task: TaskDefinition) -> Iterator[str]:
     yield from variable_warnings(task, task.environment, "its environment")
     if problem := _cannot_start(task):
         yield problem
@@ -472,7 +472,7 @@ def _setting_warnings(task: TaskService) -> Iterator[str]:
         yield "it is a Thread task, which no signal stops: its <stop_signal> has no effect"
 
 
-def _memory_warnings(task: TaskService) -> Iterator[str]:
+def _memory_warnings(task: TaskDefinition) -> Iterator[str]:
     """Yield warnings about limits of memory that have no effect because of another limit."""
     if _reaches(task.memory_high, task.memory_max):
         yield "its <memory_high> is not below its <memory_max>: it has no effect"
@@ -487,7 +487,7 @@ def _reaches(limit: int | str, most: int | str) -> bool:
     return part_of(limit, 10_000) >= part_of(most, 10_000)
 
 
-def variable_warnings(task: TaskService, names: Collection[str], origin: str) -> Iterator[str]:
+def variable_warnings(task: TaskDefinition, names: Collection[str], origin: str) -> Iterator[str]:
     """Yield warnings about variables of a task with these names. `origin` begins the sentence of a warning,
     for example `its environment`.
     """
@@ -519,7 +519,7 @@ def read_at_start(name: str) -> bool:
     )
 
 
-def _cannot_start(task: TaskService) -> str:
+def _cannot_start(task: TaskDefinition) -> str:
     """Return the fault of a configuration with which a task in Python could not start. This checks only what
     zmsvc itself reads of the configuration.
     """
@@ -540,20 +540,20 @@ def _cannot_start(task: TaskService) -> str:
     return ""
 
 
-def _wants_database(task: TaskService) -> bool:
+def _wants_database(task: TaskDefinition) -> bool:
     options = task.configuration.get("monitor_options")
     wanted = options.get("store_records") if isinstance(options, Mapping) else None
     return "db_connection" in task.configuration or str(wanted or "").strip().lower() in TRUE
 
 
-def _state_type(task: TaskService) -> str:
+def _state_type(task: TaskDefinition) -> str:
     found: Any = task.source
     for key in ("Task", "state", "type"):
         found = found.get(key) if isinstance(found, Mapping) else None
     return found.strip() if isinstance(found, str) else ""
 
 
-def _differing_threads(tasks: Iterable[TaskService]) -> Iterator[ConfigWarning]:
+def _differing_threads(tasks: Iterable[TaskDefinition]) -> Iterator[ConfigWarning]:
     threads = [task for task in tasks if task.service_type is ServiceType.THREAD]
     for option in OPTIONS:
         if not option.per_process:
@@ -566,7 +566,7 @@ def _differing_threads(tasks: Iterable[TaskService]) -> Iterator[ConfigWarning]:
             )
 
 
-def _rule_cycles(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
+def _rule_cycles(tasks: Mapping[str, TaskDefinition]) -> Iterator[ConfigWarning]:
     for group in _strong_components(tasks):
         ring = _shortest_cycle(tasks, group)
         if ring:
@@ -575,7 +575,7 @@ def _rule_cycles(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
             )
 
 
-def _edges(task: TaskService) -> Iterator[Rule]:
+def _edges(task: TaskDefinition) -> Iterator[Rule]:
     """Yield the rules by which a task starts tasks. A task that restarts itself on failure is left out, since
     that is the purpose of on_fail; so is one with `restart` always.
     """
@@ -590,7 +590,7 @@ def _edges(task: TaskService) -> Iterator[Rule]:
             yield rule
 
 
-def _strong_components(tasks: Mapping[str, TaskService]) -> list[list[str]]:
+def _strong_components(tasks: Mapping[str, TaskDefinition]) -> list[list[str]]:
     """Return the strongly connected components in the order of the file, by Tarjan's algorithm. It does not
     recurse, because a file may chain thousands of tasks.
     """
@@ -627,7 +627,7 @@ def _strong_components(tasks: Mapping[str, TaskService]) -> list[list[str]]:
     return sorted(components, key=lambda component: order[component[0]])
 
 
-def _shortest_cycle(tasks: Mapping[str, TaskService], group: list[str]) -> list[str]:
+def _shortest_cycle(tasks: Mapping[str, TaskDefinition], group: list[str]) -> list[str]:
     """Return a shortest cycle through the first task of the group as text, or an empty text if the task is in
     no cycle.
     """

@@ -15,7 +15,7 @@ from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.effects import Effect
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import SubState
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 from zmsvc.core.service_options import Limits
 from zmsvc.core.task_key import Key
 from zmsvc.core.totals import Total
@@ -84,11 +84,11 @@ class Draft:
 
     # --- reading
 
-    def service(self, key: Key) -> TaskService | None:
+    def service(self, key: Key) -> TaskDefinition | None:
         """Return the definition of a task in the context file; None if a reload has removed it."""
         return self.context.tasks.get(key[1])
 
-    def described(self, key: Key) -> TaskService | None:
+    def described(self, key: Key) -> TaskDefinition | None:
         """Return the definition of a task even if a reload has removed it. This is for messages, never for
         decisions.
         """

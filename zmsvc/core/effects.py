@@ -13,7 +13,7 @@ from typing import Any
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.frozen import frozen
 from zmsvc.core.listening import ListenSocket
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 from zmsvc.core.poison import Poison
 from zmsvc.core.task_key import Key
 from zmsvc.core.totals import Total
@@ -135,7 +135,7 @@ class PublishControl:
     success: bool
     pid: int | None
     items: Mapping[str, Any] = field(default_factory=dict)
-    service: TaskService | None = None
+    service: TaskDefinition | None = None
     """The definition of the task. It is in the effect because a reload may remove the task before this is
     published.
     """
@@ -147,7 +147,7 @@ class PublishProcess:
 
     key: Key
     action: str
-    service: TaskService | None = None
+    service: TaskDefinition | None = None
 
 
 @frozen

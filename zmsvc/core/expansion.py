@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from zmsvc.core.model import Rule, TaskService
+from zmsvc.core.model import Rule, TaskDefinition
 from zmsvc.core.replicas import MARK
 
 
-def expand(written: Iterable[TaskService]) -> dict[str, TaskService]:
+def expand(written: Iterable[TaskDefinition]) -> dict[str, TaskDefinition]:
     """Return the tasks of a context by ID, in the order of the file.
 
     A rule that calls a task with replicas calls all of them, and a task that comes after it comes after all
@@ -25,7 +25,7 @@ def expand(written: Iterable[TaskService]) -> dict[str, TaskService]:
     }
     if not replicas:
         return tasks
-    found: dict[str, TaskService] = {}
+    found: dict[str, TaskDefinition] = {}
     for name, task in ((each.id, _after_each(each, replicas)) for each in tasks.values()):
         rules = tuple(each for rule in task.rules for each in _rules(rule, name, replicas))
         if name in replicas:
@@ -41,7 +41,7 @@ def _rules(rule: Rule, own: str, replicas: Mapping[str, tuple[str, ...]]) -> Ite
     return (replace(rule, call=call) for call in replicas[rule.call])
 
 
-def _after_each(task: TaskService, replicas: Mapping[str, tuple[str, ...]]) -> TaskService:
+def _after_each(task: TaskDefinition, replicas: Mapping[str, tuple[str, ...]]) -> TaskDefinition:
     """Return a task that comes after each replica of the tasks that it names."""
     if not replicas.keys() & {*task.predecessors}:
         return task
@@ -52,7 +52,7 @@ def _after_each(task: TaskService, replicas: Mapping[str, tuple[str, ...]]) -> T
     return replace(task, after=after, requires=requires)
 
 
-def _replica(task: TaskService, own: str, rules: tuple[Rule, ...]) -> TaskService:
+def _replica(task: TaskDefinition, own: str, rules: tuple[Rule, ...]) -> TaskDefinition:
     """Return a replica. Nothing in it says how many there are, so a reload that changes their number leaves
     the others as they are.
     """

@@ -22,7 +22,7 @@ from zmsvc.core.facts import Fact
 from zmsvc.core.frozen import frozen
 from zmsvc.core.independent_parts import Part
 from zmsvc.core.lifecycle import State, SubState
-from zmsvc.core.model import Action, Context, Rule, TaskService, Trigger
+from zmsvc.core.model import Action, Context, Rule, TaskDefinition, Trigger
 from zmsvc.core.restart import fires_for
 from zmsvc.core.scenario import (
     FAILURES_AT_START,
@@ -451,7 +451,7 @@ def _inert(context: Context) -> frozenset[str]:
     )
 
 
-def _fails_with_effects(context: Context, service: TaskService) -> bool:
+def _fails_with_effects(context: Context, service: TaskDefinition) -> bool:
     """Return True if a rule about another task fires when this one fails."""
     own = [rule for rule in service.rules if rule.trigger is Trigger.ON_FAIL and rule.call != service.id]
     return bool(own or context.on_any_fail)
@@ -477,7 +477,7 @@ def _counts(context: Context, name: str, now: float) -> dict[str, tuple[float, .
     }
 
 
-def _others(service: TaskService, *, inert: bool) -> list[Event]:
+def _others(service: TaskDefinition, *, inert: bool) -> list[Event]:
     triggers = {rule.trigger for rule in service.rules}
     kinds = []
     if not inert or Trigger.ON_EXIT in triggers:
@@ -487,7 +487,7 @@ def _others(service: TaskService, *, inert: bool) -> list[Event]:
     return [Event(kind=kind, what=service.id) for kind in kinds]
 
 
-def _distinct_failures(context: Context, service: TaskService) -> tuple[list[Event], list[Event]]:
+def _distinct_failures(context: Context, service: TaskDefinition) -> tuple[list[Event], list[Event]]:
     """Return the failures of a task while it runs, and those at its start: one of those for which the same
     rules fire.
     """

@@ -10,7 +10,7 @@ from typing import Any
 
 from zmsvc.core.cause import rule_text
 from zmsvc.core.frozen import frozen
-from zmsvc.core.model import Action, Context, TaskService, Trigger
+from zmsvc.core.model import Action, Context, TaskDefinition, Trigger
 from zmsvc.core.wiring import Topic
 
 State = str
@@ -251,7 +251,7 @@ def _arrows(context: Context) -> Iterator[_Edge]:
                 )
 
 
-def _label(task: TaskService, state: State | None) -> list[str]:
+def _label(task: TaskDefinition, state: State | None) -> list[str]:
     count = [f"{task.replicas} replicas"] if task.replicas is not None else []
     return [task.id, task.instance, *count, *([state] if state else [])]
 

@@ -12,7 +12,7 @@ from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.draft import Draft
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 from zmsvc.core.probing import Health, probe_of, topic_of
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.task_key import Key
@@ -74,7 +74,7 @@ def probe_again(draft: Draft, key: Key) -> None:
         auxiliary.start(draft, key, wanted)
 
 
-def _wanted(task: Task, service: TaskService | None) -> list[AuxiliaryName]:
+def _wanted(task: Task, service: TaskDefinition | None) -> list[AuxiliaryName]:
     """Return the probe processes that a task has in its sub-state."""
     if service is None:
         return []

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core.frozen import frozen
-from zmsvc.core.model import Context, Rule, TaskService
+from zmsvc.core.model import Context, Rule, TaskDefinition
 from zmsvc.core.service_options import ServiceType
 
 _CONTEXT = ""
@@ -106,7 +106,7 @@ def _about(rule: Rule) -> Rule:
     return replace(rule, call="")
 
 
-def _options(service: TaskService) -> Any:
+def _options(service: TaskDefinition) -> Any:
     """Return the options of a task that have an effect on a simulated machine."""
     return (
         service.entry,
@@ -192,7 +192,7 @@ def _kinds(kinds: Mapping[Any, int]) -> frozenset[tuple[Any, int]]:
     return frozenset(kinds.items())
 
 
-def _outgoing(service: TaskService) -> list[tuple[str, Any]]:
+def _outgoing(service: TaskDefinition) -> list[tuple[str, Any]]:
     return [
         *((rule.call, _about(rule)) for rule in service.rules),
         *((name, "after") for name in service.after),

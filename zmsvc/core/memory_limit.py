@@ -13,7 +13,7 @@ from zmsvc.core.amounts import size
 from zmsvc.core.draft import Draft
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
-from zmsvc.core.model import Context, TaskService
+from zmsvc.core.model import Context, TaskDefinition
 from zmsvc.core.task_key import Key
 from zmsvc.core.transitions import apply
 from zmsvc.core.values import NO_LIMIT, part_of
@@ -48,7 +48,7 @@ def to_measure(world: World, machine: int) -> Iterator[Measurement]:
             yield Measurement(launch=task.launch, key=key, pid=task.pid, limit=_limit(service, machine))
 
 
-def _limit(service: TaskService, machine: int) -> int:
+def _limit(service: TaskDefinition, machine: int) -> int:
     return part_of(service.memory_restart, machine)
 
 

@@ -105,10 +105,10 @@ class Rule:
 
 
 @frozen
-class TaskService(ServiceOptions):
-    """One task service as the file describes it, with its options.
+class TaskDefinition(ServiceOptions):
+    """The definition of a task: its `<TaskService>` element with its options.
 
-    `source` is the TaskService element as JSON: attributes are keys, repeated children are lists. It is
+    `source` is that element as JSON: attributes are keys, repeated children are lists. It is
     published on the bus, so the environment of the task is left out: it may hold secrets.
     """
 
@@ -205,7 +205,7 @@ class Context:
     id: str
     log_name: str
     endpoints: Endpoints
-    tasks: Mapping[str, TaskService]
+    tasks: Mapping[str, TaskDefinition]
     """By task ID, in the file's order, each replica of a task on its own."""
     path: str = ""
     bus_access: BusAccess = BusAccess.MEMBERS
@@ -224,7 +224,7 @@ class Context:
     """
     parts: tuple[ContextPart, ...] = ()
     """The files of its directory, as they were read."""
-    written: Mapping[str, TaskService] = field(default_factory=dict)
+    written: Mapping[str, TaskDefinition] = field(default_factory=dict)
     """The tasks as the file has them, those with replicas once. Empty if there was no file."""
     successors: Mapping[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
     """The tasks that start after a task and stop before it, by its ID. A task without any is left out."""
@@ -248,7 +248,7 @@ class Context:
         return next((each for each in (name, connected) if self.source.get(each)), "Context")
 
     @property
-    def as_written(self) -> Mapping[str, TaskService]:
+    def as_written(self) -> Mapping[str, TaskDefinition]:
         """The tasks by their IDs in the file: one for all replicas of a task."""
         return self.written or self.tasks
 

@@ -15,7 +15,7 @@ from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.facts import ContextReloaded, Origin, Requested
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
-from zmsvc.core.model import Context, TaskService
+from zmsvc.core.model import Context, TaskDefinition
 from zmsvc.core.pending_requests import wait_for_reload
 from zmsvc.core.service_options import without_in_place
 from zmsvc.core.task_key import Key
@@ -59,14 +59,14 @@ def _difference(old: Context, new: Context) -> _Difference:
     )
 
 
-def _same_process(old: TaskService, new: TaskService) -> bool:
+def _same_process(old: TaskDefinition, new: TaskDefinition) -> bool:
     """Return True if the running process of a task may stay, because only settings that the supervisor
     applies differ.
     """
     return _launched_with(old) == _launched_with(new)
 
 
-def _launched_with(service: TaskService) -> TaskService:
+def _launched_with(service: TaskDefinition) -> TaskDefinition:
     kind = service.service_type
     return replace(
         without_in_place(service, kind),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from zmsvc.core.model import TRIGGERS_OF_ENDS, EndCondition, Rule, TaskService, Threshold, Trigger
+from zmsvc.core.model import TRIGGERS_OF_ENDS, EndCondition, Rule, TaskDefinition, Threshold, Trigger
 from zmsvc.core.similar import similar
 from zmsvc.core.values import NO_LIMIT, WHITE, each_of, quote, timespan
 from zmsvc.core.world import Exit, Reason
@@ -108,7 +108,7 @@ def _is(condition: EndCondition, end: Exit) -> bool:
     return condition.detail is None or condition.detail == own
 
 
-def lacks(service: TaskService, reason: Reason) -> str:
+def lacks(service: TaskDefinition, reason: Reason) -> str:
     """Return the option that a task lacks for a failure with this reason; empty if it lacks none."""
     there = {
         Reason.WATCHDOG: bool(service.limits.watchdog),
@@ -119,7 +119,7 @@ def lacks(service: TaskService, reason: Reason) -> str:
     return "" if there.get(reason, True) else f"<{_OPTIONS[reason]}>"
 
 
-def never(rule: Rule, services: Iterable[TaskService]) -> str:
+def never(rule: Rule, services: Iterable[TaskDefinition]) -> str:
     """Return the reason why a rule can never fire for any of these tasks; empty if it may."""
     first = ""
     for service in services if rule.when else ():
@@ -132,7 +132,7 @@ def never(rule: Rule, services: Iterable[TaskService]) -> str:
     return first
 
 
-def vain(rule: Rule, service: TaskService) -> Iterator[str]:
+def vain(rule: Rule, service: TaskDefinition) -> Iterator[str]:
     """Yield the reason why a task never ends in this way, for each such end that a rule names beside
     others.
     """
@@ -140,7 +140,7 @@ def vain(rule: Rule, service: TaskService) -> Iterator[str]:
     return iter(()) if all(whys) else filter(None, whys)
 
 
-def _impossible(condition: EndCondition, service: TaskService) -> str:
+def _impossible(condition: EndCondition, service: TaskDefinition) -> str:
     if option := lacks(service, Reason(condition.reason)):
         return f"the task has no {option}, so it never fails by {condition}"
     if condition.detail in service.success_exit_status:

@@ -19,7 +19,7 @@ from zmsvc.core.effects import Effect
 from zmsvc.core.errors import UsageError
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
-from zmsvc.core.model import Context, Rule, TaskService, Trigger
+from zmsvc.core.model import Context, Rule, TaskDefinition, Trigger
 from zmsvc.core.probing import Health, topic_of
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.restart import fires_for
@@ -461,7 +461,7 @@ def matrix(context: Context, duration: float = DURATION) -> Iterator[Consequence
             yield _consequence(run, event, duration)
 
 
-def _failures(context: Context, name: str, service: TaskService) -> Iterator[Event]:
+def _failures(context: Context, name: str, service: TaskDefinition) -> Iterator[Event]:
     """Yield the failures of a task whose consequences may differ."""
     rules = [rule for rule in (*service.rules, *context.on_any_fail) if rule.trigger in _ON_A_FAILURE]
     named = {each.reason for rule in rules for each in rule.when}
@@ -471,7 +471,7 @@ def _failures(context: Context, name: str, service: TaskService) -> Iterator[Eve
         yield from (replace(event, what=name, times=times) for times in sorted({1, *counts}))
 
 
-def failures_of(service: TaskService, rules: Sequence[Rule], reasons: Iterable[Reason]) -> Iterator[Event]:
+def failures_of(service: TaskDefinition, rules: Sequence[Rule], reasons: Iterable[Reason]) -> Iterator[Event]:
     """Yield the failures of a task for these reasons, and those with an exit status or a signal that the
     rules name.
     """

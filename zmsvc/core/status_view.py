@@ -7,7 +7,7 @@ from typing import Any
 
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 from zmsvc.core.ordering import wait_text
 from zmsvc.core.replicas import is_named
 from zmsvc.core.task_key import Key
@@ -15,7 +15,7 @@ from zmsvc.core.world import Task, World, is_starting, service_of, status_at, ta
 
 TaskEntry = tuple[Key, Task]
 """A task of a transaction."""
-OfMachine = Callable[[Key, Task, TaskService | None], Mapping[str, Any]]
+OfMachine = Callable[[Key, Task, TaskDefinition | None], Mapping[str, Any]]
 """A function that returns the fields of a task that depend on the machine."""
 
 

@@ -18,7 +18,7 @@ from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start
 from zmsvc.core.cause import MAX_SOURCES, Cause, Source, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
 from zmsvc.core.lifecycle import START_PENDING, STATE_OF, TABLE, Act, State, SubState, TaskEvent
-from zmsvc.core.model import TRIGGERS_OF_ENDS, Action, Context, Rule, TaskService, Trigger
+from zmsvc.core.model import TRIGGERS_OF_ENDS, Action, Context, Rule, TaskDefinition, Trigger
 from zmsvc.core.pending_requests import (
     answer_earlier_starts,
     complete_reloads,
@@ -319,7 +319,7 @@ def ask_to_stop(draft: Draft, key: Key) -> None:
     _signal(draft, key, name, others=name if all_of_it else "")
 
 
-def stop_signal(service: TaskService | None) -> str:
+def stop_signal(service: TaskDefinition | None) -> str:
     """Return the stop signal of a task. The keeper stops a Thread in another way, since it shares its
     process.
     """
@@ -533,7 +533,7 @@ def _start_again(draft: Draft, key: Key) -> None:
 
 
 def rules_for(
-    service: TaskService,
+    service: TaskDefinition,
     trigger: Trigger,
     *,
     requested: bool,

@@ -14,7 +14,7 @@ from zmsvc.core.cause import rule_text
 from zmsvc.core.cause_chain import History, Link, Row, chain, stop_text
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
-from zmsvc.core.model import Action, Rule, TaskService, Trigger
+from zmsvc.core.model import Action, Rule, TaskDefinition, Trigger
 from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
 from zmsvc.core.probing import topic_of
 from zmsvc.core.ready_line import ReadyLine
@@ -449,7 +449,7 @@ def _disabled(name: str) -> tuple[str, str]:
     return "disabled", name
 
 
-def _has_to(service: TaskService | None) -> str:
+def _has_to(service: TaskDefinition | None) -> str:
     """Return what a task that starts has to do to become ready."""
     if service is None or service.ready is None:
         return "has to report READY=1"

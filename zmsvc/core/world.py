@@ -22,7 +22,7 @@ from zmsvc.core.cause import from_json as cause_from_json
 from zmsvc.core.facts import Leftover, leftover_as_json
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
-from zmsvc.core.model import Context, TaskService
+from zmsvc.core.model import Context, TaskDefinition
 from zmsvc.core.probing import Health
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.task_key import Key
@@ -308,7 +308,7 @@ class World:
     pending: tuple[PendingRequest, ...] = ()
 
 
-def service_of(context: Context, task_id: str, task: Task | None) -> TaskService | None:
+def service_of(context: Context, task_id: str, task: Task | None) -> TaskDefinition | None:
     """Return the definition of a task in the context file, or the last one before a reload removed it. Return
     None if neither is known.
     """
@@ -321,16 +321,16 @@ def service_of(context: Context, task_id: str, task: Task | None) -> TaskService
 _KEPT_FIELDS = ("instance", "topic", "service_type", "description", "service_name", "device_action", "source")
 
 
-def definition_to_keep(service: TaskService) -> dict[str, Any]:
+def definition_to_keep(service: TaskDefinition) -> dict[str, Any]:
     """Return the part of a definition that survives its removal by a reload (`Task.last_definition`), as
     plain JSON values.
     """
     return {name: getattr(service, name) for name in _KEPT_FIELDS}
 
 
-def _kept_definition(task_id: str, kept: Mapping[str, Any]) -> TaskService:
+def _kept_definition(task_id: str, kept: Mapping[str, Any]) -> TaskDefinition:
     values = {name: kept[name] for name in _KEPT_FIELDS}
-    return TaskService(id=task_id, **{**values, "service_type": ServiceType(kept["service_type"])})
+    return TaskDefinition(id=task_id, **{**values, "service_type": ServiceType(kept["service_type"])})
 
 
 def transaction_state(world: World, transaction: str, tasks: Collection[Task]) -> State:
@@ -485,7 +485,7 @@ def status_at(task: Task, now: float) -> str:
 def task_as_json(
     task_id: str,
     task: Task,
-    service: TaskService | None,
+    service: TaskDefinition | None,
     time_text: Callable[[float], str | None],
     *,
     disabled: bool = False,

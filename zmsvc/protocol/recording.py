@@ -24,7 +24,7 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.core.facts import Fact
 from zmsvc.core.frozen import frozen
 from zmsvc.core.json_depth import check_depth
-from zmsvc.core.model import Context, TaskService
+from zmsvc.core.model import Context, TaskDefinition
 from zmsvc.core.replay import Snapshot, Turn
 from zmsvc.core.world import Task, World, launches_of, starts_of
 from zmsvc.protocol.codec import CompactCodec
@@ -103,7 +103,7 @@ class Segment:
 _TURN = b'{"op":"turn",'
 
 _PARTS = CompactCodec[Any](
-    {"head": Head, "world": World, "context": Context, "service": TaskService, "task": Task}, _APART
+    {"head": Head, "world": World, "context": Context, "service": TaskDefinition, "task": Task}, _APART
 )
 _FACTS = CompactCodec[Any]({kind.__name__: kind for kind in get_args(Fact)}, _UNUSED)
 _EFFECTS = CompactCodec[Any]({kind.__name__: kind for kind in get_args(Effect)}, _REPEATED)

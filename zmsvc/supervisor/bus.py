@@ -20,7 +20,7 @@ from zmsvc.core.access import BUS, TOPICS, Verb
 from zmsvc.core.errors import ProtocolError, UsageError
 from zmsvc.core.facts import OrdersUnheard, Origin, Requested
 from zmsvc.core.messages import Order
-from zmsvc.core.model import Context, TaskService
+from zmsvc.core.model import Context, TaskDefinition
 from zmsvc.core.world import World
 from zmsvc.host.bus import socket_options, sockets
 from zmsvc.host.sparse_log import SparseLog
@@ -384,7 +384,7 @@ def _difference_from_file(context: Context, order: Order) -> str:
     return ""
 
 
-def _definition(context: Context, task: str) -> TaskService | None:
+def _definition(context: Context, task: str) -> TaskDefinition | None:
     """Return the definition of a task, or of a task with replicas by its ID in the file."""
     return context.tasks.get(task) or context.as_written.get(task)
 

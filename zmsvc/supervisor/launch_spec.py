@@ -13,7 +13,7 @@ from zmsvc.core import effects as fx
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.lifecycle import State
 from zmsvc.core.listening import ListenSocket
-from zmsvc.core.model import Context, TaskService
+from zmsvc.core.model import Context, TaskDefinition
 from zmsvc.core.probing import probe_of, topic_of
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.resource_limits import CONTROLLERS
@@ -143,7 +143,7 @@ _LIMITS = {each.field for each in _OPTIONS_OF_LIMITS}
 _LATER = [each for each in OPTIONS if each.protocol]
 
 
-def _options(service: TaskService) -> dict[str, Any]:
+def _options(service: TaskDefinition) -> dict[str, Any]:
     """Return the options that the task or the keeper applies: those that `LaunchSpec` has a field for."""
     found = dict(zip(_CARRIED, _CARRIED_VALUES(service), strict=True))
     if service.service_type is ServiceType.PROCESS and service.signal_to_reload:
@@ -171,7 +171,7 @@ def socket_spec(each: ListenSocket) -> dict[str, Any]:
     }
 
 
-def dropped_options(service: TaskService, protocol: int, later: Iterable[Option] = _LATER) -> list[str]:
+def dropped_options(service: TaskDefinition, protocol: int, later: Iterable[Option] = _LATER) -> list[str]:
     """Return the names of the options of a task that a keeper of this protocol would drop from its launch.
     `later` has the options that the launches of zmsvc 1.0 did not have.
     """
@@ -182,7 +182,7 @@ def dropped_options(service: TaskService, protocol: int, later: Iterable[Option]
     return ["replicas", *found] if numbered else found
 
 
-def _needs(service: TaskService, option: Option) -> bool:
+def _needs(service: TaskDefinition, option: Option) -> bool:
     """Return True if the launch of a task has to carry an option."""
     if option.field == "no_new_privileges" and service.user is not None:
         # This is the default of such a task. Under a keeper of 1.0 it starts as it did with zmsvc 1.0.
@@ -216,7 +216,7 @@ def _other_user(user: str | None) -> int | None:
     return uid if uid != os.geteuid() else None
 
 
-def shared(service: TaskService) -> bool:
+def shared(service: TaskDefinition) -> bool:
     """Return True if the task shares its process with others of its transaction."""
     return service.service_type is ServiceType.THREAD
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from zmsvc.core import messages, status_view
 from zmsvc.core.lifecycle import STATE_OF, State, SubState
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import TaskDefinition
 from zmsvc.core.status_view import Clock, TaskEntry, context_state, task_entries, tasks_of
 from zmsvc.core.task_key import Key
 from zmsvc.core.world import Task, World, service_of
@@ -46,7 +46,7 @@ def transactions(
     store. `usage` is what tasks use of the machine, by their launches; None leaves it out.
     """
 
-    def of_machine(key: Key, task: Task, service: TaskService | None) -> dict[str, Any]:
+    def of_machine(key: Key, task: Task, service: TaskDefinition | None) -> dict[str, Any]:
         in_cgroup = cgroup and not (service and shared(service))
         return {
             "stored_descriptors": stored(cgroup_name(key)),
@@ -119,7 +119,7 @@ def top_row(world: World, key: Key, task: Task) -> Mapping[str, Any]:
     return {**_named(key, task, service_of(world.context, key[1], task)), **states_for_bus(task)}
 
 
-def _named(key: Key, task: Task, service: TaskService | None) -> Mapping[str, Any]:
+def _named(key: Key, task: Task, service: TaskDefinition | None) -> Mapping[str, Any]:
     return {
         "service_id": key[1],
         "serviceName": service.service_name if service else "",
@@ -144,7 +144,7 @@ report. A task without an order is a success.
 """
 
 
-def _ordered(key: Key, task: Task, service: TaskService) -> Mapping[str, Any]:
+def _ordered(key: Key, task: Task, service: TaskDefinition) -> Mapping[str, Any]:
     """Return the TaskService element with the header of the last order, as zmicroservices 1.0
     keeps it.
     """

@@ -19,7 +19,7 @@ from zmsvc.core import foreground, resource_limits, shell
 from zmsvc.core.checks import ConfigWarning, variable_warnings
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.listening import ListenSocket
-from zmsvc.core.model import Context, TaskService
+from zmsvc.core.model import Context, TaskDefinition
 from zmsvc.core.probing import probe_of
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar
@@ -180,7 +180,7 @@ def check_services(context: Context) -> list[ConfigWarning]:
     ]
 
 
-def _missing(task: TaskService) -> Iterator[str]:
+def _missing(task: TaskDefinition) -> Iterator[str]:
     if os.geteuid() and (task.user or task.group):
         yield "it has another user or group, which only root can give it"
     if task.user and user_ids.number(task.user) is None:
@@ -240,7 +240,7 @@ def _similar_service(instance: str, places: Iterable[Path]) -> str:
     return similar(instance, (each.parent.name for each in found))
 
 
-def _working_directory(task: TaskService) -> str:
+def _working_directory(task: TaskDefinition) -> str:
     """Return the directory in which a task begins; empty if the file names none, or the home directory of an
     unknown user.
     """
@@ -274,7 +274,7 @@ def _uncompilable(service: Path) -> Iterator[str]:
             yield f"{file}: {type(error).__name__}: {error}: a task that imports it cannot start"
 
 
-def _program(task: TaskService, program: str, variables: Mapping[str, str]) -> Iterator[str]:
+def _program(task: TaskDefinition, program: str, variables: Mapping[str, str]) -> Iterator[str]:
     """Look for the program as the task will: in the PATH and from the working directory of the task."""
     if shell.assigned(program) or shell.builtin(program):
         # core/checks.py warns of these, on every machine.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zmsvc.core import topics
-from zmsvc.core.model import Context, TaskService
+from zmsvc.core.model import Context, TaskDefinition
 from zmsvc.core.probing import topic_of
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.settings import Place
@@ -49,12 +49,12 @@ def declared(context: Context) -> dict[str, Declared]:
     }
 
 
-def _expected(task: TaskService) -> tuple[str, ...]:
+def _expected(task: TaskDefinition) -> tuple[str, ...]:
     ready = topic_of(task.ready)
     return topics.unique([*(each.topic for each in task.expect), *([ready] if ready else [])])
 
 
-def _hears(task: TaskService, known: TaskMessages) -> tuple[str, ...]:
+def _hears(task: TaskDefinition, known: TaskMessages) -> tuple[str, ...]:
     # A LoopedTask without on_message has no other way to hear.
     if not known.reads_subscribe or (known.base == "LoopedTask" and not known.hears):
         return ()
@@ -82,7 +82,7 @@ def check_subscriptions(context: Context, file: str) -> list[str]:
     ]
 
 
-def _faults(task: TaskService, known: TaskMessages) -> Iterator[tuple[Place, str]]:
+def _faults(task: TaskDefinition, known: TaskMessages) -> Iterator[tuple[Place, str]]:
     if not known.reads_subscribe:
         return
     given = task.configuration.get("subscribe")

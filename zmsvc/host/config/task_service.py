@@ -1,4 +1,4 @@
-"""Read one `<TaskService>` element to a `model.TaskService`. Faults are noted and never raised. Faults
+"""Read one `<TaskService>` element to a `model.TaskDefinition`. Faults are noted and never raised. Faults
 between tasks are found elsewhere.
 """
 
@@ -13,7 +13,7 @@ from lxml import etree
 
 from zmsvc.core import last_values, restart, rule_conditions
 from zmsvc.core.frozen import frozen
-from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, TaskService, Trigger
+from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, TaskDefinition, Trigger
 from zmsvc.core.probing import topic_of
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.settings import TEXT_KEY
@@ -39,7 +39,7 @@ class ParsedService:
     task may have more rules, by its `restart`.
     """
 
-    task: TaskService
+    task: TaskDefinition
     element: etree._Element
     configuration: etree._Element | None
     rules: tuple[etree._Element, ...]
@@ -69,7 +69,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
     again = options.get("restart")
     for index, text in restart.contradictions(again, ident, written):
         notes.fault(rules[index][1], text)
-    task = TaskService(
+    task = TaskDefinition(
         id=ident,
         instance=instance,
         topic=_attribute(element, "topic") or "process",
@@ -199,7 +199,7 @@ def _reported_signal(text: str) -> str:
 
 
 def note_rules_that_never_fire(
-    rules: Iterable[tuple[Rule, etree._Element]], tasks: Sequence[TaskService], notes: FaultList
+    rules: Iterable[tuple[Rule, etree._Element]], tasks: Sequence[TaskDefinition], notes: FaultList
 ) -> None:
     """Note each of these rules whose conditions none of the tasks can meet; the elements are their calls."""
     for rule, calls in rules:
