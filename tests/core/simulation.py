@@ -207,7 +207,7 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
         assert forgotten == Counter([*over, *mine]), "every end is acknowledged once, and nothing else"
         strangers = set()
     for effect in effects:
-        if isinstance(effect, fx.Signal):
+        if isinstance(effect, fx.Terminate):
             assert effect.key in (after.launches.get(effect.launch), before.launches.get(effect.launch))
         if isinstance(effect, fx.SendSignal):
             assert after.launches.get(effect.launch) == effect.key

@@ -456,7 +456,7 @@ def test_a_start_that_takes_too_long_fails_as_not_ready() -> None:
     sim.ring()
     assert sim.now == BEGINNING + 5
     assert (sim.sub_state("a"), sim.reason("a")) == ("failed", "not-ready")
-    assert [effect.signal for effect in sim.told(fx.Signal)] == ["SIGTERM"]
+    assert [effect.signal for effect in sim.told(fx.Terminate)] == ["SIGTERM"]
 
 
 def test_the_start_timeout_applies_when_the_fork_took_longer_than_it() -> None:
@@ -504,7 +504,7 @@ def test_a_missed_watchdog_aborts_and_fails() -> None:
     sim.happen(ft.WatchdogFed(launch=1))
     sim.ring()
     assert sim.now == BEGINNING + 3.5
-    assert [effect.signal for effect in sim.told(fx.Signal)] == ["SIGABRT"]
+    assert [effect.signal for effect in sim.told(fx.Terminate)] == ["SIGABRT"]
     assert (sim.sub_state("a"), sim.reason("a")) == ("failed", "watchdog")
 
 
@@ -618,11 +618,11 @@ def test_a_task_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None
             verb=Verb.STOP, origin=ft.Origin(by="operator"), request=1, transaction="T1", tasks=("a",)
         )
     )
-    assert not sim.told(fx.Signal)
+    assert not sim.told(fx.Terminate)
     sim.now += 2.0
     if forked:
         effects = sim.decide(ft.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
-        assert fx.Signal(launch=1, key=("T1", "a"), signal="SIGTERM") in effects
+        assert fx.Terminate(launch=1, key=("T1", "a"), signal="SIGTERM") in effects
         assert sim.task("a").deadline == sim.now + 3.0, "it has its whole time from when it is there"
         sim.decide(ft.TaskExited(launch=1, signal="SIGTERM"))
     else:
@@ -1213,7 +1213,7 @@ def test_reload_touches_only_what_differs() -> None:
         task("a"), task("b", watchdog=5.0), task("d"), task("e", entry=False), task("w", entry=False, nice=4)
     )
     assert sim.task("a") is before
-    touching = fx.Launch | fx.Signal | fx.KillAll | fx.WakeAt | fx.PublishControl | fx.PublishProcess
+    touching = fx.Launch | fx.Terminate | fx.KillAll | fx.WakeAt | fx.PublishControl | fx.PublishProcess
     assert not [
         effect
         for effect in sim.effects[mark:]
@@ -1512,7 +1512,7 @@ def test_a_step_without_a_change_copies_nothing() -> None:
 
 def signals(sim: Simulation) -> list[tuple[str, str]]:
     """Return the signals that were sent to main processes and to others."""
-    return [(each.signal, each.others) for each in sim.told(fx.Signal)]
+    return [(each.signal, each.others) for each in sim.told(fx.Terminate)]
 
 
 def test_all_processes_of_a_command_get_the_stop_signal() -> None:
@@ -1690,7 +1690,7 @@ def test_the_plan_of_a_reload_has_its_stops_restarts_and_starts_in_order() -> No
     sim.effects.clear()
     sim.reload(*new)
     # A step of the real reload, in the order of its effects: a stop and a restart begin with a signal.
-    done = [effect.key for effect in sim.effects if isinstance(effect, fx.Signal)]
+    done = [effect.key for effect in sim.effects if isinstance(effect, fx.Terminate)]
     assert done == [("T1", "c"), ("T1", "b"), ("T2", "c")]
     started = [effect.key for effect in sim.effects if isinstance(effect, fx.Launch)]
     assert [key for key in started if key[1] == "e"] == [("T1", "e"), ("T2", "e")]

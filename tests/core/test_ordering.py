@@ -144,7 +144,7 @@ def test_a_long_chain_starts_in_order_without_recursion() -> None:
     assert [key[1] for _, key in sim.keeper.forked] == names
     mark = len(sim.effects)
     sim.ask("stop", request=1)
-    stopped = [effect.key[1] for effect in sim.effects[mark:] if isinstance(effect, fx.Signal)]
+    stopped = [effect.key[1] for effect in sim.effects[mark:] if isinstance(effect, fx.Terminate)]
     assert stopped == names[::-1]
 
 
@@ -248,9 +248,9 @@ def test_a_restart_of_the_transaction_stops_backwards_and_starts_forwards() -> N
     steps = [
         (type(effect).__name__, effect.key[1])
         for effect in sim.effects[mark:]
-        if isinstance(effect, fx.Signal | fx.Launch)
+        if isinstance(effect, fx.Terminate | fx.Launch)
     ]
-    assert steps == [("Signal", "b"), ("Signal", "a"), ("Launch", "a"), ("Launch", "b")]
+    assert steps == [("Terminate", "b"), ("Terminate", "a"), ("Launch", "a"), ("Launch", "b")]
     assert sim.replies(1)[0].ok
 
 

@@ -131,7 +131,7 @@ def test_a_stop_signal_that_may_be_lost_is_sent_again_with_the_full_timeout() ->
     sim.ask("stop", "a")
     sim.now += 30.0
     effects = crash(sim)
-    signals = {effect.key[1]: effect.signal for effect in effects if isinstance(effect, fx.Signal)}
+    signals = {effect.key[1]: effect.signal for effect in effects if isinstance(effect, fx.Terminate)}
     assert signals == {"a": "SIGTERM", "b": "SIGABRT"}
     assert set(sim.alarms.values()) == {sim.now + 5.0}
 

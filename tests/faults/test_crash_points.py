@@ -192,7 +192,7 @@ def test_a_stop_survives_a_crash_at_every_point(context: Context, crash: Crash, 
     start(context, "parent")
     # The status of the unit is not sent after each change, so there may be none about a task that was started
     # and stopped in between.
-    names = "save, Signal, KillAll, WakeAt, PublishControl, Forget, acknowledge end"
+    names = "save, Terminate, KillAll, WakeAt, PublishControl, Forget, acknowledge end"
     every_point(context, crash, names, trip, lambda: back(context, "start", "parent"))
 
 

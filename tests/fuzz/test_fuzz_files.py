@@ -71,7 +71,7 @@ def use(text: bytes) -> None:
     same, replied = step(world, ft.ContextReloaded(context=again, request=1), 2.0)
     (reply,) = [effect for effect in replied if isinstance(effect, fx.Reply)]
     assert reply.ok
-    assert not [effect for effect in replied if isinstance(effect, fx.Launch | fx.Signal)], (
+    assert not [effect for effect in replied if isinstance(effect, fx.Launch | fx.Terminate)], (
         "the same file changes nothing"
     )
     assert same.tasks.keys() == world.tasks.keys()

@@ -44,9 +44,9 @@ class LaunchAuxiliary:
 
 
 @frozen
-class Signal:
-    """Send `signal` to the main process of a launch and `others` to its other processes. TaskGone follows
-    when no process of the launch is left.
+class Terminate:
+    """Ask the processes of a launch to end: send `signal` to the main one and `others` to its other ones.
+    TaskGone follows when none is left.
     """
 
     launch: int
@@ -225,7 +225,7 @@ class Leave:
 Effect = (
     Launch
     | LaunchAuxiliary
-    | Signal
+    | Terminate
     | SendSignal
     | SetMain
     | KillAll

@@ -175,7 +175,7 @@ def _ask_again(draft: Draft, key: Key) -> None:
     if task.deadline is not None:
         draft.change(key, deadline=max(task.deadline, draft.now + limit))
     if task.stop_reason is Reason.WATCHDOG:
-        draft.emit(fx.Signal(launch=task.launch, key=key, signal="SIGABRT"))
+        draft.emit(fx.Terminate(launch=task.launch, key=key, signal="SIGABRT"))
     else:
         ask_to_stop(draft, key)
 

@@ -202,10 +202,10 @@ class Machine:
                 self.keeper.launch(effect.launch, effect.key)
             case fx.LaunchAuxiliary():
                 self.keeper.launch(effect.launch, effect.key, effect.of)
-            case fx.Signal(launch=launch) if launch in self.keeper.alive:
+            case fx.Terminate(launch=launch) if launch in self.keeper.alive:
                 self.keeper.alive[launch].signals.append(effect.signal)
                 self.signaled(launch, effect.signal)
-            case fx.Signal(launch=launch, others=others) if others:
+            case fx.Terminate(launch=launch, others=others) if others:
                 self.others_signaled(launch, others)
             case fx.SendSignal(launch=launch) if launch in self.keeper.alive:
                 self.keeper.alive[launch].signals.append(effect.signal)

@@ -339,7 +339,7 @@ def signals_others(draft: Draft, key: Key) -> bool:
 def _signal(draft: Draft, key: Key, name: str, others: str = "") -> None:
     task = draft.tasks[key]
     if task.pid is not None:
-        draft.emit(fx.Signal(launch=task.launch, key=key, signal=name, others=others))
+        draft.emit(fx.Terminate(launch=task.launch, key=key, signal=name, others=others))
 
 
 def start_timed_out(draft: Draft, key: Key, event: TaskEvent) -> None:
@@ -389,7 +389,7 @@ def terminate_others(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task, service = draft.tasks[key], draft.service(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
     others = stop_signal(service) if command else "SIGTERM"
-    draft.emit(fx.Signal(launch=task.launch, key=key, signal="", others=others))
+    draft.emit(fx.Terminate(launch=task.launch, key=key, signal="", others=others))
 
 
 def kill_others(draft: Draft, key: Key, _event: TaskEvent) -> None:

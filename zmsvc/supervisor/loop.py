@@ -371,7 +371,7 @@ class Loop:
                 self._launch(effect)
             case fx.LaunchAuxiliary():
                 self._launch_auxiliary(effect)
-            case fx.Signal():
+            case fx.Terminate():
                 self.children.ask_to_end(effect.launch, effect.signal, effect.others)
             case fx.SendSignal():
                 self.children.tell(sv.SignalTask(launch=effect.launch, signal=effect.signal, all=effect.all))
@@ -486,7 +486,13 @@ def _rank(effect: Effect) -> int:
     if isinstance(effect, fx.HoldSockets | fx.HoldStores):
         return 0
     orders = (
-        fx.Launch | fx.LaunchAuxiliary | fx.Signal | fx.SendSignal | fx.SetMain | fx.KillAll | fx.OpenBarrier
+        fx.Launch
+        | fx.LaunchAuxiliary
+        | fx.Terminate
+        | fx.SendSignal
+        | fx.SetMain
+        | fx.KillAll
+        | fx.OpenBarrier
     )
     return 1 if isinstance(effect, orders) else 2
 
