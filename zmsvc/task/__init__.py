@@ -26,7 +26,7 @@ zmsvc.task.sdk.
 """
 
 from zmsvc.task.inbox import Message
-from zmsvc.task.listening import (
+from zmsvc.task.inherited_descriptors import (
     listen_sockets,
     remove_stored_descriptors,
     store_descriptor,

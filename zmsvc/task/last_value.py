@@ -16,8 +16,8 @@ from zmsvc.host.sparse_log import SparseLog
 from zmsvc.task.bus import Subscription
 from zmsvc.task.frame_log import FrameLog
 from zmsvc.task.inbox import topics_of
+from zmsvc.task.inherited_descriptors import store_descriptor, stored_descriptors
 from zmsvc.task.json_codec import codec
-from zmsvc.task.listening import store_descriptor, stored_descriptors
 from zmsvc.task.sdk import FrameTask, TaskService
 
 NAMES = ("last-values-1", "last-values-2")
