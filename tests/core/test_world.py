@@ -13,7 +13,7 @@ from simulation import Simulation, context, task
 
 from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
-from zmsvc.core.cause import Cause, Source, SourceExit
+from zmsvc.core.cause import LaunchCause, Source, SourceExit
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.probing import Health
 from zmsvc.core.service_options import ServiceType
@@ -66,7 +66,11 @@ sources = st.builds(
     update=st.none() | maps,
 )
 causes = st.builds(
-    Cause, by=texts, uid=st.none() | numbers, depth=numbers, sources=st.lists(sources, max_size=3).map(tuple)
+    LaunchCause,
+    by=texts,
+    uid=st.none() | numbers,
+    depth=numbers,
+    sources=st.lists(sources, max_size=3).map(tuple),
 )
 auxiliaries = st.builds(
     Auxiliary,

@@ -42,7 +42,7 @@ class Source:
 
 
 @frozen
-class Cause:
+class LaunchCause:
     """The cause of a launch. The default is the cause of a task that has never been started."""
 
     by: str = ""
@@ -58,8 +58,8 @@ class Cause:
         return self.by == "rule"
 
 
-NO_CAUSE = Cause()
-BY_CONTEXT = Cause(by="context")
+NO_CAUSE = LaunchCause()
+BY_CONTEXT = LaunchCause(by="context")
 
 
 def rule_text(rule: Rule) -> str:
@@ -70,12 +70,12 @@ def rule_text(rule: Rule) -> str:
     return f"{rule.trigger.value}:{rule.action.value}:{rule.call}{conditions}"
 
 
-def by_rule(before: Cause, source: Source, depth: int, *, join: bool) -> Cause:
+def by_rule(before: LaunchCause, source: Source, depth: int, *, join: bool) -> LaunchCause:
     """Return the cause of a launch that a rule asks for. `join` is True if a start is pending already: then
     the new source is added to its cause.
     """
     if not join:
-        return Cause(by="rule", depth=depth, sources=(source,))
+        return LaunchCause(by="rule", depth=depth, sources=(source,))
     return replace(
         before,
         by=before.by or "rule",
@@ -84,7 +84,7 @@ def by_rule(before: Cause, source: Source, depth: int, *, join: bool) -> Cause:
     )
 
 
-def as_json(cause: Cause) -> dict[str, Any]:
+def as_json(cause: LaunchCause) -> dict[str, Any]:
     """Return a cause as plain JSON values; an empty mapping for a task that has never been started."""
     if cause == NO_CAUSE:
         return {}
@@ -108,12 +108,12 @@ def _source_as_json(source: Source) -> dict[str, Any]:
     }
 
 
-def from_json(values: Mapping[str, Any]) -> Cause:
+def from_json(values: Mapping[str, Any]) -> LaunchCause:
     """Read what `as_json` wrote, in this release or in an earlier one. Raises KeyError, TypeError or
     ValueError for anything else.
     """
     read = dict(values)
-    return Cause(**{**read, "sources": tuple(map(_source_from_json, read.get("sources", ())))})
+    return LaunchCause(**{**read, "sources": tuple(map(_source_from_json, read.get("sources", ())))})
 
 
 def _source_from_json(values: Mapping[str, Any]) -> Source:

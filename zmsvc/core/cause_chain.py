@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from zmsvc.core.cause import NO_CAUSE, Cause, Source, from_json
+from zmsvc.core.cause import NO_CAUSE, LaunchCause, Source, from_json
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.model import TRIGGERS_OF_ENDS
@@ -338,7 +338,7 @@ class _Walk:
             return
         yield from self._cause(name, cause, row.at if row else None)
 
-    def _cause_of(self, row: Row) -> Cause | None:
+    def _cause_of(self, row: Row) -> LaunchCause | None:
         """Return the cause in a row. The history may be of another release."""
         values = row.detail.get("cause")
         try:
@@ -346,7 +346,7 @@ class _Walk:
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
-    def _cause(self, name: str, cause: Cause, at: float | None) -> Iterator[Link]:
+    def _cause(self, name: str, cause: LaunchCause, at: float | None) -> Iterator[Link]:
         if cause == NO_CAUSE:
             self.complete = False
             return
@@ -360,7 +360,7 @@ class _Walk:
         yield self._rule_link(source.rule, source.task, at, others=len(cause.sources) - 1)
         yield from self._transition(source.task, source.launch, None, source)
 
-    def _origin(self, name: str, cause: Cause, at: float | None) -> Link:
+    def _origin(self, name: str, cause: LaunchCause, at: float | None) -> Link:
         if cause.by == "context":
             reload = self._reload_before(name, at)
             text = f"a reload of the context file started {name}"

@@ -13,7 +13,7 @@ from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
 from zmsvc.core.auxiliary_name import AuxiliaryName
-from zmsvc.core.cause import NO_CAUSE, Cause
+from zmsvc.core.cause import NO_CAUSE, LaunchCause
 from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.facts import Requested
 from zmsvc.core.lifecycle import START_PENDING, State, SubState, TaskEvent
@@ -76,7 +76,7 @@ def _refuse(draft: Draft, order: Requested, refused: _OrderRefusedError) -> None
             draft.publish_control(key, "failed", success=False, pid=None, items=items)
 
 
-def _cause(order: Requested, task: Task) -> Cause:
+def _cause(order: Requested, task: Task) -> LaunchCause:
     """Return the cause of an ordered start. It has the sources of rules that had asked for a start before."""
     pending = task.restart_pending or task.sub_state in START_PENDING
     return replace(task.cause if pending else NO_CAUSE, by=order.origin.by, uid=order.origin.uid)

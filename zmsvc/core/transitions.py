@@ -15,7 +15,7 @@ from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start_by_rule
-from zmsvc.core.cause import MAX_SOURCES, Cause, Source, SourceExit, as_json, by_rule, rule_text
+from zmsvc.core.cause import MAX_SOURCES, LaunchCause, Source, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
 from zmsvc.core.lifecycle import START_PENDING, STATE_OF, TABLE, Act, State, SubState, TaskEvent
 from zmsvc.core.model import TRIGGERS_OF_ENDS, Action, Context, Rule, TaskDefinition, Trigger
@@ -662,7 +662,7 @@ def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refus
         draft.record(target, "rule", **about, **count)
 
 
-def _cause(source_id: str, source: Task, task: Task, rule: Rule) -> Cause:
+def _cause(source_id: str, source: Task, task: Task, rule: Rule) -> LaunchCause:
     pending = task.restart_pending or task.sub_state in START_PENDING
     return by_rule(task.cause, _source(source_id, source, rule), source.cause.depth + 1, join=pending)
 
@@ -681,7 +681,7 @@ def _source(task_id: str, source: Task, rule: Rule) -> Source:
     )
 
 
-def start_for_rule(draft: Draft, key: Key, cause: Cause, *, failing: bool) -> None:
+def start_for_rule(draft: Draft, key: Key, cause: LaunchCause, *, failing: bool) -> None:
     task, limits, now = draft.tasks[key], draft.limits(key), draft.now
     starts = recent_starts(task, limits, now)
     if over_limit(starts, limits):

@@ -16,7 +16,7 @@ from typing import Any
 
 from zmsvc.core.access import Verb
 from zmsvc.core.auxiliary_name import AuxiliaryName
-from zmsvc.core.cause import Cause
+from zmsvc.core.cause import LaunchCause
 from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
 from zmsvc.core.facts import Leftover, leftover_as_json
@@ -163,7 +163,7 @@ class Task:
     """The times of the events that rules with an `after` have counted, by the text of the rule."""
     has_failed: bool = False
     """True if the task has failed since it was last ready. Only a task with rules for on_recover has this."""
-    cause: Cause = field(default_factory=Cause)
+    cause: LaunchCause = field(default_factory=LaunchCause)
     """The cause of its last launch, or of the next one if that is pending."""
     update: Mapping[str, Any] | None = None
     """The items of the task's last update."""
