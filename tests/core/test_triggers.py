@@ -23,7 +23,7 @@ from zmsvc.core.back_off import (
     over_limit,
     recent_starts,
 )
-from zmsvc.core.cause import MAX_SOURCES, NO_CAUSE, Source, SourceExit, as_json, by_rule
+from zmsvc.core.cause import MAX_SOURCES, NO_CAUSE, CauseSource, SourceExit, as_json, by_rule
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Action, Trigger
 from zmsvc.core.restart import contradictions, rules_of
@@ -416,7 +416,7 @@ def test_a_rule_adds_its_cause_to_an_operators_start() -> None:
 def test_only_the_last_causes_are_kept_beyond_the_limit() -> None:
     cause = NO_CAUSE
     for number in range(MAX_SOURCES + 10):
-        source = Source(task="a", trigger="on_update", rule="on_update:start:b", launch=number)
+        source = CauseSource(task="a", trigger="on_update", rule="on_update:start:b", launch=number)
         cause = by_rule(cause, source, depth=number % 7, join=number > 0)
     assert [source.launch for source in cause.sources] == list(range(10, MAX_SOURCES + 10))
     assert cause.depth == 6

@@ -13,7 +13,7 @@ from simulation import Simulation, context, task
 
 from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
-from zmsvc.core.cause import LaunchCause, Source, SourceExit
+from zmsvc.core.cause import CauseSource, LaunchCause, SourceExit
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.probing import Health
 from zmsvc.core.service_options import ServiceType
@@ -57,7 +57,7 @@ source_exits = st.builds(
     SourceExit, code=st.none() | st.integers(0, 255), signal=st.none() | texts, reason=texts
 )
 sources = st.builds(
-    Source,
+    CauseSource,
     task=texts,
     trigger=texts,
     rule=texts,

@@ -27,7 +27,7 @@ class SourceExit:
 
 
 @frozen
-class Source:
+class CauseSource:
     """One firing of a rule: the task whose transition fired it, the launch of that task, its last exit and
     its last update.
     """
@@ -51,7 +51,7 @@ class LaunchCause:
     """The user who gave the order, where the kernel knows it."""
     depth: int = 0
     """The length of the chain of rules that led here."""
-    sources: tuple[Source, ...] = ()
+    sources: tuple[CauseSource, ...] = ()
 
     @property
     def by_rule(self) -> bool:
@@ -70,7 +70,7 @@ def rule_text(rule: Rule) -> str:
     return f"{rule.trigger.value}:{rule.action.value}:{rule.call}{conditions}"
 
 
-def by_rule(before: LaunchCause, source: Source, depth: int, *, join: bool) -> LaunchCause:
+def by_rule(before: LaunchCause, source: CauseSource, depth: int, *, join: bool) -> LaunchCause:
     """Return the cause of a launch that a rule asks for. `join` is True if a start is pending already: then
     the new source is added to its cause.
     """
@@ -96,7 +96,7 @@ def as_json(cause: LaunchCause) -> dict[str, Any]:
     }
 
 
-def _source_as_json(source: Source) -> dict[str, Any]:
+def _source_as_json(source: CauseSource) -> dict[str, Any]:
     end = source.exit
     return {
         "task": source.task,
@@ -116,7 +116,7 @@ def from_json(values: Mapping[str, Any]) -> LaunchCause:
     return LaunchCause(**{**read, "sources": tuple(map(_source_from_json, read.get("sources", ())))})
 
 
-def _source_from_json(values: Mapping[str, Any]) -> Source:
+def _source_from_json(values: Mapping[str, Any]) -> CauseSource:
     read = dict(values)
     end = read.get("exit")
-    return Source(**{**read, "exit": None if end is None else SourceExit(**end)})
+    return CauseSource(**{**read, "exit": None if end is None else SourceExit(**end)})

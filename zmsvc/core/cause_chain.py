@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from zmsvc.core.cause import NO_CAUSE, LaunchCause, Source, from_json
+from zmsvc.core.cause import NO_CAUSE, CauseSource, LaunchCause, from_json
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.model import TRIGGERS_OF_ENDS
@@ -393,7 +393,7 @@ class _Walk:
         )
 
     def _transition(
-        self, source: str, launch: int, rule: Row | None, known: Source | None = None
+        self, source: str, launch: int, rule: Row | None, known: CauseSource | None = None
     ) -> Iterator[Link]:
         """The transition of a task that fired a rule, and the causes of that launch."""
         trigger = known.trigger if known else str(rule.detail.get("rule") if rule else "").partition(":")[0]

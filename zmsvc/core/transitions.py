@@ -15,7 +15,7 @@ from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start_by_rule
-from zmsvc.core.cause import MAX_SOURCES, LaunchCause, Source, SourceExit, as_json, by_rule, rule_text
+from zmsvc.core.cause import MAX_SOURCES, CauseSource, LaunchCause, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
 from zmsvc.core.lifecycle import START_PENDING, STATE_OF, TABLE, Act, State, SubState, TaskEvent
 from zmsvc.core.model import TRIGGERS_OF_ENDS, Action, Context, Rule, TaskDefinition, Trigger
@@ -667,9 +667,9 @@ def _cause(source_id: str, source: Task, task: Task, rule: Rule) -> LaunchCause:
     return by_rule(task.cause, _source(source_id, source, rule), source.cause.depth + 1, join=pending)
 
 
-def _source(task_id: str, source: Task, rule: Rule) -> Source:
+def _source(task_id: str, source: Task, rule: Rule) -> CauseSource:
     end, shows_exit = source.exit, rule.trigger in TRIGGERS_OF_ENDS
-    return Source(
+    return CauseSource(
         task=task_id,
         trigger=rule.trigger.value,
         rule=rule_text(rule),
