@@ -15,7 +15,7 @@ from simulation import Simulation, rule, task
 from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
 from zmsvc.core.cause_chain import Row
-from zmsvc.core.why import Clock, explain
+from zmsvc.core.why import TimeFormat, explain
 
 CTL = "zmsvcctl -c Sim"
 
@@ -23,7 +23,7 @@ CTL = "zmsvcctl -c Sim"
 def explained(
     sim: Simulation, name: str = "a", *, running: bool = True, rows: list[Row] | None = None
 ) -> dict[str, Any]:
-    clock = Clock(now=sim.now, wall=lambda at: f"{at:g}", monotonic=lambda at: f"{at:g}")
+    clock = TimeFormat(now=sim.now, wall=lambda at: f"{at:g}", monotonic=lambda at: f"{at:g}")
     told = explain(sim.world, ("T1", name), sim.rows if rows is None else rows, clock, running=running)
     return dict(json.loads(json.dumps(told)))
 

@@ -27,7 +27,7 @@ from zmsvc.core.world import Exit, Reason, Task, World
 
 
 @frozen
-class Clock:
+class TimeFormat:
     """Converts times to text. `wall` takes seconds of the epoch; `monotonic` returns None for a time of
     another boot.
     """
@@ -48,7 +48,7 @@ def keys_of(world: World, transaction: str | None, names: Sequence[str]) -> list
 
 
 def explain(
-    world: World, key: Key, rows: Sequence[Row], clock: Clock, *, running: bool = True
+    world: World, key: Key, rows: Sequence[Row], clock: TimeFormat, *, running: bool = True
 ) -> dict[str, Any]:
     """Return the explanation of a task as JSON values. `running` is False for a context that does not run,
     whose world is that of the state file.
@@ -96,7 +96,7 @@ class _Reason:
     uid: int | None = None
 
 
-def _reason_as_json(reason: _Reason, clock: Clock) -> dict[str, Any]:
+def _reason_as_json(reason: _Reason, clock: TimeFormat) -> dict[str, Any]:
     return {
         "kind": reason.kind,
         "text": reason.text,
@@ -107,7 +107,7 @@ def _reason_as_json(reason: _Reason, clock: Clock) -> dict[str, Any]:
     }
 
 
-def _link_as_json(link: Link, clock: Clock) -> dict[str, Any]:
+def _link_as_json(link: Link, clock: TimeFormat) -> dict[str, Any]:
     return {
         "at": None if link.at is None else clock.wall(link.at),
         "event": link.event,
@@ -126,7 +126,7 @@ def _link_as_json(link: Link, clock: Clock) -> dict[str, Any]:
 class _Case:
     """One task with everything that is known about it."""
 
-    def __init__(self, world: World, key: Key, history: History, clock: Clock, running: bool) -> None:
+    def __init__(self, world: World, key: Key, history: History, clock: TimeFormat, running: bool) -> None:
         self.world = world
         self.key = key
         self.name = key[1]

@@ -284,7 +284,7 @@ class Requests:
         told = []
         for key in why.keys_of(world, transaction, tasks):
             for limit in WHY_ROWS:
-                clock = why.Clock(
+                clock = why.TimeFormat(
                     now=time.monotonic(), wall=status_report.rfc3339, monotonic=status_report.as_wall_clock
                 )
                 explained = why.explain(world, key, self._history(key[0], limit), clock)

@@ -79,7 +79,7 @@ def _of_the_past(args: argparse.Namespace, places: Places, names: Sequence[str])
     told = []
     for key in core.keys_of(saved.world, args.transaction, names):
         when = functools.partial(saved.when, key)
-        clock = core.Clock(now=time.monotonic(), wall=state_file_reader.moment, monotonic=when)
+        clock = core.TimeFormat(now=time.monotonic(), wall=state_file_reader.moment, monotonic=when)
         told.append(core.explain(saved.world, key, saved.rows, clock, running=False))
     return status, {"tasks": told}
 
