@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from zmsvc.task.bus import Subscription
 from zmsvc.task.inbox import Message
 from zmsvc.task.stop import Stop, Stopped
-from zmsvc.task.subscriptions import Source
+from zmsvc.task.subscriptions import TopicMessages
 
 T = TypeVar("T")
 
@@ -175,7 +175,7 @@ class EventLoop:
             self._main.cancel()
         self._canceled = True
 
-    async def next(self, source: Source, seconds: float | None) -> Message[Any] | None:
+    async def next(self, source: TopicMessages, seconds: float | None) -> Message[Any] | None:
         """Return the next message; None if none comes within `seconds`, or before the stop request."""
         # Others have their turn, too, while messages wait.
         await asyncio.sleep(0)

@@ -36,7 +36,7 @@ from zmsvc.task.sdk import (
     instantiate,
 )
 from zmsvc.task.stop import Stop, Stopped
-from zmsvc.task.subscriptions import Source, Subscriptions, published_topics, topics_before_ready
+from zmsvc.task.subscriptions import Subscriptions, TopicMessages, published_topics, topics_before_ready
 from zmsvc.task.updates import Updates
 
 if TYPE_CHECKING:
@@ -214,12 +214,12 @@ class TaskRuntime:
 
     def _confirmed_source(
         self, task: Task, topics: tuple[str, ...], *, feed: Callable[[], None] | None = None
-    ) -> Source:
+    ) -> TopicMessages:
         source = self._subscriptions.source(topics, every_transaction=task.every_transaction)
         self._subscriptions.confirm(feed=feed)
         return source
 
-    def _iterate(self, source: Source, seconds: float | None) -> Iterator[Message[Any]]:
+    def _iterate(self, source: TopicMessages, seconds: float | None) -> Iterator[Message[Any]]:
         fds = [] if source.subscription is None else [source.subscription.fileno()]
         if not self._in_callback:
             fds += [*(each.fileno() for each, _ in self._handled), *self._watched]
@@ -233,7 +233,7 @@ class TaskRuntime:
                 return
             yield message
 
-    def _next(self, source: Source, until: float, poller: select.poll) -> Message[Any] | None:
+    def _next(self, source: TopicMessages, until: float, poller: select.poll) -> Message[Any] | None:
         """Return the next message; None after the timeout or a stop request."""
         before, self._stop.interruptible = self._stop.interruptible, False
         try:
@@ -394,7 +394,7 @@ class TaskRuntime:
             return service.on_control(body)
         return None
 
-    def _handle_message(self, frame: bytes, task: Task, source: Source) -> Awaitable[None] | None:
+    def _handle_message(self, frame: bytes, task: Task, source: TopicMessages) -> Awaitable[None] | None:
         try:
             message = source.inbox.message(frame)
             if self._event_loop is not None and self._subscriptions.missed != self._missed:

@@ -29,7 +29,7 @@ class Subscribing(Protocol):
     def subscribe(self, prefixes: Sequence[bytes]) -> Subscription | None: ...
 
 
-class Source:
+class TopicMessages:
     """The messages of one subscription to topics."""
 
     def __init__(self, inbox: Inbox, subscription: Subscription | None) -> None:
@@ -49,7 +49,7 @@ class Subscriptions:
     def __init__(self, bus: Subscribing, stop: Stop, spec: LaunchSpec, log: logging.Logger) -> None:
         self._bus, self._stop, self._log = bus, stop, log
         self._transaction, self._task, self._queues = spec.transaction, spec.task, spec.queue
-        self._sources: dict[frozenset[str], Source] = {}
+        self._sources: dict[frozenset[str], TopicMessages] = {}
         self._spec = spec
         self._snapshots: list[PrecededSubscription] = []
         """The subscriptions whose retained messages have not been taken."""
@@ -64,7 +64,7 @@ class Subscriptions:
             self._open.append((subscription, until))
         return subscription
 
-    def source(self, topics: Collection[str], *, every_transaction: bool) -> Source:
+    def source(self, topics: Collection[str], *, every_transaction: bool) -> TopicMessages:
         """Return the messages on these topics. The first call subscribes. Raises RefusedError."""
         key = frozenset(topics)
         if key not in self._sources:
@@ -75,7 +75,8 @@ class Subscriptions:
                 every_transaction=every_transaction,
                 log=self._log,
             )
-            self._sources[key] = Source(inbox, self._queued(self._preceded(inbox, every_transaction), inbox))
+            subscription = self._queued(self._preceded(inbox, every_transaction), inbox)
+            self._sources[key] = TopicMessages(inbox, subscription)
         return self._sources[key]
 
     def _preceded(self, inbox: Inbox, every_transaction: bool) -> Subscription | None:
@@ -105,7 +106,7 @@ class Subscriptions:
         inbox.take_dropped = queued.take_dropped
         return queued
 
-    def confirmed(self, topics: Collection[str]) -> Source | None:
+    def confirmed(self, topics: Collection[str]) -> TopicMessages | None:
         """Return the messages on these topics if the device has confirmed that subscription already."""
         source = self._sources.get(frozenset(topics))
         known = source is not None and (source.subscription is None or source.subscription.is_confirmed())
