@@ -10,7 +10,7 @@ import pytest
 
 from zmsvc.core import last_values, messages
 from zmsvc.core.errors import ProtocolError
-from zmsvc.core.last_values import LastValues, Place, Request, Retention, Snapshot, retention
+from zmsvc.core.last_values import LastValues, Place, Request, RetainedSnapshot, Retention, retention
 from zmsvc.core.message_origin import Origin, origin_of
 
 
@@ -127,7 +127,7 @@ def test_garbage_is_no_answer(text: bytes) -> None:
     assert answer.frame is None
 
 
-def told(snapshot: Snapshot) -> list[str]:
+def told(snapshot: RetainedSnapshot) -> list[str]:
     return [frame.decode() for frame in (*snapshot.retained(), *snapshot.live())]
 
 
@@ -137,12 +137,12 @@ def numbered(sequence: int | None, launch: int = 5, sender: str = "a") -> Origin
     )
 
 
-def add(snapshot: Snapshot, name: str, origin: Origin, *, retained: bool = False) -> None:
+def add(snapshot: RetainedSnapshot, name: str, origin: Origin, *, retained: bool = False) -> None:
     snapshot.add("t", origin, name.encode(), retained=retained)
 
 
 def test_messages_that_are_not_newer_than_the_retained_one_are_dropped() -> None:
-    snapshot = Snapshot(["TX:ts_last"])
+    snapshot = RetainedSnapshot(["TX:ts_last"])
     add(snapshot, "a98", numbered(98))
     add(snapshot, "a100", numbered(100))
     add(snapshot, "a100 retained", numbered(100), retained=True)
@@ -157,7 +157,7 @@ def test_messages_that_are_not_newer_than_the_retained_one_are_dropped() -> None
 
 
 def test_a_message_without_a_number_is_delivered_once() -> None:
-    snapshot = Snapshot(["TX:ts_last"])
+    snapshot = RetainedSnapshot(["TX:ts_last"])
     add(snapshot, "a", numbered(None))
     add(snapshot, "a retained", numbered(None), retained=True)
     add(snapshot, "b retained", numbered(None, sender="b"), retained=True)
@@ -166,21 +166,21 @@ def test_a_message_without_a_number_is_delivered_once() -> None:
 
 
 def test_the_newer_one_of_two_retained_messages_counts() -> None:
-    snapshot = Snapshot([])
+    snapshot = RetainedSnapshot([])
     for sequence in (3, 5, 4):
         add(snapshot, f"a{sequence}", numbered(sequence), retained=True)
     assert told(snapshot) == ["a5"]
 
 
 def test_a_snapshot_ends_when_every_last_value_has_sent_all_or_it_is_full() -> None:
-    snapshot = Snapshot(["TX:a", "TX:b"], most=3, most_bytes=10)
+    snapshot = RetainedSnapshot(["TX:a", "TX:b"], most=3, most_bytes=10)
     for sender in ("TX:b", "TX:invented", "TX:b"):
         snapshot.end(sender)
     assert snapshot.pending == {"TX:a"}
     assert not snapshot.full
     add(snapshot, "0123456789", numbered(1))
     assert snapshot.full
-    by_count = Snapshot(["TX:a"], most=3, most_bytes=10)
+    by_count = RetainedSnapshot(["TX:a"], most=3, most_bytes=10)
     for number in range(3):
         add(by_count, "x", numbered(number), retained=True)
     assert by_count.full

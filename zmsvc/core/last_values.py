@@ -194,7 +194,7 @@ def answer_of(text: bytes) -> Answer:
     return Answer(sender=sender, frame=messages.prefix(topic) + message[:-1])
 
 
-class Snapshot:
+class RetainedSnapshot:
     """The retained messages that a starting subscriber has received, and the messages that were published
     meanwhile. Both have bounds.
     """

@@ -14,7 +14,7 @@ from collections.abc import Collection
 
 from zmsvc.core import last_values, messages
 from zmsvc.core.errors import ProtocolError
-from zmsvc.core.last_values import Request, Snapshot
+from zmsvc.core.last_values import Request, RetainedSnapshot
 from zmsvc.core.message_origin import Origin, origin_of
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.protocol.launch import LaunchSpec
@@ -61,7 +61,7 @@ class PrecededSubscription(Subscription):
         self._answers = messages.prefix(f"{last_values.ANSWER}{self._request.address}")
         self._ignored, self._log = SparseLog(log.warning), log
         self._subscription: Subscription | None = None
-        self._snapshot = Snapshot(())
+        self._snapshot = RetainedSnapshot(())
         self._first: collections.deque[bytes] = collections.deque()
 
     @property
@@ -83,7 +83,7 @@ class PrecededSubscription(Subscription):
             known = self._subscription.subscriptions(start, _MAX_ASKED)
             names = (each[len(start) :].removesuffix(messages.SEPARATOR) for each in known)
             asked += [each.decode(errors="replace") for each in names]
-        self._snapshot = Snapshot(asked)
+        self._snapshot = RetainedSnapshot(asked)
 
     def ask(self) -> None:
         """Ask the LastValues that have not answered."""
@@ -140,7 +140,7 @@ class PrecededSubscription(Subscription):
             )
         self._first.extend(map(RetainedFrame, self._snapshot.retained()))
         self._first.extend(self._snapshot.live())
-        self._snapshot = Snapshot(())
+        self._snapshot = RetainedSnapshot(())
         self._subscription.unsubscribe(self._answers)
 
     def receive(self) -> bytes | None:
