@@ -19,7 +19,7 @@ Essence = tuple[Mapping[str, Any], ...]
 
 
 @frozen
-class Snapshot:
+class WorldSnapshot:
     """The world at a moment."""
 
     now: float
@@ -54,7 +54,7 @@ class Part(Protocol):
         """The number of the first turn."""
 
     @property
-    def snapshot(self) -> Snapshot | None:
+    def snapshot(self) -> WorldSnapshot | None:
         """The world before the first turn, if it is known."""
 
     def turns(self) -> Iterator[Turn]:
@@ -67,7 +67,7 @@ class Begin:
     world already.
     """
 
-    snapshot: Snapshot
+    snapshot: WorldSnapshot
     run: str
     differs: bool
 

@@ -25,7 +25,7 @@ from zmsvc.core.facts import Fact
 from zmsvc.core.frozen import frozen
 from zmsvc.core.json_depth import check_depth
 from zmsvc.core.model import Context, TaskDefinition
-from zmsvc.core.replay import Snapshot, Turn
+from zmsvc.core.replay import Turn, WorldSnapshot
 from zmsvc.core.world import Task, World, launches_of, starts_of
 from zmsvc.protocol.codec import CompactCodec
 
@@ -81,7 +81,7 @@ class Segment:
     """A segment that was read. Its turns are decoded when they are needed."""
 
     head: Head
-    snapshot: Snapshot | None
+    snapshot: WorldSnapshot | None
     """None if the supervisor ended before it was complete."""
     lines: tuple[bytes, ...] = field(repr=False)
 
@@ -212,7 +212,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return body
 
 
-def _snapshot(bodies: Sequence[Mapping[str, Any]]) -> Snapshot:
+def _snapshot(bodies: Sequence[Mapping[str, Any]]) -> WorldSnapshot:
     """Return the snapshot that lines make up."""
     whole = next((each for each in bodies if each.get("op") == "world"), {})
     context = next((each for each in bodies if each.get("op") == "context"), {})
@@ -230,7 +230,7 @@ def _snapshot(bodies: Sequence[Mapping[str, Any]]) -> Snapshot:
     world = _PARTS.decode({**whole, "context": context, "tasks": tasks})
     launches, auxiliaries = launches_of(world.tasks)
     world = replace(world, launches=launches, auxiliaries=auxiliaries, starts=starts_of(world.tasks))
-    return Snapshot(now=_time(whole, "now"), at=_time(whole, "at"), world=world)
+    return WorldSnapshot(now=_time(whole, "now"), at=_time(whole, "at"), world=world)
 
 
 def _entries(bodies: Sequence[Mapping[str, Any]], op: str) -> Iterator[Any]:
