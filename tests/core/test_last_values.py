@@ -11,7 +11,7 @@ import pytest
 from zmsvc.core import last_values, messages
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.last_values import LastValues, Place, Request, RetainedSnapshot, Retention, retention
-from zmsvc.core.message_origin import Origin, origin_of
+from zmsvc.core.message_origin import MessageOrigin, origin_of
 
 
 def key(sender: str, topic: str = "t") -> last_values.Key:
@@ -131,13 +131,13 @@ def told(snapshot: RetainedSnapshot) -> list[str]:
     return [frame.decode() for frame in (*snapshot.retained(), *snapshot.live())]
 
 
-def numbered(sequence: int | None, launch: int = 5, sender: str = "a") -> Origin:
-    return Origin(
+def numbered(sequence: int | None, launch: int = 5, sender: str = "a") -> MessageOrigin:
+    return MessageOrigin(
         transaction="TX", sender=sender, launch=None if sequence is None else launch, sequence=sequence
     )
 
 
-def add(snapshot: RetainedSnapshot, name: str, origin: Origin, *, retained: bool = False) -> None:
+def add(snapshot: RetainedSnapshot, name: str, origin: MessageOrigin, *, retained: bool = False) -> None:
     snapshot.add("t", origin, name.encode(), retained=retained)
 
 
@@ -190,13 +190,13 @@ def test_a_snapshot_ends_when_every_last_value_has_sent_all_or_it_is_full() -> N
     ("text", "origin"),
     [
         (messages.published("t", messages.encoded(HEAD | {"launch": 3}), 9, b"{}").partition(b" @@@ ")[2],
-            Origin(transaction="TX", sender="ts_1", launch=3, sequence=9)),
+            MessageOrigin(transaction="TX", sender="ts_1", launch=3, sequence=9)),
         (b'{"header": {"sequence": 2, "launch": true, "recipient": "ts_9", "service_id": 5}}',
-            Origin(sequence=2, recipient="ts_9")),
-        (b"{}", Origin()),
+            MessageOrigin(sequence=2, recipient="ts_9")),
+        (b"{}", MessageOrigin()),
         (b"[]", None),
         (b"{", None),
     ],
 )  # fmt: skip
-def test_the_origin_of_a_message_is_what_its_header_says(text: bytes, origin: Origin | None) -> None:
+def test_the_origin_of_a_message_is_what_its_header_says(text: bytes, origin: MessageOrigin | None) -> None:
     assert origin_of(text) == origin

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from zmsvc.core import messages, topics
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.frozen import frozen
-from zmsvc.core.message_origin import Origin
+from zmsvc.core.message_origin import MessageOrigin
 from zmsvc.core.values import amount, quote, whole
 
 INSTANCE = "LastValue"
@@ -205,8 +205,8 @@ class RetainedSnapshot:
         self.pending = set(asked)
         """The LastValues that have not sent all, each by its transaction and ID."""
         self._most, self._most_bytes = most, most_bytes
-        self._retained: dict[Key, tuple[Origin, bytes]] = {}
-        self._live: list[tuple[Key, Origin, bytes]] = []
+        self._retained: dict[Key, tuple[MessageOrigin, bytes]] = {}
+        self._live: list[tuple[Key, MessageOrigin, bytes]] = []
         self._count = self._size = 0
 
     @property
@@ -218,7 +218,7 @@ class RetainedSnapshot:
         """Note that a LastValue has sent all."""
         self.pending.discard(sender)
 
-    def add(self, topic: str, origin: Origin, frame: bytes, *, retained: bool) -> None:
+    def add(self, topic: str, origin: MessageOrigin, frame: bytes, *, retained: bool) -> None:
         """Add a message."""
         self._count += 1
         self._size += len(frame)
@@ -248,7 +248,7 @@ class RetainedSnapshot:
         ]
 
 
-def _is_newer(one: Origin, other: Origin) -> bool:
+def _is_newer(one: MessageOrigin, other: MessageOrigin) -> bool:
     """Return True if a message is newer than another one of its sender and topic, or if that is unknown."""
     numbers = [
         (each.launch, each.sequence) if each.launch is not None and each.sequence is not None else None

@@ -20,7 +20,7 @@ _OF_SDK = re.compile(
 
 
 @frozen
-class Origin:
+class MessageOrigin:
     """The origin of a message. Each text is empty if the message does not say it."""
 
     transaction: str = ""
@@ -30,13 +30,13 @@ class Origin:
     recipient: str = ""
 
 
-def origin_of(text: bytes, read: Callable[[bytes], Any] = messages.decoded) -> Origin | None:
+def origin_of(text: bytes, read: Callable[[bytes], Any] = messages.decoded) -> MessageOrigin | None:
     """Return the origin of the message with this text after the separator; None if the text cannot be that of
     a message. `read` reads JSON.
     """
     if match := _OF_SDK.match(text):
         transaction, sender, launch, sequence = match.groups()
-        return Origin(
+        return MessageOrigin(
             transaction=transaction.decode(errors="replace"),
             sender=sender.decode(errors="replace"),
             launch=None if launch is None else int(launch),
@@ -46,7 +46,7 @@ def origin_of(text: bytes, read: Callable[[bytes], Any] = messages.decoded) -> O
         header = messages.body_of(text, read).get("header", {})
     except ProtocolError:
         return None
-    return Origin(
+    return MessageOrigin(
         transaction=_text(header, "service_transaction"),
         sender=_text(header, "service_id"),
         launch=_number(header, "launch"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from zmsvc.core import access, messages, replicas
 from zmsvc.core.frozen import frozen
-from zmsvc.core.message_origin import Origin, origin_of
+from zmsvc.core.message_origin import MessageOrigin, origin_of
 
 MAX_SENDERS = 10_000
 """The number of senders and topics that are told apart. Any client can invent senders."""
@@ -102,7 +102,7 @@ class Traffic:
         name = topic.decode(errors="replace").strip()
         if not text or is_own(name):
             return
-        origin = origin_of(text) or Origin()
+        origin = origin_of(text) or MessageOrigin()
         if self._transaction and origin.transaction not in ("", self._transaction):
             return
         key = origin.transaction, origin.sender, name

@@ -15,7 +15,7 @@ from collections.abc import Collection
 from zmsvc.core import last_values, messages
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.last_values import Request, RetainedSnapshot
-from zmsvc.core.message_origin import Origin, origin_of
+from zmsvc.core.message_origin import MessageOrigin, origin_of
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.task.bus import Subscription
@@ -124,7 +124,7 @@ class PrecededSubscription(Subscription):
         name = topic.decode(errors="replace")
         # A number that a silent sender repeats stays in its place among the messages.
         if not retained or name in self._topics:
-            origin = origin_of(text, codec().decode) or Origin()
+            origin = origin_of(text, codec().decode) or MessageOrigin()
             self._snapshot.add(name, origin, frame, retained=retained)
 
     def finish(self) -> None:
