@@ -23,7 +23,7 @@ _NUMBERS = {name: number for number, name in enumerate(NAMES)}
 _HEAD = re.compile(rf"(\d{{4}}-\d\d-\d\dT\S+) (.*?)\[(\d+)\] (?:(\S+?)(?:/(\S+))? )?({'|'.join(NAMES)}): ?")
 
 
-class Head:
+class EntryHead:
     """The head of an entry; `size` is its length in characters. It is not a dataclass: importing
     `dataclasses` takes as long as a whole `zmsvcctl logs`.
     """
@@ -39,10 +39,10 @@ class Head:
         self.size = found.end()
 
 
-def head(line: str) -> Head | None:
+def head(line: str) -> EntryHead | None:
     """Return the head of a line, or None if the line belongs to the entry before it."""
     found = _HEAD.match(line)
-    return Head(found) if found else None
+    return EntryHead(found) if found else None
 
 
 def about(transaction: str, task: str) -> str:

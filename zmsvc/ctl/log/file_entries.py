@@ -35,7 +35,7 @@ class Entry:
 
     __slots__ = ("head", "lines")
 
-    def __init__(self, head: logline.Head | None, line: str) -> None:
+    def __init__(self, head: logline.EntryHead | None, line: str) -> None:
         self.head = head
         self.lines = [line]
 
