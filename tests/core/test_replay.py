@@ -26,7 +26,7 @@ from zmsvc.core.replay import Begin, Step, replay
 from zmsvc.core.world import World
 from zmsvc.protocol import recording
 from zmsvc.protocol.codec import CompactCodec
-from zmsvc.protocol.recording import FORMAT, Head, essence, read_segment
+from zmsvc.protocol.recording import FORMAT, SegmentHead, essence, read_segment
 
 SEGMENT = 4
 """The number of turns in a segment."""
@@ -53,7 +53,7 @@ class RecordedSimulation(Simulation):
         return effects
 
     def _begin(self, number: int) -> None:
-        head = Head(format=FORMAT, version="1", context="c", boot="b", run=str(self.run), first=number)
+        head = SegmentHead(format=FORMAT, version="1", context="c", boot="b", run=str(self.run), first=number)
         lines = [recording.head_line(head), *recording.snapshot_lines(self.world, self.now, self.now)]
         self.segments.append(lines)
 

@@ -37,7 +37,7 @@ from zmsvc.ctl.redaction import Redaction
 from zmsvc.host import record_ring
 from zmsvc.host.config import reader
 from zmsvc.host.record_ring import RecordRing
-from zmsvc.protocol.recording import FORMAT, Head, essence, head_line, read_segment, snapshot_lines
+from zmsvc.protocol.recording import FORMAT, SegmentHead, essence, head_line, read_segment, snapshot_lines
 from zmsvc.supervisor.recorder import RETRY, Recorder
 
 FILE = """
@@ -238,7 +238,7 @@ def test_a_context_that_does_not_fit_is_not_recorded(supervisor: Callable[..., S
 
 
 def segment(world: World | None = None, number: int = FORMAT) -> bytes:
-    head = Head(format=number, version="9.0", context="c", boot="b", run="r", first=1)
+    head = SegmentHead(format=number, version="9.0", context="c", boot="b", run="r", first=1)
     return b"".join([head_line(head), *snapshot_lines(world or World(context=context()), 1.0, 2.0)])
 
 

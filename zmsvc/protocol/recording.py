@@ -58,7 +58,7 @@ _dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @frozen
-class Head:
+class SegmentHead:
     """The first line of a segment."""
 
     format: int
@@ -80,7 +80,7 @@ class Head:
 class Segment:
     """A segment that was read. Its turns are decoded when they are needed."""
 
-    head: Head
+    head: SegmentHead
     snapshot: WorldSnapshot | None
     """None if the supervisor ended before it was complete."""
     lines: tuple[bytes, ...] = field(repr=False)
@@ -103,7 +103,7 @@ class Segment:
 _TURN = b'{"op":"turn",'
 
 _PARTS = CompactCodec[Any](
-    {"head": Head, "world": World, "context": Context, "service": TaskDefinition, "task": Task}, _APART
+    {"head": SegmentHead, "world": World, "context": Context, "service": TaskDefinition, "task": Task}, _APART
 )
 _FACTS = CompactCodec[Any]({kind.__name__: kind for kind in get_args(Fact)}, _UNUSED)
 _EFFECTS = CompactCodec[Any]({kind.__name__: kind for kind in get_args(Effect)}, _REPEATED)
@@ -112,7 +112,7 @@ _EFFECTS = CompactCodec[Any]({kind.__name__: kind for kind in get_args(Effect)},
 # --- writing
 
 
-def head_line(head: Head) -> bytes:
+def head_line(head: SegmentHead) -> bytes:
     return _line(_PARTS.encode(head))
 
 

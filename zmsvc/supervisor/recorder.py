@@ -18,7 +18,7 @@ from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
 from zmsvc.host.record_ring import RecordRing, SegmentFile
 from zmsvc.protocol import recording
-from zmsvc.protocol.recording import Head
+from zmsvc.protocol.recording import SegmentHead
 
 RETRY = 60.0
 """Seconds until the next attempt after a failure. They double with each failure in a row."""
@@ -84,7 +84,7 @@ class Recorder:
         self.close()
         self._began = now
         self._segment = self._ring.begin()
-        head = Head(
+        head = SegmentHead(
             format=recording.FORMAT,
             version=__version__,
             context=self._context,
