@@ -49,7 +49,10 @@ class Store:
         self.order(protocol.Hold(limits={f"T:{task}": limit for task, limit in limits.items()}))
 
     def put(self, *fds: int, task: str = TASK, name: str = "stored", poll: bool = True) -> None:
-        self.order(protocol.Put(entries=(protocol.Entry(task=task, name=name, poll=poll),) * len(fds)), *fds)
+        self.order(
+            protocol.Put(entries=(protocol.StoredDescriptor(task=task, name=name, poll=poll),) * len(fds)),
+            *fds,
+        )
 
     def counts(self, **wanted: Mapping[str, int]) -> protocol.Counts:
         """Return the first report that has these values."""

@@ -126,7 +126,7 @@ class DescriptorStores:
         for task in self._refused.keys() - limits.keys():
             del self._refused[task]
 
-    def _put(self, entry: protocol.Entry, fd: int) -> None:
+    def _put(self, entry: protocol.StoredDescriptor, fd: int) -> None:
         own = self._of(entry.task)
         if any(linux.same_file(fd, each.fd) for each in own):
             # A new supervisor repeats what its predecessor has sent before it died.

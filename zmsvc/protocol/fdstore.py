@@ -40,7 +40,7 @@ class Serve:
 
 
 @frozen
-class Entry:
+class StoredDescriptor:
     """One descriptor to store."""
 
     task: str
@@ -53,7 +53,7 @@ class Entry:
 class Put:
     """Store the descriptors that come with the order, one for each entry."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[StoredDescriptor, ...]
 
 
 @frozen

@@ -91,11 +91,11 @@ class FdstoreClient:
             self._refuse(len(datagram.others), why, task)
         else:
             name = _valid(lines.get("FDNAME", "")) or listening.STORED
-            entry = protocol.Entry(task=task, name=name, poll=lines.get("FDPOLL") != "0")
+            entry = protocol.StoredDescriptor(task=task, name=name, poll=lines.get("FDPOLL") != "0")
             for fd in datagram.others:
                 self._add(entry, fd)
 
-    def _add(self, entry: protocol.Entry, fd: int) -> None:
+    def _add(self, entry: protocol.StoredDescriptor, fd: int) -> None:
         last = self._waiting[-1] if self._waiting else None
         if last is not None and isinstance(last.order, protocol.Put) and len(last.fds) < seqpacket.MAX_FDS:
             self._waiting[-1] = _Waiting(
