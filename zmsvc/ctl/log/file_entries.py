@@ -28,7 +28,7 @@ FOLLOWED = 10
 """Entries that `-f` shows first, as journalctl and tail do."""
 
 
-class Entry:
+class LogEntry:
     """One entry: its lines as in the file. A file may begin in the middle of an entry, which then has no
     head.
     """
@@ -48,7 +48,7 @@ class Entry:
         )
 
 
-Test = Callable[[Entry], bool]
+Test = Callable[[LogEntry], bool]
 
 
 class EntryFilter:
@@ -93,13 +93,13 @@ class EntryFilter:
         if low is not None and high is not None and low > high:
             raise UsageError("--since must be before --until")
 
-        def in_time(entry: Entry) -> bool:
+        def in_time(entry: LogEntry) -> bool:
             at = time_ranges.stamped(entry.head.stamp) if entry.head else 0.0
             return (low is None or at >= low) and (high is None or at <= high)
 
         self.tests.append(in_time)
 
-    def _is_about(self, entry: Entry) -> bool:
+    def _is_about(self, entry: LogEntry) -> bool:
         head = entry.head
         return (
             head is not None
@@ -107,7 +107,7 @@ class EntryFilter:
             and (not self.tasks or is_named(head.task, self.tasks))
         )
 
-    def pick(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+    def pick(self, entries: Iterable[LogEntry]) -> Iterator[LogEntry]:
         """Yield the entries that pass the filter."""
         tests = self.tests
         return (entry for entry in entries if all(test(entry) for test in tests))
@@ -162,9 +162,9 @@ def _pattern(text: str) -> re.Pattern[str]:
 # --- reading
 
 
-def entries(lines: Iterable[str]) -> Iterator[Entry]:
+def entries(lines: Iterable[str]) -> Iterator[LogEntry]:
     """Group lines into entries."""
-    current: Entry | None = None
+    current: LogEntry | None = None
     for line in lines:
         head = logline.head(line)
         if head is None and current is not None:
@@ -172,17 +172,17 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
             continue
         if current is not None:
             yield current
-        current = Entry(head, line)
+        current = LogEntry(head, line)
     if current is not None:
         yield current
 
 
-def in_order(picked: Iterable[Entry]) -> Iterator[Entry]:
+def in_order(picked: Iterable[LogEntry]) -> Iterator[LogEntry]:
     """Yield the entries by their times. Several processes write the file, and an entry of one may come after
     a later entry of another. Entries with stamps of another zone, as at the end of daylight saving time, are
     not compared with those before them.
     """
-    waiting: list[tuple[str, int, Entry]] = []
+    waiting: list[tuple[str, int, LogEntry]] = []
     last, zone = "", ""
     for number, entry in enumerate(picked):
         last = entry.head.stamp if entry.head else last
@@ -205,7 +205,7 @@ def end_of(file: IO[bytes]) -> list[str]:
     return file.read(TAIL).decode(errors="replace").splitlines(keepends=True)
 
 
-Formatter = Callable[[Entry], list[str]]
+Formatter = Callable[[LogEntry], list[str]]
 
 
 def line_formatter(output: str | None) -> Formatter:
@@ -219,7 +219,7 @@ def line_formatter(output: str | None) -> Formatter:
     return lambda entry: entry.lines
 
 
-def _json(entry: Entry) -> list[str]:
+def _json(entry: LogEntry) -> list[str]:
     found = {"MESSAGE": entry.message}
     if (head := entry.head) is not None:
         from zmsvc.ctl.log import time_ranges  # As above.
@@ -271,7 +271,7 @@ def show(
     return 0
 
 
-def _last(picked: Iterable[Entry], formatter: Formatter, count: int | None, *, reverse: bool) -> list[str]:
+def _last(picked: Iterable[LogEntry], formatter: Formatter, count: int | None, *, reverse: bool) -> list[str]:
     last = deque(picked, count)
     # Also with the newest entry first, the lines of an entry keep their order.
     return [line for entry in (reversed(last) if reverse else last) for line in formatter(entry)]
@@ -283,7 +283,7 @@ def _follow(lines: Iterable[bytes], selection: EntryFilter, formatter: Formatter
     """
     going_on = not selection.tests
     for line in texts(lines):
-        entry = Entry(logline.head(line), line)
+        entry = LogEntry(logline.head(line), line)
         if entry.head is not None:
             going_on = any(selection.pick([entry]))
         if going_on:
