@@ -27,7 +27,7 @@ from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
 from zmsvc.core.probing import Health
 from zmsvc.core.rule_conditions import read_ends, read_threshold
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
-from zmsvc.core.simulated_machine import Keeper, Machine, Process
+from zmsvc.core.simulated_machine import Machine, Process, SimulatedKeeper
 from zmsvc.core.task_key import Key
 from zmsvc.core.world import (
     Reason,
@@ -463,7 +463,7 @@ class Simulation(Machine):
     def another_keeper(self, epoch: str = "keeper-2", **more: Any) -> list[Effect]:
         """Let the keeper die, with all processes, and start the daemon again."""
         self.restore()
-        self.keeper = Keeper(keeper_id=epoch)
+        self.keeper = SimulatedKeeper(keeper_id=epoch)
         return self.begin(**{"transaction": None, **more})
 
     # --- a machine

@@ -13,7 +13,7 @@ from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
 from zmsvc.core.lifecycle import SubState
-from zmsvc.core.simulated_machine import PID, Keeper
+from zmsvc.core.simulated_machine import PID, SimulatedKeeper
 from zmsvc.core.transitions import KILL_TIMEOUT
 from zmsvc.core.world import Reason, World
 
@@ -534,5 +534,5 @@ def test_a_supervisor_that_died_before_its_first_save_leaves_no_trace() -> None:
     assert sim.crashes == 1
     assert (sim.sub_state("a"), sim.keeper) == (
         "start",
-        Keeper(alive=sim.keeper.alive, forked=[(1, ("T1", "a"))]),
+        SimulatedKeeper(alive=sim.keeper.alive, forked=[(1, ("T1", "a"))]),
     )

@@ -36,7 +36,7 @@ from zmsvc.core.scenario import (
     failures_of,
 )
 from zmsvc.core.service_options import ServiceType
-from zmsvc.core.simulated_machine import Keeper, Process
+from zmsvc.core.simulated_machine import Process, SimulatedKeeper
 from zmsvc.core.task_key import Key
 from zmsvc.core.transitions import rules_of_context
 from zmsvc.core.world import Reason, World, with_changes
@@ -151,7 +151,7 @@ class Trial(Run):
             counts = {key: _counts(world.context, key[1], now) if counted else {} for key in world.tasks}
             tasks = {key: with_changes(task, {"counted": counts[key]}) for key, task in world.tasks.items()}
             world = replace(world, tasks=tasks)
-        keeper = Keeper()
+        keeper = SimulatedKeeper()
         for launch, key in world.launches.items():
             keeper.alive[launch] = Process(launch=launch, key=key, executed=True, line_seen=True)
         for launch, key in world.auxiliaries.items():

@@ -41,7 +41,7 @@ class Process:
 
 
 @dataclass
-class Keeper:
+class SimulatedKeeper:
     """A keeper as a supervisor sees it."""
 
     keeper_id: str = "keeper-1"
@@ -137,7 +137,7 @@ class Machine:
 
     world: World
     now: float = 0.0
-    keeper: Keeper = field(default_factory=Keeper)
+    keeper: SimulatedKeeper = field(default_factory=SimulatedKeeper)
     facts: deque[Fact] = field(default_factory=deque)
     alarms: dict[Key, float] = field(default_factory=dict)
     unforgotten: list[fx.Forget] = field(default_factory=list)
