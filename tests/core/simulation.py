@@ -27,7 +27,7 @@ from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
 from zmsvc.core.probing import Health
 from zmsvc.core.rule_conditions import read_ends, read_threshold
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
-from zmsvc.core.simulated_machine import Machine, Process, SimulatedKeeper
+from zmsvc.core.simulated_machine import Process, SimulatedKeeper, SimulatedMachine
 from zmsvc.core.task_key import Key
 from zmsvc.core.world import (
     Reason,
@@ -313,7 +313,7 @@ def timeless(task: Task) -> Task:
 
 
 @dataclass
-class Simulation(Machine):
+class Simulation(SimulatedMachine):
     """A machine with all its orders, whose steps are checked and whose supervisor may die at any point."""
 
     now: float = BEGINNING

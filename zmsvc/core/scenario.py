@@ -26,7 +26,7 @@ from zmsvc.core.restart import fires_for
 from zmsvc.core.rule_conditions import lacks
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar_id
-from zmsvc.core.simulated_machine import Machine
+from zmsvc.core.simulated_machine import SimulatedMachine
 from zmsvc.core.task_key import Key
 from zmsvc.core.values import quote, timespan
 from zmsvc.core.world import Exit, Reason, Task, World
@@ -169,7 +169,7 @@ def script_of(text: str, name: str) -> list[tuple[str, str]]:
 
 
 @dataclass
-class Run(Machine):
+class Run(SimulatedMachine):
     """A context that runs under the virtual clock. Its time begins at 0."""
 
     timeline: list[TimedRecord] = field(default_factory=list)

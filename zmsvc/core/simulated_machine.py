@@ -132,7 +132,7 @@ class SimulatedKeeper:
 
 
 @dataclass
-class Machine:
+class SimulatedMachine:
     """One context with its keeper and processes. Time stands still unless the caller moves it."""
 
     world: World
