@@ -26,7 +26,7 @@ Act = Callable[[], Awaitable[None] | None]
 Handle = Callable[[bytes], Awaitable[None] | None]
 
 
-class EventLoop:
+class AsyncioLoop:
     """The event loop of one task. Its thread is that of the task."""
 
     def __init__(self, stop: Stop, feed: Callable[[], float], chores: Callable[[], float]) -> None:

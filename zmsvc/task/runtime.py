@@ -40,7 +40,7 @@ from zmsvc.task.subscriptions import Subscriptions, TopicMessages, published_top
 from zmsvc.task.updates import Updates
 
 if TYPE_CHECKING:
-    from zmsvc.task.event_loop import EventLoop
+    from zmsvc.task.event_loop import AsyncioLoop
     from zmsvc.task.expected_topics import ExpectedTopics
     from zmsvc.task.poison_reports import PoisonReports
     from zmsvc.task.reload_requests import ReloadRequests
@@ -132,7 +132,7 @@ class TaskRuntime:
         self._on_reload: Callable[[], Awaitable[None] | None] | None = None
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = stop.poller()
-        self._event_loop: EventLoop | None = None
+        self._event_loop: AsyncioLoop | None = None
         """The event loop of an AsyncTask."""
 
     # --- methods for the task
@@ -277,7 +277,7 @@ class TaskRuntime:
     async def wait_async(self, seconds: float | None) -> bool:
         return await self._own_event_loop().wait(seconds)
 
-    def _own_event_loop(self) -> EventLoop:
+    def _own_event_loop(self) -> AsyncioLoop:
         if self._event_loop is None:
             raise RuntimeError("cannot await: only an AsyncTask has an event loop")
         return self._event_loop
@@ -472,9 +472,9 @@ class TaskRuntime:
             task.interval = interval_of(self.config, task.interval)
         if isinstance(task, AsyncTask):
             # Imported here for start-up time: only an AsyncTask needs asyncio.
-            from zmsvc.task.event_loop import EventLoop
+            from zmsvc.task.event_loop import AsyncioLoop
 
-            self._event_loop = EventLoop(
+            self._event_loop = AsyncioLoop(
                 self._stop,
                 lambda: self._feed(self._stop.now(), self._watchdog / 2),
                 lambda: self._chores(self._stop.now()),
