@@ -19,7 +19,7 @@ from zmsvc.core import facts as ft
 from zmsvc.core import poison
 from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
-from zmsvc.core.expected_topics import Expectation
+from zmsvc.core.expected_topics import ExpectedTopic
 from zmsvc.core.model import Rule, TaskDefinition
 from zmsvc.core.probing import HEALTH, READY, Health
 from zmsvc.core.ready_line import ReadyLine
@@ -285,7 +285,7 @@ class Machine(RuleBasedStateMachine):
         assert bool(left) or sum(isinstance(effect, fx.Leave) for effect in sim.effects[mark:]) == 1
 
 
-EXPECT = (Expectation(topic="t", within=30.0),)
+EXPECT = (ExpectedTopic(topic="t", within=30.0),)
 POISON = poison.poison(b"x @@@ {}", "hm", "hm")
 
 

@@ -15,7 +15,7 @@ from simulation import Simulation, rule, task
 from zmsvc.core import expected_topics, probing
 from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
-from zmsvc.core.expected_topics import Expectation, Silences
+from zmsvc.core.expected_topics import ExpectedTopic, Silences
 from zmsvc.core.model import Rule, TaskDefinition
 from zmsvc.core.probing import HEALTH, READY, Address, Health, Judgment, Probe, judge, probe_from_json
 from zmsvc.core.ready_line import ReadyLine
@@ -360,7 +360,7 @@ def test_a_task_with_ready_reports_the_end_of_a_reload_itself() -> None:
 # --- the topics of a task
 
 
-EXPECT = (Expectation(topic="t", within=30.0), Expectation(topic="u", within=60.0))
+EXPECT = (ExpectedTopic(topic="t", within=30.0), ExpectedTopic(topic="u", within=60.0))
 
 
 def expecting(kind: str) -> Simulation:
@@ -436,7 +436,7 @@ def test_a_probe_of_a_topic_has_no_other_attributes() -> None:
 
 
 def test_a_topic_is_silent_when_its_time_has_passed_since_the_last_message() -> None:
-    silences = Silences((*EXPECT, Expectation(topic="u", within=90.0)))
+    silences = Silences((*EXPECT, ExpectedTopic(topic="u", within=90.0)))
     assert (silences.pause(0.0), silences.silent(1000.0)) == (math.inf, None), "the clock stands"
     silences.begin(0.0)
     assert silences.pause(10.0) == 20.0

@@ -12,7 +12,7 @@ from simulation import context, rule, task
 
 from zmsvc.core.errors import UsageError
 from zmsvc.core.expectations import check, parse
-from zmsvc.core.expected_topics import Expectation
+from zmsvc.core.expected_topics import ExpectedTopic
 from zmsvc.core.model import Context
 from zmsvc.core.probing import ready
 from zmsvc.core.ready_line import ReadyLine
@@ -92,7 +92,7 @@ def test_a_task_fails_for_any_reason(failure: str, reason: str) -> None:
 @pytest.mark.parametrize("kind", ["Process", "Command"])
 def test_a_task_publishes_on_its_topics_until_it_falls_silent(kind: str) -> None:
     made = task("c", rule("on_fail", "start", "b"), kind=kind)
-    topics = replace(made, expect=(Expectation(topic="t", within=1.0),), ready=ready(topic="t"))
+    topics = replace(made, expect=(ExpectedTopic(topic="t", within=1.0),), ready=ready(topic="t"))
     tasks = [topics, task("b", entry=False)]
     assert told(simulated(tasks=tasks), "c") == ["launching", "started"]
     run = simulated(("fail", "c=silent"), tasks=tasks)

@@ -6,7 +6,7 @@ import pytest
 from test_config import as_command, changed, faults, parse, service_warnings, with_service
 
 from zmsvc.core import probing
-from zmsvc.core.expected_topics import Expectation
+from zmsvc.core.expected_topics import ExpectedTopic
 from zmsvc.core.probing import Address
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.supervisor.launch_spec import dropped_options
@@ -110,7 +110,7 @@ def test_expected_topics_and_the_topic_of_a_ready_are_read_for_every_kind_of_tas
     elements = ("<expect topic='t' within='30s'/>", "<ready topic='t'/>", "<expect within='1min' topic='u'/>")
     for text in (as_probed(*elements), with_service("".join(elements))):
         task = parse(text).tasks["ts_100"]
-        assert task.expect == (Expectation(topic="t", within=30.0), Expectation(topic="u", within=60.0))
+        assert task.expect == (ExpectedTopic(topic="t", within=30.0), ExpectedTopic(topic="u", within=60.0))
         assert task.ready is not None
         assert (task.ready.topic, task.ready.command) == ("t", ())
         assert dropped_options(task, 4) == ["ready", "expect"]

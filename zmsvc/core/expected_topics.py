@@ -12,7 +12,7 @@ from zmsvc.core.frozen import frozen
 
 
 @frozen
-class Expectation:
+class ExpectedTopic:
     """One topic of a task."""
 
     topic: str
@@ -24,23 +24,23 @@ class Expectation:
         return {"topic": self.topic, "within": self.within}
 
 
-def make(**values: Any) -> Expectation:
+def make(**values: Any) -> ExpectedTopic:
     """Return the expectation of an `<expect>` with these attributes. Raises ValueError."""
     missing = [name for name in ("topic", "within") if name not in values]
     if missing:
         raise ValueError(f"has no {missing[0]}, expected the attributes topic and within")
-    return Expectation(**values)
+    return ExpectedTopic(**values)
 
 
-def from_json(values: Mapping[str, Any]) -> Expectation:
+def from_json(values: Mapping[str, Any]) -> ExpectedTopic:
     """Return the expectation of `as_json`. Raises KeyError and TypeError."""
-    return Expectation(topic=values["topic"], within=values["within"])
+    return ExpectedTopic(topic=values["topic"], within=values["within"])
 
 
 class Silences:
     """The topics that have become silent. The clock of all topics stands until `begin`."""
 
-    def __init__(self, expected: Iterable[Expectation]) -> None:
+    def __init__(self, expected: Iterable[ExpectedTopic]) -> None:
         self._within: dict[str, float] = {}
         for each in expected:
             self._within[each.topic] = min(each.within, self._within.get(each.topic, math.inf))

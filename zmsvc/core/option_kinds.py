@@ -414,4 +414,4 @@ HEALTH = Attributes(
 EXPECT = Several(
     value=None, attributes={"topic": TOPIC, "within": _PROBE["interval"]}, make=expected_topics.make
 )
-"""Several `expected_topics.Expectation`."""
+"""Several `expected_topics.ExpectedTopic`."""

@@ -13,7 +13,7 @@ from dataclasses import MISSING, field, fields, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from zmsvc.core.expected_topics import Expectation
+from zmsvc.core.expected_topics import ExpectedTopic
 from zmsvc.core.frozen import frozen
 from zmsvc.core.listening import MAX_STORED, ListenSocket
 from zmsvc.core.message_queues import MessageQueue, QueuePolicy
@@ -381,7 +381,7 @@ class ServiceOptions:
             """,
         protocol=5,
     )
-    expect: tuple[Expectation, ...] = option(
+    expect: tuple[ExpectedTopic, ...] = option(
         EXPECT,
         (),
         summary="A topic on which the task has to publish at least once in that time.",

@@ -112,7 +112,7 @@ class LaunchSpec:
     queue: tuple[Mapping[str, Any], ...] = ()
     """The queues of the task, as `core.message_queues.MessageQueue.as_json`."""
     expect: tuple[Mapping[str, Any], ...] = ()
-    """The expected topics, as `core.expected_topics.Expectation.as_json`."""
+    """The expected topics, as `core.expected_topics.ExpectedTopic.as_json`."""
     ready_topic: str = ""
     """The topic whose first message makes a task in Python ready."""
     poison_action: str = "fail"
