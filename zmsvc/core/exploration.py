@@ -20,7 +20,7 @@ from zmsvc.core.cause import rule_text
 from zmsvc.core.effects import Effect
 from zmsvc.core.facts import Fact
 from zmsvc.core.frozen import frozen
-from zmsvc.core.independent_parts import Part
+from zmsvc.core.independent_parts import IndependentPart
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.model import Action, Context, Rule, TaskDefinition, Trigger
 from zmsvc.core.restart import fires_for
@@ -250,7 +250,7 @@ class Exploration:
     states come last in which more tasks have ended well although they have no rule for that.
     """
 
-    part: Part
+    part: IndependentPart
     budget: int
     """The number of decisions that the engine may still take. Time is spent on these: one event may lead to
     many, as the start of a chain of tasks.

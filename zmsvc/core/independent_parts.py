@@ -21,7 +21,7 @@ _CONTEXT = ""
 
 
 @frozen
-class Part:
+class IndependentPart:
     """Tasks that may influence each other, as a context of their own."""
 
     context: Context
@@ -37,19 +37,19 @@ class Part:
         return (*(each for each in own if each != name), *(names[at] for names in self.alike))
 
 
-def parts_of(context: Context, important: Iterable[str]) -> list[Part]:
+def parts_of(context: Context, important: Iterable[str]) -> list[IndependentPart]:
     """Return the parts of a context. Of parts that differ only in the names of their tasks, one is returned.
     `important` has the tasks that differ from others because something has to hold for them.
     """
     marked = frozenset(important)
-    found: dict[Any, Part] = {}
+    found: dict[Any, IndependentPart] = {}
     for names in _connected(context):
         part = _restricted(context, names)
         shape = _shape(part, marked)
         if shape in found:
             found[shape] = replace(found[shape], alike=(*found[shape].alike, tuple(names)))
         else:
-            found[shape] = Part(context=part, classes=_interchangeable(part, marked))
+            found[shape] = IndependentPart(context=part, classes=_interchangeable(part, marked))
     return list(found.values())
 
 

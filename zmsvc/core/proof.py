@@ -13,7 +13,7 @@ from enum import StrEnum
 from zmsvc.core.cause import rule_text
 from zmsvc.core.exploration import Exploration, Outcome, Ring, Settled
 from zmsvc.core.frozen import frozen
-from zmsvc.core.independent_parts import Part, parts_of
+from zmsvc.core.independent_parts import IndependentPart, parts_of
 from zmsvc.core.model import Action, Context, Rule
 from zmsvc.core.scenario import TRANSACTION, Event, EventKind, TimedRecord
 from zmsvc.core.service_options import FailureAction
@@ -158,7 +158,7 @@ def prove(context: Context, bound: int | None = None) -> Proof:
 class _Judge:
     """The claims about one part."""
 
-    part: Part
+    part: IndependentPart
     important: tuple[str, ...]
     _started: set[str] = field(default_factory=set)
     _violations: dict[object, Violation] = field(default_factory=dict)
