@@ -42,7 +42,7 @@ class Turn:
     effects: tuple[Essence, ...]
 
 
-class Part(Protocol):
+class RecordPart(Protocol):
     """A part of a record, as one supervisor has written it."""
 
     @property
@@ -94,7 +94,7 @@ class Step:
 
 
 def replay(
-    parts: Iterable[Part], essence: Callable[[Iterable[Effect]], Essence], until: float = math.inf
+    parts: Iterable[RecordPart], essence: Callable[[Iterable[Effect]], Essence], until: float = math.inf
 ) -> Iterator[Begin | Step]:
     """Yield each fact up to a time of the epoch, and each beginning with the world of a snapshot. A part that
     neither has a snapshot nor continues the one before it is left out.
