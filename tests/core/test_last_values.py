@@ -10,7 +10,7 @@ import pytest
 
 from zmsvc.core import last_values, messages
 from zmsvc.core.errors import ProtocolError
-from zmsvc.core.last_values import LastValues, Place, Request, RetainedSnapshot, Retention, retention
+from zmsvc.core.last_values import LastValues, LogPosition, Request, RetainedSnapshot, Retention, retention
 from zmsvc.core.message_origin import MessageOrigin, origin_of
 
 
@@ -25,16 +25,16 @@ def kept(values: LastValues) -> list[str]:
 def test_the_message_that_was_not_replaced_for_longest_is_given_up_first() -> None:
     values = LastValues(Retention(max_messages=3, max_bytes=100))
     for sender in ("a", "b", "c", "a"):
-        assert values.put(key(sender), Place(0, 10)) == 0
-    assert values.put(key("d"), Place(0, 10)) == 1
+        assert values.put(key(sender), LogPosition(0, 10)) == 0
+    assert values.put(key("d"), LogPosition(0, 10)) == 1
     assert (kept(values), values.size) == (["c", "a", "d"], 30)
-    assert values.put(key("e"), Place(0, 90)) == 2
+    assert values.put(key("e"), LogPosition(0, 90)) == 2
     assert (kept(values), values.size) == (["d", "e"], 100)
 
 
 def test_no_sender_makes_it_keep_more_than_its_limits() -> None:
     values = LastValues(Retention(max_messages=50, max_bytes=1000))
-    given_up = sum(values.put(key(f"s{n % 77}", f"t{n % 13}"), Place(0, n % 100)) for n in range(5000))
+    given_up = sum(values.put(key(f"s{n % 77}", f"t{n % 13}"), LogPosition(0, n % 100)) for n in range(5000))
     assert len(values) <= 50
     assert values.size <= 1000
     assert values.size == sum(place.size for _, place in values.items())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zmsvc.core.last_values import Place
+from zmsvc.core.last_values import LogPosition
 from zmsvc.task.frame_log import FrameLog
 
 KEYS = [("TX", sender, "t") for sender in "abc"]
@@ -104,4 +104,4 @@ def test_a_rewrite_without_memory_leaves_all_as_it_was(fds: list[int]) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert log.read(log.append(b"two")) == b"two"
     assert log.read(place) == b"one"
-    assert Place(0, 0) < place
+    assert LogPosition(0, 0) < place

@@ -78,7 +78,7 @@ READERS = {"max_messages": _messages, "max_bytes": _bytes}
 """The elements of the configuration with the functions that read them. Each raises ValueError."""
 
 
-class Place(NamedTuple):
+class LogPosition(NamedTuple):
     """The place of a message in the log that holds it, with its size in bytes there."""
 
     offset: int
@@ -92,7 +92,7 @@ class LastValues:
 
     def __init__(self, limits: Retention) -> None:
         self._limits = limits
-        self._places: dict[Key, Place] = {}
+        self._places: dict[Key, LogPosition] = {}
         """In the order in which the messages came."""
         self.size = 0
         """The bytes of all messages."""
@@ -104,7 +104,7 @@ class LastValues:
         """Return True if a message of this size can be kept."""
         return size <= min(self._limits.max_bytes, MAX_MESSAGE)
 
-    def put(self, key: Key, place: Place) -> int:
+    def put(self, key: Key, place: LogPosition) -> int:
         """Keep a message that `fits`. Return how many others were given up because of the limits."""
         self.remove(key)
         self._places[key] = place
@@ -119,12 +119,12 @@ class LastValues:
         if (old := self._places.pop(key, None)) is not None:
             self.size -= old.size
 
-    def move(self, places: Mapping[Key, Place]) -> None:
+    def move(self, places: Mapping[Key, LogPosition]) -> None:
         """Note that the messages have been moved to other places."""
         self._places = {**places}
         self.size = sum(each.size for each in places.values())
 
-    def items(self) -> list[tuple[Key, Place]]:
+    def items(self) -> list[tuple[Key, LogPosition]]:
         """Return all messages, in the order in which they came."""
         return [*self._places.items()]
 
@@ -258,6 +258,6 @@ def _is_newer(one: MessageOrigin, other: MessageOrigin) -> bool:
     return first is None or second is None or first > second
 
 
-def selected(values: LastValues, wanted: Collection[str]) -> list[tuple[Key, Place]]:
+def selected(values: LastValues, wanted: Collection[str]) -> list[tuple[Key, LogPosition]]:
     """Return the messages on these topics, in the order in which they came."""
     return [(key, place) for key, place in values.items() if key[2] in wanted]

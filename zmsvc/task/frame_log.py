@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 
-from zmsvc.core.last_values import Key, Place
+from zmsvc.core.last_values import Key, LogPosition
 
 _MAGIC = b"zmsvclv1"
 _HEAD = struct.Struct("<8sQ")
@@ -45,14 +45,14 @@ class FrameLog:
         """The size of the file in use."""
         return self._end
 
-    def recover(self) -> Iterator[tuple[Place, bytes]]:
+    def recover(self) -> Iterator[tuple[LogPosition, bytes]]:
         """Yield the messages that an earlier process has written, in their order. Call this once, before
         `append`.
         """
         fd = self._fds[self._current]
         size = os.fstat(fd).st_size
         while (frame := self._record(fd, size)) is not None:
-            place = Place(self._end + _RECORD.size, len(frame))
+            place = LogPosition(self._end + _RECORD.size, len(frame))
             self._end = place.offset + place.size
             yield place, frame
         # The rest is the beginning of a message whose writer was killed.
@@ -68,25 +68,25 @@ class FrameLog:
         frame = os.pread(fd, length, self._end + _RECORD.size)
         return frame if zlib.crc32(frame) == checksum else None
 
-    def append(self, frame: bytes) -> Place:
+    def append(self, frame: bytes) -> LogPosition:
         """Write a message. Raises OSError."""
         return self._append(self._fds[self._current], frame)
 
-    def _append(self, fd: int, frame: bytes) -> Place:
+    def _append(self, fd: int, frame: bytes) -> LogPosition:
         data = memoryview(_RECORD.pack(len(frame), zlib.crc32(frame)) + frame)
         at = self._end
         while data:
             written = os.pwrite(fd, data, at)
             data, at = data[written:], at + written
-        place = Place(self._end + _RECORD.size, len(frame))
+        place = LogPosition(self._end + _RECORD.size, len(frame))
         self._end = at
         return place
 
-    def read(self, place: Place) -> bytes:
+    def read(self, place: LogPosition) -> bytes:
         """Return a message."""
         return os.pread(self._fds[self._current], place.size, place.offset)
 
-    def rewrite(self, places: Mapping[Key, Place]) -> dict[Key, Place]:
+    def rewrite(self, places: Mapping[Key, LogPosition]) -> dict[Key, LogPosition]:
         """Copy these messages to the other file, and use that. Return their new places. Raises OSError; then
         nothing has changed.
         """

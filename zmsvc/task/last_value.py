@@ -109,7 +109,7 @@ class LastValueTask(FrameTask):
         if self._log.end > 2 * self._values.size + _SLACK:
             self._values.move(self._log.rewrite(dict(self._values.items())))
 
-    def _put(self, key: last_values.Key, place: last_values.Place) -> None:
+    def _put(self, key: last_values.Key, place: last_values.LogPosition) -> None:
         for _ in range(self._values.put(key, place)):
             self._given_up.add(
                 "Gives up the message that has not been replaced for longest, because there are more than "
