@@ -19,7 +19,7 @@ from zmsvc.host.config.xml_text import lines, tree
 
 
 @frozen
-class Places:
+class RulePlaces:
     """Files and lines of the tasks and rules of a context."""
 
     tasks: Mapping[str, tuple[str, int]]
@@ -35,7 +35,7 @@ class Places:
         return f"{found[0]}:{found[1]}"
 
 
-def places_of(context: Context, file: str) -> Places:
+def places_of(context: Context, file: str) -> RulePlaces:
     """Return the places in the files of a context. `file` is the context file as messages name it."""
     tasks: dict[str, tuple[str, int]] = {}
     rules: dict[tuple[str, Rule], tuple[str, int]] = {}
@@ -46,7 +46,7 @@ def places_of(context: Context, file: str) -> Places:
             tasks[_id(element)] = path, line[element]
         for name, rule, element in _rules(root):
             rules.setdefault((name, rule), (path, line[element]))
-    return Places(tasks=tasks, rules=rules)
+    return RulePlaces(tasks=tasks, rules=rules)
 
 
 def _rules(root: etree._Element) -> Iterator[tuple[str, Rule, etree._Element]]:
