@@ -15,7 +15,7 @@ from pathlib import Path
 from zmsvc.ctl.imports import ini_file
 from zmsvc.ctl.imports.drafts import TaskDraft, copies
 from zmsvc.ctl.imports.ini_file import Section
-from zmsvc.ctl.imports.report import Place, Report
+from zmsvc.ctl.imports.report import FileLine, Report
 
 COMMENTS = (";",)
 _TRUE = ("true", "1", "yes", "on", "t")
@@ -61,7 +61,7 @@ _PLUGIN = "there are no plugins; zmsvcctl watch, or a rule of the task, tells of
 def read(path: Path, report: Report) -> list[TaskDraft]:
     """Return the watchers of a file. Raises UnreadableError."""
     sections = _with_included(path, report)
-    circus = sections.get("circus") or Section("circus", Place(str(path), 1))
+    circus = sections.get("circus") or Section("circus", FileLine(str(path), 1))
     for key, value in circus.values.items():
         if key not in _OF_CIRCUS and value.text.strip().lower() not in ("0", "false", ""):
             report.warn(value.place, f"{key}: zmsvc has no such setting")
@@ -138,7 +138,7 @@ class _Watcher:
         for key, value in section.values.items():
             self._say_unsaid(key, value.text.strip(), value.place)
 
-    def _say_unsaid(self, key: str, text: str, place: Place) -> None:
+    def _say_unsaid(self, key: str, text: str, place: FileLine) -> None:
         if key in _READ or key.startswith("rlimit_"):
             if key == "copy_env" and text.lower() not in _TRUE:
                 self.report.warn(place, "copy_env: a task inherits the environment of the daemon")
@@ -254,7 +254,7 @@ class _Watcher:
         if "max_retry" in self.section.values and (retries := self.number("max_retry", 5)) >= 0:
             draft.limit_retries(retries, 1, self.section.at("max_retry"), f"max_retry={retries}")
 
-    def _expanded(self, text: str, number: int, place: Place) -> str:
+    def _expanded(self, text: str, number: int, place: FileLine) -> str:
         """Return a value with its $(circus...) replaced. One that cannot be replaced stays, with a
         warning.
         """
@@ -286,7 +286,7 @@ class _Watcher:
         return _VARIABLE.sub(value, text)
 
 
-def _variables(sections: Mapping[str, Section], watcher: str) -> Iterator[tuple[str, tuple[str, Place]]]:
+def _variables(sections: Mapping[str, Section], watcher: str) -> Iterator[tuple[str, tuple[str, FileLine]]]:
     """Yield the variables of a watcher, those for all of them first."""
     for section in sorted(sections.values(), key=lambda each: each.name != "env"):
         kind, _, patterns = section.name.partition(":")

@@ -15,7 +15,7 @@ from zmsvc.core.service_options import OPTIONS, RLIMITS
 from zmsvc.core.values import TASK_ID, quote
 from zmsvc.ctl.create.command_task import CommandTask
 from zmsvc.ctl.create.fields import not_xml
-from zmsvc.ctl.imports.report import Place, Report
+from zmsvc.ctl.imports.report import FileLine, Report
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.service_options import read_options
 
@@ -30,7 +30,7 @@ class TaskDraft:
     """A Command that is not complete yet."""
 
     name: str
-    place: Place
+    place: FileLine
     report: Report
     instance: str = ""
     command: str | Sequence[str] = ""
@@ -45,21 +45,21 @@ class TaskDraft:
     environment: dict[str, str] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
 
-    def put(self, option: str, text: str, place: Place, said: str) -> None:
+    def put(self, option: str, text: str, place: FileLine, said: str) -> None:
         """Set an option of `<service>`. `said` is its line in the file, for the warning about a bad value."""
         if why := self._fault(option, text):
             self.report.warn(place, f"{said}: {why}")
         else:
             self.options[option] = [text]
 
-    def add(self, option: str, text: str, place: Place, said: str) -> None:
+    def add(self, option: str, text: str, place: FileLine, said: str) -> None:
         """Add a value of an option that may occur again."""
         if why := self._fault(option, text):
             self.report.warn(place, f"{said}: {why}")
         else:
             self.options.setdefault(option, []).append(text)
 
-    def set_variable(self, name: str, value: str, place: Place) -> None:
+    def set_variable(self, name: str, value: str, place: FileLine) -> None:
         """Set a variable of the environment."""
         if not _VARIABLE.fullmatch(name):
             self.report.warn(place, f"the variable {quote(name)} is left out: its name has other characters")
@@ -68,7 +68,7 @@ class TaskDraft:
         else:
             self.environment[name] = value
 
-    def set_limit(self, name: str, text: str, place: Place, said: str) -> None:
+    def set_limit(self, name: str, text: str, place: FileLine, said: str) -> None:
         """Set a limit of setrlimit(2)."""
         if name not in RLIMITS:
             self.report.warn(place, f"{said}: expected one of {', '.join(RLIMITS)}")
@@ -77,7 +77,7 @@ class TaskDraft:
         else:
             self.limits[name] = text
 
-    def limit_retries(self, retries: int, seconds_each: float, place: Place, said: str) -> None:
+    def limit_retries(self, retries: int, seconds_each: float, place: FileLine, said: str) -> None:
         """Give up after this many starts in a row that end within `seconds_each`."""
         if not retries:
             self.report.warn(
@@ -105,7 +105,7 @@ class TaskDraft:
         return "; ".join(words for _, words in notes.found)
 
 
-def copies(count: int, place: Place, said: str, report: Report) -> int:
+def copies(count: int, place: FileLine, said: str, report: Report) -> int:
     """Return the number of tasks of a program that runs `count` times."""
     if 0 <= count <= _MAX_COPIES:
         return count

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zmsvc.core.errors import reason
 from zmsvc.ctl.create.fields import not_xml
-from zmsvc.ctl.imports.report import Place, UnreadableError
+from zmsvc.ctl.imports.report import FileLine, UnreadableError
 
 MAX_SIZE = 16 << 20
 """The maximum size of a file in bytes."""
@@ -20,7 +20,7 @@ class Value:
     """The text of an option, and its line."""
 
     text: str
-    place: Place
+    place: FileLine
 
 
 @dataclass(slots=True)
@@ -28,13 +28,13 @@ class Section:
     """A section of a file."""
 
     name: str
-    place: Place
+    place: FileLine
     values: dict[str, Value] = field(default_factory=dict)
 
     def text(self, key: str, default: str = "") -> str:
         return self.values[key].text if key in self.values else default
 
-    def at(self, key: str) -> Place:
+    def at(self, key: str) -> FileLine:
         """Return the line of an option, or that of the section."""
         return self.values[key].place if key in self.values else self.place
 
@@ -54,10 +54,10 @@ def read_text(path: Path, max_size: int = MAX_SIZE) -> str:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise UnreadableError(Place(str(path), line), "it is not in UTF-8") from error
+        raise UnreadableError(FileLine(str(path), line), "it is not in UTF-8") from error
     for number, line_text in enumerate(text.split("\n"), start=1):
         if why := not_xml(line_text):
-            raise UnreadableError(Place(str(path), number), f"the line {why}")
+            raise UnreadableError(FileLine(str(path), number), f"the line {why}")
     return text
 
 
@@ -73,20 +73,20 @@ def parse(text: str, path: Path, comments: tuple[str, ...]) -> dict[str, Section
         parser.read_string(text, str(path))
     except configparser.MissingSectionHeaderError as error:
         raise UnreadableError(
-            Place(str(path), error.lineno), "a line stands before the first [section]"
+            FileLine(str(path), error.lineno), "a line stands before the first [section]"
         ) from error
     except configparser.ParsingError as error:
         raise UnreadableError(
-            Place(str(path), error.errors[0][0]), "expected NAME=VALUE or [section]"
+            FileLine(str(path), error.errors[0][0]), "expected NAME=VALUE or [section]"
         ) from error
     except configparser.Error as error:
         raise UnreadableError(str(path), str(error)) from error
     headers, lines = _lines(text)
     found = {}
     for name in parser.sections():
-        section = Section(name, Place(str(path), headers.get(name, 1)))
+        section = Section(name, FileLine(str(path), headers.get(name, 1)))
         for key, value in parser.items(name):
-            place = Place(str(path), lines.get((name, key), section.place.line))
+            place = FileLine(str(path), lines.get((name, key), section.place.line))
             section.values[key] = Value(value or "", place)
         found[name] = section
     return found

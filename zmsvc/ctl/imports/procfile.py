@@ -9,7 +9,7 @@ from pathlib import Path
 from zmsvc.core import shell
 from zmsvc.ctl.imports import ini_file
 from zmsvc.ctl.imports.drafts import TaskDraft
-from zmsvc.ctl.imports.report import Place, Report, UnreadableError
+from zmsvc.ctl.imports.report import FileLine, Report, UnreadableError
 
 LINE = re.compile(r"([A-Za-z0-9_-]+)\s*:\s*(\S.*)")
 _PLAIN = re.compile(r"""[A-Za-z0-9_./:=@%+,'" -]+""")
@@ -24,7 +24,7 @@ def read(path: Path, report: Report) -> list[TaskDraft]:
     home = path.absolute().parent
     drafts: list[TaskDraft] = []
     for number, line in enumerate(ini_file.read_text(path).split("\n"), start=1):
-        place = Place(str(path), number)
+        place = FileLine(str(path), number)
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = LINE.fullmatch(line.strip())
@@ -45,7 +45,7 @@ def read(path: Path, report: Report) -> list[TaskDraft]:
         drafts.append(draft)
     if (home / ".env").is_file():
         report.warn(
-            Place(str(home / ".env"), 1),
+            FileLine(str(home / ".env"), 1),
             "the tasks read this file at each start, in the syntax of systemd.exec(5)",
         )
     return drafts

@@ -8,7 +8,7 @@ from zmsvc.core.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FileLine:
     """A line of a file."""
 
     file: str
@@ -21,7 +21,7 @@ class Place:
 class UnreadableError(UsageError):
     """The file cannot be read, or is none that import knows."""
 
-    def __init__(self, place: Place | str, why: str) -> None:
+    def __init__(self, place: FileLine | str, why: str) -> None:
         super().__init__(f"cannot import {place}: {why}")
 
 
@@ -29,9 +29,9 @@ class UnreadableError(UsageError):
 class Report:
     """The warnings about the lines of all files, each once."""
 
-    found: dict[tuple[Place, str], None] = field(default_factory=dict)
+    found: dict[tuple[FileLine, str], None] = field(default_factory=dict)
 
-    def warn(self, place: Place, text: str) -> None:
+    def warn(self, place: FileLine, text: str) -> None:
         self.found[place, text] = None
 
     def lines(self) -> list[str]:

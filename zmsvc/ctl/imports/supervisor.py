@@ -16,7 +16,7 @@ from zmsvc.core.values import quote
 from zmsvc.ctl.imports import ini_file
 from zmsvc.ctl.imports.drafts import TaskDraft, copies
 from zmsvc.ctl.imports.ini_file import Section, Value
-from zmsvc.ctl.imports.report import Place, Report
+from zmsvc.ctl.imports.report import FileLine, Report
 
 COMMENTS = (";", "#")
 _TRUE = ("true", "yes", "on", "1")
@@ -81,7 +81,7 @@ _OWN_SOCKET = ("unix_http_server", "supervisorctl", "rpcinterface")
 def read(path: Path, report: Report) -> list[TaskDraft]:
     """Return the programs of a file. Raises UnreadableError."""
     sections = _with_included(path, report)
-    daemon = sections.get("supervisord") or Section("supervisord", Place(str(path), 1))
+    daemon = sections.get("supervisord") or Section("supervisord", FileLine(str(path), 1))
     _say_unsaid(daemon, _OF_DAEMON, _OF_DAEMON_READ, "of [supervisord]", report)
     groups = _groups(sections.values())
     drafts: list[TaskDraft] = []
@@ -110,7 +110,7 @@ def _with_included(path: Path, report: Report) -> dict[str, Section]:
     include = sections.get("include")
     for pattern in include.text("files").split() if include else ():
         names = {"here": str(path.absolute().parent), "host_node_name": socket.gethostname()}
-        place = include.at("files") if include else Place(str(path), 1)
+        place = include.at("files") if include else FileLine(str(path), 1)
         pattern = _expand(pattern, names, place, report) or pattern
         files = sorted(glob.glob(os.path.join(path.absolute().parent, pattern)))
         if not files:
@@ -166,7 +166,7 @@ class _Expansions(dict[str, object]):
         return os.environ[variable]
 
 
-def _expand(text: str, names: Mapping[str, object], place: Place, report: Report) -> str | None:
+def _expand(text: str, names: Mapping[str, object], place: FileLine, report: Report) -> str | None:
     """Return a value with its %(...)s replaced; None, with a warning, if one of them is unknown."""
     expansions = _Expansions(names)
     try:

@@ -14,7 +14,7 @@ from zmsvc.core.service_options import RLIMITS, Restart
 from zmsvc.ctl.imports import ini_file, unit_file
 from zmsvc.ctl.imports.drafts import TaskDraft
 from zmsvc.ctl.imports.ini_file import Value
-from zmsvc.ctl.imports.report import Place, Report, UnreadableError
+from zmsvc.ctl.imports.report import FileLine, Report, UnreadableError
 from zmsvc.ctl.imports.unit_file import UnitSection
 
 _DROP_IN = "a drop-in of the context's unit (systemctl edit zmsvc@NAME) sets it for all tasks"
@@ -97,7 +97,7 @@ class _Unit:
         self.report, self.sections = report, sections
         self.service = sections["Service"]
         self.name = path.name.removesuffix(".service")
-        self.place = Place(str(path), 1)
+        self.place = FileLine(str(path), 1)
         self.task = TaskDraft(name=self.name.rstrip("@"), place=self.place, report=report)
 
     def draft(self) -> TaskDraft:

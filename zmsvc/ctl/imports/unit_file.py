@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zmsvc.ctl.imports.ini_file import Value
-from zmsvc.ctl.imports.report import Place, UnreadableError
+from zmsvc.ctl.imports.report import FileLine, UnreadableError
 
 _ESCAPES = {
     "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "s": " ",
@@ -33,7 +33,7 @@ def parse(text: str, path: Path) -> dict[str, UnitSection]:
     lines = text.split("\n")
     at = 0
     while at < len(lines):
-        place, line = Place(str(path), at + 1), lines[at].strip()
+        place, line = FileLine(str(path), at + 1), lines[at].strip()
         at += 1
         if not line or line[0] in "#;":
             continue
