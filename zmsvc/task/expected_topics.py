@@ -15,7 +15,7 @@ from zmsvc.core.expected_topics import Silences, from_json
 from zmsvc.protocol.launch import LaunchSpec
 
 
-class Reporter(Protocol):
+class TopicReporter(Protocol):
     """A receiver of the reports."""
 
     def heard(self, topic: str) -> None: ...
@@ -25,7 +25,7 @@ class Reporter(Protocol):
 class ExpectedTopics:
     """The expected topics of one launch. Any thread may publish."""
 
-    def __init__(self, spec: LaunchSpec, reporter: Reporter) -> None:
+    def __init__(self, spec: LaunchSpec, reporter: TopicReporter) -> None:
         self._reporter = reporter
         self._silences = Silences(map(from_json, spec.expect))
         self._topics = self._silences.topics | {spec.ready_topic}
