@@ -24,7 +24,7 @@ ROOM = 1.0
 """Seconds that the report of a task that fails waits for room in the queue of the supervisor."""
 
 
-class Reporter(Protocol):
+class PoisonReporter(Protocol):
     """A receiver of reports: a Notifier, or a terminal."""
 
     def fileno(self) -> int: ...
@@ -38,7 +38,7 @@ class PoisonReports:
     them.
     """
 
-    def __init__(self, reporter: Reporter, stop: Stop, log: logging.Logger) -> None:
+    def __init__(self, reporter: PoisonReporter, stop: Stop, log: logging.Logger) -> None:
         self._reporter, self._stop, self._log = reporter, stop, log
         self._sparse = SparseLog(log.warning)
         self._count = 0
