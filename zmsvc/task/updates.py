@@ -22,7 +22,7 @@ LAST_WORDS = 1.0
 """Seconds that a result may wait for room after the stop request, for example a result of `close`."""
 
 
-class Reporter(Protocol):
+class UpdateReporter(Protocol):
     """A receiver of results: a Notifier, or a terminal."""
 
     def fileno(self) -> int: ...
@@ -34,7 +34,7 @@ class Reporter(Protocol):
 class Updates:
     """The results of one task, from any of its threads."""
 
-    def __init__(self, reporter: Reporter, stop: Stop) -> None:
+    def __init__(self, reporter: UpdateReporter, stop: Stop) -> None:
         self._reporter = reporter
         self._stop = stop
         self._turn = threading.RLock()
