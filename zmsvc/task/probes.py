@@ -33,7 +33,7 @@ _USED_BY_PYTHON = [signal.SIGXFSZ]
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class ProbeResult:
     """The result of one probe, with the reason of a failure."""
 
     ok: bool
@@ -76,7 +76,7 @@ def watch(probe: Probe, report: Callable[[probing.Health, str], object]) -> None
             report(judgment.health, result.text)
 
 
-def once(probe: Probe) -> Result:
+def once(probe: Probe) -> ProbeResult:
     """Run a probe once, for no longer than its timeout."""
     until = time.monotonic() + probe.timeout
     if probe.address is None:
@@ -84,9 +84,9 @@ def once(probe: Probe) -> Result:
     try:
         return _connect(probe.address, until)
     except TimeoutError:
-        return Result(False, f"no answer within {probe.timeout:g} s")
+        return ProbeResult(False, f"no answer within {probe.timeout:g} s")
     except OSError as error:
-        return Result(False, f"cannot connect: {error.strerror or error}")
+        return ProbeResult(False, f"cannot connect: {error.strerror or error}")
 
 
 def _left(until: float) -> float:
@@ -99,7 +99,7 @@ def _left(until: float) -> float:
 # --- tcp and http
 
 
-def _connect(address: Address, until: float) -> Result:
+def _connect(address: Address, until: float) -> ProbeResult:
     hosts = ("127.0.0.1", "::1") if address.host == "localhost" else (address.host,)
     for number, host in enumerate(hosts, start=1):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -107,7 +107,7 @@ def _connect(address: Address, until: float) -> Result:
             with socket.socket(family, socket.SOCK_STREAM) as sock:
                 sock.settimeout(_left(until))
                 sock.connect((host, address.port))
-                return _get(sock, address, until) if address.target else Result(True)
+                return _get(sock, address, until) if address.target else ProbeResult(True)
         except OSError:
             # Of localhost, one of the addresses is enough.
             if number == len(hosts):
@@ -115,7 +115,7 @@ def _connect(address: Address, until: float) -> Result:
     raise AssertionError("there is a host")
 
 
-def _get(sock: socket.socket, address: Address, until: float) -> Result:
+def _get(sock: socket.socket, address: Address, until: float) -> ProbeResult:
     request = (
         f"GET {address.target} HTTP/1.1\r\nHost: {address.authority}\r\nUser-Agent: zmsvc\r\nAccept: */*\r\n"
         "Connection: close\r\n\r\n"
@@ -130,15 +130,15 @@ def _get(sock: socket.socket, address: Address, until: float) -> Result:
         head += more
     words = head.partition(b"\n")[0].split()
     if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
-        return Result(False, "the answer is not HTTP")
+        return ProbeResult(False, "the answer is not HTTP")
     status = int(words[1])
-    return Result(200 <= status < 400, f"HTTP status {status}")
+    return ProbeResult(200 <= status < 400, f"HTTP status {status}")
 
 
 # --- exec
 
 
-def _execute(command: tuple[str, ...], until: float) -> Result:
+def _execute(command: tuple[str, ...], until: float) -> ProbeResult:
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         try:
@@ -152,7 +152,7 @@ def _execute(command: tuple[str, ...], until: float) -> Result:
             )
         except OSError as error:
             why = programs.obstacle(command[0], error.errno) or error.strerror
-            return Result(False, f"cannot execute {command[0]}: {why}")
+            return ProbeResult(False, f"cannot execute {command[0]}: {why}")
         finally:
             os.close(writer)
         return _await(pid, reader, until)
@@ -160,7 +160,7 @@ def _execute(command: tuple[str, ...], until: float) -> Result:
         os.close(reader)
 
 
-def _await(pid: int, reader: int, until: float) -> Result:
+def _await(pid: int, reader: int, until: float) -> ProbeResult:
     """Wait for the end of a program, and read its output meanwhile."""
     ended = os.pidfd_open(pid)
     poll = select.poll()
@@ -189,9 +189,9 @@ def _await(pid: int, reader: int, until: float) -> Result:
             os.killpg(pid, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if timed_out:
-        return Result(False, _with(output, "timed out"))
+        return ProbeResult(False, _with(output, "timed out"))
     how = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
-    return Result(status == 0, _with(output, how))
+    return ProbeResult(status == 0, _with(output, how))
 
 
 def _read(reader: int) -> bytes:
