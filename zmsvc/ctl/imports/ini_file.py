@@ -16,7 +16,7 @@ MAX_SIZE = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class OptionText:
     """The text of an option, and its line."""
 
     text: str
@@ -29,7 +29,7 @@ class Section:
 
     name: str
     place: FileLine
-    values: dict[str, Value] = field(default_factory=dict)
+    values: dict[str, OptionText] = field(default_factory=dict)
 
     def text(self, key: str, default: str = "") -> str:
         return self.values[key].text if key in self.values else default
@@ -87,7 +87,7 @@ def parse(text: str, path: Path, comments: tuple[str, ...]) -> dict[str, Section
         section = Section(name, FileLine(str(path), headers.get(name, 1)))
         for key, value in parser.items(name):
             place = FileLine(str(path), lines.get((name, key), section.place.line))
-            section.values[key] = Value(value or "", place)
+            section.values[key] = OptionText(value or "", place)
         found[name] = section
     return found
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from zmsvc.core.values import quote
 from zmsvc.ctl.imports import ini_file
 from zmsvc.ctl.imports.drafts import TaskDraft, copies
-from zmsvc.ctl.imports.ini_file import Section, Value
+from zmsvc.ctl.imports.ini_file import OptionText, Section
 from zmsvc.ctl.imports.report import FileLine, Report
 
 COMMENTS = (";", "#")
@@ -125,7 +125,7 @@ def _sections(path: Path) -> dict[str, Section]:
     sections = ini_file.parse(ini_file.read_text(path), path, COMMENTS)
     for section in sections.values():
         section.values = {
-            key: Value(value.text.replace("%(here)s", here), value.place)
+            key: OptionText(value.text.replace("%(here)s", here), value.place)
             for key, value in section.values.items()
         }
     return sections

@@ -13,7 +13,7 @@ from pathlib import Path
 from zmsvc.core.service_options import RLIMITS, Restart
 from zmsvc.ctl.imports import ini_file, unit_file
 from zmsvc.ctl.imports.drafts import TaskDraft
-from zmsvc.ctl.imports.ini_file import Value
+from zmsvc.ctl.imports.ini_file import OptionText
 from zmsvc.ctl.imports.report import FileLine, Report, UnreadableError
 from zmsvc.ctl.imports.unit_file import UnitSection
 
@@ -151,7 +151,7 @@ class _Unit:
         start = starts[0]
         marks = re.match("[-@:+!|]*", start.text)
         prefix = marks[0] if marks else ""
-        words = self._words(Value(start.text[len(prefix) :].strip(), start.place))
+        words = self._words(OptionText(start.text[len(prefix) :].strip(), start.place))
         if "@" in prefix:
             self.report.warn(
                 start.place, f"ExecStart={prefix}: the program gets its own name as its first argument"
@@ -171,7 +171,7 @@ class _Unit:
             raise UnreadableError(start.place, "ExecStart= has no program")
         self.task.command = words
 
-    def _substituted(self, words: list[str], start: Value) -> Iterator[str]:
+    def _substituted(self, words: list[str], start: OptionText) -> Iterator[str]:
         """Yield the words with the variables that the unit itself sets, which zmsvc does not replace."""
 
         def replaced(match: re.Match[str]) -> str:
@@ -195,13 +195,13 @@ class _Unit:
             else:
                 yield _VARIABLE.sub(replaced, word)
 
-    def _words(self, value: Value) -> list[str]:
+    def _words(self, value: OptionText) -> list[str]:
         try:
             return unit_file.words(self._specified(value))
         except ValueError as error:
             raise UnreadableError(value.place, str(error)) from error
 
-    def _specified(self, value: Value) -> str:
+    def _specified(self, value: OptionText) -> str:
         """Return a value with its %-specifiers replaced."""
         prefix, _, instance = self.name.partition("@")
         known = {
@@ -248,7 +248,7 @@ class _Unit:
                 value.place, f"Restart={value.text}: no <restart> says this; a rule in <on_exit> may"
             )
 
-    def _option(self, key: str, value: Value) -> None:
+    def _option(self, key: str, value: OptionText) -> None:
         said = f"{key}={value.text}"
         if key in _SAME:
             self._same(key, value, said)
@@ -272,7 +272,7 @@ class _Unit:
         elif key not in _READ:
             self.report.warn(value.place, f"{said}: {_DROP_IN}")
 
-    def _same(self, key: str, value: Value, said: str) -> None:
+    def _same(self, key: str, value: OptionText, said: str) -> None:
         text = self._specified(value)
         if key == "WorkingDirectory" and text in ("-", ""):
             return
@@ -284,7 +284,7 @@ class _Unit:
             return
         self.task.put(_SAME[key], text, value.place, said)
 
-    def _limit(self, name: str, value: Value, said: str) -> None:
+    def _limit(self, name: str, value: OptionText, said: str) -> None:
         """Set a limit. Of SOFT:HARD the soft one counts; a size may end with K, M, G or T."""
         if name not in RLIMITS:
             self.report.warn(value.place, f"{said}: {_DROP_IN}")
@@ -316,10 +316,10 @@ class _Unit:
         )
         self.task.put("reload_command", shlex.join(["/bin/sh", "-c", script]), values[0].place, said)
 
-    def _reload_words(self, value: Value) -> list[str]:
-        return list(self._substituted(self._words(Value(value.text.lstrip("-"), value.place)), value))
+    def _reload_words(self, value: OptionText) -> list[str]:
+        return list(self._substituted(self._words(OptionText(value.text.lstrip("-"), value.place)), value))
 
-    def _stop(self, value: Value, said: str) -> None:
+    def _stop(self, value: OptionText, said: str) -> None:
         """Read a command that sends a signal to the main process. Other commands are left out."""
         match = _KILL.fullmatch(value.text.lstrip("-"))
         if match:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zmsvc.ctl.imports.ini_file import Value
+from zmsvc.ctl.imports.ini_file import OptionText
 from zmsvc.ctl.imports.report import FileLine, UnreadableError
 
 _ESCAPES = {
@@ -20,9 +20,9 @@ _NUMBER = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8}
 class UnitSection:
     """The assignments of all sections of one name. An empty assignment has removed those before it."""
 
-    values: dict[str, list[Value]] = field(default_factory=dict)
+    values: dict[str, list[OptionText]] = field(default_factory=dict)
 
-    def last(self, key: str) -> Value | None:
+    def last(self, key: str) -> OptionText | None:
         return self.values[key][-1] if self.values.get(key) else None
 
 
@@ -48,11 +48,11 @@ def parse(text: str, path: Path) -> dict[str, UnitSection]:
         key, equals, value = line.partition("=")
         if section is None or not equals or not key.strip():
             raise UnreadableError(place, "expected NAME=VALUE in a [section]")
-        _assign(section, key.strip(), Value(value.strip(), place))
+        _assign(section, key.strip(), OptionText(value.strip(), place))
     return sections
 
 
-def _assign(section: UnitSection, key: str, value: Value) -> None:
+def _assign(section: UnitSection, key: str, value: OptionText) -> None:
     if value.text:
         section.values.setdefault(key, []).append(value)
     else:
