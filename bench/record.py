@@ -22,7 +22,7 @@ from zmsvc.core.model import Context
 from zmsvc.core.world import World
 from zmsvc.host.config import reader
 from zmsvc.host.record_ring import RecordRing
-from zmsvc.supervisor.recorder import Recorder
+from zmsvc.supervisor.recorder import FactRecorder
 
 PORTION = 12
 """The tasks of one turn."""
@@ -53,7 +53,7 @@ def measure(given: Context, tasks: int, folder: Path) -> tuple[float, float, int
     """Return the seconds of the engine and of the recorder, and the bytes of the record."""
     world, now, decides, records = World(context=given), 1000.0, 0.0, 0.0
     soon: deque[Callable[[], None]] = deque()
-    recorder = Recorder(RecordRing(folder), "Bench", lambda: "boot", soon.append)
+    recorder = FactRecorder(RecordRing(folder), "Bench", lambda: "boot", soon.append)
     for facts in turns(tasks):
         now += 0.01
         before, effects, begin = world, [], time.process_time()

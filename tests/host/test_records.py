@@ -38,7 +38,7 @@ from zmsvc.host import record_ring
 from zmsvc.host.config import reader
 from zmsvc.host.record_ring import RecordRing
 from zmsvc.protocol.recording import FORMAT, SegmentHead, essence, head_line, read_segment, snapshot_lines
-from zmsvc.supervisor.recorder import RETRY, Recorder
+from zmsvc.supervisor.recorder import RETRY, FactRecorder
 
 FILE = """
 <Context><record>yes</record><TaskService id="ts_1" instance="Echo"><Task><description>d</description>
@@ -67,7 +67,7 @@ class Supervisor:
         self.now = 1000.0
         self.ring = directory / "record"
         self._soon: deque[Callable[[], None]] = deque()
-        self.recorder = Recorder(RecordRing(self.ring, **bounds), "c", lambda: "boot", self._soon.append)
+        self.recorder = FactRecorder(RecordRing(self.ring, **bounds), "c", lambda: "boot", self._soon.append)
         self.facts: list[ft.Fact] = []
 
     def take(self, *facts: ft.Fact) -> None:

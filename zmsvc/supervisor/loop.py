@@ -44,7 +44,7 @@ from zmsvc.supervisor.launch_spec import auxiliary_spec, cgroup_name, dropped_op
 from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 if TYPE_CHECKING:
-    from zmsvc.supervisor.recorder import Recorder
+    from zmsvc.supervisor.recorder import FactRecorder
 
 SAVE_AGAIN = 1.0
 """Seconds until the next attempt to write the state file."""
@@ -90,7 +90,7 @@ class Loop:
         """Messages for the person who started the context."""
         self.unsaved = ""
         """The reason why the last write of the state file failed; empty if it succeeded."""
-        self.recorder: Recorder | None = None
+        self.recorder: FactRecorder | None = None
         self.on_history: list[Callable[[], None]] = []
         self.on_change: list[Callable[[], None]] = []
         """Functions that are called at the end of each turn that has changed the world."""

@@ -30,7 +30,7 @@ _FAULTS = (OSError, PlaceError, TypeError, ValueError, RecursionError)
 log = logging.getLogger(__name__)
 
 
-class Recorder:
+class FactRecorder:
     """The writer of a record. `soon` calls a function when the events that wait now have been taken."""
 
     def __init__(
@@ -147,6 +147,6 @@ class Recorder:
         self._segment = self._snapshot = None
 
 
-def recorder(places: Places, soon: Callable[[Callable[[], None]], Any]) -> Recorder:
+def recorder(places: Places, soon: Callable[[Callable[[], None]], Any]) -> FactRecorder:
     """Return the recorder of a context."""
-    return Recorder(RecordRing(places.record), places.name, linux.boot_id, soon)
+    return FactRecorder(RecordRing(places.record), places.name, linux.boot_id, soon)
