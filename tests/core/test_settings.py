@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from zmsvc.core import settings
-from zmsvc.core.settings import Choice, Many, Maybe, Member, Raw, Record, Table
+from zmsvc.core.settings import Choice, Many, Maybe, Member, Raw, Structure, Table
 
-INNER = Record(
+INNER = Structure(
     name="Inner", members={"id": Member(settings.WHOLE, True), "unit": Member(settings.TEXT, False)}
 )
-SHAPE = Record(
+SHAPE = Structure(
     name="Settings",
     members={
         "n": Member(settings.WHOLE, True),
@@ -86,7 +86,7 @@ def test_all_faults_are_found_at_once_and_a_missing_element_is_one() -> None:
 
 
 def test_a_record_that_is_not_known_completely_takes_any_name() -> None:
-    shape = Record(name="S", members={}, complete=False)
+    shape = Structure(name="S", members={}, complete=False)
     assert settings.convert(shape, {"any": "x"}) == ({}, [])
 
 
@@ -94,5 +94,5 @@ def test_the_check_of_the_class_itself_is_a_fault_like_others() -> None:
     def refuse(found: dict[str, Any]) -> object:
         raise ValueError("low is above high")
 
-    _, faults = settings.convert(Record(name="S", members={}, make=refuse), {})
+    _, faults = settings.convert(Structure(name="S", members={}, make=refuse), {})
     assert [(each.place, each.text) for each in faults] == [((), "S: low is above high")]

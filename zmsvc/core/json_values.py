@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from zmsvc.core.settings import PATH, SECONDS, Choice, Leaf, Leaves, Many, Maybe, Raw, Record, Shape, Table
+from zmsvc.core.settings import PATH, SECONDS, Choice, Leaf, Leaves, Many, Maybe, Raw, Shape, Structure, Table
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def convert(shape: Shape, value: Any, place: str = "content") -> Any:
                 name: convert(shape.item, each, f"{place}.{name}")
                 for name, each in _object(value, place).items()
             }
-        case Record():
+        case Structure():
             return _record(shape, _object(value, place), place)
 
 
@@ -91,7 +91,7 @@ def _object(value: Any, place: str) -> Mapping[str, Any]:
     return value
 
 
-def _record(shape: Record, given: Mapping[str, Any], place: str) -> Any:
+def _record(shape: Structure, given: Mapping[str, Any], place: str) -> Any:
     for name, member in shape.members.items():
         if member.required and name not in given:
             raise ValueError(f"{place} has no {name}, which {shape.name} requires")

@@ -86,7 +86,7 @@ class Member:
 
 
 @frozen
-class Record:
+class Structure:
     """Elements with known names. `make` returns the value for those that are present."""
 
     name: str
@@ -96,7 +96,7 @@ class Record:
     make: Callable[[dict[str, Any]], object] = field(default=dict)
 
 
-Shape = Raw | Leaf | Choice | Maybe | Many | Table | Record
+Shape = Raw | Leaf | Choice | Maybe | Many | Table | Structure
 
 
 def _whole(text: str) -> int:
@@ -145,7 +145,7 @@ class Leaves:
 LEAVES = Leaves(text=TEXT, whole=WHOLE, number=NUMBER, boolean=BOOLEAN, path=PATH, seconds=SECONDS)
 
 
-def convert(shape: Record, configuration: Mapping[str, Any]) -> tuple[Any, list[SettingFault]]:
+def convert(shape: Structure, configuration: Mapping[str, Any]) -> tuple[Any, list[SettingFault]]:
     """Return the value of a configuration and its faults. If there are faults, there is no value."""
     faults: list[SettingFault] = []
     own = {
@@ -175,7 +175,7 @@ def _value(shape: Shape, given: Any, place: Place, faults: list[SettingFault]) -
         return None
     if isinstance(shape, Maybe):
         return None if given == "" else _value(shape.item, given, place, faults)
-    if isinstance(shape, Record):
+    if isinstance(shape, Structure):
         return _record(shape, _children(given, place, faults), place, faults)
     if isinstance(shape, Table):
         return {
@@ -220,7 +220,7 @@ def _text(shape: Leaf | Choice, given: Any, place: Place, faults: list[SettingFa
         return None
 
 
-def _record(shape: Record, given: Mapping[str, Any], place: Place, faults: list[SettingFault]) -> Any:
+def _record(shape: Structure, given: Mapping[str, Any], place: Place, faults: list[SettingFault]) -> Any:
     before = len(faults)
     found = {}
     for name, each in given.items():

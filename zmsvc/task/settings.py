@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmsvc.core import settings
 from zmsvc.core.errors import LaunchError
-from zmsvc.core.settings import Choice, Leaf, Leaves, Many, Maybe, Member, Raw, Record, Shape, Table
+from zmsvc.core.settings import Choice, Leaf, Leaves, Many, Maybe, Member, Raw, Shape, Structure, Table
 
 if TYPE_CHECKING:
     from zmsvc.host.config.settings_lines import SettingLines
@@ -57,13 +57,13 @@ def _lines(file: str, task: str, configuration: Mapping[str, Any]) -> SettingLin
     return settings_lines.find(file, task, configuration)
 
 
-def _settings_record(cls: type) -> Record:
+def _settings_record(cls: type) -> Structure:
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise LaunchError(f"cannot use the settings_class {cls!r}: it is not a dataclass")
     return _record(cls, leaf_types(settings.LEAVES))
 
 
-def _record(cls: type, leaves: Mapping[object, Leaf]) -> Record:
+def _record(cls: type, leaves: Mapping[object, Leaf]) -> Structure:
     try:
         hints = typing.get_type_hints(cls)
     except Exception as error:  # an annotation is code of the user
@@ -77,7 +77,7 @@ def _record(cls: type, leaves: Mapping[object, Leaf]) -> Record:
         for element, each in fields.items()
     }
     names = {element: each.name for element, each in fields.items()}
-    return Record(
+    return Structure(
         name=cls.__name__,
         members=members,
         make=lambda found: cls(**{names[element]: value for element, value in found.items()}),

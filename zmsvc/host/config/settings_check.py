@@ -7,7 +7,7 @@ from pathlib import Path
 from zmsvc.core import settings
 from zmsvc.core.model import Context
 from zmsvc.core.service_options import ServiceType
-from zmsvc.core.settings import Record
+from zmsvc.core.settings import Structure
 from zmsvc.host.config import settings_lines, settings_source
 from zmsvc.host.paths import directory_of
 
@@ -16,7 +16,7 @@ def check_settings(context: Context, file: str) -> list[str]:
     """Return each value that the settings class of a task refuses, as `FILE:LINE: TASK: what is wrong, what
     was expected`. `file` is the path of the context file for messages.
     """
-    shapes: dict[tuple[Path | None, str], Record | None] = {}
+    shapes: dict[tuple[Path | None, str], Structure | None] = {}
     found = []
     for task in context.as_written.values():
         if task.service_type is ServiceType.COMMAND:

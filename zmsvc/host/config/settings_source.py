@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zmsvc.core import settings
-from zmsvc.core.settings import Choice, Leaf, Many, Maybe, Member, Raw, Record, Shape, Table
+from zmsvc.core.settings import Choice, Leaf, Many, Maybe, Member, Raw, Shape, Structure, Table
 from zmsvc.host.config.class_source import MAX_DEPTH, ClassSource, Module, Named, definitions
 
 _LEAVES: Mapping[str, Leaf] = {
@@ -31,7 +31,7 @@ _LISTS = ("list", "tuple", "typing.List", "typing.Tuple")
 _UNKNOWN = Raw()
 
 
-def settings_of(location: Path, instance: str) -> Record | None:
+def settings_of(location: Path, instance: str) -> Structure | None:
     """Return the shape of the settings of a service in this directory; None if it has no settings class, or
     one that this cannot read.
     """
@@ -41,14 +41,14 @@ def settings_of(location: Path, instance: str) -> Record | None:
         return None  # no person writes such code
 
 
-def _settings_of(reader: _Reader, instance: str) -> Record | None:
+def _settings_of(reader: _Reader, instance: str) -> Structure | None:
     service = reader.find(f"{instance}.Service{instance}.Service{instance}")
     if service is None:
         return None
     task = reader.attribute(service, "task_class")
     found = task and reader.attribute(task, "settings_class")
     shape = reader.record(found) if found else None
-    return shape if isinstance(shape, Record) else None
+    return shape if isinstance(shape, Structure) else None
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class _Reader(ClassSource):
                 members, complete = self._members(found.module, found.node)
             finally:
                 self.depth -= 1
-            self.records[found.node] = Record(name=found.node.name, members=members, complete=complete)
+            self.records[found.node] = Structure(name=found.node.name, members=members, complete=complete)
         return self.records[found.node]
 
     def _members(self, module: Module, node: ast.ClassDef) -> tuple[dict[str, Member], bool]:
@@ -85,7 +85,7 @@ class _Reader(ClassSource):
         for each in node.bases:
             base = self.resolve(module, each)
             shape = self.record(base) if base else _UNKNOWN
-            if isinstance(shape, Record):
+            if isinstance(shape, Structure):
                 members |= shape.members
                 complete = complete and shape.complete
             else:
