@@ -22,7 +22,7 @@ from zmsvc.core.expansion import expand
 from zmsvc.core.facts import Fact
 from zmsvc.core.held_descriptors import sockets_in_use, stores_in_use
 from zmsvc.core.lifecycle import TABLE, State, SubState, TaskEvent
-from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskDefinition, Trigger
+from zmsvc.core.model import Action, Context, DeviceEndpoints, Rule, TaskDefinition, Trigger
 from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
 from zmsvc.core.probing import Health
 from zmsvc.core.rule_conditions import read_ends, read_threshold
@@ -55,7 +55,7 @@ def rule(trigger: str, action: str, call: str, *, when: str = "", after: str = "
 
 
 def context(*tasks: TaskDefinition, ident: str = "context001", any_fail: Iterable[Rule] = ()) -> Context:
-    points = Endpoints(
+    points = DeviceEndpoints(
         subscribe_endpoint="ipc:///s",
         publish_endpoint="ipc:///p",
         publish_bind="ipc:///p",

@@ -16,8 +16,8 @@ from zmsvc.core.checks import Fault, config_warnings, faults, monitor_endpoints,
 from zmsvc.core.model import (
     Action,
     Context,
+    DeviceEndpoints,
     EndCondition,
-    Endpoints,
     Rule,
     TaskDefinition,
     Threshold,
@@ -26,7 +26,7 @@ from zmsvc.core.model import (
 from zmsvc.core.service_options import Limits, Restart, ServiceType
 from zmsvc.core.values import Endpoint, endpoint
 
-LOCAL = Endpoints(
+LOCAL = DeviceEndpoints(
     subscribe_endpoint="tcp://127.0.0.1:5556",
     publish_endpoint="tcp://127.0.0.1:5557",
     publish_bind="tcp://127.0.0.1:5557",
@@ -43,7 +43,7 @@ def task(name: str, *rules: str, **more: Any) -> TaskDefinition:
     return TaskDefinition(id=name, instance="Echo", rules=tuple(map(rule, rules)), **more)
 
 
-def context_of(*tasks: TaskDefinition, endpoints: Endpoints = LOCAL, binds: bool = True) -> Context:
+def context_of(*tasks: TaskDefinition, endpoints: DeviceEndpoints = LOCAL, binds: bool = True) -> Context:
     """Return a context whose file has elements for its binds, or only the endpoints of clients."""
     own = {"FrontBind": endpoints.publish_bind, "BackendBind": endpoints.subscribe_bind} if binds else {}
     connected = {
@@ -60,7 +60,7 @@ def context_of(*tasks: TaskDefinition, endpoints: Endpoints = LOCAL, binds: bool
     )
 
 
-def warned(*tasks: TaskDefinition, endpoints: Endpoints = LOCAL) -> list[str]:
+def warned(*tasks: TaskDefinition, endpoints: DeviceEndpoints = LOCAL) -> list[str]:
     return warnings(context_of(*tasks, endpoints=endpoints))
 
 
@@ -132,7 +132,7 @@ def test_a_plain_context_has_no_warnings() -> None:
     ],
 )
 def test_a_bind_that_other_machines_reach_is_warned_about(place: str, words: str) -> None:
-    ends = Endpoints(
+    ends = DeviceEndpoints(
         subscribe_endpoint=LOCAL.subscribe_endpoint,
         publish_endpoint=LOCAL.publish_endpoint,
         publish_bind=place,
@@ -160,7 +160,7 @@ def test_a_bind_is_warned_about_by_the_element_that_the_file_has() -> None:
 
 
 def test_a_bind_address_that_differs_from_the_connect_address_is_warned_about() -> None:
-    ends = Endpoints(
+    ends = DeviceEndpoints(
         subscribe_endpoint="tcp://10.0.0.1:5556",
         publish_endpoint=LOCAL.publish_endpoint,
         publish_bind=LOCAL.publish_bind,

@@ -16,8 +16,8 @@ from zmsvc.core.graph import FILL, Shown, as_json, dot, mermaid
 from zmsvc.core.model import (
     Action,
     Context,
+    DeviceEndpoints,
     EndCondition,
-    Endpoints,
     Only,
     Rule,
     TaskDefinition,
@@ -26,7 +26,7 @@ from zmsvc.core.model import (
 )
 from zmsvc.core.wiring import Sender, Topic
 
-ENDS = Endpoints(
+ENDS = DeviceEndpoints(
     subscribe_endpoint="ipc:///a",
     publish_endpoint="ipc:///b",
     publish_bind="ipc:///b",

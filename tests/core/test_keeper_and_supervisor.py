@@ -24,7 +24,7 @@ from zmsvc.core import facts as ft
 from zmsvc.core import replay
 from zmsvc.core.access import Verb
 from zmsvc.core.lifecycle import SubState
-from zmsvc.core.model import Context, Endpoints, TaskDefinition
+from zmsvc.core.model import Context, DeviceEndpoints, TaskDefinition
 from zmsvc.core.probing import HEALTH, READY
 from zmsvc.core.service_options import ServiceType
 from zmsvc.host import crashpoint, record_ring
@@ -124,7 +124,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeContext]]:
 def fake_context(
     folder: Path, seed: int, crashing: list[FakeContext], tasks: tuple[TaskDefinition, ...] = TASKS
 ) -> FakeContext:
-    points = Endpoints(
+    points = DeviceEndpoints(
         subscribe_endpoint=f"ipc://{folder}/b",
         publish_endpoint=f"ipc://{folder}/f",
         publish_bind=f"ipc://{folder}/f",

@@ -24,7 +24,7 @@ from manual_context import MANUAL
 from zmsvc.core import checks
 from zmsvc.core.access import BusAccess
 from zmsvc.core.errors import ConfigError
-from zmsvc.core.model import Action, Context, Endpoints, Rule, Trigger
+from zmsvc.core.model import Action, Context, DeviceEndpoints, Rule, Trigger
 from zmsvc.core.service_options import RLIMITS, Limits, ServiceType
 from zmsvc.host.config import reader
 from zmsvc.host.config.schema import explain
@@ -1244,7 +1244,7 @@ def test_without_endpoints_the_bus_is_in_the_runtime_directory(
     monkeypatch.setenv("ZMSVC_RUNTIME_DIR", str(tmp_path))
     text = re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL)
     context = reader.parse(text.encode(), path="F.xml", name="Echo")
-    assert context.endpoints == Endpoints(
+    assert context.endpoints == DeviceEndpoints(
         subscribe_endpoint=f"ipc://{tmp_path}/Echo/sub",
         publish_endpoint=f"ipc://{tmp_path}/Echo/pub",
         publish_bind=f"ipc://{tmp_path}/Echo/pub",

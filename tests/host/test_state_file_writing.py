@@ -11,14 +11,14 @@ import pytest
 
 from zmsvc.core import poison
 from zmsvc.core.effects import Quarantine, Record
-from zmsvc.core.model import Context, ContextFiles, ContextPart, Endpoints
+from zmsvc.core.model import Context, ContextFiles, ContextPart, DeviceEndpoints
 from zmsvc.core.world import Transaction, World
 from zmsvc.host import quarantine
 from zmsvc.host.state_file import StateFile
 
 FILE = Path("/etc/zmsvc/Context-C.xml")
 PLACES = ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
-ENDS = Endpoints(
+ENDS = DeviceEndpoints(
     subscribe_endpoint=PLACES[0], publish_endpoint=PLACES[1], publish_bind=PLACES[1], subscribe_bind=PLACES[0]
 )
 CONTEXT = Context(

@@ -14,7 +14,7 @@ from waiting import PATIENCE
 
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
-from zmsvc.core.model import Context, Endpoints
+from zmsvc.core.model import Context, DeviceEndpoints
 from zmsvc.core.world import World
 from zmsvc.supervisor.bus import Bus
 
@@ -32,7 +32,7 @@ class Supervisor:
 
 def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it_is(tmp_path: Path) -> None:
     """The send reads subscriptions of the device, and libzmq announces them only once."""
-    endpoints = Endpoints(
+    endpoints = DeviceEndpoints(
         subscribe_endpoint="ipc://unused",
         publish_endpoint="ipc://unused",
         publish_bind="ipc://unused",

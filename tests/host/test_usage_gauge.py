@@ -9,7 +9,7 @@ import time
 import pytest
 
 from zmsvc.core.lifecycle import SubState
-from zmsvc.core.model import Context, Endpoints, TaskDefinition
+from zmsvc.core.model import Context, DeviceEndpoints, TaskDefinition
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.world import Task, Transaction, World
 from zmsvc.host.kernel import linux
@@ -17,7 +17,7 @@ from zmsvc.host.kernel.process_usage import ProcessUsage, of_process
 from zmsvc.supervisor import usage_gauge
 from zmsvc.supervisor.usage_gauge import UsageGauge
 
-ENDS = Endpoints(
+ENDS = DeviceEndpoints(
     subscribe_endpoint="ipc:///a",
     publish_endpoint="ipc:///b",
     publish_bind="ipc:///b",

@@ -159,7 +159,7 @@ class TaskDefinition(ServiceOptions):
 
 
 @frozen
-class Endpoints:
+class DeviceEndpoints:
     """The endpoints of the device. Clients publish to `publish_endpoint`, which the device binds as
     `publish_bind`. They subscribe at `subscribe_endpoint`, which the device binds as `subscribe_bind`. The
     context file, the messages and zmsvcctl have older names; docs/protocols.md lists them.
@@ -204,7 +204,7 @@ class Context:
     name: str
     id: str
     log_name: str
-    endpoints: Endpoints
+    endpoints: DeviceEndpoints
     tasks: Mapping[str, TaskDefinition]
     """By task ID, in the file's order, each replica of a task on its own."""
     path: str = ""

@@ -20,7 +20,7 @@ from zmsvc.core.access import BusAccess
 from zmsvc.core.checks import ConfigWarning, faults
 from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.expansion import expand
-from zmsvc.core.model import MAX_TRANSACTIONS, Context, ContextPart, Endpoints, Rule, Trigger
+from zmsvc.core.model import MAX_TRANSACTIONS, Context, ContextPart, DeviceEndpoints, Rule, Trigger
 from zmsvc.core.values import TASK_ID, WHITE, Endpoint, boolean, collide, endpoint, quote, timespan, whole
 from zmsvc.host import paths
 from zmsvc.host.config import context_files
@@ -256,7 +256,7 @@ def _left_out(root: etree._Element, notes: FaultList, name: str) -> dict[str, st
     return found
 
 
-def _endpoints(root: etree._Element, notes: FaultList, name: str) -> tuple[Endpoints, _Places]:
+def _endpoints(root: etree._Element, notes: FaultList, name: str) -> tuple[DeviceEndpoints, _Places]:
     places = _Places()
     given: dict[str, str] = {}
     defaults = _left_out(root, notes, name)
@@ -277,7 +277,7 @@ def _endpoints(root: etree._Element, notes: FaultList, name: str) -> tuple[Endpo
         other = "BackendEndpoint" if tag == "FrontBind" else "FrontEndEndpoint"
         if place := places.four.get(tag) or (None if text_of(root.find(tag)) else places.four.get(other)):
             places.bound[tag] = place
-    ends = Endpoints(
+    ends = DeviceEndpoints(
         subscribe_endpoint=given["FrontEndEndpoint"],
         publish_endpoint=given["BackendEndpoint"],
         publish_bind=given["FrontBind"],
