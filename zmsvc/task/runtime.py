@@ -40,7 +40,7 @@ from zmsvc.task.subscriptions import Subscriptions, TopicMessages, published_top
 from zmsvc.task.updates import Updates
 
 if TYPE_CHECKING:
-    from zmsvc.task.event_loop import AsyncioLoop
+    from zmsvc.task.asyncio_loop import AsyncioLoop
     from zmsvc.task.expected_topics import ExpectedTopics
     from zmsvc.task.poison_reports import PoisonReports
     from zmsvc.task.reload_requests import ReloadRequests
@@ -472,7 +472,7 @@ class TaskRuntime:
             task.interval = interval_of(self.config, task.interval)
         if isinstance(task, AsyncTask):
             # Imported here for start-up time: only an AsyncTask needs asyncio.
-            from zmsvc.task.event_loop import AsyncioLoop
+            from zmsvc.task.asyncio_loop import AsyncioLoop
 
             self._event_loop = AsyncioLoop(
                 self._stop,
