@@ -22,7 +22,7 @@ from zmsvc.core.model import Context
 from zmsvc.core.world import World
 from zmsvc.host.config import reader
 from zmsvc.host.record_ring import RecordRing
-from zmsvc.supervisor.recorder import FactRecorder
+from zmsvc.supervisor.fact_recorder import FactRecorder
 
 PORTION = 12
 """The tasks of one turn."""

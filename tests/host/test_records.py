@@ -38,7 +38,7 @@ from zmsvc.host import record_ring
 from zmsvc.host.config import reader
 from zmsvc.host.record_ring import RecordRing
 from zmsvc.protocol.recording import FORMAT, SegmentHead, essence, head_line, read_segment, snapshot_lines
-from zmsvc.supervisor.recorder import RETRY, FactRecorder
+from zmsvc.supervisor.fact_recorder import RETRY, FactRecorder
 
 FILE = """
 <Context><record>yes</record><TaskService id="ts_1" instance="Echo"><Task><description>d</description>

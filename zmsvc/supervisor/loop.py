@@ -44,7 +44,7 @@ from zmsvc.supervisor.launch_spec import auxiliary_spec, cgroup_name, dropped_op
 from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 if TYPE_CHECKING:
-    from zmsvc.supervisor.recorder import FactRecorder
+    from zmsvc.supervisor.fact_recorder import FactRecorder
 
 SAVE_AGAIN = 1.0
 """Seconds until the next attempt to write the state file."""
@@ -258,9 +258,9 @@ class Loop:
             return
         if self.recorder is None:
             # Imported here for start-up time: most contexts have no record.
-            from zmsvc.supervisor import recorder
+            from zmsvc.supervisor import fact_recorder
 
-            self.recorder = recorder.recorder(self.places, self._loop.call_soon)
+            self.recorder = fact_recorder.recorder(self.places, self._loop.call_soon)
         if facts:
             self.recorder.turn(before, facts, decided, now, at)
         if not self.world.context.record:
