@@ -13,8 +13,8 @@ import pytest
 
 from zmsvc.host.kernel import signals
 from zmsvc.supervisor.children import Children
+from zmsvc.supervisor.control_requests import Requests
 from zmsvc.supervisor.loop import Loop
-from zmsvc.supervisor.requests import Requests
 
 
 async def unwritten(_answer: Any, /) -> None:

@@ -17,8 +17,8 @@ from zmsvc.core.access import CONTROL, OrderRule, Verb, Who
 from zmsvc.ctl import verb_table
 from zmsvc.ctl.__main__ import parse
 from zmsvc.ctl.verb_table import VERBS, Argument
+from zmsvc.supervisor.control_requests import Requests
 from zmsvc.supervisor.loop import Loop
-from zmsvc.supervisor.requests import Requests
 
 ROOT = Path(__file__).parents[2]
 PAUSE = verb_table.VerbEntry(

@@ -21,7 +21,7 @@ from needs import need
 
 from zmsvc.core.access import CONTROL, Who
 from zmsvc.supervisor.control import MAX_CLIENTS
-from zmsvc.supervisor.requests import Requests
+from zmsvc.supervisor.control_requests import Requests
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 NOBODY = 65534

@@ -32,9 +32,9 @@ from zmsvc.supervisor import installed_version, start_notes
 from zmsvc.supervisor.bus_start import BusStart
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
+from zmsvc.supervisor.control_requests import Requests
 from zmsvc.supervisor.loop import Loop
 from zmsvc.supervisor.memory_gauge import MemoryGauge
-from zmsvc.supervisor.requests import Requests
 from zmsvc.supervisor.session import Session
 
 log = logging.getLogger("zmsvc.supervisor")
