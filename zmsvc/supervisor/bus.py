@@ -26,7 +26,7 @@ from zmsvc.host.bus import socket_options, sockets
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.supervisor import status_report
 from zmsvc.supervisor.context_info import Info
-from zmsvc.supervisor.top import Top
+from zmsvc.supervisor.top_answers import Top
 
 ECHO = 3.0
 """Seconds in which the device has to forward our own messages to us. Usually it takes 1 ms, after a restart
