@@ -22,7 +22,7 @@ from zmsvc.core.errors import ConfigError, UsageError
 from zmsvc.core.world import World
 from zmsvc.ctl.create import command
 from zmsvc.ctl.imports.command import imported
-from zmsvc.ctl.imports.report import Report, UnreadableError
+from zmsvc.ctl.imports.import_report import Report, UnreadableError
 from zmsvc.host.config import reader
 
 PACKAGE = Path(reader.__file__).parents[2]

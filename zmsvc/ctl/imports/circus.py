@@ -14,8 +14,8 @@ from pathlib import Path
 
 from zmsvc.ctl.imports import ini_file
 from zmsvc.ctl.imports.drafts import TaskDraft, copies
+from zmsvc.ctl.imports.import_report import FileLine, Report
 from zmsvc.ctl.imports.ini_file import Section
-from zmsvc.ctl.imports.report import FileLine, Report
 
 COMMENTS = (";",)
 _TRUE = ("true", "1", "yes", "on", "t")

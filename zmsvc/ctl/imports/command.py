@@ -16,7 +16,7 @@ from zmsvc.ctl.create.fields import CONTEXT_ID
 from zmsvc.ctl.create.template_files import filled, xml
 from zmsvc.ctl.imports import circus, ini_file, procfile, supervisor, unit
 from zmsvc.ctl.imports.drafts import TaskDraft, finished
-from zmsvc.ctl.imports.report import Report, UnreadableError
+from zmsvc.ctl.imports.import_report import Report, UnreadableError
 from zmsvc.host.config import reader
 from zmsvc.host.paths import CONTEXT_NAME
 

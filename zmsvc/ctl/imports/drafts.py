@@ -15,7 +15,7 @@ from zmsvc.core.service_options import OPTIONS, RLIMITS
 from zmsvc.core.values import TASK_ID, quote
 from zmsvc.ctl.create.command_task import CommandTask
 from zmsvc.ctl.create.fields import not_xml
-from zmsvc.ctl.imports.report import FileLine, Report
+from zmsvc.ctl.imports.import_report import FileLine, Report
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.service_options import read_options
 

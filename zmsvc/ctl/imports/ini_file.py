@@ -9,7 +9,7 @@ from pathlib import Path
 
 from zmsvc.core.errors import reason
 from zmsvc.ctl.create.fields import not_xml
-from zmsvc.ctl.imports.report import FileLine, UnreadableError
+from zmsvc.ctl.imports.import_report import FileLine, UnreadableError
 
 MAX_SIZE = 16 << 20
 """The maximum size of a file in bytes."""

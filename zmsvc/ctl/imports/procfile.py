@@ -9,7 +9,7 @@ from pathlib import Path
 from zmsvc.core import shell
 from zmsvc.ctl.imports import ini_file
 from zmsvc.ctl.imports.drafts import TaskDraft
-from zmsvc.ctl.imports.report import FileLine, Report, UnreadableError
+from zmsvc.ctl.imports.import_report import FileLine, Report, UnreadableError
 
 LINE = re.compile(r"([A-Za-z0-9_-]+)\s*:\s*(\S.*)")
 _PLAIN = re.compile(r"""[A-Za-z0-9_./:=@%+,'" -]+""")

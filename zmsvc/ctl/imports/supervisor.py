@@ -15,8 +15,8 @@ from pathlib import Path
 from zmsvc.core.values import quote
 from zmsvc.ctl.imports import ini_file
 from zmsvc.ctl.imports.drafts import TaskDraft, copies
+from zmsvc.ctl.imports.import_report import FileLine, Report
 from zmsvc.ctl.imports.ini_file import OptionText, Section
-from zmsvc.ctl.imports.report import FileLine, Report
 
 COMMENTS = (";", "#")
 _TRUE = ("true", "yes", "on", "1")

@@ -13,8 +13,8 @@ from pathlib import Path
 from zmsvc.core.service_options import RLIMITS, Restart
 from zmsvc.ctl.imports import ini_file, unit_file
 from zmsvc.ctl.imports.drafts import TaskDraft
+from zmsvc.ctl.imports.import_report import FileLine, Report, UnreadableError
 from zmsvc.ctl.imports.ini_file import OptionText
-from zmsvc.ctl.imports.report import FileLine, Report, UnreadableError
 from zmsvc.ctl.imports.unit_file import UnitSection
 
 _DROP_IN = "a drop-in of the context's unit (systemctl edit zmsvc@NAME) sets it for all tasks"

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zmsvc.ctl.imports.import_report import FileLine, UnreadableError
 from zmsvc.ctl.imports.ini_file import OptionText
-from zmsvc.ctl.imports.report import FileLine, UnreadableError
 
 _ESCAPES = {
     "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "s": " ",
