@@ -24,6 +24,7 @@ from zmsvc.host.complain import complain
 from zmsvc.host.config import context_files, exposed_binds, reader
 from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
+from zmsvc.host.python import interpreter
 from zmsvc.host.state_file import StateFile
 from zmsvc.host.systemd import journal
 from zmsvc.protocol import OLDEST, PROTOCOL
@@ -56,6 +57,8 @@ def main() -> int:
         return 0
     # The keeper ends a hung supervisor with SIGABRT. Then the log shows where it hung.
     faulthandler.enable()
+    # Otherwise each full collection stops the supervisor for 8 to 15 ms, to find that no import is garbage.
+    interpreter.freeze()
     try:
         return asyncio.run(_supervise(args))
     except ConfigError as error:
