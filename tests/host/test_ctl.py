@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from waiting import wait_for
 
 from zmsvc.ctl import client, status_source, suggestions
 from zmsvc.ctl.__main__ import main, parse
+from zmsvc.ctl.select_context import choose
 from zmsvc.ctl.verb_table import VERBS
+from zmsvc.ctl.verbs.events import events
 from zmsvc.host import paths
 from zmsvc.keeper import keeper
 
@@ -525,17 +528,18 @@ def test_a_request_that_kills_every_supervisor_is_given_up(home: House, capsys: 
 
 @pytest.mark.parametrize("served", [0.0, client.SERVED])
 def test_a_wait_outlives_any_number_of_supervisors_that_served_it_for_long(
-    served: float, home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    served: float, home: House, capsys: Capture
 ) -> None:
-    monkeypatch.setattr(client, "SERVED", served)
     drops = (HangUp,) * (client.MAX_DROPS + 3)
     there = home.supervisor(
         wait=(*drops, yes(task="ts_1")), events=(*([fake.more(seq=1), HangUp],) * 9, yes())
     )
-    assert main(["wait", "--for", "active", "ts_1"]) == (5 if served else 0)
+    given_up = pytest.raises(client.DroppedError) if served else nullcontext()
+    with given_up:
+        client.Client(choose(None), served=served).ask("wait", tasks=["ts_1"])
     assert len(there.asked("wait")) == client.MAX_DROPS + (1 if served else 4)
-    capsys.readouterr()
-    assert main(["events", "-f"]) == (5 if served else 0)
+    with given_up:
+        events(parse(["events", "-f"])[1], served=served)
 
 
 @pytest.mark.parametrize("verb", ["restart", "reload"])
@@ -665,13 +669,11 @@ def test_a_full_listen_backlog_is_status_124(home: House) -> None:
         assert main(["-c", "Echo", "stop", "--timeout", "0.05"]) == 124
 
 
-def test_a_hung_supervisor_does_not_hang_status(
-    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(status_source, "PATIENCE", 0.1)
+def test_a_hung_supervisor_does_not_hang_status(home: House) -> None:
     home.supervisor(status=Silence)
-    assert main(["-c", "Echo", "status"]) == 5
-    assert "does not answer" in complaint(capsys)
+    with pytest.raises(client.CtlError, match="does not answer") as error:
+        status_source.current(parse(["status"])[1], choose(None), patience=0.1)
+    assert error.value.code == 5
 
 
 def test_a_question_waits_until_a_hung_supervisor_has_been_replaced() -> None:

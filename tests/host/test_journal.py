@@ -31,12 +31,19 @@ class Journald:
 
     def __init__(self, folder: Path) -> None:
         self.datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.datagrams.bind(str(folder / "socket"))
+        self.socket, self.stdout = str(folder / "socket"), str(folder / "stdout")
+        self.datagrams.bind(self.socket)
         self.streams = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.streams.bind(str(folder / "stdout"))
+        self.streams.bind(self.stdout)
         self.streams.listen()
         for each in (self.datagrams, self.streams):
             each.settimeout(10)
+
+    def configure(self, level: int = logging.INFO) -> journal.Sink:
+        return configure("journal", level, self.socket)
+
+    def stream(self, *, seen: bool = False) -> int:
+        return journal.stream("Echo", "journal", seen=seen, journald=self.stdout)
 
     def entry(self) -> dict[str, bytes]:
         data, ancillary, _, _ = self.datagrams.recvmsg(4 << 20, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
@@ -78,9 +85,7 @@ def own_root_logger() -> Iterator[None]:
 
 
 @pytest.fixture
-def journald(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journald]:
-    monkeypatch.setattr(journal, "SOCKET", str(tmp_path / "socket"))
-    monkeypatch.setattr(journal, "STREAM", str(tmp_path / "stdout"))
+def journald(tmp_path: Path) -> Iterator[Journald]:
     made = Journald(tmp_path)
     yield made
     made.close()
@@ -91,8 +96,10 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-def configure(target: object, level: int = logging.INFO) -> journal.Sink:
-    return journal.configure(identifier="Echo", fields=FIELDS, target=str(target), level=level)
+def configure(target: object, level: int = logging.INFO, journald: str = journal.SOCKET) -> journal.Sink:
+    return journal.configure(
+        identifier="Echo", fields=FIELDS, target=str(target), level=level, journald=journald
+    )
 
 
 def heads_off(text: str) -> list[str]:
@@ -104,7 +111,7 @@ def heads_off(text: str) -> list[str]:
 
 
 def test_an_entry_carries_every_field(journald: Journald) -> None:
-    configure("journal")
+    journald.configure()
     logging.getLogger("lib").warning("disk at %d %%", 93)
     entry = journald.entry()
     assert entry.pop("CODE_LINE").isdigit()
@@ -123,13 +130,13 @@ def test_an_entry_carries_every_field(journald: Journald) -> None:
     ("level", "priority"), [("debug", 7), ("info", 6), ("warning", 4), ("error", 3), ("critical", 2)]
 )
 def test_log_levels_map_to_syslog_priorities(journald: Journald, level: str, priority: int) -> None:
-    configure("journal", logging.DEBUG)
+    journald.configure(logging.DEBUG)
     getattr(logging.getLogger("x"), level)("text")
     assert journald.entry()["PRIORITY"] == str(priority).encode()
 
 
 def test_the_fields_of_a_record_override_the_defaults(journald: Journald) -> None:
-    configure("journal")
+    journald.configure()
     extra = {
         "MESSAGE_ID": "ab",
         "SYSLOG_IDENTIFIER": "Other",
@@ -152,7 +159,7 @@ def test_the_fields_of_a_record_override_the_defaults(journald: Journald) -> Non
 
 
 def test_a_thread_may_have_fields_of_its_own(journald: Journald) -> None:
-    configure("journal")
+    journald.configure()
 
     def work() -> None:
         journal.scope({"ZMSVC_TASK": "ts_200"})
@@ -166,7 +173,7 @@ def test_a_thread_may_have_fields_of_its_own(journald: Journald) -> None:
 
 
 def test_an_exception_is_in_the_message_and_in_its_field(journald: Journald) -> None:
-    configure("journal")
+    journald.configure()
     try:
         raise ValueError("bad\nworse")
     except ValueError:
@@ -177,7 +184,7 @@ def test_an_exception_is_in_the_message_and_in_its_field(journald: Journald) -> 
 
 
 def test_undecodable_bytes_arrive(journald: Journald) -> None:
-    configure("journal")
+    journald.configure()
     logging.info(
         "name: %s", b"a\xff".decode(errors="surrogateescape"), extra={"journal": {"RAW": b"\x00\n\xff"}}
     )
@@ -187,7 +194,7 @@ def test_undecodable_bytes_arrive(journald: Journald) -> None:
 
 
 def test_an_entry_beyond_a_datagram_arrives_whole_and_leaves_no_descriptor(journald: Journald) -> None:
-    configure("journal")
+    journald.configure()
     before = os.listdir("/proc/self/fd")
     text = "x" * 900_000
     logging.info(text)
@@ -196,7 +203,7 @@ def test_an_entry_beyond_a_datagram_arrives_whole_and_leaves_no_descriptor(journ
 
 
 def test_a_huge_message_is_truncated(journald: Journald) -> None:
-    configure("journal")
+    journald.configure()
     logging.info("x" * 3_000_000)
     message = journald.entry()["MESSAGE"]
     assert len(message) < 1_100_000
@@ -206,17 +213,14 @@ def test_a_huge_message_is_truncated(journald: Journald) -> None:
 def test_a_journald_that_is_gone_is_replaced_by_stderr(
     journald: Journald, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    configure("journal")
+    journald.configure()
     journald.datagrams.close()
     logging.info("still here")
     assert heads_off(capfd.readouterr().err) == [f"Echo[{os.getpid()}] TX/ts_100 INFO: still here"]
 
 
-def test_without_journald_the_journal_is_stderr(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(journal, "SOCKET", "/nonexistent/socket")
-    configure("journal")
+def test_without_journald_the_journal_is_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    configure("journal", journald="/nonexistent/socket")
     logging.info("text")
     assert heads_off(capfd.readouterr().err) == [f"Echo[{os.getpid()}] TX/ts_100 INFO: text"]
 
@@ -301,7 +305,7 @@ def test_configure_replaces_what_was_there_and_leaves_no_descriptor(file: Path) 
 
 
 def test_a_stream_to_journald_begins_with_its_header(journald: Journald) -> None:
-    fd = journal.stream("Echo", "journal")
+    fd = journald.stream()
     subprocess.run([sys.executable, "-c", "print('<3>hello', flush=True)"], stdout=fd, check=True)
     os.close(fd)
     connection, _ = journald.streams.accept()
@@ -312,7 +316,7 @@ def test_a_stream_to_journald_begins_with_its_header(journald: Journald) -> None
 def test_a_stream_is_returned_after_journald_has_read_its_header(journald: Journald) -> None:
     """journald reads twice. When it reads again, it has processed what it read before."""
     given: list[int] = []
-    waiting = threading.Thread(target=lambda: given.append(journal.stream("Echo", "journal", seen=True)))
+    waiting = threading.Thread(target=lambda: given.append(journald.stream(seen=True)))
     waiting.start()
     connection, _ = journald.streams.accept()
     with connection:
@@ -328,7 +332,7 @@ def test_a_stream_is_returned_after_journald_has_read_its_header(journald: Journ
 
 def test_a_stream_is_returned_although_journald_hangs(journald: Journald) -> None:
     given: list[int] = []
-    waiting = threading.Thread(target=lambda: given.append(journal.stream("Echo", "journal", seen=True)))
+    waiting = threading.Thread(target=lambda: given.append(journald.stream(seen=True)))
     waiting.start()
     waiting.join(10)
     os.close(given[0])
@@ -344,11 +348,8 @@ def test_a_stream_to_a_file_appends(file: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["stderr", "journal", "/nonexistent/log"])
-def test_a_stream_falls_back_to_stderr(
-    target: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(journal, "STREAM", "/nonexistent/stdout")
-    fd = journal.stream("Echo", target)
+def test_a_stream_falls_back_to_stderr(target: str, capfd: pytest.CaptureFixture[str]) -> None:
+    fd = journal.stream("Echo", target, journald="/nonexistent/stdout")
     os.write(fd, b"text\n")
     assert not os.get_inheritable(fd)
     os.close(fd)
@@ -472,7 +473,7 @@ def test_extra_fields_reach_the_journal_under_names_that_it_takes(journald: Jour
         def __str__(self) -> str:
             raise RuntimeError("no text")
 
-    configure("journal")
+    journald.configure()
     extra = {
         "order_id": 17,
         "Who": "a\nb",
@@ -493,7 +494,7 @@ def test_extra_fields_reach_the_journal_under_names_that_it_takes(journald: Jour
 
 
 def test_extra_fields_are_bounded(journald: Journald) -> None:
-    configure("journal")
+    journald.configure()
     logging.info("text", extra={f"field_{number}": "x" * 100_000 for number in range(100)})
     entry = journald.entry()
     assert len([name for name in entry if name.startswith("FIELD_")]) == 64

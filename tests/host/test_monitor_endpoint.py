@@ -103,12 +103,11 @@ print(len(held) - len(select.select(held, [], [], 0)[0]), flush=True)
 
 
 def test_silent_connections_of_a_user_who_may_not_connect_take_a_bounded_number_of_descriptors(
-    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, monkeypatch: pytest.MonkeyPatch
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str
 ) -> None:
     """The gate gives each connection a second, in which the peer gets the reason. A flood does not wait for
     that.
     """
-    monkeypatch.setattr(loopback_gate, "_GRACE_S", 3600.0)
     words = [
         *command(others(1)[0]),
         sys.executable,
@@ -119,7 +118,9 @@ def test_silent_connections_of_a_user_who_may_not_connect_take_a_bounded_number_
         str(2 * loopback_gate._MAX_WAITING),
     ]
     with (
-        closing(MonitorEndpoint(context, endpoint, "pub", TaskKeys(), lambda _line: None)) as monitor,
+        closing(
+            MonitorEndpoint(context, endpoint, "pub", TaskKeys(), lambda _line: None, grace_s=3600.0)
+        ) as monitor,
         subprocess.Popen(
             words, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as stranger,

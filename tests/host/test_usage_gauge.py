@@ -6,15 +6,12 @@ import asyncio
 import os
 import time
 
-import pytest
-
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Context, DeviceEndpoints, TaskDefinition
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.world import Task, Transaction, World
 from zmsvc.host.kernel import linux
 from zmsvc.host.kernel.process_usage import ProcessUsage, of_process
-from zmsvc.supervisor import usage_gauge
 from zmsvc.supervisor.usage_gauge import UsageGauge
 
 ENDS = DeviceEndpoints(
@@ -68,12 +65,11 @@ def test_thread_tasks_and_hidden_processes_have_no_figures() -> None:
     assert read == [10]
 
 
-def test_the_loop_goes_on_while_many_processes_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage_gauge, "PORTION", 2)
+def test_the_loop_goes_on_while_many_processes_are_read() -> None:
     turns: list[int] = []
 
     async def measure() -> None:
-        gauge = UsageGauge(lambda _pid, _start_time: usage(1.0))
+        gauge = UsageGauge(lambda _pid, _start_time: usage(1.0), portion=2)
         loop = asyncio.get_running_loop()
         loop.call_soon(turns.append, 1)
         await gauge.measure(world(a=1, b=2, c=3))

@@ -62,9 +62,12 @@ class DroppedError(CtlError):
 
 
 class DropCount:
-    """The dropped connections in a row of one request."""
+    """The dropped connections in a row of one request. The drop of a connection that lasted `served` seconds
+    does not count.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, served: float = SERVED) -> None:
+        self._served = served
         self._count = 0
         self._sent = time.monotonic()
 
@@ -78,7 +81,7 @@ class DropCount:
 
     def drop(self) -> bool:
         """Count a dropped connection. Return False if the client gives up."""
-        if time.monotonic() - self._sent >= SERVED:
+        if time.monotonic() - self._sent >= self._served:
             self._count = 0
         self._count += 1
         return self._count <= MAX_DROPS
@@ -102,8 +105,9 @@ class Client:
         max_line: int = MAX_LINE,
         answer_time: float = ANSWER_TIME,
         grace: float = GRACE,
+        served: float = SERVED,
     ) -> None:
-        self.max_line, self.answer_time = max_line, answer_time
+        self.max_line, self.answer_time, self._served = max_line, answer_time, served
         self.name = places.name
         self.drops = 0
         """The number of times that the connection was dropped and the request sent again."""
@@ -129,7 +133,7 @@ class Client:
         so the new connection waits there for the next supervisor.
         """
         line = json.dumps({"verb": verb, **request}).encode() + b"\n"
-        count = DropCount()
+        count = DropCount(self._served)
         while True:
             answered = False
             count.send()

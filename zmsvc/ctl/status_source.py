@@ -28,11 +28,13 @@ def selected_tasks(args: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys([*args.tasks, *getattr(args, "task", ())]))
 
 
-def current(args: argparse.Namespace, places: Places, *, quiet: bool = False) -> Json:
+def current(
+    args: argparse.Namespace, places: Places, *, quiet: bool = False, patience: float = PATIENCE
+) -> Json:
     """Return the answer to `status`; of a context that does not run, the same from its state file. Stopped
     transactions are left out if another one is open and none is named.
     """
-    client = Client(places, args.timeout, patience=PATIENCE)
+    client = Client(places, args.timeout, patience=patience)
     try:
         data = client.ask("status", transaction=args.transaction, tasks=selected_tasks(args))
     except NotRunningError:

@@ -23,8 +23,9 @@ class UsageGauge:
     process and the report of the keeper nothing else tells it, and a counter must not fall.
     """
 
-    def __init__(self, read: Read = of_process) -> None:
+    def __init__(self, read: Read = of_process, portion: int = PORTION) -> None:
         self._read = read
+        self._portion = portion
         self._last: dict[int, float] = {}
 
     async def measure(self, world: World) -> dict[int, ProcessUsage]:
@@ -34,7 +35,7 @@ class UsageGauge:
             usage = self._read(task.pid or 0, task.start_time)
             if usage is not None:
                 found[task.pid or 0] = usage
-            if number % PORTION == 0:
+            if number % self._portion == 0:
                 await asyncio.sleep(0)
         return found
 

@@ -21,7 +21,7 @@ from zmsvc.core.monitoring import monitoring
 from zmsvc.host import usage
 from zmsvc.host.bus import endpoints, socket_monitor, socket_options, sockets
 from zmsvc.host.bus.curve_keys import Curve
-from zmsvc.host.bus.loopback_gate import LoopbackGate
+from zmsvc.host.bus.loopback_gate import GRACE_S, LoopbackGate
 from zmsvc.host.bus.sockets import Context, Socket
 from zmsvc.host.bus.zap import KeyHandler, ZapHandler
 from zmsvc.host.kernel import linux
@@ -172,11 +172,18 @@ class MonitorEndpoint:
     """
 
     def __init__(
-        self, context: Context, endpoint: str, kind: str, keys: TaskKeys, report: Callable[[str], None]
+        self,
+        context: Context,
+        endpoint: str,
+        kind: str,
+        keys: TaskKeys,
+        report: Callable[[str], None],
+        *,
+        grace_s: float = GRACE_S,
     ) -> None:
         self._listening = endpoints.listen(endpoints.safe_bind(endpoint, curve=keys.server is not None))
         self._context, self._curve = context, socket_options.secured(endpoint, keys.server)
-        self._handler = _handler(context, endpoint, keys, report)
+        self._handler = _handler(context, endpoint, keys, report, grace_s)
         self.answers = kind == "rep"
         self._frame = messages.encode("monitor", {})
         self._reopened = SparseLog(report)
@@ -287,7 +294,7 @@ class MonitorEndpoint:
 
 
 def _handler(
-    context: Context, endpoint: str, keys: TaskKeys, report: Callable[[str], None]
+    context: Context, endpoint: str, keys: TaskKeys, report: Callable[[str], None], grace_s: float
 ) -> ZapHandler | None:
     """Return the ZAP handler of the endpoint: by key, or by user for tcp. None for ipc, where the file's mode
     controls access.
@@ -297,7 +304,7 @@ def _handler(
     return (
         KeyHandler(context, keys.allow, report)
         if keys.server and keys.allow
-        else LoopbackGate(context, keys.members, report)
+        else LoopbackGate(context, keys.members, report, grace_s=grace_s)
     )
 
 

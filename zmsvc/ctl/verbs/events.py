@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from zmsvc.core import history
 from zmsvc.core.errors import UsageError
 from zmsvc.ctl import render, terminal
-from zmsvc.ctl.client import Client, DropCount, DroppedError, NotRunningError
+from zmsvc.ctl.client import SERVED, Client, DropCount, DroppedError, NotRunningError
 from zmsvc.ctl.select_context import choose
 
 if TYPE_CHECKING:
@@ -25,15 +25,17 @@ MAX_ROWS = 1000
 """Rows of history that are shown of a context that does not run. A supervisor shows as many."""
 
 
-def events(args: argparse.Namespace) -> int:
-    """Print the lifecycle history; with -f also new events, across replacements of the supervisor."""
+def events(args: argparse.Namespace, served: float = SERVED) -> int:
+    """Print the lifecycle history; with -f also new events, across replacements of the supervisor. `served`
+    is that of `DropCount`.
+    """
     if args.tree and (args.follow or args.json):
         raise UsageError(f"--tree and {'--follow' if args.follow else '--json'} exclude each other")
     places = choose(args.context, args.transaction)
     client = Client(places, args.timeout)
     wanted = _Wanted(args)
     request = {**wanted.request(), "follow": args.follow}
-    last, count = 0, DropCount()
+    last, count = 0, DropCount(served)
     shown: list[Json] = []
     if args.follow and args.lines == 0:
         # Only new events are wanted: skip those that are there now.

@@ -157,13 +157,16 @@ def _print_tree(
 # --- list
 
 
-def contexts(args: argparse.Namespace) -> int:
-    """list: contexts that have a file, run, or have run."""
+def contexts(args: argparse.Namespace, patience: float = LIST_PATIENCE) -> int:
+    """list: contexts that have a file, run, or have run. One that does not answer within `patience` seconds,
+    or within the limit of the user, is unreachable.
+    """
     known = paths.known_contexts()
     running_contexts = {places.name: places for places in running()}
     names = sorted({*known, *running_contexts, *paths.past_contexts()})
     rows = [
-        _list_row(name, running_contexts.get(name), str(known.get(name, "")), args.timeout) for name in names
+        _list_row(name, running_contexts.get(name), str(known.get(name, "")), args.timeout, patience)
+        for name in names
     ]
     if args.json:
         terminal.out(json.dumps({"contexts": rows}) + "\n")
@@ -188,7 +191,7 @@ def _ratio(row: Json) -> str:
     return "-" if row["tasks"] is None else f"{row['running']}/{row['tasks']}"
 
 
-def _list_row(name: str, places: Places | None, file: str, timeout: float | None) -> Json:
+def _list_row(name: str, places: Places | None, file: str, timeout: float | None, patience: float) -> Json:
     row: Json = {
         "name": name,
         "state": "inactive",
@@ -201,7 +204,7 @@ def _list_row(name: str, places: Places | None, file: str, timeout: float | None
     if places is None:
         return row
     try:
-        status = ContextStatus(Client(places, timeout, patience=LIST_PATIENCE).ask("status"))
+        status = ContextStatus(Client(places, timeout, patience=patience).ask("status"))
     except CtlError as error:
         # One context that does not answer must not hide the others.
         terminal.complain(str(error))

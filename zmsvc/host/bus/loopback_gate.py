@@ -32,7 +32,7 @@ from zmsvc.host.sparse_log import SparseLog
 
 REFUSAL = b"\x04\x0a\x05ERROR\x03400"
 """The ERROR command of ZMTP, with the status that libzmq in a client reports as HANDSHAKE_FAILED_AUTH."""
-_GRACE_S = 1.0
+GRACE_S = 1.0
 """Seconds that a refused connection has for its handshake, in which the gate sends ERROR. After that the gate
 closes the connection even without a handshake.
 """
@@ -75,9 +75,13 @@ class _Request:
 
 
 class LoopbackGate(ZapHandler):
-    """The ZAP handler for tcp endpoints without keys. Raises ZmsvcError if the kernel offers no sock_diag."""
+    """The ZAP handler for tcp endpoints without keys. A refused connection has `grace_s` seconds for its
+    handshake, to get the reason. Raises ZmsvcError if the kernel offers no sock_diag.
+    """
 
-    def __init__(self, ctx: Context, members: Path | None, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, ctx: Context, members: Path | None, report: Callable[[str], None], *, grace_s: float = GRACE_S
+    ) -> None:
         # A ROUTER can have several unanswered requests, a REP only one.
         self.socket = ctx.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
@@ -85,6 +89,7 @@ class LoopbackGate(ZapHandler):
         self._bus_users = BusUsers(members)
         self._kernel = SockDiag()
         self._report = report
+        self._grace_s = grace_s
         self._refusal_logs: dict[int | None, SparseLog] = {}
         self._refused: dict[tuple[str, int], _Refused] = {}
         """By ZMQ socket and descriptor of libzmq."""
@@ -132,7 +137,7 @@ class LoopbackGate(ZapHandler):
 
     def _refuse(self, key: tuple[str, int], connection: socket.socket | None) -> None:
         refused = _Refused(
-            number=next(self._numbers), connection=connection, until=time.monotonic() + _GRACE_S
+            number=next(self._numbers), connection=connection, until=time.monotonic() + self._grace_s
         )
         self._refused[key] = refused
         self._waiting.append(refused)

@@ -176,9 +176,13 @@ class _Piped(Sink):
 
 
 class _Native(Sink):
-    """A sink that sends journald's native datagrams: one entry each, with any fields."""
+    """A sink that sends journald's native datagrams to `path`: one entry each, with any fields."""
 
     _socket: socket.socket | None = None
+
+    def __init__(self, path: str = SOCKET) -> None:
+        super().__init__()
+        self._path = path
 
     def open(
         self, identifier: str, fields: Mapping[str, str], fds: Iterable[int], file: LogFile | None = None
@@ -212,14 +216,14 @@ class _Native(Sink):
     def _send(self, data: bytes) -> None:
         assert self._socket is not None
         try:
-            self._socket.sendto(data, SOCKET)
+            self._socket.sendto(data, self._path)
         except OSError as error:
             if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
                 raise
             fd = memfd.sealed("zmsvc-journal", data)
             try:
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-                self._socket.sendmsg([b""], rights, 0, SOCKET)
+                self._socket.sendmsg([b""], rights, 0, self._path)
             finally:
                 os.close(fd)
 
@@ -275,17 +279,18 @@ def configure(
     target: str,
     level: int = logging.INFO,
     pipe: int | None = None,
+    journald: str = SOCKET,
 ) -> Sink:
     """Send all log records to `target`, and nowhere else: `journal`, `stderr`, `/path` or `/path+stderr`.
 
     `pipe`, a descriptor of a task's output, replaces every target but the journal; the sink owns it from now
-    on. Without journald, `journal` means stderr. If the file cannot be opened, the records go to stderr, and
-    the first one reports the error. Call this again after a fork that gives the process another identity.
-    Returns the sink, for a `LineWriter`.
+    on. `journald` is the path of journald's socket; if there is none, `journal` means stderr. If the file
+    cannot be opened, the records go to stderr, and the first one reports the error. Call this again after a
+    fork that gives the process another identity. Returns the sink, for a `LineWriter`.
     """
     problem: OSError | None = None
     kind: type[Sink] = (
-        _Piped if pipe is not None else _Native if target == "journal" and os.path.exists(SOCKET) else Sink
+        _Piped if pipe is not None else _Native if target == "journal" and os.path.exists(journald) else Sink
     )
     fds: list[int] = [] if pipe is None else [pipe]
     file = None
@@ -297,7 +302,7 @@ def configure(
         for old in root.handlers[:]:
             root.removeHandler(old)
             old.close()
-        root.addHandler(kind())
+        root.addHandler(_Native(journald) if kind is _Native else kind())
     sink = root.handlers[0]
     assert isinstance(sink, Sink)
     sink.open(identifier, fields, fds, file)
@@ -366,13 +371,13 @@ def _send_and_wait(sock: socket.socket, head: bytes) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room // 2)  # The kernel doubles the value.
 
 
-def stream(identifier: str, target: str, *, seen: bool = False) -> int:
+def stream(identifier: str, target: str, *, seen: bool = False, journald: str = STREAM) -> int:
     """Return a descriptor (close-on-exec) to use as stdout and stderr of other programs. Never fails: the
     last resort is our own stderr.
 
     journald's descriptor survives its restart in systemd's fd store, so no line is lost. A stream has no
     fields but the identifier; `<3>` at a line's start sets its priority. With `seen`, wait until journald has
-    looked up this process: a program may end at once.
+    looked up this process: a program may end at once. `journald` is the path of its socket for streams.
     """
     path = target.removesuffix("+stderr")
     try:
@@ -380,7 +385,7 @@ def stream(identifier: str, target: str, *, seen: bool = False) -> int:
             return LogFile(path).fd
         if target == "journal":
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
-                sock.connect(STREAM)
+                sock.connect(journald)
                 sock.shutdown(socket.SHUT_RD)
                 # The lines are: identifier, unit (empty, since the cgroup decides), priority, level prefix,
                 # forward to syslog, kmsg, console. An empty line follows. journald drops it, but reads the
