@@ -48,12 +48,29 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--variants",
+        choices=("all", "first", "last"),
+        default="all",
+        help="of a test with several sets of parameters, run all of them, the first or the last one",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run all boot tests in one process, because they share a machine."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run all boot tests in one process, because they share a machine. Select the variants."""
     for item in items:
         if BOOT in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("boot"))
+    wanted = config.getoption("--variants")
+    if wanted == "all":
+        return
+    # A later item of the same test replaces an earlier one in the dictionary.
+    in_order = items if wanted == "last" else items[::-1]
+    chosen = {*{item.nodeid.partition("[")[0]: item.nodeid for item in in_order}.values()}
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in chosen])
+    items[:] = [item for item in items if item.nodeid in chosen]
 
 
 # pytest 7.2 does not know the newer `wrapper=True`.
