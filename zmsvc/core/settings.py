@@ -141,6 +141,17 @@ class Leaves:
     path: Leaf
     seconds: Leaf
 
+    def by_type(self) -> dict[str, Leaf]:
+        """Return each conversion by the full name of its type in Python."""
+        return {
+            "str": self.text,
+            "int": self.whole,
+            "float": self.number,
+            "bool": self.boolean,
+            "pathlib.Path": self.path,
+            "datetime.timedelta": self.seconds,
+        }
+
 
 LEAVES = Leaves(text=TEXT, whole=WHOLE, number=NUMBER, boolean=BOOLEAN, path=PATH, seconds=SECONDS)
 

@@ -6,11 +6,13 @@ without running it: host/config/settings_source.py.
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import enum
+import functools
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,18 +25,29 @@ if TYPE_CHECKING:
     from zmsvc.host.config.settings_lines import SettingLines
 
 _RAW = (Any, object, dict)
+_MADE: Mapping[str, tuple[type, Callable[[Any], object]]] = {
+    "pathlib.Path": (Path, Path),
+    "datetime.timedelta": (timedelta, lambda seconds: timedelta(seconds=seconds)),
+}
+"""The types of a single value that are not built in, each with the function that makes it of what
+`settings.Leaves` gives.
+"""
 
 
 def leaf_types(leaves: Leaves) -> Mapping[object, Leaf]:
     """Return the types of a single value, each with its conversion."""
-    return {
-        str: leaves.text,
-        int: leaves.whole,
-        float: leaves.number,
-        bool: leaves.boolean,
-        Path: Leaf(lambda value: Path(str(leaves.path.read(value)))),
-        timedelta: Leaf(lambda value: timedelta(seconds=leaves.seconds.read(value))),  # type: ignore[arg-type]
-    }
+    found: dict[object, Leaf] = {}
+    for name, leaf in leaves.by_type().items():
+        if name in _MADE:
+            kind, make = _MADE[name]
+            found[kind] = Leaf(functools.partial(_made, leaf, make))
+        else:
+            found[getattr(builtins, name)] = leaf
+    return found
+
+
+def _made(leaf: Leaf, make: Callable[[Any], object], text: str) -> object:
+    return make(leaf.read(text))
 
 
 def settings_of(cls: type, configuration: Mapping[str, Any], *, file: str, task: str) -> Any:
@@ -116,7 +129,8 @@ def _generic(
         return Many(shape_of(arguments[0], name, leaves), origin)
     if origin is dict and arguments[0] is str:
         return Table(shape_of(arguments[1], name, leaves))
+    singles = ", ".join(each.rpartition(".")[2] for each in settings.LEAVES.by_type())
     raise LaunchError(
-        f"cannot use the type {getattr(hint, '__name__', hint)} of {name}, expected str, int, float, bool, "
-        f"Path, timedelta, an Enum, a Literal, a dataclass, or list, tuple, dict or `| None` of these"
+        f"cannot use the type {getattr(hint, '__name__', hint)} of {name}, expected {singles}, "
+        f"an Enum, a Literal, a dataclass, or list, tuple, dict or `| None` of these"
     )

@@ -9,22 +9,15 @@ unknown, and then each value is right. So a fault that is found here is a fault.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from zmsvc.core import settings
-from zmsvc.core.settings import Choice, Leaf, Many, Maybe, Member, Raw, Shape, Structure, Table
+from zmsvc.core.settings import Choice, Many, Maybe, Member, Raw, Shape, Structure, Table
 from zmsvc.host.config.class_source import MAX_DEPTH, ClassSource, Module, Named, definitions
 
-_LEAVES: Mapping[str, Leaf] = {
-    "str": settings.TEXT,
-    "int": settings.WHOLE,
-    "float": settings.NUMBER,
-    "bool": settings.BOOLEAN,
-    "pathlib.Path": settings.PATH,
-    "datetime.timedelta": settings.SECONDS,
-}
+_LEAVES = settings.LEAVES.by_type()
 _DATACLASS = "dataclasses.dataclass"
 _ENUMS = ("enum.Enum", "enum.StrEnum", "enum.IntEnum")
 _LISTS = ("list", "tuple", "typing.List", "typing.Tuple")
