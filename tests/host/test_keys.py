@@ -21,6 +21,7 @@ from others import others, python
 from zmsvc.core.errors import ConfigError
 from zmsvc.ctl import client_keys
 from zmsvc.ctl.__main__ import main
+from zmsvc.ctl.verbs import keys
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.config import exposed_binds, reader
 
@@ -214,6 +215,42 @@ def test_show_prints_public_keys_only(home: Path, capsys: Capture) -> None:
     assert len(files) == 9
     assert all(key.decode() in told for file, (key, _) in files.items())
     assert not any(secret and secret.decode() in told for _, secret in files.values())
+
+
+def test_no_keys_are_made_below_a_directory_that_another_user_made_first(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    need(os.geteuid() == 0, "only root can give directories away")
+    theirs = home / "theirs"
+    (theirs / "conf").mkdir(parents=True)
+    write(theirs / "conf")
+    os.chown(theirs, others(1)[0], -1)
+    monkeypatch.setenv("ZMSVC_CONFIG_DIR", str(theirs / "conf"))
+    run("make", code=1)
+    assert f"is below {theirs}, which belongs to" in complaint(capsys)
+    assert [each.name for each in (theirs / "conf").iterdir()] == ["Context-Here.xml"]
+
+
+def test_a_key_goes_into_the_directory_that_was_made_whatever_comes_to_its_path(home: Path) -> None:
+    target = home / "target"
+    target.mkdir()
+    with keys._directory(home / "made", make=True) as made:
+        (home / "made").rename(home / "moved")
+        (home / "made").symlink_to(target)
+        public = keys._write_pair(made, curve_keys.CLIENT, None)
+    assert list(target.iterdir()) == []
+    assert sorted(each.name for each in (home / "moved").iterdir()) == ["client.key", "client.key_secret"]
+    assert curve_keys.load_public(home / "moved/client.key") == public
+
+
+def test_all_users_may_enter_the_directories_of_keys_whatever_the_umask_is(home: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        run("make")
+    finally:
+        os.umask(before)
+    for place in ("keys", "keys/Here", "keys/Here/clients"):
+        assert stat.S_IMODE((home / place).stat().st_mode) == 0o755
 
 
 def test_a_client_elsewhere_gets_a_directory_with_all_that_it_needs(home: Path, capsys: Capture) -> None:

@@ -245,6 +245,21 @@ def hold(directory: Path, owner: int) -> int:
     return _hold(directory, _trusted() | {owner})
 
 
+def make(directory: Path, mode: int) -> int:
+    """Create a directory and those above it, if they are missing, and return a descriptor as `hold` does. The
+    directory gets this mode whatever the umask is, also if it exists. Nothing is created below a directory
+    that another user could change. Raises PlaceError, OSError.
+    """
+    fd = _hold(directory, _trusted(), mode)
+    try:
+        os.fchmod(fd, mode)
+    except OSError as error:
+        os.close(fd)
+        error.filename = str(directory)
+        raise
+    return fd
+
+
 def check_read(directory: Path) -> None:
     """Raise PlaceError if another user could change the files in a directory. The directory may belong to the
     user who ran `sudo`.
@@ -254,8 +269,8 @@ def check_read(directory: Path) -> None:
     os.close(_hold(directory, _trusted() | _typed()))
 
 
-def _hold(directory: Path, trusted: set[int]) -> int:
-    _, found = _walk(directory.absolute(), trusted)
+def _hold(directory: Path, trusted: set[int], mode: int | None = None) -> int:
+    _, found = _walk(directory.absolute(), trusted, mode)
     try:
         fd = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:

@@ -16,7 +16,8 @@ import os
 import pwd
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, PlaceError, reason
@@ -24,7 +25,7 @@ from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError, listens
 from zmsvc.ctl.select_context import choose
 from zmsvc.ctl.status_reply import ContextStatus
-from zmsvc.host import paths
+from zmsvc.host import directories, paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.paths import Places
 
@@ -167,17 +168,15 @@ def _make(places: Places) -> None:
             f"and restart {places.name})",
         )
     owner = _owner(places)
-    _directory(places.keys.parent)
-    _directory(places.keys)
-    _directory(curve_keys.clients(places.keys))
-    own = _write_pair(places.keys, curve_keys.CLIENT, owner)
-    _write(
-        curve_keys.clients(places.keys) / f"{curve_keys.OWN}{curve_keys.PUBLIC}",
-        curve_keys.text(own),
-        curve_keys.PUBLIC_MODE,
-    )
-    # This file comes last, because it marks the keys as complete.
-    _write_pair(places.keys, curve_keys.SERVER, owner)
+    with (
+        _directory(places.keys.parent, make=True),
+        _directory(places.keys, make=True) as keys,
+        _directory(curve_keys.clients(places.keys), make=True) as clients,
+    ):
+        own = _write_pair(keys, curve_keys.CLIENT, owner)
+        _write_public(clients, curve_keys.OWN, own)
+        # This pair comes last, because it marks the keys as complete.
+        _write_pair(keys, curve_keys.SERVER, owner)
     if listens(places):
         terminal.complain(
             f"{places.name} is running: its keys are used from its next start on (systemctl restart "
@@ -202,14 +201,9 @@ def _join(places: Places, file: Path) -> None:
             f"others)",
         )
     server = curve_keys.load_public(file)
-    _directory(places.keys.parent)
-    _directory(places.keys)
-    _write(
-        places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}",
-        curve_keys.text(server),
-        curve_keys.PUBLIC_MODE,
-    )
-    _write_pair(places.keys, curve_keys.CLIENT, None)
+    with _directory(places.keys.parent, make=True), _directory(places.keys, make=True) as keys:
+        _write_public(keys, curve_keys.SERVER, server)
+        _write_pair(keys, curve_keys.CLIENT, None)
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname().partition(".")[0]) or "client"
     terminal.complain(
         f"where {places.name} runs: copy {places.keys}/{curve_keys.CLIENT}{curve_keys.PUBLIC} there as "
@@ -226,12 +220,10 @@ def _make_client(places: Places, directory: Path) -> None:
     if directory.exists():
         raise CtlError(1, f"cannot make keys in {directory}: it exists, expected the name of a new directory")
     _check_new_name(places, name)
-    directory.mkdir(mode=0o700)
-    public = _write_pair(directory, curve_keys.CLIENT, None)
     server = curve_keys.load_public(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}")
-    _write(
-        directory / f"{curve_keys.SERVER}{curve_keys.PUBLIC}", curve_keys.text(server), curve_keys.PUBLIC_MODE
-    )
+    with _new_directory(directory) as made:
+        public = _write_pair(made, curve_keys.CLIENT, None)
+        _write_public(made, curve_keys.SERVER, server)
     _add_client(places, name, public)
 
 
@@ -253,19 +245,15 @@ def _owner(places: Places) -> Owner | None:
     return entry.pw_uid, entry.pw_gid
 
 
-def _write_pair(directory: Path, name: str, owner: Owner | None) -> bytes:
+def _write_pair(directory: int, name: str, owner: Owner | None) -> bytes:
     """Write a new pair; return the public key."""
     # Imported here for start-up time: only making keys needs ZMQ.
     import zmq
 
     public, secret = zmq.curve_keypair()
-    _write(directory / f"{name}{curve_keys.PUBLIC}", curve_keys.text(public), curve_keys.PUBLIC_MODE)
-    _write(
-        directory / f"{name}{curve_keys.SECRET}",
-        curve_keys.text(public, secret),
-        curve_keys.SECRET_MODE,
-        owner,
-    )
+    _write_public(directory, name, public)
+    content = curve_keys.text(public, secret)
+    _write(directory, f"{name}{curve_keys.SECRET}", content, curve_keys.SECRET_MODE, owner)
     return public
 
 
@@ -289,11 +277,8 @@ def _check_new_name(places: Places, name: str) -> None:
 
 def _add_client(places: Places, name: str, public: bytes) -> None:
     # Only the public key is copied; the file may also contain the secret one.
-    _write(
-        curve_keys.clients(places.keys) / f"{name}{curve_keys.PUBLIC}",
-        curve_keys.text(public),
-        curve_keys.PUBLIC_MODE,
-    )
+    with _directory(curve_keys.clients(places.keys)) as clients:
+        _write_public(clients, name, public)
 
 
 def _revoke(places: Places, args: argparse.Namespace) -> None:
@@ -317,9 +302,11 @@ def _remove_client(places: Places, name: str) -> None:
             f"cannot revoke {name}: it is the context's own key, with which its tasks connect (to replace "
             f"all keys, move {places.keys} away, make new ones, and restart {places.name})",
         )
-    file = curve_keys.clients(places.keys) / f"{_client_name(name)}{curve_keys.PUBLIC}"
+    file = f"{_client_name(name)}{curve_keys.PUBLIC}"
     try:
-        file.unlink()
+        with _directory(curve_keys.clients(places.keys)) as clients:
+            os.unlink(file, dir_fd=clients)
+            os.fsync(clients)
     except FileNotFoundError:
         raise CtlError(
             1, f"cannot revoke {name}: there is no such client (zmsvcctl -c {places.name} keys)"
@@ -350,18 +337,48 @@ def _client_name(name: str) -> str:
 # --- files
 
 
-def _directory(path: Path) -> None:
-    """Make a directory that all users can enter: the user of the context needs the secret files, and tasks
-    need the public ones.
+@contextmanager
+def _directory(path: Path, *, make: bool = False) -> Iterator[int]:
+    """Yield a descriptor of a directory that only root and this user can change. What is opened relative to
+    it is in that directory, even if another user puts something else at its path meanwhile. With `make`,
+    create the directory if it is missing, and let all users enter it: the user of the context needs the
+    secret files, and tasks need the public ones. Raises PlaceError, OSError.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    path.chmod(0o755)
+    try:
+        fd = directories.make(path, 0o755) if make else directories.hold(path, os.geteuid())
+    except PlaceError as error:
+        raise PlaceError(f"cannot use CURVE keys: {error}", owner=error.owner) from error
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
-def _write(file: Path, content: str, mode: int, owner: Owner | None = None) -> None:
-    """Write a new file. It gets its name when content, mode and owner are complete."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+@contextmanager
+def _new_directory(path: Path) -> Iterator[int]:
+    """Make a directory for this user alone, wherever the user wants it, and yield a descriptor of it."""
+    path.mkdir(mode=0o700)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        about = os.fstat(fd)
+        if about.st_uid != os.geteuid() or directories.writers(about):
+            raise PlaceError(f"cannot make keys in {path}: another user has replaced the directory")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _write_public(directory: int, name: str, public: bytes) -> None:
+    _write(directory, f"{name}{curve_keys.PUBLIC}", curve_keys.text(public), curve_keys.PUBLIC_MODE)
+
+
+def _write(directory: int, name: str, content: str, mode: int, owner: Owner | None = None) -> None:
+    """Write a new file. It gets its name when content, mode and owner are complete. When this returns, it is
+    on the disk.
+    """
+    draft = f".{name}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(draft, flags, 0o600, dir_fd=directory)
     try:
         with os.fdopen(fd, "w") as stream:
             stream.write(content)
@@ -370,7 +387,9 @@ def _write(file: Path, content: str, mode: int, owner: Owner | None = None) -> N
                 os.fchown(fd, *owner)
             os.fchmod(fd, mode)
             os.fsync(fd)
-        draft.rename(file)
+        os.rename(draft, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(draft, dir_fd=directory)
         raise
+    os.fsync(directory)
