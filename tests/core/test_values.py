@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmsvc.core.values import amount, apart, collide, endpoint, quote, reaches, timespan, whole
+from zmsvc.core.values import (
+    BoundEndpoints,
+    Endpoint,
+    amount,
+    apart,
+    collide,
+    endpoint,
+    quote,
+    reaches,
+    timespan,
+    whole,
+)
 
 
 def bound(text: str) -> object:
@@ -76,6 +87,28 @@ def test_a_malformed_endpoint_is_refused_with_the_expected_form(text: str) -> No
 def test_two_endpoints_collide_when_both_cannot_be_bound(one: str, other: str, both: bool) -> None:
     left, right = endpoint(one, bind=True), endpoint(other, bind=True)
     assert collide(left, right) is collide(right, left) is both
+
+
+PLACES = st.sampled_from(
+    [
+        endpoint(text, bind=True)
+        for text in (
+            "tcp://*:1", "tcp://0.0.0.0:1", "tcp://127.0.0.1:1", "tcp://localhost:1", "tcp://eth0:1", "tcp://*:2",
+            "tcp://127.0.0.1:2", "ipc:///a", "ipc:///b",
+        )
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(PLACES, max_size=6), PLACES)
+def test_the_first_endpoint_that_collides_with_another_one_is_found(
+    bound: list[Endpoint], place: Endpoint
+) -> None:
+    there: BoundEndpoints[int] = BoundEndpoints()
+    for number, each in enumerate(bound):
+        there.add(each, number)
+    colliding = [number for number, each in enumerate(bound) if collide(each, place)]
+    assert there.first_collision(place) == (colliding[0] if colliding else None)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from zmsvc.core import rule_conditions, shell, topics
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT, BusAccess
@@ -18,7 +18,18 @@ from zmsvc.core.model import Action, Context, Rule, TaskDefinition, Trigger
 from zmsvc.core.monitoring import monitoring
 from zmsvc.core.service_options import OPTIONS, Restart, ServiceType
 from zmsvc.core.similar import similar_id
-from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, part_of, quote, reaches, seconds
+from zmsvc.core.values import (
+    TRUE,
+    BoundEndpoints,
+    Endpoint,
+    apart,
+    collide,
+    endpoint,
+    part_of,
+    quote,
+    reaches,
+    seconds,
+)
 from zmsvc.core.wiring import is_own
 
 _STARTING = (Action.START, Action.RESTART)
@@ -107,27 +118,38 @@ def _repeated(tasks: Sequence[TaskDefinition]) -> Iterator[Fault]:
             seen[task.id] = index
 
 
+class _SocketOwner(NamedTuple):
+    """The owner of a socket: a `<listen>` of a task, or the bus."""
+
+    text: str
+    task: int | None = None
+    number: int | None = None
+
+
 def _sockets(tasks: Sequence[TaskDefinition], binds: Mapping[str, Endpoint]) -> Iterator[Fault]:
     """Yield each socket of `<listen>` that another task, or the bus, has as well."""
-    bus = [(f"the {name} of the bus", place) for name, place in binds.items() if name.endswith("Bind")]
-    taken: list[tuple[str, Endpoint, int | None, int | None]] = [(*each, None, None) for each in bus]
+    taken: BoundEndpoints[_SocketOwner] = BoundEndpoints()
+    for name, place in binds.items():
+        if name.endswith("Bind"):
+            taken.add(place, _SocketOwner(f"the {name} of the bus"))
     for index, task in enumerate(tasks):
         if len(task.listen) > MAX_SOCKETS:
             text = f"the task has {len(task.listen)} <listen>, expected at most {MAX_SOCKETS}"
             yield Fault(text=text, task=index, option="listen", number=MAX_SOCKETS)
         for number, each in enumerate(task.listen):
             place = each.endpoint
-            other = next((one for one in taken if collide(place, one[1])), None)
+            other = taken.first_collision(place)
             if other is not None:
+                text = f"<listen> {each.address} collides with {other.text}, expected an address of its own"
                 yield Fault(
-                    text=f"<listen> {each.address} collides with {other[0]}, expected an address of its own",
+                    text=text,
                     task=index,
                     option="listen",
                     number=number,
-                    other=other[2],
-                    other_number=other[3],
+                    other=other.task,
+                    other_number=other.number,
                 )
-            taken.append((f"<listen> of {task.id}", place, index, number))
+            taken.add(place, _SocketOwner(f"<listen> of {task.id}", index, number))
             if each.path is None and (each.mode, each.user, each.group) != (0o660, None, None):
                 text = (
                     f"<listen> {each.address} has a mode, user or group, which are for the path of a Unix "
@@ -150,7 +172,7 @@ def _calls(tasks: Sequence[TaskDefinition], any_fail: Sequence[Rule]) -> Iterato
 
 def _order(tasks: Sequence[TaskDefinition]) -> Iterator[Fault]:
     """Yield the tasks in `<after>` and `<requires>` that do not exist, and the rings."""
-    known = {task.id for task in tasks}
+    known = {task.id: index for index, task in reversed([*enumerate(tasks)])}
     for index, task in enumerate(tasks):
         for option, names in (("after", task.after), ("requires", task.requires)):
             for name in dict.fromkeys(names):
@@ -161,7 +183,7 @@ def _order(tasks: Sequence[TaskDefinition]) -> Iterator[Fault]:
                     )
                     yield Fault(text=text, task=index, option=option, word=name)
     for ring in _rings({task.id: [name for name in task.predecessors if name in known] for task in tasks}):
-        index = next(number for number, task in enumerate(tasks) if task.id == ring[0])
+        index = known[ring[0]]
         option = "after" if ring[1] in tasks[index].after else "requires"
         words = " after ".join(ring)
         text = f"ring of <after> and <requires>: {words}, expected an order in which each task can start"
@@ -170,24 +192,43 @@ def _order(tasks: Sequence[TaskDefinition]) -> Iterator[Fault]:
 
 def _rings(before: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
     """Yield rings, each as IDs from a task to itself; no task is in two of them. `before` has the tasks that
-    come before a task.
+    come before a task. The time is proportional to their number.
     """
-    left = {task: set(names) for task, names in before.items()}
-    while left:
-        free = [task for task, names in left.items() if not names & left.keys()]
-        if free:
-            for task in free:
-                del left[task]
-            continue
-        # Each task that is left has another one before it that is left, so the way from a task to those
-        # before it leads to a ring.
-        path = [next(iter(left))]
-        while path.count(path[-1]) == 1:
-            path.append(next(name for name in before[path[-1]] if name in left))
-        ring = path[path.index(path[-1]) :]
-        yield ring
-        for task in ring[1:]:
-            del left[task]
+    following: dict[str, list[str]] = {task: [] for task in before}
+    for task, names in before.items():
+        for name in names:
+            following[name].append(task)
+    waits_for = {task: len(names) for task, names in before.items()}
+    left = set(before)
+
+    def remove(tasks: list[str]) -> None:
+        """Remove tasks, and those that then wait for no task that is left."""
+        left.difference_update(tasks)
+        for task in tasks:
+            for name in following[task]:
+                waits_for[name] -= 1
+                if not waits_for[name] and name in left:
+                    left.remove(name)
+                    tasks.append(name)
+
+    remove([task for task, number in waits_for.items() if not number])
+    others = {task: iter(names) for task, names in before.items()}
+    for start in before:
+        # Each task that is left waits for another one that is left, so the way from a task to those before it
+        # leads to a ring. When that has been removed, the rest of the way goes on.
+        way, places = [start], {start: 0}
+        while way:
+            if way[-1] not in left:
+                del places[way.pop()]
+                continue
+            name = next(name for name in others[way[-1]] if name in left)
+            if name in places:
+                ring = [*way[places[name] :], name]
+                yield ring
+                remove(ring[1:])
+            else:
+                places[name] = len(way)
+                way.append(name)
 
 
 def _binds(binds: Mapping[str, Endpoint]) -> Iterator[Fault]:

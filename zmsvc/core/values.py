@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from zmsvc.core.frozen import frozen
 
@@ -354,6 +354,34 @@ def collide(one: Endpoint, other: Endpoint) -> bool:
     if (one.scheme, one.port) != (other.scheme, other.port):
         return False
     return one.wildcard or other.wildcard or _spelling(one) == _spelling(other)
+
+
+class BoundEndpoints(Generic[Value]):
+    """Endpoints in order, each with its owner. A search takes the same time for any number of them."""
+
+    def __init__(self) -> None:
+        self._owners: list[Value] = []
+        self._by_spelling: dict[tuple[str, int, str], int] = {}
+        self._wildcards: dict[tuple[str, int], int] = {}
+        self._by_port: dict[tuple[str, int], int] = {}
+
+    def add(self, place: Endpoint, owner: Value) -> None:
+        number, port = len(self._owners), (place.scheme, place.port)
+        self._owners.append(owner)
+        self._by_port.setdefault(port, number)
+        self._by_spelling.setdefault((*port, _spelling(place)), number)
+        if place.wildcard:
+            self._wildcards.setdefault(port, number)
+
+    def first_collision(self, place: Endpoint) -> Value | None:
+        """Return the owner of the first endpoint that collides with this one; None if none does."""
+        port = (place.scheme, place.port)
+        if place.wildcard:
+            found = [self._by_port.get(port)]
+        else:
+            found = [self._wildcards.get(port), self._by_spelling.get((*port, _spelling(place)))]
+        numbers = [number for number in found if number is not None]
+        return self._owners[min(numbers)] if numbers else None
 
 
 def reaches(connect: Endpoint, bind: Endpoint) -> bool:

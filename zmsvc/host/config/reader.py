@@ -21,7 +21,17 @@ from zmsvc.core.checks import ConfigWarning, faults
 from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.expansion import expand
 from zmsvc.core.model import MAX_TRANSACTIONS, Context, ContextPart, DeviceEndpoints, Rule, Trigger
-from zmsvc.core.values import TASK_ID, WHITE, Endpoint, boolean, collide, endpoint, quote, timespan, whole
+from zmsvc.core.values import (
+    TASK_ID,
+    WHITE,
+    BoundEndpoints,
+    Endpoint,
+    boolean,
+    endpoint,
+    quote,
+    timespan,
+    whole,
+)
 from zmsvc.host import paths
 from zmsvc.host.config import context_files
 from zmsvc.host.config.faults import FaultList
@@ -186,11 +196,11 @@ def _keep_secret(source: Any) -> None:
 @dataclass(slots=True, kw_only=True)
 class _Places:
     """The endpoints of a context that could be read. `four` has them by the names of their elements; `bound`
-    has each endpoint that is bound, by its name in messages.
+    has each endpoint that is bound, as messages show it.
     """
 
     four: dict[str, Endpoint] = field(default_factory=dict)
-    bound: dict[str, Endpoint] = field(default_factory=dict)
+    bound: BoundEndpoints[str] = field(default_factory=BoundEndpoints)
 
 
 def _bound(text: str) -> Endpoint | None:
@@ -276,7 +286,7 @@ def _endpoints(root: etree._Element, notes: FaultList, name: str) -> tuple[Devic
     for tag in ("FrontBind", "BackendBind"):
         other = "BackendEndpoint" if tag == "FrontBind" else "FrontEndEndpoint"
         if place := places.four.get(tag) or (None if text_of(root.find(tag)) else places.four.get(other)):
-            places.bound[tag] = place
+            places.bound.add(place, f"{tag} {place}")
     ends = DeviceEndpoints(
         subscribe_endpoint=given["FrontEndEndpoint"],
         publish_endpoint=given["BackendEndpoint"],
@@ -302,13 +312,11 @@ def _monitors(reads: Sequence[ParsedService], places: _Places, notes: FaultList)
                     f"<endpoint> {place} is for one process, and the task has {read.task.replicas} replicas, "
                     f"expected none",
                 )
-            for name, other in places.bound.items():
-                if collide(place, other):
-                    notes.fault(
-                        element,
-                        f"<endpoint> {place} collides with {name} {other}, expected another port or path",
-                    )
-            places.bound[f"the endpoint of {read.task.id}"] = place
+            if other := places.bound.first_collision(place):
+                notes.fault(
+                    element, f"<endpoint> {place} collides with {other}, expected another port or path"
+                )
+            places.bound.add(place, f"the endpoint of {read.task.id} {place}")
 
 
 def _check_across(
