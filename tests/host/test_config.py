@@ -1466,6 +1466,19 @@ def test_a_reload_command_that_is_missing_is_a_warning() -> None:
     )
 
 
+def test_a_warning_about_a_rule_is_at_the_line_of_the_rule() -> None:
+    plain = "<on_fail><action>restart</action><call>ts_100</call></on_fail>"
+    counted = "<on_fail after='2 in 1min'><action>restart</action>\n<call>ts_100</call></on_fail>"
+    text = changed(("<on_fail>", f"{plain}\n{counted}<on_fail>"))
+    context = parse(text)
+    found = [each.in_file("F.xml") for each in reader.placed(context, checks.config_warnings(context))]
+    line = text[: text.index(counted)].count("\n") + 2
+    assert [each for each in found if "has no effect beside" in each] == [
+        f"F.xml:{line}: ts_100: the rule on_fail: restart ts_100, after 2 in 60s has no effect beside the rule "
+        f"on_fail: restart ts_100"
+    ]
+
+
 def test_a_fault_between_two_sockets_is_at_its_own_line_and_names_the_other_one() -> None:
     sockets = (
         "<service>\n<listen>bad</listen>\n<listen>8080</listen>\n<listen>127.0.0.1:8080</listen>\n</service>"

@@ -69,12 +69,13 @@ class Fault:
 @frozen
 class ConfigWarning:
     """A legal setting that is probably a mistake, and its place: a line of the file if it is known, otherwise
-    a task or an element of the context.
+    a task or one of its rules, or an element of the context.
     """
 
     text: str
     line: int = 0
     task: str = ""
+    rule: Rule | None = None
     element: str = ""
     file: str = ""
     """The file of the line. Empty for the context file itself."""
@@ -296,9 +297,10 @@ def config_warnings(context: Context, *, curve: bool = False) -> list[ConfigWarn
     found += [*_unreachable(context), *_rule_cycles(tasks)]
     for task in tasks.values():
         found += [
-            ConfigWarning(task=task.id, text=f"{task.id}: {text}")
-            for text in (*_rule_warnings(task), *_setting_warnings(task))
+            ConfigWarning(task=task.id, rule=rule, text=f"{task.id}: {text}")
+            for rule, text in _rule_warnings(task)
         ]
+        found += [ConfigWarning(task=task.id, text=f"{task.id}: {text}") for text in _setting_warnings(task)]
     return [*found, *_differing_threads(tasks.values())]
 
 
@@ -438,32 +440,38 @@ def _unreachable(context: Context) -> Iterator[ConfigWarning]:
             yield ConfigWarning(task=task.id, text=f"{task.id}: it waits for a rule, and {why}")
 
 
-def _rule_warnings(task: TaskDefinition) -> Iterator[str]:
+def _rule_warnings(task: TaskDefinition) -> Iterator[tuple[Rule, str]]:
+    """Yield each warning about a rule, with the rule."""
     rules = Counter(task.rules)
     needed = _needed(task)
     for rule, times in rules.items():
         if times > 1:
-            yield f"the rule {_words(rule)} occurs {times} times"
+            yield rule, f"the rule {_words(rule)} occurs {times} times"
         for why in rule_conditions.vain(rule, task):
-            yield f"the rule {_words(rule)} names an end in vain: {why}"
+            yield rule, f"the rule {_words(rule)} names an end in vain: {why}"
         plain = replace(rule, when=(), after=None)
         if plain != rule and plain in rules:
-            yield f"the rule {_words(rule)} has no effect beside the rule {_words(plain)}"
+            yield rule, f"the rule {_words(rule)} has no effect beside the rule {_words(plain)}"
         if rule.after is not None and rule.trigger is Trigger.ON_FAIL and needed:
             least = needed[rule.after.count - 1]
             if least > rule.after.within:
-                yield (
+                text = (
                     f"the rule {_words(rule)} is about {rule.after.count} failures within "
                     f"{rule.after.within:g} s, and the delays between restarts of the task by its own rule "
                     f"take {least:g} s"
                 )
-        if rule.call != task.id:
-            continue
-        if rule.action is Action.STOP:
-            what = "it stops itself" if rule.trigger in _WHILE_IT_RUNS else "it has already ended"
-            yield f"the rule {_words(rule)} is about the task itself: {what}"
-        elif rule.action is Action.START and rule.trigger in _WHILE_IT_RUNS:
-            yield f"the rule {_words(rule)} is about the task itself, which already runs: it does nothing"
+                yield rule, text
+        if rule.call == task.id and (why := _useless(rule)):
+            yield rule, f"the rule {_words(rule)} is about the task itself{why}"
+
+
+def _useless(rule: Rule) -> str:
+    """Return why a rule by which a task calls itself has no use; empty if it has one."""
+    if rule.action is Action.STOP:
+        return ": it stops itself" if rule.trigger in _WHILE_IT_RUNS else ": it has already ended"
+    if rule.action is Action.START and rule.trigger in _WHILE_IT_RUNS:
+        return ", which already runs: it does nothing"
+    return ""
 
 
 def _needed(task: TaskDefinition) -> list[float]:

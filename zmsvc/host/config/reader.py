@@ -38,6 +38,7 @@ from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.file_bytes import MAX_SIZE
 from zmsvc.host.config.merged_tree import MergedTree, merged
 from zmsvc.host.config.preflight import check_binds, check_ports, check_services, failed_bind
+from zmsvc.host.config.rule_places import places_of
 from zmsvc.host.config.schema import explain, passed_over
 from zmsvc.host.config.task_service import ParsedService, note_rules_that_never_fire, read_rules, read_service
 from zmsvc.host.config.xml_text import leaf, lines, text_of, to_json, tree
@@ -157,9 +158,13 @@ def placed(context: Context, found: Sequence[ConfigWarning]) -> list[ConfigWarni
     files have no warnings.
     """
     tasks, elements = lines_of(context) if found else ({}, {})
+    rules = places_of(context, "").rules if any(each.rule for each in found) else {}
     placed = []
     for each in found:
         file, line = tasks.get(each.task, ("", elements.get(each.element, 0)))
+        if each.rule:
+            # An option of the task may stand for the rule, which then has no place of its own.
+            file, line = rules.get((each.task, each.rule), (file, line))
         placed.append(each if each.line else replace(each, file=file, line=line))
     return placed
 
