@@ -18,6 +18,7 @@ from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core import poison
 from zmsvc.core.access import Verb
+from zmsvc.core.carried import Carried
 from zmsvc.core.engine import step
 from zmsvc.core.expected_topics import ExpectedTopic
 from zmsvc.core.model import Rule, TaskDefinition
@@ -241,6 +242,28 @@ class Machine(RuleBasedStateMachine):
     @rule(autostart=st.booleans(), transaction=st.sampled_from([None, *TRANSACTIONS]))
     def keeper_dies(self, autostart: bool, transaction: str | None) -> None:
         self.sim.another_keeper(f"keeper-{self.sim.turns + 2}", autostart=autostart, transaction=transaction)
+
+    @rule(data=st.data())
+    def moves_to_another_host(self, data: st.DataObject) -> None:
+        """The keeper dies, and the next one begins with what another host has written down."""
+        opened = tuple(data.draw(st.lists(st.sampled_from(TRANSACTIONS), unique=True)))
+        tasks = sorted(self.sim.world.context.tasks)
+        keys = [(name, task) for name in opened for task in tasks]
+        carried = Carried(
+            host="h1",
+            open=opened,
+            held=tuple(data.draw(st.lists(st.sampled_from(keys), unique=True))) if keys else (),
+            disabled=tuple(data.draw(st.lists(st.sampled_from(tasks), unique=True))) if tasks else (),
+        )
+        die_at, self.sim.die_at = self.sim.die_at, None
+        self.sim.another_keeper(f"keeper-{self.sim.turns + 2}", carried=carried)
+        self.sim.die_at = die_at
+        world = self.sim.world
+        assert {name for name, each in world.transactions.items() if each.open} == set(opened)
+        assert world.disabled == set(carried.disabled)
+        for key in carried.held:
+            assert world.tasks[key].stopped_by_operator
+            assert world.tasks[key].resting or key[1] not in world.context.tasks, "a held task has started"
 
     @rule(full=st.booleans())
     def disk(self, full: bool) -> None:

@@ -5,6 +5,7 @@ beginning; no task is lost and none runs twice.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from simulation import BEGINNING, Simulation, rule, task
@@ -12,6 +13,7 @@ from simulation import BEGINNING, Simulation, rule, task
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
+from zmsvc.core.carried import Carried
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.simulated_machine import PID, SimulatedKeeper
 from zmsvc.core.transitions import KILL_TIMEOUT
@@ -536,3 +538,78 @@ def test_a_supervisor_that_died_before_its_first_save_leaves_no_trace() -> None:
         "start",
         SimulatedKeeper(alive=sim.keeper.alive, forked=[(1, ("T1", "a"))]),
     )
+
+
+# --- another host
+
+
+def carried(*opened: str, **more: Any) -> Carried:
+    return Carried(host="h1", open=opened, **more)
+
+
+def test_a_context_from_another_host_opens_what_was_open_there_and_nothing_of_its_own() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.ask("start", "a", transaction="OLD")
+    sim.another_keeper(carried=carried("T2", "T1", held=(("T2", "b"),)))
+    assert {name: each.open for name, each in sim.world.transactions.items()} == {
+        "T1": True,
+        "OLD": False,
+        "T2": True,
+    }
+    assert {key: each.sub_state.value for key, each in sim.world.tasks.items() if key[0] != "OLD"} == {
+        ("T1", "a"): "start",
+        ("T1", "b"): "start",
+        ("T2", "a"): "start",
+        ("T2", "b"): "waiting",
+    }
+    assert sim.task("b", "T2").stopped_by_operator
+    assert not [key for _, key in sim.keeper.forked if key[0] == "OLD"]
+    told = [
+        (record.transaction, record.event) for record in sim.records if record.event in ("closed", "carried")
+    ]
+    assert told == [("OLD", "closed"), ("T2", "carried"), ("T1", "carried")]
+
+
+def test_a_task_that_was_started_again_on_the_other_host_is_held_no_longer() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", "a")
+    sim.ask("disable", "b", transaction=None)
+    sim.another_keeper(carried=carried("T1"))
+    assert not sim.task("a").stopped_by_operator
+    assert (sim.sub_state("a"), sim.sub_state("b"), sim.world.disabled) == ("start", "start", frozenset())
+
+
+def test_a_task_that_was_disabled_on_the_other_host_does_not_start() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.another_keeper(carried=carried("T1", disabled=("b", "unknown")))
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("start", "waiting")
+    assert sim.world.disabled == {"b", "unknown"}
+
+
+def test_a_context_without_open_transactions_on_the_other_host_opens_none() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.another_keeper(carried=carried())
+    assert not [each for each in sim.world.transactions.values() if each.open]
+    assert not sim.alive
+
+
+def test_a_held_task_that_this_file_does_not_have_is_ignored() -> None:
+    sim = Simulation.of(task("a"))
+    sim.another_keeper(carried=carried("T1", held=(("T1", "gone"),)))
+    assert sim.sub_state("a") == "start"
+
+
+def test_what_another_host_wrote_is_taken_at_the_first_start_under_a_keeper_alone() -> None:
+    sim = Simulation.of(task("a"))
+    sim.another_keeper(carried=carried("T1"))
+    sim.ready()
+    sim.ask("stop", transaction="T1")
+    sim.rest()
+    crash(sim)
+    assert not sim.world.transactions["T1"].open
+    assert not sim.alive

@@ -36,6 +36,10 @@ class StateError(ZmsvcError):
     """The state file's fault: damaged, or written by a newer zmsvc."""
 
 
+class CarriedError(ZmsvcError):
+    """The fault of the file that another host has written for `--resume-from`."""
+
+
 class PlaceError(ZmsvcError):
     """The machine's fault: a directory or file that another user could have created. `owner` is that user,
     where known.

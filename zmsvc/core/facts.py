@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from zmsvc.core.access import Verb
+from zmsvc.core.carried import Carried
 from zmsvc.core.frozen import frozen
 from zmsvc.core.model import Context
 from zmsvc.core.poison import Poison
@@ -82,6 +83,10 @@ class SupervisorStarted:
     """The keeper can ask all processes of a launch to end."""
     generated: str = ""
     """An unused transaction ID. The context starts this transaction if it resumes no other one."""
+    carried: Carried | None = None
+    """The decisions that another host has written down. Under another keeper they replace those
+    of the world.
+    """
 
 
 @frozen

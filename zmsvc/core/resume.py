@@ -10,6 +10,7 @@ from zmsvc.core import auxiliary, requests, start_barrier
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
+from zmsvc.core.carried import Carried
 from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.facts import SupervisorStarted
@@ -37,13 +38,17 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
     draft.starts = {}
     for key in list(draft.tasks):
         _settle_dead(draft, key)
+    if fact.carried is not None:
+        _take_carried(draft, fact.carried)
     _begin(draft, fact)
 
 
-def transactions_to_resume(world: World, keeper_id: str) -> list[str]:
+def transactions_to_resume(world: World, keeper_id: str, carried: Carried | None) -> list[str]:
     """Return the open transactions of an earlier run that this keeper's first supervisor starts again."""
     if world.keeper_id == keeper_id:
         return []
+    if carried is not None:
+        return list(carried.open)
     return [name for name, transaction in world.transactions.items() if transaction.open]
 
 
@@ -234,12 +239,34 @@ def _settle_dead(draft: Draft, key: Key) -> None:
         draft.schedule_removal(key)
 
 
+def _take_carried(draft: Draft, carried: Carried) -> None:
+    """Replace the decisions of an earlier run on this host by those of the host that ran the context last.
+    The history and the totals of this host stay.
+    """
+    for name, transaction in draft.transactions.items():
+        if transaction.open and name not in carried.open:
+            draft.record((name, ""), "closed", host=carried.host)
+            requests.close(draft, name, BY_CONTEXT.by)
+    held = frozenset(carried.held)
+    for name in carried.open:
+        if name not in draft.transactions or not draft.transactions[name].open:
+            requests.open_new_run(draft, name)
+        draft.record((name, ""), "carried", host=carried.host)
+        for key in draft.keys_of(name):
+            if draft.tasks[key].stopped_by_operator is not (key in held):
+                draft.change(key, stopped_by_operator=key in held)
+    draft.disabled = frozenset(carried.disabled)
+
+
 def _begin(draft: Draft, fact: SupervisorStarted) -> None:
-    """Start the open transactions, or a first one. The start of the context waits for their entry tasks."""
+    """Start the open transactions, or a first one. The start of the context waits for their entry tasks.
+
+    A context that comes from another host begins with what was open there, even if that is nothing.
+    """
     names = [name for name, transaction in draft.transactions.items() if transaction.open]
     if fact.transaction is not None and fact.transaction not in names:
         names.append(fact.transaction)
-    elif not names and fact.autostart and fact.generated:
+    elif not names and fact.autostart and fact.generated and fact.carried is None:
         names.append(fact.generated)
     keys: list[Key] = []
     for name in names:

@@ -14,6 +14,7 @@ from typing import Any
 
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
+from zmsvc.core.carried import Carried
 from zmsvc.core.effects import Effect
 from zmsvc.core.engine import step
 from zmsvc.core.facts import Fact
@@ -141,14 +142,20 @@ class SimulatedMachine:
     facts: deque[Fact] = field(default_factory=deque)
     alarms: dict[Key, float] = field(default_factory=dict)
     unforgotten: list[fx.Forget] = field(default_factory=list)
+    carried: Carried | None = None
+    """The decisions that another host has written down; each supervisor of this keeper reads it."""
 
-    def begin(self, transaction: str | None = "T1", autostart: bool = True) -> list[Effect]:
+    def begin(
+        self, transaction: str | None = "T1", autostart: bool = True, carried: Carried | None = None
+    ) -> list[Effect]:
         """Let a supervisor start. Return the effects."""
+        self.carried = carried
         started = ft.SupervisorStarted(
             keeper_id=self.keeper.keeper_id,
             autostart=autostart,
             transaction=transaction,
             generated="GENERATED",
+            carried=carried,
             **self.held(),
         )
         return self.happen(started)
@@ -267,6 +274,10 @@ class SimulatedMachine:
             ft.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch) for end in ends
         ]
         started = ft.SupervisorStarted(
-            keeper_id=self.keeper.keeper_id, transaction="T1", generated="GENERATED", **self.held()
+            keeper_id=self.keeper.keeper_id,
+            transaction="T1",
+            generated="GENERATED",
+            carried=self.carried,
+            **self.held(),
         )
         self.facts.extend([started, *launched, *facts, *ends])

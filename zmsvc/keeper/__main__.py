@@ -20,7 +20,7 @@ import daemon
 
 from zmsvc import __version__
 from zmsvc.core import logline
-from zmsvc.core.errors import PlaceError, ZmsvcError, reason
+from zmsvc.core.errors import CarriedError, PlaceError, ZmsvcError, reason
 from zmsvc.host import directories, paths
 from zmsvc.host.complain import DETACHED, complain
 from zmsvc.host.kernel import linux, process_marks
@@ -51,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
         "--no-autostart", action="store_true", help="open no transaction if there is none to resume"
     )
     p.add_argument("--transaction", metavar="ID", help="open this transaction if it is not open")
+    p.add_argument(
+        "--resume-from",
+        metavar="FILE",
+        help="resume what another host has written down, and not what this one knows",
+    )
     p.add_argument("--version", action="version", version=f"zmsvcd {__version__}")
     p.add_argument("context", metavar="NAME|FILE.xml", help="the context, by name or by its file")
     return p
@@ -90,6 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         places = paths.places(args.context)
         if not places.config_file.is_file():
             raise ZmsvcError(f"cannot start {places.name}: there is no context file {places.config_file}")
+        _check_carried(places, args.resume_from)
         makes_directory = not os.path.lexists(places.runtime)
         _claim_directories(places)
         # A daemon changes its directory to /, so a relative path would lead elsewhere.
@@ -112,6 +118,25 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         complain(f"zmsvcd: cannot start {args.context}: {reason(error)}")
         return 1
+
+
+def _check_carried(places: paths.Places, given: str | None) -> None:
+    """Check the file of --resume-from or $ZMSVC_RESUME, which the supervisor reads again. Raises
+    ZmsvcError.
+    """
+    path = given or os.environ.get("ZMSVC_RESUME")
+    if not path:
+        return
+    # Imported here so that a keeper does not carry these modules: most contexts stay on their host.
+    from zmsvc.host import carried_file
+
+    # In the environment, because a supervisor of an earlier release refuses arguments that it does not know.
+    # Absolute, because a daemon changes its directory to /.
+    os.environ[carried_file.VARIABLE] = os.path.abspath(path)
+    try:
+        carried_file.read(path)
+    except CarriedError as error:
+        raise ZmsvcError(f"cannot start {places.name}: {error}") from None
 
 
 def _claim_directories(places: paths.Places) -> None:

@@ -13,12 +13,13 @@ import sys
 from typing import Any
 
 from zmsvc import __version__
+from zmsvc.core.carried import Carried
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.model import Context
 from zmsvc.core.resume import transactions_to_resume
 from zmsvc.core.totals import Total
 from zmsvc.core.world import World
-from zmsvc.host import crashpoint, paths
+from zmsvc.host import carried_file, crashpoint, paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.complain import complain
 from zmsvc.host.config import context_files, exposed_binds, reader
@@ -87,7 +88,8 @@ async def _supervise(args: argparse.Namespace) -> int:
         context = _context(places, store, hello, curve=curve is not None)
         crashpoint.reached("take over state")
         world = store.load(context, linux.boot_id())
-        notes = _start_notes(store, world, hello, curve=curve is not None) if not hello.restarts else []
+        carried = _carried(store, world, hello)
+        notes = [] if hello.restarts else _start_notes(store, world, hello, carried, curve=curve is not None)
         store.remember("path", context.path)
         store.remember("log", "journal" if target == "journal" else "file")
         loop = Loop(world, store, children, places, target, curve)
@@ -95,7 +97,7 @@ async def _supervise(args: argparse.Namespace) -> int:
         _count_restarts(loop, hello)
         watchdog = _Watchdog(loop)
         try:
-            return await _run(loop, hello, args)
+            return await _run(loop, hello, args, carried)
         finally:
             watchdog.cancel()
             loop.close_record()
@@ -140,14 +142,35 @@ def _context(places: Places, store: StateFile, hello: Hello, *, curve: bool) -> 
     return context
 
 
-def _start_notes(store: StateFile, world: World, hello: Hello, *, curve: bool) -> list[str]:
+def _carried(store: StateFile, world: World, hello: Hello) -> Carried | None:
+    """Return what another host has written down; None if this keeper's context has begun already, or if an
+    earlier run has taken this same file: what it did since is newer.
+    """
+    path = os.environ.get(carried_file.VARIABLE)
+    if not path or world.keeper_id == hello.epoch:
+        return None
+    found = carried_file.read(path)
+    if store.meta("resumed_from") == found.stamp:
+        log.info("%s resumes its own state, because an earlier run has taken %s", world.context.name, path)
+        return None
+    # Saved together with the first decisions, so that a crash takes the file either never or once.
+    store.remember("resumed_from", found.stamp)
+    return found.carried
+
+
+def _start_notes(
+    store: StateFile, world: World, hello: Hello, carried: Carried | None, *, curve: bool
+) -> list[str]:
     """Log the messages for the person who starts the context, and return them for the keeper."""
     context = world.context
     warnings = start_notes.warnings(context, curve=curve)
     for warning in warnings:
         log.warning("%s", warning)
-    announcement = start_notes.resumption(
-        context, transactions_to_resume(world, hello.epoch), store.meta("path")
+    names = transactions_to_resume(world, hello.epoch, carried)
+    announcement = (
+        start_notes.resumption(context, names, store.meta("path"))
+        if carried is None
+        else start_notes.resumption(context, names, None, host=carried.host)
     )
     if announcement:
         log.info("%s", announcement)
@@ -172,7 +195,7 @@ class _Watchdog:
         self._next.cancel()
 
 
-async def _run(loop: Loop, hello: Hello, args: argparse.Namespace) -> int:
+async def _run(loop: Loop, hello: Hello, args: argparse.Namespace, carried: Carried | None) -> int:
     bus_start = BusStart(loop, takes_over=hello.restarts > 0)
     await bus_start.run()
     requests = Requests(loop, _about(hello))
@@ -180,7 +203,11 @@ async def _run(loop: Loop, hello: Hello, args: argparse.Namespace) -> int:
     gauge = MemoryGauge(loop, hello.cgroup)
     try:
         await Session(loop, control, requests).run(
-            hello, bus_start.early, autostart=not args.no_autostart, transaction=args.transaction
+            hello,
+            bus_start.early,
+            autostart=not args.no_autostart,
+            transaction=args.transaction,
+            carried=carried,
         )
     finally:
         gauge.close()

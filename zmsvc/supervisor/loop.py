@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, assert_never
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
+from zmsvc.core.carried import Carried
 from zmsvc.core.effects import Effect
 from zmsvc.core.engine import step
 from zmsvc.core.facts import Fact, Requested
@@ -498,10 +499,14 @@ def _rank(effect: Effect) -> int:
 
 
 def facts_of_start(
-    hello: sv.Hello, autostart: bool, transaction: str | None, notification_facts: Iterable[Fact]
+    hello: sv.Hello,
+    autostart: bool,
+    transaction: str | None,
+    notification_facts: Iterable[Fact],
+    carried: Carried | None = None,
 ) -> Iterable[Fact]:
     """Yield the first facts of a new supervisor: the keeper's children, the messages that tasks have sent
-    meanwhile, and every unacknowledged end.
+    meanwhile, and every unacknowledged end. `carried` is what another host has written down.
 
     A task may have been forked, have sent messages and have ended while there was no supervisor, so the ends
     come last.
@@ -515,6 +520,7 @@ def facts_of_start(
         autostart=autostart,
         transaction=transaction,
         generated=ids.transaction_id(),
+        carried=carried,
     )
     for end in hello.ends:
         # The process has ended, so it needs no start time to identify it.

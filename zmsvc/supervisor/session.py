@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from zmsvc.core.access import Verb
+from zmsvc.core.carried import Carried
 from zmsvc.core.facts import Fact, Origin, Requested
 from zmsvc.host import crashpoint
 from zmsvc.host.systemd import journal
@@ -52,15 +53,21 @@ class Session:
         self._reloads: set[asyncio.Task[Any]] = set()
 
     async def run(
-        self, hello: Hello, early: Iterable[Fact], *, autostart: bool, transaction: str | None
+        self,
+        hello: Hello,
+        early: Iterable[Fact],
+        *,
+        autostart: bool,
+        transaction: str | None,
+        carried: Carried | None = None,
     ) -> None:
         """Take over, and work until the supervisor has to leave. `early` has the facts that have come
-        before.
+        before, `carried` what another host has written down.
         """
         loop, children = self._loop, self._children
         # Read all waiting messages of tasks: the ends of tasks, which `hello` has, must come after them.
         notification_facts = [*early, *children.facts(all_said=True)]
-        loop.take(*facts_of_start(hello, autostart, transaction, notification_facts))
+        loop.take(*facts_of_start(hello, autostart, transaction, notification_facts, carried))
         if hello.stopping:
             loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))
         self._listen(True)

@@ -28,18 +28,20 @@ def warnings(context: Context, *, curve: bool) -> list[str]:
     return [replace(each, text=f"warning: {each.text}").in_file(context.path) for each in found]
 
 
-def resumption(context: Context, names: Sequence[str], path_before: str | None) -> str:
+def resumption(context: Context, names: Sequence[str], path_before: str | None, host: str = "") -> str:
     """Return the announcement of the transactions that are resumed; empty if there is none. `path_before` is
     the context file of their run, if it is known: another file of the same name has the same state file.
+    `host` is the host that they come from, if it is another one.
     """
     if not names:
         return ""
     shown = ", ".join([*names[:NAMED], *(["..."] if len(names) > NAMED else [])])
     what = f"{len(names)} transaction{'s' if len(names) != 1 else ''}"
     other = f", of another file ({path_before})" if path_before and path_before != context.path else ""
+    run = f"another host ({host})" if host else f"an earlier run{other}"
     stop = f"zmsvcctl -c {context.name} stop"
     ways = f"{stop} --transaction ID ends one, {stop} all" if len(names) > 1 else f"{stop} ends it"
-    return f"{context.name} resumes {what} of an earlier run{other}: {shown} ({ways})"
+    return f"{context.name} resumes {what} of {run}: {shown} ({ways})"
 
 
 def for_keeper(context: Context, warnings: Sequence[str], announcement: str) -> list[str]:
