@@ -210,6 +210,8 @@ copies := \
     $(call to,share/bash-completion/completions,zmsvc/data/completion/*.bash) \
     $(call to,share/zsh/site-functions,zmsvc/data/completion/_*) \
     $(call to,share/fish/vendor_completions.d,zmsvc/data/completion/*.fish)
+# The agent of a cluster. Pacemaker looks for agents in this directory alone, whatever PREFIX is.
+agent := /usr/lib/ocf/resource.d/zmsvc/context
 # The services of the system are templates, in which the names of directories are filled in.
 services := $(notdir $(basename $(wildcard units/*.service.in)))
 filled_in = sed 's|@bindir@|$(bindir)|g; s|@sysconfdir@|$(SYSCONFDIR)|g'
@@ -250,6 +252,7 @@ install-program:
 
 install-files:
 	set -e; for copy in $(copies); do install -D -m 644 -t '$(dest)'"$${copy#*:}" "$${copy%%:*}"; done
+	install -D -m 755 zmsvc/data/ocf/context '$(dest)$(agent)'
 	set -e; for name in $(services); do $(filled_in) units/$$name.in > '$(dest)$(unitdir)'/$$name; chmod 644 '$(dest)$(unitdir)'/$$name; done
 	install -d '$(dest)$(userunitdir)' '$(dest)$(unitdir)/multi-user.target.wants' '$(dest)$(configdir)/services'
 	$(MAKE) --silent --no-print-directory user-unit > '$(dest)$(userunitdir)/zmsvc@.service'
@@ -270,11 +273,11 @@ ifeq ($(dest),)
 	-[ ! -d /run/systemd/system ] || systemctl stop zmsvc.target 'zmsvc@*.service' 'zmsvc-metrics.*' 'zmsvc-exporter.*'
 endif
 	rm -f $(addprefix '$(dest)',$(copied)) $(addprefix '$(dest)$(bindir)'/,$(commands))
-	rm -f $(addprefix '$(dest)$(unitdir)'/,$(services)) '$(dest)$(userunitdir)/zmsvc@.service' '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
+	rm -f '$(dest)$(agent)' $(addprefix '$(dest)$(unitdir)'/,$(services)) '$(dest)$(userunitdir)/zmsvc@.service' '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
 	rm -rf $(addprefix '$(dest)$(program)'/,bin include lib lib64 share pyvenv.cfg)
 	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
 	! cmp -s etc/logrotate.d/zmsvc '$(dest)$(rotation)' || rm '$(dest)$(rotation)'
-	for left in '$(dest)$(PREFIX)/share/xml/zmsvc' '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)' \
+	for left in '$(dest)$(dir $(agent))' '$(dest)$(PREFIX)/share/xml/zmsvc' '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)' \
 	    '$(dest)$(PREFIX)/share/doc/zmsvc/drop-ins' '$(dest)$(PREFIX)/share/doc/zmsvc/docs' '$(dest)$(PREFIX)/share/doc/zmsvc'; do \
 	    [ ! -d $$left ] || rmdir --ignore-fail-on-non-empty $$left; done
 ifeq ($(dest),)

@@ -50,6 +50,7 @@ LATER = (
     "libxml2-utils",
     "logrotate",
     "make",
+    "resource-agents",
     "sqlite3",
     "strace",
     "zsh",

@@ -1,0 +1,352 @@
+"""A context that was given to a cluster, on one machine without a cluster: the guard of the unit, and the
+resource agent with each of its exit statuses. `make cluster` tests both in a real cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from installed import Installed, task
+from machine import Machine
+from needs import need
+from waiting import wait_for
+
+AGENT = "/usr/lib/ocf/resource.d/zmsvc/context"
+UNKNOWN, MISSING, WRONG, STOPPED, DEGRADED = 3, 5, 6, 7, 190
+
+FAILING = """
+    from zmsvc.task import SingleTask, TaskService
+
+
+    class Failing(SingleTask):
+        def run(self):
+            raise SystemExit(7)
+
+
+    class ServiceFailing(TaskService):
+        service_name = "failing"
+        task_class = Failing
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resource:
+    """The resource of the context, to which the agent is called as the cluster calls it."""
+
+    installed: Installed
+
+    @property
+    def machine(self) -> Machine:
+        return self.installed.machine
+
+    def __call__(
+        self, action: str, *, seconds: float = 60, interval: int = 10, **parameters: str
+    ) -> tuple[int, str]:
+        """Return the exit status of an action, and its reason."""
+        words = {
+            "OCF_RESKEY_context": self.installed.name,
+            "OCF_RESKEY_CRM_meta_timeout": str(int(seconds * 1000)),
+            "OCF_RESKEY_CRM_meta_interval": str(interval * 1000),
+            "OCF_RESKEY_CRM_meta_on_node": "h1",
+            **{f"OCF_RESKEY_{name}": value for name, value in parameters.items()},
+        }
+        environment = " ".join(f"{name}={shlex.quote(value)}" for name, value in words.items())
+        done = self.machine.sh(f"env {environment} {AGENT} {action}", check=False)
+        reasons = [each for each in done.stderr.splitlines() if each.startswith("ocf-exit-reason:")]
+        assert len(reasons) <= 1, done.stderr
+        return done.returncode, reasons[0].partition(":")[2] if reasons else ""
+
+    def carried(self) -> dict[str, Any]:
+        """Return what the cluster's configuration has about the context."""
+        text = self.machine.sh(f"cat /run/cib/zmsvc-{self.installed.name}", check=False).stdout
+        return dict(json.loads(text or "{}"))
+
+    def carry(self, *opened: str, host: str = "h2", held: tuple[tuple[str, str], ...] = ()) -> None:
+        text = json.dumps({"host": host, "open": opened, "held": held})
+        self.machine.put(f"/run/cib/zmsvc-{self.installed.name}", text)
+
+    def opened(self) -> set[str]:
+        return {each["id"] for each in self.installed.status()["transactions"] if each["state"] != "inactive"}
+
+
+@pytest.fixture
+def given(context: Callable[..., Installed], machine: Machine) -> Iterator[Installed]:
+    """A context that was given to a cluster."""
+    installed = context("Orders", task("ts_1", "Talker"), task("ts_2", "Talker"))
+    machine.put("/usr/sbin/crm_attribute", (Path(__file__).parent / "crm_attribute").read_text(), 0o755)
+    machine.sh("mkdir -p /etc/zmsvc/cluster; touch /etc/zmsvc/cluster/Orders")
+    yield installed
+    machine.sh(f"systemctl kill -s CONT {installed.unit}; systemctl stop {installed.unit}", check=False)
+    machine.sh(
+        "rm -rf /etc/zmsvc/cluster /run/zmsvc-cluster /run/cib /usr/sbin/crm_attribute "
+        f"/run/systemd/system/{installed.unit}.d /etc/systemd/system/{installed.unit}.d; systemctl daemon-reload"
+    )
+
+
+@pytest.fixture
+def orders(given: Installed) -> Resource:
+    return Resource(installed=given)
+
+
+# --- the guard
+
+
+def test_nobody_starts_a_context_of_a_cluster_by_hand_or_at_boot(given: Installed, machine: Machine) -> None:
+    done = machine.sh(f"systemctl start {given.unit}", check=False)
+    assert done.returncode == 1
+    assert "Assertion failed on job for zmsvc@Orders.service" in done.stderr
+    machine.sh(f"systemctl enable --quiet {given.unit}; systemctl restart zmsvc.target")
+    try:
+        assert machine.sh(f"systemctl is-active {given.unit}", check=False).stdout.strip() != "active"
+        assert given.processes() == []
+    finally:
+        machine.sh(f"systemctl disable --quiet {given.unit}")
+
+
+def test_systemd_restarts_a_keeper_that_was_killed(orders: Resource, machine: Machine) -> None:
+    assert orders("start") == (0, "")
+    keeper = orders.installed.show("MainPID")
+    machine.sh(f"kill -9 {keeper}")
+    wait_for(lambda: orders.installed.show("MainPID") not in ("0", keeper))
+    wait_for(lambda: orders("monitor") == (0, ""))
+    assert orders("stop") == (0, "")
+    assert machine.sh(f"systemctl start {orders.installed.unit}", check=False).returncode == 1
+
+
+# --- the exit statuses
+
+
+def test_it_passes_ocf_tester(given: Installed, machine: Machine) -> None:
+    need(shutil.which("ocf-tester"), "ocf-tester is not installed (apt-get install resource-agents)")
+    # Its document type is that of OCF 1.0, which has neither of these.
+    later = """'s/("reload-agent", 10, ""),//; s/ reloadable="1"//'"""
+    machine.sh(f"sed {later} {AGENT} > /run/context; chmod 755 /run/context")
+    done = machine.sh("ocf-tester -n orders -o context=Orders /run/context", check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert "/run/context passed all tests" in done.stdout
+
+
+HOSTILE = (
+    "",
+    ".",
+    "../Orders",
+    "-x",
+    "a b",
+    "a/b",
+    "a;touch /run/hostile",
+    "$(touch /run/hostile)",
+    "x\ny",
+    "ä",
+    "a" * 65,
+)
+
+
+def test_a_hostile_name_is_refused_and_reaches_no_program(orders: Resource, machine: Machine) -> None:
+    for name in HOSTILE:
+        status, why = orders("start", context=name)
+        assert (status, "is not the name of a context" in why) == (WRONG, True)
+        assert orders("stop", context=name) == (0, ""), "a stop that fails would cost the host its power"
+    assert machine.sh("ls /run/hostile /run/zmsvc-cluster", check=False).stdout == ""
+
+
+def test_wrong_parameters_are_wrong_on_every_host(orders: Resource) -> None:
+    assert orders("start", state="both") == (WRONG, "state='both', expected one of carry, shared")
+    assert orders("start", failed_tasks="x") == (
+        WRONG,
+        "failed_tasks='x', expected one of degraded, fail, ignore",
+    )
+    assert orders("promote")[0] == UNKNOWN
+
+
+def test_a_host_that_lacks_something_says_what(orders: Resource, machine: Machine) -> None:
+    file, unit = "/etc/zmsvc/Context-Orders.xml", orders.installed.unit
+    lacking = [
+        (f"mv {file} /run/aside", f"mv /run/aside {file}", f"{file} is not on this host"),
+        (f"cp {file} /run/aside; echo '<Context>' > {file}", f"mv /run/aside {file}", f"{file}:"),
+        (
+            "rm /etc/zmsvc/cluster/Orders",
+            "touch /etc/zmsvc/cluster/Orders",
+            "Orders is not given to the cluster",
+        ),
+        (f"systemctl enable -q {unit}", f"systemctl disable -q {unit}", f"{unit} is enabled, so this host"),
+    ]
+    for spoil, mend, why in lacking:
+        machine.sh(spoil)
+        for action in ("validate-all", "start"):
+            status, reason = orders(action)
+            assert (status, reason.startswith(why)) == (MISSING, True), (spoil, reason)
+        machine.sh(mend)
+    assert orders("start", zmsvcctl="/nowhere") == (MISSING, "/nowhere is not installed on this host")
+    status, reason = orders("start", state="shared")
+    assert (status, reason.partition(" (")[0]) == (
+        MISSING,
+        "state=shared, and nothing is mounted at /var/lib/zmsvc/Orders or /var/lib/zmsvc",
+    )
+    machine.sh("rm /usr/sbin/crm_attribute")
+    assert orders("start") == (MISSING, "crm_attribute is not installed on this host")
+    assert orders("monitor") == (STOPPED, "")
+
+
+def test_bad_keys_are_told_before_anything_starts(orders: Resource, machine: Machine) -> None:
+    orders.installed.ctl("keys", "make")
+    machine.sh("chmod 644 /etc/zmsvc/keys/Orders/server.key_secret")
+    try:
+        status, why = orders("start")
+        assert (status, "others may read it" in why) == (MISSING, True), why
+    finally:
+        machine.sh("rm -rf /etc/zmsvc/keys")
+
+
+def test_monitor_of_a_context_that_runs_or_not(orders: Resource, machine: Machine) -> None:
+    assert orders("monitor") == (STOPPED, "")
+    assert orders("monitor", interval=0) == (STOPPED, "")
+    assert orders("start") == (0, "")
+    assert orders("start") == (0, ""), "a second start changes nothing"
+    assert orders("monitor") == orders("monitor", interval=0) == orders("reload-agent") == (0, "")
+    # A unit that systemd is about to start again runs; one that it has given up does not.
+    drop_in = f"/etc/systemd/system/{orders.installed.unit}.d/restart.conf"
+    machine.put(drop_in, "[Service]\nRestartSec=1h\n")
+    machine.sh(f"systemctl daemon-reload; kill -9 {orders.installed.show('MainPID')}")
+    wait_for(lambda: orders.installed.show("ActiveState") == "activating")
+    assert orders("monitor") == (0, "")
+    assert orders("stop") == (0, "")
+    machine.put(drop_in, "[Service]\nRestart=no\n")
+    machine.sh("systemctl daemon-reload")
+    assert orders("start") == (0, "")
+    machine.sh(f"kill -9 {orders.installed.show('MainPID')}")
+    wait_for(lambda: orders.installed.show("ActiveState") == "failed")
+    status, why = orders("monitor")
+    assert (status, "signal, status 9" in why) == (STOPPED, True), why
+    assert orders("stop") == (0, "")
+
+
+def test_a_supervisor_that_hangs_and_a_stop_by_others_are_not_known(
+    orders: Resource, machine: Machine
+) -> None:
+    orders.installed.configure(task("ts_1", "Deaf"))
+    assert orders("start") == (0, "")
+    supervisor = orders.installed.status()["pid"]
+    machine.sh(f"kill -STOP {supervisor}")
+    status, why = orders("monitor", seconds=3)
+    assert (status, why) == (1, "the supervisor of Orders does not answer (does it hang?)")
+    machine.sh(f"kill -CONT {supervisor}; systemctl stop --no-block {orders.installed.unit}")
+    wait_for(lambda: orders.installed.show("ActiveState") == "deactivating")
+    assert orders("monitor") == (1, "zmsvc@Orders.service is being stopped, but not by the cluster")
+
+
+def test_a_failed_task_is_told_in_the_way_that_was_asked_for(orders: Resource, machine: Machine) -> None:
+    machine.put("/etc/zmsvc/services/Failing/__init__.py", "")
+    machine.put("/etc/zmsvc/services/Failing/ServiceFailing.py", FAILING)
+    orders.installed.configure(task("ts_1", "Talker"), task("ts_2", "Failing"))
+    orders("start")
+    wait_for(lambda: orders("monitor")[0] == DEGRADED)
+    why = "task ts_2 failed: exit-code (status 7)"
+    assert orders("monitor") == (DEGRADED, why)
+    assert orders("monitor", failed_tasks="fail") == (1, why)
+    assert orders("monitor", failed_tasks="ignore") == (0, "")
+    assert orders("monitor", interval=0) == (0, ""), "a probe finds what runs"
+
+
+# --- the state goes along
+
+
+def test_a_context_goes_on_with_what_was_open_on_the_other_host(orders: Resource, machine: Machine) -> None:
+    assert orders("start") == (0, "")
+    (own,) = orders.opened()
+    assert orders.carried() == {"host": "h1", "open": [own], "held": [], "disabled": []}
+    assert orders("stop") == (0, "")
+    orders.carry("T1", "T2", held=(("T2", "ts_2"),))
+    assert orders("start") == (0, "")
+    assert orders.opened() == {"T1", "T2"}
+    assert ("T2", "ts_2") not in orders.installed.pids()
+    assert orders.carried() == {"host": "h1", "open": ["T1", "T2"], "held": [["T2", "ts_2"]], "disabled": []}
+    orders.installed.ctl("disable", "ts_1")
+    writes = "wc -l < /run/cib/writes"
+    before = machine.sh(writes).stdout
+    assert orders("monitor") == orders("monitor") == (0, "")
+    assert orders.carried()["disabled"] == ["ts_1"]
+    assert int(machine.sh(writes).stdout) == int(before) + 1, "what has not changed is not written again"
+
+
+def test_the_last_word_before_the_end_goes_along(orders: Resource) -> None:
+    orders.carry("T1", "T2")
+    orders("start")
+    orders.installed.ctl("stop", "--transaction", "T1")
+    assert orders("stop") == (0, "")
+    assert (orders.carried()["host"], orders.carried()["open"]) == ("h1", ["T2"])
+    # This host was the last one, so that its own state is the newest.
+    orders("start")
+    assert orders.opened() == {"T2"}
+
+
+def test_a_host_that_did_not_run_it_writes_nothing(orders: Resource, machine: Machine) -> None:
+    """A stop comes after a start that has failed, and after a probe; its state may be old."""
+    orders("start")
+    orders("stop")
+    orders.carry("T9")
+    assert orders("stop") == (0, "")
+    assert orders.carried()["host"] == "h2"
+    file = "/etc/zmsvc/services/Talker/ServiceTalker.py"
+    machine.put(
+        f"/etc/systemd/system/{orders.installed.unit}.d/bad.conf", "[Service]\nExecStartPre=/bin/false\n"
+    )
+    machine.sh(f"systemctl daemon-reload; test -e {file}")
+    assert orders("start")[0] == 1
+    assert orders("stop") == (0, "")
+    assert orders.carried()["host"] == "h2"
+
+
+def test_a_cluster_that_does_not_answer_prevents_a_start_and_no_stop(
+    orders: Resource, machine: Machine
+) -> None:
+    machine.sh("mkdir -p /run/cib; touch /run/cib/broken")
+    status, why = orders("start")
+    assert (status, why.partition(":")[0]) == (1, "cannot ask the cluster for the open transactions")
+    assert orders.installed.processes() == []
+    machine.sh("rm /run/cib/broken")
+    assert orders("start") == (0, "")
+    machine.sh("rm /usr/sbin/crm_attribute")
+    orders.installed.ctl("start", "--transaction", "T5")
+    assert orders("stop") == (0, ""), "what only serves the state may not cost the host its power"
+    assert orders.installed.processes() == []
+
+
+def test_a_configuration_that_cannot_be_read_is_told(orders: Resource, machine: Machine) -> None:
+    machine.put("/run/cib/zmsvc-Orders", '{"open": []')
+    status, why = orders("start")
+    assert (status, "--name zmsvc-Orders --delete" in why) == (1, True)
+
+
+def test_a_shared_state_needs_no_cluster_attribute(orders: Resource, machine: Machine) -> None:
+    machine.sh("rm /usr/sbin/crm_attribute; mkdir -p /run/disk /var/lib/zmsvc/Orders")
+    machine.sh("mount --bind /run/disk /var/lib/zmsvc/Orders")
+    try:
+        assert orders("start", state="shared") == (0, "")
+        (own,) = orders.opened()
+        assert orders("monitor", state="shared") == orders("stop", state="shared") == (0, "")
+        assert machine.sh("ls /run/disk/state.db").returncode == 0
+        orders("start", state="shared")
+        assert orders.opened() == {own}
+        orders("stop", state="shared")
+    finally:
+        machine.sh("umount /var/lib/zmsvc/Orders")
+
+
+def test_a_context_that_ran_before_it_was_given_goes_on(orders: Resource, machine: Machine) -> None:
+    machine.sh("rm /etc/zmsvc/cluster/Orders")
+    orders.installed.start()
+    keeper = orders.installed.show("MainPID")
+    machine.sh("touch /etc/zmsvc/cluster/Orders")
+    assert orders("monitor", interval=0) == (0, "")
+    assert orders("monitor") == (0, "")
+    assert orders.installed.show("MainPID") == keeper
+    machine.sh(f"kill -9 {keeper}")
+    wait_for(lambda: orders.installed.show("MainPID") not in ("0", keeper))
+    assert orders("stop") == (0, "")
