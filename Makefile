@@ -25,6 +25,8 @@
 # make completion  writes the completion of zmsvcctl for bash, zsh and fish from its table of verbs
 # make manual     writes the sections of zmsvcctl(1) on verbs and options from the tables of verbs
 # make options   writes the options of <service> into the schemas and the manual of context files, from core/service_options.py
+# make docs       writes the documents and manual pages as HTML into build/docs, and checks their links; needs mandoc
+# make pictures   runs docs/pictures/Context-Sensors.xml and draws what zmsvcctl then shows, for the README; needs graphviz
 # make lock       renews the versions and hashes in packaging/locked that install uses; needs the network
 # make clean      removes everything that the other targets made in this directory
 #
@@ -37,7 +39,7 @@ DESTDIR ?=
 LIBRARIES ?= pypi
 
 .PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety bench-record check fuzz kills simulate chaos soak mutants promises \
-    deb test-deb rpm lock completion manual options install uninstall clean unit user-unit install-program install-files
+    deb test-deb rpm lock completion manual options docs pictures install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
@@ -102,6 +104,12 @@ options: $(VENV)/.runs
 	$(VENV)/bin/python scripts/service_options.py
 	$(VENV)/bin/python scripts/compact_schema.py
 
+docs: $(VENV)/.docs
+	@$(VENV)/bin/python scripts/docs.py
+
+pictures: $(VENV)/.runs
+	@$(VENV)/bin/python scripts/pictures.py
+
 check: $(VENV)/.tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check --quiet .
@@ -150,6 +158,10 @@ mutants: $(VENV)/.tests
 promises: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/promises.py
 
+$(VENV)/.docs: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python $(pip_install) $(pip_editable) '.[docs]'
+	@touch $@ $(VENV)/.runs
+
 $(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python $(pip_install) $(pip_editable) '.[bench]'
 	@touch $@ $(VENV)/.runs
@@ -193,8 +205,10 @@ configs := $(notdir $(wildcard etc/zmsvc/*.xml))
 rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 
 # The documents for users, in the same relative places as in the tree, so that their links work.
-documents := $(addprefix docs/,bus.md contract.md debugging.md from-supervisor.md from-zmicroservices.md lifecycle.mmd metrics.md performance.md promises.md services.md \
-    zmsvc-alerts.yml zmsvcctl.schema.json)
+documents := $(addprefix docs/,access.md bus.md contract.md debugging.md from-supervisor.md from-zmicroservices.md installation.md lifecycle.mmd metrics.md performance.md \
+    promises.md services.md tutorial.md zmsvc-alerts.yml zmsvcctl.schema.json)
+# The README is installed without its links to files that only the source has.
+in_source := tests\/[^)]*|CONTRIBUTING\.md|docs\/(architecture|decisions)\.md
 # FILE:DIRECTORY of each file that is only copied. uninstall uses the same list.
 to = $(addsuffix :$(PREFIX)/$(1),$(wildcard $(2)))
 copies := \
@@ -206,6 +220,7 @@ copies := \
     $(call to,share/doc/zmsvc/drop-ins,units/drop-ins/*.conf) \
     $(call to,share/doc/zmsvc,README.md NEWS SECURITY.md) \
     $(call to,share/doc/zmsvc/docs,$(documents)) \
+    $(call to,share/doc/zmsvc/docs/pictures,docs/pictures/*) \
     $(foreach n,1 5 7 8,$(call to,share/man/man$(n),zmsvc/data/man/*.$(n))) \
     $(call to,share/bash-completion/completions,zmsvc/data/completion/*.bash) \
     $(call to,share/zsh/site-functions,zmsvc/data/completion/_*) \
@@ -253,6 +268,7 @@ install-program:
 install-files:
 	set -e; for copy in $(copies); do install -D -m 644 -t '$(dest)'"$${copy#*:}" "$${copy%%:*}"; done
 	install -D -m 755 zmsvc/data/ocf/context '$(dest)$(agent)'
+	sed -E -i 's/\[([^]]*)\]\(($(in_source))\)/\1/g' '$(dest)$(PREFIX)/share/doc/zmsvc/README.md'
 	set -e; for name in $(services); do $(filled_in) units/$$name.in > '$(dest)$(unitdir)'/$$name; chmod 644 '$(dest)$(unitdir)'/$$name; done
 	install -d '$(dest)$(userunitdir)' '$(dest)$(unitdir)/multi-user.target.wants' '$(dest)$(configdir)/services'
 	$(MAKE) --silent --no-print-directory user-unit > '$(dest)$(userunitdir)/zmsvc@.service'
@@ -278,7 +294,7 @@ endif
 	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
 	! cmp -s etc/logrotate.d/zmsvc '$(dest)$(rotation)' || rm '$(dest)$(rotation)'
 	for left in '$(dest)$(dir $(agent))' '$(dest)$(PREFIX)/share/xml/zmsvc' '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)' \
-	    '$(dest)$(PREFIX)/share/doc/zmsvc/drop-ins' '$(dest)$(PREFIX)/share/doc/zmsvc/docs' '$(dest)$(PREFIX)/share/doc/zmsvc'; do \
+	    '$(dest)$(PREFIX)/share/doc/zmsvc/drop-ins' '$(dest)$(PREFIX)/share/doc/zmsvc/docs/pictures' '$(dest)$(PREFIX)/share/doc/zmsvc/docs' '$(dest)$(PREFIX)/share/doc/zmsvc'; do \
 	    [ ! -d $$left ] || rmdir --ignore-fail-on-non-empty $$left; done
 ifeq ($(dest),)
 	journalctl --update-catalog
