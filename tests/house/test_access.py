@@ -1,4 +1,4 @@
-"""The table of who may give which order is the same in the code, the README and the manual."""
+"""The table of who may give which order is the same in the code, docs/access.md and the manual."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_the_readme_has_the_table() -> None:
-    rows = re.findall(r"^\| (\S+) \| (.*?) ?\| (.*?) ?\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_the_page_has_the_table() -> None:
+    rows = re.findall(
+        r"^\| (\S+) \| (.*?) ?\| (.*?) ?\|$", (ROOT / "docs/access.md").read_text(), re.MULTILINE
+    )
     shown = {verb: (control, bus) for verb, control, bus in rows if verb in {order.verb for order in ORDERS}}
     for order in ORDERS:
         topics = " or ".join(f"`{topic}`" for topic in order.bus)
@@ -37,7 +39,7 @@ def test_the_manual_has_the_table() -> None:
 
 
 def test_all_documents_say_alike_who_may_connect() -> None:
-    for name in ("README.md", "zmsvc/data/man/zmsvcctl.1", "zmsvc/data/man/zmsvc.xml.5"):
+    for name in ("docs/access.md", "zmsvc/data/man/zmsvcctl.1", "zmsvc/data/man/zmsvc.xml.5"):
         text = flat((ROOT / name).read_text())
         assert MAY_CONNECT in text, name
         assert ANYONE in text, name
@@ -52,7 +54,7 @@ def test_the_bus_knows_no_order_that_the_core_does_not() -> None:
 def test_documents_tell_root_to_keep_python_from_modules_of_the_working_directory() -> None:
     """`python -m` searches the working directory first, which may belong to another user."""
     files = [
-        ROOT / "README.md",
+        ROOT / "docs/installation.md",
         ROOT / "SECURITY.md",
         ROOT / "scripts/venv.sh",
         *(ROOT / "zmsvc/data/man").iterdir(),
@@ -72,9 +74,9 @@ def test_every_drop_in_is_in_the_documents_and_none_is_named_that_is_not_there()
     drop_ins = {file.name for file in (ROOT / "units/drop-ins").iterdir()}
     names = {
         name: set(re.findall(r"\b([a-z]+-?[a-z]*\.conf)\b", (ROOT / name).read_text()))
-        for name in ("README.md", "SECURITY.md")
+        for name in ("docs/access.md", "SECURITY.md")
     }
-    assert names["README.md"] == drop_ins
+    assert names["docs/access.md"] == drop_ins
     assert names["SECURITY.md"] <= drop_ins
     manual = (ROOT / "zmsvc/data/man/zmsvcd.8").read_text()
     assert [name for name in drop_ins if name not in manual] == []

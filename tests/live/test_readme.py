@@ -1,5 +1,5 @@
-"""The examples of the README run without changes: its commands in their order, its service, and the examples
-that it names.
+"""The examples of the README and of the pages that it begins with run without changes: their commands in their
+order, their services, and the examples that they name.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from context import Context, Ear
 from needs import need
 from ports import free_ports
 from tutorial import ROOT
-from waiting import PATIENCE, wait_for_line
+from waiting import PATIENCE, wait_for, wait_for_line
 
-README = (ROOT / "README.md").read_text()
+from zmsvc import testing
 
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PAGES = ("README.md", "docs/tutorial.md", "docs/installation.md", "docs/access.md")
 
 
-def commands(first: str) -> list[str]:
-    """Return the commands of the block that begins with `first`, without comments."""
-    (block,) = [block for block in blocks("sh") if block.startswith(first)]
+def blocks(language: str, *pages: str) -> list[str]:
+    text = "".join((ROOT / page).read_text() for page in pages or PAGES)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(first: str, page: str = "docs/tutorial.md") -> list[str]:
+    """Return the commands of the block of a page that begins with `first`, without comments."""
+    (block,) = [block for block in blocks("sh", page) if block.startswith(first)]
     lines = [re.sub(r"\s+# .*", "", line) for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line]
 
@@ -99,6 +102,35 @@ def person(home: Path) -> Iterator[Person]:
         )
 
 
+def test_the_programs_of_the_readme_run_as_they_stand(person: Person) -> None:
+    first, *typed = commands(". .venv/bin/activate", "README.md")
+    assert first == ". .venv/bin/activate"
+    port = re.search(r"http\.server (\d+)", "".join(typed))
+    assert port is not None
+    (free,) = free_ports(1)
+    told = {}
+    for command in typed:
+        command = command.replace(port[1], str(free))
+        if command.startswith("zmsvcctl logs"):
+            # Five seconds between two lines are long for a test: it waits for the first.
+            wait_for(lambda: "still here" in person.type("zmsvcctl logs -n 5 talker"))
+        told[command] = person.type(command)
+    status, why = (told[f"zmsvcctl {verb}"] for verb in ("status", "why web"))
+    assert "web " in status
+    assert "2 active in 1 transaction" in status
+    assert "SIGKILL" in why
+    assert person.type("zmsvcctl list").count("running") == 0
+
+
+def test_the_class_of_the_readme_is_a_service() -> None:
+    (code,) = blocks("python", "README.md")
+    names: dict[str, type] = {}
+    exec(code, names)
+    task = testing.make(names["SayHello"])
+    task.step()
+    assert testing.recorder(task).updates == [{"text": "hello"}]
+
+
 def test_the_five_minutes_run_as_they_stand(person: Person) -> None:
     first, *make, check = commands(". .venv/bin/activate")
     assert first == ". .venv/bin/activate"
@@ -134,7 +166,7 @@ def test_the_five_minutes_run_as_they_stand(person: Person) -> None:
     person.type("zmsvcctl exit")
 
 
-def test_the_state_machine_runs_as_the_readme_says(person: Person) -> None:
+def test_the_state_machine_runs_as_the_tutorial_says(person: Person) -> None:
     examples = person.home / "zmsvc/data/examples"
     shutil.copytree(ROOT / "zmsvc/data/examples", examples)
     for file in examples.glob("*.xml"):
@@ -152,8 +184,8 @@ def test_the_state_machine_runs_as_the_readme_says(person: Person) -> None:
     assert "launching" in told["events"]
 
 
-def test_the_service_of_the_readme_says_hello(context: Context, ear: Callable[..., Ear]) -> None:
-    task, _, test = blocks("python")
+def test_the_service_of_the_tutorial_says_hello(context: Context, ear: Callable[..., Ear]) -> None:
+    task, _, test = blocks("python", "docs/tutorial.md")
     assert task.startswith("# Services/Hello/hello.py\n")
     side = (
         "from zmsvc.task import TaskService\nfrom .hello import SayHello\nclass ServiceHello(TaskService):\n"
@@ -177,10 +209,10 @@ def test_the_service_of_the_readme_says_hello(context: Context, ear: Callable[..
     assert listener.control("updated", "ts_100")["content"]["status"]["text"] == "hello"
 
 
-def test_the_task_of_the_readme_that_hears_messages_gives_the_alarm(
+def test_the_task_of_the_tutorial_that_hears_messages_gives_the_alarm(
     context: Context, ear: Callable[..., Ear]
 ) -> None:
-    _, task, _ = blocks("python")
+    _, task, _ = blocks("python", "docs/tutorial.md")
     side = (
         "from zmsvc.task import TaskService\nfrom .alarm import Alarm\nclass ServiceAlarm(TaskService):\n"
         "    task_class = Alarm\n"
@@ -196,9 +228,9 @@ def test_the_task_of_the_readme_that_hears_messages_gives_the_alarm(
     assert listener.control("updated", "ts_100")["content"]["status"]["alarm"] == "sensor at 31"
 
 
-def test_every_command_of_the_readme_is_tested_somewhere() -> None:
-    """A test has to run each block that is added to the README: this file, or tests/boot as root, or make
-    itself.
+def test_every_command_of_these_pages_is_tested_somewhere() -> None:
+    """A test has to run each block that is added to one of these pages: this file, or tests/boot as root, or
+    make itself.
     """
     begins = [block.splitlines()[0].split("#")[0].strip() for block in blocks("sh")]
     assert (
@@ -206,16 +238,18 @@ def test_every_command_of_the_readme_is_tested_somewhere() -> None:
         == [
             "make demo",
             ". .venv/bin/activate",
+            "systemctl start zmsvc@EchoAction",  # tests/boot/test_boot_service.py
+            ". .venv/bin/activate",
             "python -m zmsvc.task hello/Services/Hello",
             "zmsvcd --detach hello/Conf/Context-Hello.xml",
             "zmsvcd --detach zmsvc/data/examples/Context-StateMachine.xml",
             "systemctl start zmsvc@EchoAction",  # tests/boot/test_boot_service.py
             "mkdir -p ~/.config/zmsvc && cp hello/Conf/Context-Hello.xml ~/.config/zmsvc/",  # tests/boot/test_boot_user.py
+            "make test-on SUITE=trixie",  # .ci/run
             "zmsvcctl -c NAME keys make",
             "zmsvcctl -c NAME keys join server.key",  # tests/live/test_curve.py
             # tests/boot/test_boot_drop_ins.py
             "install -D -m 644 /usr/share/doc/zmsvc/drop-ins/own-user.conf "
             "/etc/systemd/system/zmsvc@NAME.service.d/own-user.conf",
-            "make test-on SUITE=trixie",  # .ci/run
         ]
     )

@@ -1,8 +1,8 @@
 """Which user may send which order or question to a supervisor, over the control socket and on the bus. The
 control socket, the bus, zmsvcctl, conf_command.py and the device use this one table.
 
-The README and zmsvcctl(1) show the same; a test compares them. The bus accepts an order only on the topics in
-its column `bus`. zmsvcctl imports this module at each start, so it imports little.
+docs/access.md and zmsvcctl(1) show the same; a test compares them. The bus accepts an order only on the
+topics in its column `bus`. zmsvcctl imports this module at each start, so it imports little.
 """
 
 from __future__ import annotations
