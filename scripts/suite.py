@@ -53,6 +53,7 @@ LATER = (
     "resource-agents",
     "sqlite3",
     "strace",
+    "tmux",
     "zsh",
 )
 

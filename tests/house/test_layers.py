@@ -164,7 +164,8 @@ SUBROOMS = {
     "zmsvc.ctl.create": set(),
     "zmsvc.ctl.imports": {"create"},
     "zmsvc.ctl.compat": set(),
-    "zmsvc.ctl.verbs": {"log"},
+    "zmsvc.ctl.top": set(),
+    "zmsvc.ctl.verbs": {"log", "top"},
 }
 """The rooms inside a room, and the neighbors that each may import. All of them may import the modules beside
 them.

@@ -24,11 +24,39 @@ class LastExit:
         self.at = _text(data.get("at"))
 
 
+class CauseStatus:
+    """The cause of the last launch of a task."""
+
+    __slots__ = ("by", "source", "trigger", "uid")
+
+    def __init__(self, data: Json) -> None:
+        self.by = _text(data.get("by"))
+        self.uid = _number(data.get("uid"))
+        sources = objects(data.get("sources"))
+        last = sources[-1] if sources else {}
+        self.source = _text(last.get("task"))
+        """The task whose rule has started this one; empty if it was no rule."""
+        self.trigger = _text(last.get("trigger"))
+
+
+class UsageStatus:
+    """The resources that the process of a task uses."""
+
+    __slots__ = ("cpu_seconds", "memory_bytes", "threads")
+
+    def __init__(self, data: Json) -> None:
+        seconds = data.get("cpu_seconds")
+        self.cpu_seconds = float(seconds) if isinstance(seconds, int | float) else 0.0
+        self.memory_bytes = _number(data.get("memory_bytes")) or 0
+        self.threads = _number(data.get("threads")) or 0
+
+
 class TaskStatus:
     """One task of one transaction."""
 
     __slots__ = (
         "action",
+        "cause",
         "cgroup",
         "description",
         "disabled",
@@ -53,6 +81,7 @@ class TaskStatus:
         "status",
         "stored",
         "sub",
+        "usage",
         "user",
     )
 
@@ -73,6 +102,9 @@ class TaskStatus:
         self.since = _text(data.get("since"))
         self.restarts = _number(data.get("restarts")) or 0
         self.exit = LastExit(data["exit"]) if isinstance(data.get("exit"), dict) else None
+        self.cause = CauseStatus(cause if isinstance(cause := data.get("cause"), dict) else {})
+        self.usage = UsageStatus(usage) if isinstance(usage := data.get("usage"), dict) else None
+        """None if it was not asked for, or is not known."""
         self.status = _text(data.get("status"))
         self.left = bool(data.get("ended"))
         self.user = _text(data.get("user"))

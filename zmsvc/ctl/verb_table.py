@@ -362,7 +362,7 @@ is named. A stopped transaction does not count either, as long as another one go
         *SELECTION,
         Argument(
             "--sort",
-            choices=("cpu", "rss", "pid", "id", "missed", "restarts"),
+            choices=("cpu", "rss", "pid", "id", "state", "missed", "restarts"),
             default="cpu",
             help="the column to sort by",
         ),
@@ -373,7 +373,14 @@ is named. A stopped transaction does not count either, as long as another one go
         group=STATE,
         manual="""\
 Show what tasks use of the machine, as a table that is drawn again and again until **q** or Ctrl-C; without
-a terminal, once.""",
+a terminal, on a terminal of the type *dumb*, or with **--once**, print it once.
+
+On a terminal, keys work on the table: the arrow keys select a task, **/** filters, **P**, **M** and others
+sort, **t** shows a tree by transaction or by cause, **l** the log of the selected task, and **w** why it is
+in its state. **s** starts it, **x** stops it, **r** restarts it, and **k** sends it a signal; zmsvcctl asks
+before it sends an order that ends a process, and shows the outcome of orders at the bottom. **?** lists all
+keys. Failed tasks are bold and have a mark of their own, also without colors. CPU and memory are those of the
+main process; with **--once** the number of its other processes is shown, too.""",
     ),
     VerbEntry(
         "list",

@@ -1,19 +1,13 @@
-"""The verb top: a live table of the CPU and memory of tasks. It reads the figures itself."""
+"""The verb top: a table of what tasks use of the machine. Printed once, it has the figures that this process
+reads; the live view is in ctl/top.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import select
-import signal
-import sys
-import termios
 import time
-import tty
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 from zmsvc.core.amounts import size
@@ -21,13 +15,11 @@ from zmsvc.ctl import render, status_source, terminal
 from zmsvc.ctl.client import Client, CtlError
 from zmsvc.ctl.select_context import choose
 from zmsvc.ctl.status_reply import ContextStatus, TaskStatus, TransactionStatus
+from zmsvc.ctl.top.rows import rank
 from zmsvc.host import usage
 
 SPAN = 0.2
 """Seconds over which the CPU time of the first screen is measured."""
-SHORTEST = 0.05
-"""Least seconds between two screens."""
-
 _HEAD = (
     "TASK",
     "INSTANCE",
@@ -42,24 +34,24 @@ _HEAD = (
     "MISSED",
     "RESTARTS",
 )
-# The escape sequences that begin an alternate screen, without a cursor and with long lines cut, and those
-# that end it.
-_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
-_HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\n", "\x1b[J"
 
 
 def top(args: argparse.Namespace) -> int:
     """top: show a live table on a terminal, until `q` or Ctrl-C; print it once if there is no terminal."""
+    if not (args.json or args.once or not terminal.on_terminal() or os.environ.get("TERM") == "dumb"):
+        # Imported here for start-up time: curses and the view are needed on a terminal only.
+        from zmsvc.ctl.verbs import live_top
+
+        if live_top.shown(args):
+            return 0
     view = TopView(args)
     view.begin()
     # This pause is the measurement, not a wait for an event.
     time.sleep(SPAN)
     if args.json:
         terminal.out(json.dumps({"contexts": [view.rows()]}) + "\n")
-    elif args.once or not terminal.on_terminal() or os.environ.get("TERM") == "dumb":
-        terminal.out("\n".join(view.screen_lines()) + "\n")
     else:
-        _live(view, args.interval)
+        terminal.out("\n".join(view.screen_lines()) + "\n")
     return 0
 
 
@@ -69,7 +61,7 @@ class TopView:
     def __init__(self, args: argparse.Namespace) -> None:
         self._places = choose(args.context, args.transaction)
         self._transaction: str | None = args.transaction
-        self._tasks = [*args.tasks, *args.task]
+        self._tasks = status_source.selected_tasks(args)
         self._timeout: float | None = args.timeout
         self._sort: str = args.sort
         self._sampler = usage.ProcessSampler(usage.Options())
@@ -133,15 +125,16 @@ class TopView:
 
 
 def _rank(key: str, task: TaskStatus, row: usage.Figures) -> tuple[bool, float, str]:
-    """Return the sort key: largest first, equal ones by ID, tasks without a process last."""
-    amount = {
-        "cpu": -row["cpu_percent"],
-        "rss": -row["rss"],
-        "pid": row["pid"] or 0,
-        "missed": -task.missed,
-        "restarts": -task.restarts,
-    }
-    return row["pid"] is None, amount.get(key, 0), task.id
+    return rank(
+        key,
+        task=task.id,
+        state=task.state,
+        pid=row["pid"],
+        cpu=row["cpu_percent"],
+        rss=row["rss"],
+        missed=task.missed,
+        restarts=task.restarts,
+    )
 
 
 def _cells(each: TransactionStatus, task: TaskStatus, row: usage.Figures) -> list[str]:
@@ -164,43 +157,3 @@ def _cells(each: TransactionStatus, task: TaskStatus, row: usage.Figures) -> lis
 
 def _size(mebibytes: float) -> str:
     return size(int(mebibytes * usage.MIB))
-
-
-def _live(view: TopView, interval: float) -> None:
-    with _screen() as keys:
-        while True:
-            lines = view.screen_lines()[: os.get_terminal_size(sys.stdout.fileno()).lines - 1]
-            terminal.steer(_HOME)
-            for line in lines:
-                terminal.out(line)
-                terminal.steer(_END_OF_LINE)
-            terminal.steer(_REST, flush=True)
-            until = time.monotonic() + max(interval, SHORTEST)
-            while select.select(keys, [], [], max(0.0, until - time.monotonic()))[0]:
-                if os.read(keys[0], 64) in (b"", b"q", b"Q"):
-                    return
-
-
-@contextmanager
-def _screen() -> Iterator[list[int]]:
-    """Switch to the alternate screen and yield the descriptors of the keyboard. The terminal is restored,
-    also after Ctrl-C or SIGTERM.
-    """
-    keys = [0] if sys.stdin is not None and sys.stdin.isatty() else []
-    before = termios.tcgetattr(0) if keys else None
-    signal.signal(signal.SIGTERM, _end)
-    terminal.steer(_ENTER)
-    try:
-        if keys:
-            tty.setcbreak(0)
-        yield keys
-    except KeyboardInterrupt:
-        return  # Ctrl-C is a normal end.
-    finally:
-        if before is not None:
-            termios.tcsetattr(0, termios.TCSADRAIN, before)
-        terminal.steer(_LEAVE, flush=True)
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal.SIGTERM)

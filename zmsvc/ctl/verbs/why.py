@@ -58,9 +58,21 @@ def why(args: argparse.Namespace) -> int:
         return 0
     several = len({str(each.get("transaction")) for each in told}) > 1
     now = time.time()
-    blocks = ("\n".join(_lines(each, now, several=several)) for each in told)
+    style = terminal.style()
+    blocks = ("\n".join(_lines(each, now, style, several=several)) for each in told)
     terminal.page("\n\n".join(blocks) + "\n", wanted=not args.no_pager)
     return 0
+
+
+def explanation(client: Client, places: Places, transaction: str, task: str) -> list[str]:
+    """Return the lines about one task of a context that runs, without colors. Raises CtlError."""
+    told = objects(client.ask("why", transaction=transaction, tasks=[task]).get("tasks"))
+    for each in told:
+        _add_users(each)
+        _add_log(each, None, places, client)
+    plain = terminal.Style(colors=False, utf8=terminal.style().utf8)
+    now = time.time()
+    return [line for each in told for line in _lines(each, now, plain, several=False)]
 
 
 def _of_the_past(args: argparse.Namespace, places: Places, names: Sequence[str]) -> tuple[Json, Json]:
@@ -143,8 +155,7 @@ def _add_log(told: Json, past: Json | None, places: Places, client: Client) -> N
 # --- the text
 
 
-def _lines(told: Json, now: float, *, several: bool) -> Iterator[str]:
-    style = terminal.style()
+def _lines(told: Json, now: float, style: terminal.Style, *, several: bool) -> Iterator[str]:
     state = str(told.get("state"))
     was = f", was {told['last']}" if told.get("last") else ""
     since = told.get("since")

@@ -46,7 +46,7 @@ _zmsvcctl()
         --task) return ;;
         -n|--lines) return ;;
         --at) _zmsvcctl_offer "today yesterday"; return ;;
-        --sort) _zmsvcctl_offer "cpu rss pid id missed restarts"; return ;;
+        --sort) _zmsvcctl_offer "cpu rss pid id state missed restarts"; return ;;
         --interval) return ;;
         -p|--property) _zmsvcctl_offer "ActiveState SubState MainPID NRestarts StatusText Result ExecMainStatus ExitReason"; return ;;
         --for) _zmsvcctl_offer "active inactive failed"; return ;;

@@ -38,7 +38,7 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -l at -x -a 'today 
 complete -c zmsvcctl -n __fish_use_subcommand -a top -d 'show what tasks use of the machine, again and again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l task -x -d 'a task; may be given again'
-complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l sort -x -a 'cpu rss pid id missed restarts' -d 'the column to sort by'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l sort -x -a 'cpu rss pid id state missed restarts' -d 'the column to sort by'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l interval -x -d 'the time between two tables'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l once -d 'print one table, as without a terminal'
 
