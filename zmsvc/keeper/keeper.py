@@ -246,12 +246,19 @@ class Keeper:
         if self._stores.is_due(now):
             self._stores.start()
 
+    def _know_worker(self, pid: int | None) -> None:
+        """Note a child that is not a task. None is one that could not be started, and must not count: the
+        number of known children says whether there are others.
+        """
+        if pid is not None:
+            self._process_table.workers.add(pid)
+
     # --- the output process
 
     def _start_output(self) -> None:
         if self._output.wanted:
             self._output.start()
-            self._process_table.workers.add(self._output.pid or 0)
+            self._know_worker(self._output.pid)
 
     def _report_line(self, launch: int) -> None:
         self._process_table.line_seen(launch)
@@ -260,8 +267,7 @@ class Keeper:
 
     def _report_stores(self, new_channel: bool) -> None:
         """Report the contents of the descriptor stores to a supervisor that knows the report."""
-        if self._stores.pid is not None:
-            self._process_table.workers.add(self._stores.pid)
+        self._know_worker(self._stores.pid)
         for _, fds in self._outbox:
             # The channel may have been closed meanwhile.
             fds.pop("channel", None)
@@ -303,7 +309,7 @@ class Keeper:
             complain(f"zmsvcd: cannot start the supervisor: {error.strerror}; trying again")
             self._supervisor.postpone()
             return
-        self._process_table.workers.add(self._supervisor.pid or 0)
+        self._know_worker(self._supervisor.pid)
         self._report(
             sv.Hello(
                 epoch=self._keeper_id,
@@ -423,8 +429,7 @@ class Keeper:
             case sv.OpenBarrier():
                 self._zygote.barriers.open(order.launches)
             case sv.HoldSockets():
-                if (child := self._zygote.sockets.hold(order.sockets)) is not None:
-                    self._process_table.workers.add(child)
+                self._know_worker(self._zygote.sockets.hold(order.sockets))
             case sv.HoldStores():
                 self._stores.hold(order.limits)
             case sv.Acknowledge():
@@ -474,8 +479,7 @@ class Keeper:
             problem = f"cannot start the device: {error.strerror}; trying again"
             complain(f"zmsvcd: {problem}")
             self._device.postpone()
-        if self._device.pid is not None:
-            self._process_table.workers.add(self._device.pid)
+        self._know_worker(self._device.pid)
         self._report(replace(self._device.state(), problem=problem))
 
     # --- notifications of supervisor and device
