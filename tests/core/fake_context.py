@@ -35,9 +35,10 @@ from zmsvc.host.state_file import StateFile
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.launch_record import LaunchRecord
 from zmsvc.keeper.listeners import Listeners
-from zmsvc.protocol import forking, sharing
+from zmsvc.protocol import forking, sharing, watching
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
+from zmsvc.protocol.output import Ping, Pong
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.loop import Loop
 from zmsvc.supervisor.session import Session
@@ -339,6 +340,52 @@ class Zygote:
         return True
 
 
+class Watcher:
+    """Reports the first message of each task that is ready by one, and sometimes silence."""
+
+    def __init__(self, house: FakeContext, process: Process, arguments: list[str]) -> None:
+        self.house, self.process = house, process
+        line = int(arguments[arguments.index("--line") + 1])
+        self.line = socket.socket(fileno=line)
+        self.line.setblocking(False)
+        process.fds.remove(line)
+        process.socks.append(self.line)
+        process.act = self.act
+        self.watches: dict[int, sv.WatchTopics] = {}
+
+    def act(self) -> bool:
+        try:
+            order = seqpacket.receive_message(self.line, watching.ORDERS)
+        except BlockingIOError:
+            return False
+        if order is None:
+            self.house.kernel.exit(self.process, status=0)
+        elif isinstance(order, sv.WatchTopics):
+            self._watch(order)
+        elif isinstance(order, Ping):
+            self._say(Pong())
+        return True
+
+    def _watch(self, order: sv.WatchTopics) -> None:
+        kernel = self.house.kernel
+        self.watches.pop(order.launch, None)
+        if order.ready or order.expect:
+            self.watches[order.launch] = order
+        if order.ready and order.has_process:
+            kernel.later(0.05, lambda: self._say(sv.TopicHeard(launch=order.launch, topic=order.ready)))
+        elif order.expect and kernel.faults and kernel.chance(0.05):
+            kernel.counts["a task is silent"] += 1
+            topic = str(order.expect[0]["topic"])
+            kernel.later(0.2, lambda: self._say(sv.TopicSilent(launch=order.launch, topic=topic)))
+
+    def _say(self, report: watching.Report) -> None:
+        if self.process.alive:
+            try:
+                seqpacket.send(self.line, watching.REPORTS.encode(report))
+            except OSError:
+                return
+
+
 class Task:
     """The main process of a launch, or one that several share."""
 
@@ -447,6 +494,7 @@ class FakeContext:
         self.kernel.execute = {
             "zmsvc.zygote": lambda process, _, arguments: void(Zygote(self, process, arguments)),
             "zmsvc.supervisor": self._supervise,
+            "zmsvc.watcher": lambda process, _, arguments: void(Watcher(self, process, arguments)),
             "zmsvc.device": lambda process, _environment, _arguments: self.kernel.later(
                 0.1, lambda: self.kernel.say("keeper", process.pid, "READY=1") if process.alive else None
             ),

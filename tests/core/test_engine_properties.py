@@ -20,10 +20,11 @@ from zmsvc.core import poison
 from zmsvc.core.access import Verb
 from zmsvc.core.carried import Carried
 from zmsvc.core.engine import step
-from zmsvc.core.expected_topics import ExpectedTopic
+from zmsvc.core.expected_topics import ExpectedTopic, ReadyTopic
 from zmsvc.core.model import Rule, TaskDefinition
 from zmsvc.core.probing import HEALTH, READY, Health
 from zmsvc.core.ready_line import ReadyLine
+from zmsvc.core.topic_watches import watch_of
 
 NAMES = ("a", "b", "c")
 TRANSACTIONS = ("T1", "T2")
@@ -96,7 +97,7 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskDefinition]:
         made = replace(made, memory_restart=draw(st.sampled_from([-1, 1 << 20])))
         made = replace(made, file_descriptor_store_max=draw(st.sampled_from([0, 2])))
         made = replace(made, notify_reload=notify and draw(st.booleans()))
-        ways = [READY, LINE] if kind == "Command" else [replace(READY, topic="t")]
+        ways = [READY, LINE, TOPIC] if kind == "Command" else [TOPIC]
         ready = st.none() if notify else st.sampled_from([None, *ways])
         made = replace(made, health=draw(st.sampled_from([None, HEALTH])), ready=draw(ready))
         made = replace(made, expect=draw(st.sampled_from([(), EXPECT])))
@@ -106,6 +107,7 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskDefinition]:
 
 
 LINE = ReadyLine(pattern="up")
+TOPIC = ReadyTopic(topic="t")
 
 ORDERS = [verb for verb in Verb if verb not in (Verb.EXIT, Verb.RELOAD)]
 """The orders that may come at any time. `teardown` exits, and `reload` has a rule of its own."""
@@ -282,6 +284,15 @@ class Machine(RuleBasedStateMachine):
             for process in self.sim.alive.values():
                 known = world.auxiliaries if process.auxiliary_of else world.launches
                 assert known.get(process.launch) == process.key, "an unknown process"
+
+    @invariant()
+    def the_topics_of_commands_are_watched(self) -> None:
+        if hasattr(self, "sim"):
+            world, watched = self.sim.world, self.sim.keeper.watches
+            for key, each in world.tasks.items():
+                wanted = watch_of(world.context.tasks.get(key[1]), key, each)
+                assert each.launch not in self.sim.alive or watched.get(each.launch) == wanted, key
+            assert all(launch in world.launches for launch in watched), "a launch that is over is watched"
 
     def teardown(self) -> None:
         """Stop everything. All tasks must come to rest, and every request must be answered."""

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from simulation import Simulation, rule, task
 
+from zmsvc.core import effects as fx
 from zmsvc.core import expected_topics, probing
 from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
@@ -19,6 +21,7 @@ from zmsvc.core.expected_topics import ExpectedTopic, Silences
 from zmsvc.core.model import Rule, TaskDefinition
 from zmsvc.core.probing import HEALTH, READY, Address, Health, Judgment, Probe, judge, probe_from_json
 from zmsvc.core.ready_line import ReadyLine
+from zmsvc.core.world import task_from_row
 
 RESTART = rule("on_fail", "restart", "a")
 
@@ -363,6 +366,10 @@ def test_a_task_with_ready_reports_the_end_of_a_reload_itself() -> None:
 EXPECT = (ExpectedTopic(topic="t", within=30.0), ExpectedTopic(topic="u", within=60.0))
 
 
+def watch(sim: Simulation, **wanted: Any) -> fx.WatchTopics:
+    return fx.WatchTopics(launch=sim.launch_of("a"), key=("T1", "a"), has_process=True, **wanted)
+
+
 def expecting(kind: str) -> Simulation:
     sim = Simulation.of(replace(task("a", RESTART, kind=kind, stop_timeout=5.0), expect=EXPECT))
     sim.begin()
@@ -372,23 +379,26 @@ def expecting(kind: str) -> Simulation:
 
 def test_a_command_that_is_silent_on_an_expected_topic_has_failed_and_its_rules_fire() -> None:
     sim = expecting("Command")
-    first, watcher = sim.launch_of("a"), sim.auxiliary("a")
-    sim.happen(ft.TopicSilent(launch=watcher, topic="u"))
+    first = sim.launch_of("a")
+    assert sim.keeper.watches == {first: watch(sim, expect=EXPECT)}
+    assert not sim.task("a").auxiliaries, "one process watches the topics of all tasks"
+    sim.happen(ft.TopicSilent(launch=first, topic="u"))
     assert sim.reason("a") == "silent"
     assert [each.detail["message"] for each in sim.records if each.event == "failed"] == [
         "silent: nothing on u within 60 s"
     ]
-    assert first not in sim.alive
-    assert watcher not in sim.alive
+    assert (first in sim.alive, sim.keeper.watches) == (False, {})
     sim.ring()
     sim.execute("a")
     assert (sim.sub_state("a"), sim.task("a").restarts) == ("running", 1)
-    assert sim.auxiliary("a") in sim.alive, "the next launch is watched as well"
+    assert sim.keeper.watches == {sim.launch_of("a"): watch(sim, expect=EXPECT)}
+    sim.happen(ft.TopicSilent(launch=first, topic="u"))
+    assert sim.sub_state("a") == "running", "a late report is about another launch"
 
 
 def test_a_task_in_python_reports_itself_and_needs_no_watcher() -> None:
     sim = expecting("Process")
-    assert not sim.task("a").auxiliaries
+    assert not sim.keeper.watches
     sim.happen(ft.TopicSilent(launch=sim.launch_of("a"), topic="other"))
     assert sim.sub_state("a") == "running", "it is not expected to publish there"
     sim.happen(ft.TopicSilent(launch=sim.launch_of("a"), topic="t"))
@@ -404,17 +414,45 @@ def test_a_task_that_stops_need_not_publish() -> None:
     assert sim.task("a") == before
 
 
-def test_the_watcher_of_topics_and_the_probe_are_started_again_each() -> None:
-    sim = Simulation.of(replace(task("a", kind="Command"), expect=EXPECT, health=HEALTH))
+def test_the_topic_of_a_ready_is_watched_before_the_fork_and_makes_the_command_ready() -> None:
+    service = replace(task("a", RESTART, kind="Command", start_timeout=20.0), ready=probing.ready(topic="t"))
+    sim = Simulation.of(replace(service, expect=EXPECT))
+    orders = [each for each in sim.begin() if isinstance(each, fx.WatchTopics)]
+    launch = sim.launch_of("a")
+    assert [(each.ready, each.has_process, each.expect) for each in orders] == [
+        ("t", False, ()),
+        ("t", True, ()),
+    ]
+    sim.execute("a")
+    assert (sim.sub_state("a"), sim.task("a").auxiliaries) == ("start", ())
+    sim.happen(ft.TopicHeard(launch=launch, topic="t"))
+    assert sim.sub_state("a") == "running"
+    assert sim.keeper.watches == {launch: watch(sim, expect=EXPECT)}, "its silence counts from here on"
+    sim.end("a", code=1)
+    assert not sim.keeper.watches
+
+
+def test_a_command_that_publishes_nothing_is_not_ready_in_time() -> None:
+    sim = Simulation.of(
+        replace(task("a", kind="Command", start_timeout=20.0), ready=probing.ready(topic="t"))
+    )
     sim.begin()
     sim.execute("a")
-    for each in sim.task("a").auxiliaries:
-        sim.end(each.launch, signal="SIGKILL")
-    assert not sim.task("a").auxiliaries
-    while len(sim.task("a").auxiliaries) < 2:
-        assert sim.ring()
-    assert {each.name for each in sim.task("a").auxiliaries} == {AuxiliaryName.EXPECT, AuxiliaryName.HEALTH}
-    assert sim.sub_state("a") == "running"
+    sim.ring()
+    assert (sim.reason("a"), sim.keeper.watches) == ("not-ready", {})
+
+
+def test_a_new_supervisor_orders_each_watch_again() -> None:
+    sim = expecting("Command")
+    sim.crash()
+    effects = sim.happen()
+    assert [each for each in effects if isinstance(each, fx.WatchTopics)] == [watch(sim, expect=EXPECT)]
+
+
+def test_the_state_file_of_a_supervisor_with_an_auxiliary_process_of_another_name_can_be_read() -> None:
+    rows = [{"launch": 7, "name": name, "command": [], "since": 1.0} for name in ("expect", "health")]
+    found = task_from_row({"launch": 5, "pid": 9, "auxiliaries": rows}, "running")
+    assert [(each.launch, each.name) for each in found.auxiliaries] == [(7, AuxiliaryName.HEALTH)]
 
 
 def test_a_task_in_python_is_ready_at_its_first_message_on_the_topic_of_its_ready() -> None:
@@ -427,8 +465,7 @@ def test_a_task_in_python_is_ready_at_its_first_message_on_the_topic_of_its_read
         assert sim.sub_state("a") == state
 
 
-def test_a_probe_of_a_topic_has_no_other_attributes() -> None:
-    assert probe_from_json(probing.ready(topic="t").as_json()).topic == "t"
+def test_a_ready_with_a_topic_has_no_other_attributes() -> None:
     with pytest.raises(ValueError, match="has topic and other attributes, expected topic alone"):
         probing.ready(topic="t", interval=1.0)
     with pytest.raises(ValueError, match="has no within, expected the attributes topic and within"):

@@ -21,8 +21,9 @@ from fake_kernel import Crash, launch_mark
 from simulation import rule, task
 
 from zmsvc.core import facts as ft
-from zmsvc.core import replay
+from zmsvc.core import probing, replay
 from zmsvc.core.access import Verb
+from zmsvc.core.expected_topics import ExpectedTopic
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Context, DeviceEndpoints, TaskDefinition
 from zmsvc.core.probing import HEALTH, READY
@@ -74,6 +75,14 @@ TASKS = (
     task(
         "u", rule("on_exit", "restart", "t"), rule("on_fail", "restart", "u"), kind="Thread", stop_timeout=1.0
     ),
+)
+
+
+WATCHED = tuple(
+    replace(each, ready=probing.ready(topic="up"), expect=(ExpectedTopic(topic="t", within=30.0),))
+    if each.service_type is ServiceType.COMMAND
+    else each
+    for each in TASKS
 )
 
 
@@ -191,6 +200,9 @@ def disturb(house: FakeContext) -> None:
             kernel.exit(shared[0].process, status=3)
             house.order(Verb.RESTART, "u")
             house.order(Verb.START, "t")
+    elif kernel.living("watcher") and kernel.chance(0.5):
+        kernel.counts["the watcher process is killed or stopped"] += 1
+        kernel.kill(kernel.living("watcher")[-1].pid, kernel.random.choice([signal.SIGKILL, signal.SIGSTOP]))
     elif kernel.living("device"):
         kernel.kill(kernel.living("device")[-1].pid, signal.SIGKILL)
 
@@ -244,6 +256,7 @@ def check(house: FakeContext) -> None:
     )
     watched = [name for name in believed if (service := house.context.tasks[name]) and service.health]
     assert probed == Counter((name, "health") for name in watched), "a running task has one probe process"
+    check_watches(house, believed)
     assert {each.sub_state for each in world.tasks.values()} <= {
         SubState.RUNNING,
         SubState.EXITED,
@@ -257,6 +270,22 @@ def check(house: FakeContext) -> None:
     table = house.keeper._process_table
     assert all(record.end is None for record in table._records.values()), "an end that was not acknowledged"
     assert not table._forking
+
+
+def check_watches(house: FakeContext, running: Counter[str]) -> None:
+    """Check that one process watches the topics of each Command that runs, and nothing else. While there is
+    nothing to watch, the process may hang.
+    """
+    wanted = house.keeper._watcher._watches
+    assert sorted(each.task for each in wanted.values()) == sorted(
+        name for name in running if house.context.tasks[name].expect
+    )
+    assert wanted.keys() <= {each.spec.launch for each in house.tasks.values() if goes_on(house, each)}
+    processes = house.kernel.living("watcher")
+    assert len(processes) <= 1
+    assert processes or not wanted
+    for process in processes:
+        assert process.act.__self__.watches == wanted or (process.stopped and not wanted)  # type: ignore[attr-defined]
 
 
 def check_record(house: FakeContext) -> None:
@@ -336,6 +365,18 @@ def test_after_any_fault_each_running_task_has_one_probe_process(
 ) -> None:
     for seed in seeds()[:12]:
         played(folder, seed, crashing, PROBED)
+
+
+@pytest.mark.deadline(120)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_after_any_fault_one_process_watches_the_topics_of_the_commands_that_run(
+    folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]
+) -> None:
+    counts: Counter[str] = Counter()
+    for seed in seeds()[:12]:
+        counts += played(folder, seed, crashing, WATCHED)
+    assert counts["a task is silent"]
+    assert counts["the watcher process is killed or stopped"]
 
 
 @pytest.mark.deadline(120)

@@ -6,11 +6,10 @@ import pytest
 from test_config import as_command, changed, faults, parse, service_warnings, with_service
 
 from zmsvc.core import probing
-from zmsvc.core.expected_topics import ExpectedTopic
+from zmsvc.core.expected_topics import ExpectedTopic, ReadyTopic
 from zmsvc.core.probing import Address
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.supervisor.launch_spec import dropped_options
-from zmsvc.task.topic_watcher import topic_of
 
 PROGRAM = "<command>sleep 3600</command>"
 
@@ -111,8 +110,7 @@ def test_expected_topics_and_the_topic_of_a_ready_are_read_for_every_kind_of_tas
     for text in (as_probed(*elements), with_service("".join(elements))):
         task = parse(text).tasks["ts_100"]
         assert task.expect == (ExpectedTopic(topic="t", within=30.0), ExpectedTopic(topic="u", within=60.0))
-        assert task.ready is not None
-        assert (task.ready.topic, task.ready.command) == ("t", ())
+        assert task.ready == ReadyTopic(topic="t")
         assert dropped_options(task, 4) == ["ready", "expect"]
 
 
@@ -133,18 +131,3 @@ def test_a_bad_topic_is_a_fault_on_its_line(element: str, fault: str) -> None:
     text = as_probed(element)
     line = text[: text.index(element)].count("\n") + 1
     assert faults(text) == [f"F.xml:{line}: ts_100: {fault}"]
-
-
-@pytest.mark.parametrize(
-    ("frame", "topic"),
-    [
-        (b't @@@ {"header":{"service_transaction":"T","service_id":"ts_1"}}', "t"),
-        (b't @@@ {"header":{"service_transaction":"T","service_id":"ts_2"}}', None),
-        (b't @@@ {"header":{"service_transaction":"U","service_id":"ts_1"}}', None),
-        (b't @@@ {"header":{"service_id":"ts_1"}}', "t"),
-        (b"t @@@ {}", "t"),
-        (b"t @@@ {", None),
-    ],
-)
-def test_a_message_counts_for_the_task_that_its_header_names(frame: bytes, topic: str | None) -> None:
-    assert topic_of(frame, "T", "ts_1") == topic

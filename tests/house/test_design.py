@@ -13,7 +13,7 @@ from zmsvc.core.access import CONTROL
 from zmsvc.core.lifecycle import SubState
 from zmsvc.host import state_file
 from zmsvc.host.systemd import journal, notify
-from zmsvc.protocol import fdstore, forking, launch, output, sharing, supervision
+from zmsvc.protocol import fdstore, forking, launch, output, sharing, supervision, watching
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
@@ -36,6 +36,8 @@ CHANNELS = {
     "fdstore orders": fdstore.ORDERS,
     "fdstore reports": fdstore.REPORTS,
     "fdstore gifts": fdstore.GIVEN,
+    "watching orders": watching.ORDERS,
+    "watching reports": watching.REPORTS,
 }
 
 

@@ -25,6 +25,7 @@ THE_CORE_OF_THE_SUPERVISOR = {
         ("device", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3"}),
         ("output", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3", "zmq"}),
         ("fdstore", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3", "zmq"}),
+        ("watcher", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3"}),
         ("supervisor", {"ssl", "psutil"}),
     ],
 )

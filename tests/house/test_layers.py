@@ -37,7 +37,7 @@ PURE = {
 process.
 """
 
-PROCESSES = ("keeper", "zygote", "supervisor", "device", "output", "fdstore", "task", "ctl")
+PROCESSES = ("keeper", "zygote", "supervisor", "device", "output", "fdstore", "watcher", "task", "ctl")
 LIBRARIES = {"core": {"core"}, "protocol": {"core", "protocol"}, "host": {"core", "host"}}
 MAY_IMPORT = (
     LIBRARIES

@@ -10,12 +10,16 @@ from test_layers import modules, tree
 TWICE = {
     "HoldSockets": {"zmsvc.core.effects", "zmsvc.protocol.supervision"},
     "HoldStores": {"zmsvc.core.effects", "zmsvc.protocol.supervision"},
+    "KeepWatches": {"zmsvc.core.effects", "zmsvc.protocol.supervision"},
     "LaunchFailed": {"zmsvc.core.facts", "zmsvc.protocol.supervision"},
     "Leave": {"zmsvc.core.effects", "zmsvc.protocol.supervision"},
     "Leftover": {"zmsvc.core.facts", "zmsvc.protocol.supervision"},
     "LineSeen": {"zmsvc.protocol.output", "zmsvc.protocol.supervision"},
     "OpenBarrier": {"zmsvc.core.effects", "zmsvc.protocol.supervision"},
     "SetMain": {"zmsvc.core.effects", "zmsvc.protocol.supervision"},
+    "TopicHeard": {"zmsvc.core.facts", "zmsvc.protocol.supervision"},
+    "TopicSilent": {"zmsvc.core.facts", "zmsvc.protocol.supervision"},
+    "WatchTopics": {"zmsvc.core.effects", "zmsvc.protocol.supervision"},
     "Task": {"zmsvc.core.world", "zmsvc.task.sdk"},
 }
 """The names that two modules define, and why: a message on a channel has the name of the fact or effect that it

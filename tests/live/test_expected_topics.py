@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from context import Context, Ear
+from test_floods import cpu
 from waiting import wait_for
 
 LOOPED = """
@@ -25,7 +26,7 @@ def step(self):
         self.publish("t", {"n": 1})
 """
 PROGRAM = """
-import os, sys, time
+import itertools, os, sys, time
 sys.path.insert(0, {tree!r})
 import zmq
 from zmsvc.core import messages
@@ -33,9 +34,9 @@ pub = zmq.Context().socket(zmq.PUB)
 pub.connect(os.environ["ZMSVC_BACKEND"])
 head = messages.header(transaction=os.environ["ZMSVC_TRANSACTION"], service_id=os.environ["ZMSVC_TASK"],
     action="published", service_name="x")
-while True:
+for number in itertools.count():
     if not os.path.exists({quiet!r}):
-        pub.send(messages.encode("t", {{"header": head, "content": 1}}))
+        pub.send(messages.encode("t", {{"header": head, "content": number}}))
     time.sleep(0.02)
 """
 WITHIN = '<expect topic="t" within="1s"/><expect topic="t" within="1min"/>'
@@ -74,31 +75,69 @@ def test_a_task_that_falls_silent_has_failed_and_its_rules_fire(
     assert (task["exit"]["reason"], task["status"]) == ("silent", "silent: nothing on t within 1 s")
 
 
+def watchers(context: Context) -> list[int]:
+    return [pid for pid, name in context.children().items() if name == "zmsvc-watcher"]
+
+
 def test_no_crash_beside_a_task_makes_it_silent_and_the_next_silence_is_noticed(
     context: Context, ear: Callable[..., Ear]
 ) -> None:
     quiet = add(context, "Command", "ts_1", '<expect topic="t" within="3s"/>')
+    quiet_too = add(context, "Command", "ts_2", '<expect topic="t" within="4s"/>')
     add(context, "Process", "ts_3", "")
     context.start("--transaction", "T")
-
-    def watcher() -> int:
-        return next((pid for pid, name in context.children().items() if name == "ts_1-expect"), 0)
-
-    first = wait_for(watcher)
-    assert not any(name == "ts_3-expect" for name in context.children().values())
+    (first,) = wait_for(lambda: watchers(context))
     os.kill(first, signal.SIGKILL)
     context.kill_supervisor()
-    second = wait_for(lambda: (found := watcher()) != first and found)
+    (second,) = wait_for(lambda: [pid for pid in watchers(context) if pid != first])
     heard = ear(b"t @@@ ")
-    for _ in range(50):
+    for _ in range(100):
         heard.next()
     os.kill(context.status()["device_pid"], signal.SIGKILL)
-    for _ in range(50):
+    for _ in range(100):
         heard.next()
-    task = context.tasks("T")["ts_1"]
-    assert (task["sub"], task["restarts"], watcher()) == ("running", 0, second)
+    tasks = context.tasks("T")
+    assert {tasks[name]["sub"] for name in ("ts_1", "ts_2")} == {"running"}
+    assert not {tasks[name]["restarts"] for name in ("ts_1", "ts_2")} - {0}
+    assert watchers(context) == [second], "one process watches all tasks"
     quiet.touch()
     assert context.task_is("ts_1", "failed")["exit"]["reason"] == "silent"
+    assert context.tasks("T")["ts_2"]["sub"] == "running", "a task that publishes answers for itself alone"
+    quiet_too.touch()
+    assert context.task_is("ts_2", "failed")["exit"]["reason"] == "silent"
+
+
+def test_a_context_without_such_commands_has_no_watcher(context: Context) -> None:
+    add(context, "Process", "ts_1", WITHIN)
+    context.task("ts_2", "Sleep", kind="Command", config="<command>sleep 3600</command>")
+    context.start("--transaction", "T")
+    assert not watchers(context)
+
+
+def test_messages_cost_the_supervisor_nothing(context: Context, ear: Callable[..., Ear]) -> None:
+    add(context, "Command", "ts_1", '<expect topic="t" within="1min"/>')
+    program = context.home / "ts_1.py"
+    program.write_text(program.read_text().replace("time.sleep(0.02)", "time.sleep(0.0005)"))
+    context.start("--transaction", "T")
+    wait_for(lambda: watchers(context))
+    status = context.status()
+    heard = ear(b"t @@@ ")
+    before = cpu(status["pid"]) + cpu(status["keeper_pid"])
+    for _ in range(3000):
+        heard.next()
+    assert cpu(status["pid"]) + cpu(status["keeper_pid"]) - before < 0.06
+
+
+def test_a_reload_changes_what_is_watched(context: Context) -> None:
+    add(context, "Command", "ts_1", '<expect topic="t" within="1min"/>')
+    context.start("--transaction", "T")
+    (before,) = wait_for(lambda: watchers(context))
+    context.file.write_text(
+        context.file.read_text().replace('topic="t" within="1min"', 'topic="u" within="1s"')
+    )
+    context.ctl("reload")
+    assert context.task_is("ts_1", "failed")["status"] == "silent: nothing on u within 1 s"
+    assert watchers(context) == [before]
 
 
 @pytest.mark.parametrize("kind", ["Process", "Command"])

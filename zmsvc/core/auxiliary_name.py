@@ -18,5 +18,3 @@ class AuxiliaryName(StrEnum):
     """Runs the probe of `<ready>` until it succeeds, and then ends with status 0."""
     HEALTH = "health"
     """Runs the probe of `<health>` and reports each change."""
-    EXPECT = "expect"
-    """Subscribes to the topics of `<expect>` of a Command, and reports one that is silent for too long."""

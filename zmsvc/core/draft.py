@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import effects as fx
-from zmsvc.core import held_descriptors
+from zmsvc.core import held_descriptors, topic_watches
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.effects import Effect
 from zmsvc.core.frozen import frozen
@@ -278,6 +278,21 @@ class Draft:
                     return True
         return False
 
+    def _watch_topics(self) -> None:
+        """Have the topics of Commands watched that are to be watched now, if they differ from those before
+        this step. A new supervisor orders all of them: its predecessor may not have sent the last orders.
+        """
+        if self.new_supervisor:
+            found = (topic_watches.watch_of(self.service(key), key, task) for key, task in self.tasks.items())
+            wanted = [each for each in found if each is not None]
+            self.emit(fx.KeepWatches(launches=frozenset(each.launch for each in wanted)), *wanted)
+            return
+        for key in self._touched:
+            before = self.before.context.tasks.get(key[1])
+            was = topic_watches.watch_of(before, key, self.before.tasks.get(key))
+            wants = topic_watches.watch_of(self.service(key), key, self.tasks.get(key))
+            self.emit(*topic_watches.changes(was, wants))
+
     def finish(self) -> tuple[World, tuple[Effect, ...]]:
         """Return the next world and the effects in the order of the decisions. Alarms and the state of
         transactions come last.
@@ -289,6 +304,7 @@ class Draft:
             if was != wants:
                 self.emit(fx.WakeAt(key=key, when=wants))
         self._hold()
+        self._watch_topics()
         for transaction in self._changed:
             self.emit(fx.PublishInfo(transaction=transaction))
         world = World(

@@ -11,6 +11,7 @@ from dataclasses import field
 from typing import Any
 
 from zmsvc.core.auxiliary_name import AuxiliaryName
+from zmsvc.core.expected_topics import ExpectedTopic
 from zmsvc.core.frozen import frozen
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.model import TaskDefinition
@@ -41,6 +42,29 @@ class LaunchAuxiliary:
     name: AuxiliaryName
     command: tuple[str, ...] = ()
     """The program that it executes, and its arguments."""
+
+
+@frozen
+class KeepWatches:
+    """Watch only these launches of those whose topics are watched."""
+
+    launches: frozenset[int]
+
+
+@frozen
+class WatchTopics:
+    """Watch the topics of a launch of a Command in place of those that were watched before. Without topics,
+    watch it no longer. A repeated order is harmless: what was reported is reported again.
+    """
+
+    launch: int
+    key: Key
+    ready: str = ""
+    """The topic whose first message is to be reported, or nothing."""
+    has_process: bool = False
+    """False before the fork: a message that makes the task ready is then reported later."""
+    expect: tuple[ExpectedTopic, ...] = ()
+    """The topics on which the task must not be silent for too long, from now on."""
 
 
 @frozen
@@ -225,6 +249,8 @@ class Leave:
 Effect = (
     Launch
     | LaunchAuxiliary
+    | KeepWatches
+    | WatchTopics
     | Terminate
     | SendSignal
     | SetMain

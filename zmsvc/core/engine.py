@@ -173,7 +173,7 @@ def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: TaskFact) -> N
     if isinstance(fact, ft.TaskExited | ft.LaunchFailed):
         auxiliary.forget(draft, key, which)
         match which.name:
-            case AuxiliaryName.READY | AuxiliaryName.HEALTH | AuxiliaryName.EXPECT:
+            case AuxiliaryName.READY | AuxiliaryName.HEALTH:
                 health.ended(draft, key, which, fact)
             case AuxiliaryName.RELOAD:
                 reload_command_ended(draft, key, _why_not_reloaded(fact))
@@ -181,8 +181,6 @@ def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: TaskFact) -> N
                 assert_never(which.name)
     elif isinstance(fact, ft.HealthReported) and which.name is AuxiliaryName.HEALTH:
         health.take_report(draft, key, fact)
-    elif isinstance(fact, ft.TopicSilent) and which.name is AuxiliaryName.EXPECT:
-        health.silent(draft, key, fact)
 
 
 def _why_not_reloaded(end: auxiliary.End) -> str:

@@ -24,6 +24,13 @@ class ExpectedTopic:
         return {"topic": self.topic, "within": self.within}
 
 
+@frozen
+class ReadyTopic:
+    """The task is ready when it has published its first message on this topic: `<ready topic="...">`."""
+
+    topic: str
+
+
 def make(**values: Any) -> ExpectedTopic:
     """Return the expectation of an `<expect>` with these attributes. Raises ValueError."""
     missing = [name for name in ("topic", "within") if name not in values]

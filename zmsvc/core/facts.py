@@ -214,7 +214,9 @@ class HealthReported:
 
 @frozen
 class TopicHeard:
-    """A task has published its first message on the topic of its `<ready>`."""
+    """A task has published its first message on the topic of its `<ready>`. A task in Python says so itself,
+    and the watcher process says it of a Command.
+    """
 
     launch: int
     topic: str
@@ -222,8 +224,8 @@ class TopicHeard:
 
 @frozen
 class TopicSilent:
-    """A task has published nothing on an expected topic for too long. The launch is that of the task, or of
-    the process that watches the topics of a Command.
+    """A task has published nothing on an expected topic for too long. A task in Python says so itself, and
+    the watcher process says it of a Command.
     """
 
     launch: int

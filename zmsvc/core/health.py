@@ -1,8 +1,8 @@
 """The health of tasks: when their probes run, and what follows from the results. Pure.
 
-A Command with `<ready>` has an auxiliary process that ends with status 0 as soon as its probe succeeds. A
-running task with `<health>` has one that reports each change of its health, and a running Command with
-`<expect>` one that reports a topic on which it is silent for too long. A task in Python reports that itself.
+A Command with the probe of a `<ready>` has an auxiliary process that ends with status 0 as soon as its probe
+succeeds. A running task with `<health>` has one that reports each change of its health. Topics have no such
+process: see core.topic_watches.
 """
 
 from __future__ import annotations
@@ -83,13 +83,12 @@ def _wanted(task: Task, service: TaskDefinition | None) -> list[AuxiliaryName]:
     wanted = {
         AuxiliaryName.READY: starts and probe_of(service.ready) is not None and command,
         AuxiliaryName.HEALTH: active and service.health is not None,
-        AuxiliaryName.EXPECT: active and bool(service.expect) and command,
     }
     return [name for name, has in wanted.items() if has]
 
 
 def heard(draft: Draft, key: Key, fact: ft.TopicHeard) -> None:
-    """Take the report of a task in Python about its first message on the topic of its `<ready>`."""
+    """Take the report about the first message of a task on the topic of its `<ready>`."""
     service = draft.service(key)
     waits = draft.tasks[key].sub_state is SubState.START
     if waits and service is not None and topic_of(service.ready) == fact.topic:

@@ -10,10 +10,11 @@ import ipaddress
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
+from zmsvc.core.expected_topics import ReadyTopic
 from zmsvc.core.frozen import frozen
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.values import WHITE, quote, timespan
@@ -51,8 +52,6 @@ class Probe:
     command: tuple[str, ...] = ()
     """The program of an exec probe and its arguments; empty for other probes."""
     address: Address | None = None
-    topic: str = ""
-    """Of `<ready>`: the topic whose first message makes the task ready; empty for a probe."""
     interval: float
     """The time from the end of one probe to the start of the next one."""
     timeout: float
@@ -63,7 +62,7 @@ class Probe:
 
     def as_json(self) -> dict[str, Any]:
         """Return what the process that runs the probe needs. `probe_from_json` reads it."""
-        return {name: value for name, value in asdict(self).items() if name != "topic" or value}
+        return asdict(self)
 
 
 def probe_from_json(values: Mapping[str, Any]) -> Probe:
@@ -174,7 +173,7 @@ def health(**values: Any) -> Probe:
     return make(HEALTH, values)
 
 
-Ready = Probe | ReadyLine
+Ready = Probe | ReadyLine | ReadyTopic
 """How a task with `<ready>` becomes ready."""
 READY_KINDS = (*KINDS, "topic", "line")
 
@@ -186,7 +185,7 @@ def ready(**values: Any) -> Ready:
             raise ValueError(f"has {alone} and other attributes, expected {alone} alone")
     _check_one(values, READY_KINDS, "has no probe")
     if "topic" in values:
-        return replace(READY, topic=values["topic"])
+        return ReadyTopic(topic=values["topic"])
     if "line" in values:
         return ReadyLine(pattern=values["line"])
     return make(READY, values)
@@ -199,7 +198,7 @@ def probe_of(found: Ready | None) -> Probe | None:
 
 def topic_of(found: Ready | None) -> str:
     """Return the topic of a `<ready>`, or nothing if it has none."""
-    return found.topic if isinstance(found, Probe) else ""
+    return found.topic if isinstance(found, ReadyTopic) else ""
 
 
 # --- judging

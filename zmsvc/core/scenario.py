@@ -223,9 +223,8 @@ class Run(SimulatedMachine):
             if isinstance(service.ready, ReadyLine):
                 self.keeper.alive[launch].line_seen = True
                 self.happen(ft.ReadyLineSeen(launch=launch))
-            if not service.notify:
-                return
-        self.happen(ft.TaskReady(launch=launch))
+        if service is None or service.service_type is not ServiceType.COMMAND or service.notify:
+            self.happen(ft.TaskReady(launch=launch))
         if service is not None and (topic := topic_of(service.ready)):
             self.happen(ft.TopicHeard(launch=launch, topic=topic))
 
@@ -234,7 +233,7 @@ class Run(SimulatedMachine):
             return
         if name is AuxiliaryName.HEALTH:
             self.happen(ft.HealthReported(launch=launch, health=Health.HEALTHY))
-        elif name is not AuxiliaryName.EXPECT:
+        else:
             self.keeper.end(launch, code=0)
             self.happen()
 
@@ -392,12 +391,7 @@ class Run(SimulatedMachine):
                             ft.HealthReported(launch=each.launch, health=Health.UNHEALTHY, text="simulated")
                         )
             case Reason.SILENT:
-                # A Command has a process that watches its topics; a task in Python reports itself.
-                watchers = [
-                    each.launch for each in self.task(name).auxiliaries if each.name is AuxiliaryName.EXPECT
-                ]
-                watcher = watchers[0] if watchers else launch
-                self.happen(ft.TopicSilent(launch=watcher, topic=service.expect[0].topic))
+                self.happen(ft.TopicSilent(launch=launch, topic=service.expect[0].topic))
             case Reason.MEMORY_LIMIT:
                 self.happen(ft.MemoryMeasured(launch=launch, used=_MEMORY, machine=_MEMORY))
             case Reason.LOST:

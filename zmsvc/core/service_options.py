@@ -397,9 +397,15 @@ class ServiceOptions:
             In a task in Python each
             .Fn publish
             counts, and no message is read for it.
-            A Command has a process beside it that subscribes to the topic, as the user of the task.
+            For the Commands of a context the process
+            .Nm zmsvc-watcher
+            subscribes to these topics.
             A message counts if its header names this task, or no task
-            .Pq Li service_transaction , service_id .
+            .Pq Li service_transaction , service_id ,
+            unless its
+            .Li launch
+            is that of another launch
+            .Pq Ev ZMSVC_LAUNCH .
             While that process has no connection to the device, the time stands; when it connects again, or is
             started again after its end, the time begins again.
             .Bd -literal

@@ -64,6 +64,8 @@ class SimulatedKeeper:
     """The sockets of tasks that it was last ordered to hold."""
     stores: frozenset[tuple[Key, int]] = frozenset()
     """The descriptor stores that it was last ordered to hold."""
+    watches: dict[int, fx.WatchTopics] = field(default_factory=dict)
+    """The topics that it was ordered to have watched, by launch."""
     opened: set[int] = field(default_factory=set)
     """The launches whose barrier it was ordered to open."""
 
@@ -88,6 +90,12 @@ class SimulatedKeeper:
             self.auxiliaries.add(launch)
         self.alive[launch] = Process(launch=launch, key=key, auxiliary_of=auxiliary_of)
         self.out.append(ft.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
+
+    def watch(self, order: fx.WatchTopics) -> None:
+        """Take an order of what to watch. Without topics, it ends a watch."""
+        self.watches.pop(order.launch, None)
+        if order.ready or order.expect:
+            self.watches[order.launch] = order
 
     def end(
         self, launch: int, *, code: int | None = None, signal: str | None = None, oom: bool = False
@@ -224,6 +232,11 @@ class SimulatedMachine:
                 self.keeper.sockets = effect.sockets
             case fx.HoldStores():
                 self.keeper.stores = effect.stores
+            case fx.KeepWatches():
+                for launch in self.keeper.watches.keys() - effect.launches:
+                    del self.keeper.watches[launch]
+            case fx.WatchTopics():
+                self.keeper.watch(effect)
             case fx.Forget():
                 self.unforgotten.append(effect)
             case fx.WakeAt(key=key, when=when):
@@ -246,6 +259,7 @@ class SimulatedMachine:
     def acknowledge(self) -> None:
         for effect in self.unforgotten:
             self.keeper.ends.pop(effect.launch, None)
+            self.keeper.watches.pop(effect.launch, None)
         self.unforgotten.clear()
 
     def ring(self) -> bool:

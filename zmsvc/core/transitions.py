@@ -127,8 +127,7 @@ def process_started(draft: Draft, key: Key, _event: TaskEvent) -> None:
     # The timeout begins now and not with the order: among a thousand launches one may wait for seconds.
     draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
     service = draft.service(key)
-    # A task in Python itself reports the first message on the topic of its `<ready>`, and the output process
-    # finds a line.
+    # The output process finds a line, the watcher process a message.
     if (
         service is not None
         and probe_of(service.ready) is not None
@@ -154,13 +153,11 @@ def be_ready(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def _watch(draft: Draft, key: Key) -> None:
-    """Start the processes that watch the health and the topics of a task that is ready."""
+    """Start the process that watches the health of a task that is ready."""
     service = draft.service(key)
     if service is not None and service.health is not None:
         draft.change(key, health=Health.STARTING)
         auxiliary.start(draft, key, AuxiliaryName.HEALTH)
-    if service is not None and service.expect and service.service_type is ServiceType.COMMAND:
-        auxiliary.start(draft, key, AuxiliaryName.EXPECT)
 
 
 def executed(draft: Draft, key: Key) -> None:

@@ -386,6 +386,8 @@ _DEFAULTS = {f.name: getattr(Task(), f.name) for f in fields(Task) if f.name != 
 _EXIT = tuple(f.name for f in fields(Exit))
 _BARRIER = tuple(f.name for f in fields(Barrier))
 _AUXILIARY = tuple(f.name for f in fields(Auxiliary))
+_AUXILIARY_NAMES = frozenset(map(str, AuxiliaryName))
+"""A process with another name is one that only another release has. The keeper is then told to kill it."""
 _IN_ROW = {
     "sub_state": "sub",
     "stop_reason": "verdict",
@@ -430,7 +432,8 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
     if "ended" in values:
         values["ended"] = tuple(Leftover(**entry) for entry in values["ended"])
     if "auxiliaries" in values:
-        values["auxiliaries"] = tuple(map(_auxiliary, values["auxiliaries"]))
+        known = (row for row in values["auxiliaries"] if row["name"] in _AUXILIARY_NAMES)
+        values["auxiliaries"] = tuple(map(_auxiliary, known))
     return Task(**{_FROM_ROW.get(name, name): value for name, value in values.items()})
 
 

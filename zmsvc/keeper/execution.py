@@ -1,4 +1,6 @@
-"""Execute the keeper's workers: supervisor, device, zygote, output process and fdstore process."""
+"""Execute the keeper's workers: supervisor, device, zygote, output process, fdstore process and watcher
+process.
+"""
 
 from __future__ import annotations
 

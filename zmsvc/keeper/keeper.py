@@ -36,6 +36,7 @@ from zmsvc.keeper.process_table import ProcessTable
 from zmsvc.keeper.relay import Relay
 from zmsvc.keeper.restarted_process import DeviceProcess, SupervisorProcess
 from zmsvc.keeper.task_groups import TaskGroups
+from zmsvc.keeper.watcher_process import WatcherProcess
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import PROTOCOL, PROTOCOL_BARRIER, PROTOCOL_STORES
 from zmsvc.protocol import supervision as sv
@@ -106,14 +107,11 @@ class Keeper:
         """Called once, when the context becomes ready for the first time. The arguments name the parts that
         failed at once, and have further messages as a JSON list.
         """
-        self._output = OutputClient(
-            machine, places, listeners, self._in_group("output"), self._dispatcher, self._report_line
-        )
+        common, dispatcher = (machine, places, listeners), self._dispatcher
+        self._output = OutputClient(*common, self._in_group("output"), dispatcher, self._report_line)
         tasks = cgroup / "tasks" if cgroup else None
         groups = TaskGroups(machine, tasks)
-        self._stores = FdstoreProcess(
-            machine, places, listeners, self._in_group("fdstore"), self._dispatcher, self._report_stores
-        )
+        self._stores = FdstoreProcess(*common, self._in_group("fdstore"), dispatcher, self._report_stores)
         self._zygote = ZygoteClient(
             machine,
             self._dispatcher,
@@ -126,6 +124,8 @@ class Keeper:
         self._process_table = ProcessTable(
             self._report, self._zygote, places.context_mark, tasks, groups, machine, self._dispatcher
         )
+        curve = keyring.client if keyring else None
+        self._watcher = WatcherProcess(*common, self._in_group("watcher"), dispatcher, curve, self._report)
         self._supervisor = SupervisorProcess(
             machine, arguments, places, listeners, watchdog, self._in_group("supervisor")
         )
@@ -199,7 +199,13 @@ class Keeper:
     def timeout(self) -> float | None:
         """Return the seconds until something is due, or None if nothing has a time."""
         workers = (
-            (self._supervisor.due(), self._device.due(), self._output.due(), self._stores.due())
+            (
+                self._supervisor.due(),
+                self._device.due(),
+                self._output.due(),
+                self._stores.due(),
+                self._watcher.due(),
+            )
             if self._ending is None
             else (self._ending,)
         )
@@ -245,6 +251,8 @@ class Keeper:
             self._start_output()
         if self._stores.is_due(now):
             self._stores.start()
+        if self._watcher.is_due(now):
+            self._start_watcher()
 
     def _know_worker(self, pid: int | None) -> None:
         """Note a child that is not a task. None is one that could not be started, and must not count: the
@@ -276,6 +284,16 @@ class Keeper:
         channel = self._stores.channel
         fds = {"channel": channel.fileno()} if new_channel and channel is not None else {}
         self._report(self._stores.contents, fds)
+
+    # --- the watcher process
+
+    def _start_watcher(self) -> None:
+        self._watcher.start()
+        self._know_worker(self._watcher.pid)
+
+    def _watch_topics(self, order: sv.WatchTopics) -> None:
+        self._watcher.watch(order)
+        self._know_worker(self._watcher.pid)
 
     # --- the zygote
 
@@ -432,7 +450,12 @@ class Keeper:
                 self._know_worker(self._zygote.sockets.hold(order.sockets))
             case sv.HoldStores():
                 self._stores.hold(order.limits)
+            case sv.KeepWatches():
+                self._watcher.keep(order.launches)
+            case sv.WatchTopics():
+                self._watch_topics(order)
             case sv.Acknowledge():
+                self._watcher.forget(order.launch)
                 self._process_table.acknowledge(order.launch)
             case sv.RunDevice():
                 self._device.settings = order
@@ -493,6 +516,7 @@ class Keeper:
                 self._supervisor.extend_deadline()
                 if "WATCHDOG" in fields:
                     self._output.check()
+                    self._watcher.check()
                 if fields.get("READY") == "1" and not self._supervisor.was_ready:
                     self._supervisor.was_ready = True
                     self.ready(fields.get("X_ZMSVC_ERROR", ""), fields.get("X_ZMSVC_NOTES", ""))
@@ -532,6 +556,8 @@ class Keeper:
             self._output.ended()
         elif info.si_pid == self._stores.pid:
             self._stores.ended()
+        elif info.si_pid == self._watcher.pid:
+            self._watcher.ended()
         elif info.si_pid == self._zygote.pid:
             self._zygote.reaped()
         else:
@@ -565,6 +591,7 @@ class Keeper:
         self._ending = self._machine.now() + END_TIMEOUT
         self._zygote.close()
         self._stores.kill()
+        self._watcher.kill()
         self._device.signal(signal.SIGTERM)
 
     def is_over(self) -> bool:
@@ -574,6 +601,7 @@ class Keeper:
             and self._device.pid is None
             and self._nothing_left
             and self._stores.is_over()
+            and self._watcher.pid is None
             and self._output.finish()
         )
 

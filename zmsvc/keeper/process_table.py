@@ -119,8 +119,8 @@ class ProcessTable:
         self._named_mains: set[int] = set()
         """Launches whose task has named another main process."""
         self.workers: set[int] = set()
-        """Children that are not tasks: supervisor, device, output process, fdstore process, and those that
-        close sockets. The zygote is not among them.
+        """Children that are not tasks: supervisor, device, output process, fdstore process, watcher
+        process, and those that close sockets. The zygote is not among them.
         """
         self._descendants = Descendants(
             machine,

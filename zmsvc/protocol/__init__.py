@@ -15,12 +15,14 @@ additions need no new number.
   and the like. A launch carries the options of `<service>` that are declared with this number.
 - 5: A launch carries the options of `<service>` that are declared with this number. It can be that of an
   auxiliary process of a task. The keeper holds sockets and descriptor stores for tasks (`HoldSockets`,
-  `HoldStores`, `StoreContents`). It lets a task wait before its first step (`OpenBarrier`). It reports the
-  line of its output by which a task is ready (`LineSeen`).
+  `HoldStores`, `StoreContents`), and has topics of Commands watched (`WatchTopics`). It lets a task wait
+  before its first step (`OpenBarrier`). It reports the line of its output by which a task is ready
+  (`LineSeen`).
 
 The channel to the zygote has a protocol number of its own (`forking`), which the zygote names. The channels
-to the output process (`output`) and the fdstore process (`fdstore`) have none, because each side ignores
-unknown messages. The other channels connect a process with a fork of it, so both sides are of one version.
+to the output process (`output`), the fdstore process (`fdstore`) and the watcher process (`watching`) have
+none, because each side ignores unknown messages. The other channels connect a process with a fork of it, so
+both sides are of one version.
 """
 
 PROTOCOL = 5
@@ -45,5 +47,7 @@ PROTOCOL_SOCKETS = 5
 """The first protocol in which a keeper opens and holds sockets for tasks."""
 PROTOCOL_STORES = 5
 """The first protocol in which a keeper runs the fdstore process."""
+PROTOCOL_WATCHER = 5
+"""The first protocol in which a keeper runs the watcher process."""
 PROTOCOL_BARRIER = 5
 """The first protocol in which a keeper lets tasks wait before their first steps."""

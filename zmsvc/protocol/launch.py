@@ -114,7 +114,9 @@ class LaunchSpec:
     expect: tuple[Mapping[str, Any], ...] = ()
     """The expected topics, as `core.expected_topics.ExpectedTopic.as_json`."""
     ready_topic: str = ""
-    """The topic whose first message makes a task in Python ready."""
+    """The topic whose first message makes a task in Python ready. The watcher process watches that of a
+    Command.
+    """
     poison_action: str = "fail"
     """`core.poison.PoisonAction`."""
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -56,7 +56,7 @@ class Ended:
 
 @frozen
 class Pong:
-    """The output process reads its channel."""
+    """The process reads its channel."""
 
 
 @frozen

@@ -89,6 +89,32 @@ class HoldStores:
 
 
 @frozen
+class KeepWatches:
+    """Watch only these launches of those whose topics are watched. Since protocol 5."""
+
+    launches: tuple[int, ...]
+
+
+@frozen
+class WatchTopics:
+    """Watch these topics of a launch in place of those that were watched before. Without topics, watch it no
+    longer. `TopicHeard` and `TopicSilent` follow; the same order again repeats them. Since protocol 5.
+    """
+
+    launch: int
+    transaction: str = ""
+    task: str = ""
+    endpoint: str = ""
+    """The endpoint at which to subscribe."""
+    ready: str = ""
+    """The topic whose first message is to be reported, or nothing."""
+    has_process: bool = False
+    """False before the fork: the first message is then reported after the next order."""
+    expect: tuple[Mapping[str, Any], ...] = ()
+    """The topics on which silence is to be reported, each as `core.expected_topics.Expectation.as_json`."""
+
+
+@frozen
 class Acknowledge:
     """The end of this launch is in the state file, so the keeper may forget it."""
 
@@ -145,6 +171,8 @@ Order = (
     | OpenBarrier
     | HoldSockets
     | HoldStores
+    | KeepWatches
+    | WatchTopics
     | Acknowledge
     | RunDevice
     | RestartDevice
@@ -163,6 +191,8 @@ ORDERS = Codec[Order](
         "open-barrier": OpenBarrier,
         "hold-sockets": HoldSockets,
         "hold-stores": HoldStores,
+        "keep-watches": KeepWatches,
+        "watch-topics": WatchTopics,
         "ack": Acknowledge,
         "device": RunDevice,
         "restart-device": RestartDevice,
@@ -207,6 +237,24 @@ class LineSeen:
     """A task has written the line that its `ready_line` names. Since protocol 5."""
 
     launch: int
+
+
+@frozen
+class TopicHeard:
+    """A launch has published its first message on the topic `ready` of `WatchTopics`. Since protocol 5."""
+
+    launch: int
+    topic: str
+
+
+@frozen
+class TopicSilent:
+    """A launch has published nothing on a topic in `expect` of `WatchTopics` for too long. Since protocol
+    5.
+    """
+
+    launch: int
+    topic: str
 
 
 @frozen
@@ -356,6 +404,8 @@ Report = (
     | Launched
     | Executed
     | LineSeen
+    | TopicHeard
+    | TopicSilent
     | MainProcess
     | LaunchFailed
     | Exited
@@ -374,6 +424,8 @@ REPORTS = Codec[Report](
         "launched": Launched,
         "executed": Executed,
         "line-seen": LineSeen,
+        "topic-heard": TopicHeard,
+        "topic-silent": TopicSilent,
         "main": MainProcess,
         "launch-failed": LaunchFailed,
         "exited": Exited,

@@ -429,6 +429,10 @@ class Children:
                 starts.append(ft.TaskExecuted(launch=report.launch))
             case sv.LineSeen():
                 starts.append(ft.ReadyLineSeen(launch=report.launch))
+            case sv.TopicHeard():
+                starts.append(ft.TopicHeard(launch=report.launch, topic=report.topic))
+            case sv.TopicSilent():
+                starts.append(ft.TopicSilent(launch=report.launch, topic=report.topic))
             case sv.MainProcess():
                 self._launch_of.pop(self._speaker_of.get(report.launch, (0, "")), None)
                 self._know(sv.Launched(launch=report.launch, pid=report.pid, start_time=report.start_time))

@@ -101,8 +101,7 @@ def auxiliary_spec(
     service = world.context.tasks[effect.key[1]]
     probes = {AuxiliaryName.READY: probe_of(service.ready), AuxiliaryName.HEALTH: service.health}
     probe = probes.get(effect.name)
-    expects = effect.name is AuxiliaryName.EXPECT and bool(service.expect)
-    if probe is None and not effect.command and not expects:
+    if probe is None and not effect.command:
         return None
     spec = spec_of(world, effect.key, places, log_target, granted)
     return replace(
@@ -110,7 +109,7 @@ def auxiliary_spec(
         launch=effect.launch,
         auxiliary=effect.name.value,
         auxiliary_of=effect.of,
-        service_type=(ServiceType.PROCESS if probe or expects else ServiceType.COMMAND).value,
+        service_type=(ServiceType.PROCESS if probe else ServiceType.COMMAND).value,
         command=effect.command,
         probe=probe.as_json() if probe else {},
         mark=process_marks.limit_value(places.context_mark, effect.launch),

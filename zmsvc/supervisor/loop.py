@@ -36,12 +36,25 @@ from zmsvc.host.paths import Places
 from zmsvc.host.state_file import StateFile, TotalKey
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
-from zmsvc.protocol import PROTOCOL_BARRIER, PROTOCOL_SIGNALS_OTHERS, PROTOCOL_SOCKETS, PROTOCOL_STORES
+from zmsvc.protocol import (
+    PROTOCOL_BARRIER,
+    PROTOCOL_SIGNALS_OTHERS,
+    PROTOCOL_SOCKETS,
+    PROTOCOL_STORES,
+    PROTOCOL_WATCHER,
+)
 from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
 from zmsvc.supervisor.bus import ECHO, Bus
 from zmsvc.supervisor.children import Children, children_and_ends
-from zmsvc.supervisor.launch_spec import auxiliary_spec, cgroup_name, dropped_options, socket_spec, spec_of
+from zmsvc.supervisor.launch_spec import (
+    auxiliary_spec,
+    cgroup_name,
+    dropped_options,
+    own_endpoints,
+    socket_spec,
+    spec_of,
+)
 from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 if TYPE_CHECKING:
@@ -389,6 +402,11 @@ class Loop:
                 self._hold_sockets(effect)
             case fx.HoldStores():
                 self._hold_stores(effect)
+            case fx.KeepWatches():
+                if self.children.protocol >= PROTOCOL_WATCHER:
+                    self.children.tell(sv.KeepWatches(launches=tuple(effect.launches)))
+            case fx.WatchTopics():
+                self._watch_topics(effect)
             case fx.Forget():
                 self._unforgotten.append(effect.launch)
             case fx.WakeAt():
@@ -452,6 +470,22 @@ class Loop:
             limits = {cgroup_name(key): limit for key, limit in sorted(effect.stores)}
             self.children.tell(sv.HoldStores(limits=limits))
 
+    def _watch_topics(self, effect: fx.WatchTopics) -> None:
+        if self.children.protocol < PROTOCOL_WATCHER:
+            return  # It has not launched a task with such topics either, see `dropped_options`.
+        transaction, task = effect.key
+        self.children.tell(
+            sv.WatchTopics(
+                launch=effect.launch,
+                transaction=transaction,
+                task=task,
+                endpoint=own_endpoints(self.world.context, self.places)[0],
+                ready=effect.ready,
+                has_process=effect.has_process,
+                expect=tuple(each.as_json() for each in effect.expect),
+            )
+        )
+
     def _wake_at(self, effect: fx.WakeAt) -> None:
         alarm = self._alarms.pop(effect.key, None)
         if alarm is not None:
@@ -482,9 +516,9 @@ class Loop:
 
 def _rank(effect: Effect) -> int:
     """Return the place of an effect among those of a turn. Orders to hold sockets and stores come first,
-    because a launch needs these.
+    because a launch needs these, and to watch topics, because a launch may publish at once.
     """
-    if isinstance(effect, fx.HoldSockets | fx.HoldStores):
+    if isinstance(effect, fx.HoldSockets | fx.HoldStores | fx.KeepWatches | fx.WatchTopics):
         return 0
     orders = (
         fx.Launch

@@ -44,18 +44,7 @@ def run(spec: LaunchSpec, notifier: Notifier) -> int:
     """Run the probe of this launch. Return the exit status; the process of `<health>` does not end by
     itself.
     """
-    if spec.auxiliary == AuxiliaryName.EXPECT:
-        # Imported here for start-up time: the other probes need no ZMQ.
-        from zmsvc.task import topic_watcher
-
-        topic_watcher.watch(spec, notifier)
     probe = probing.probe_from_json(spec.probe)
-    if probe.topic:
-        # Imported here for start-up time: the other probes need no ZMQ.
-        from zmsvc.task import topic_watcher
-
-        topic_watcher.await_first(spec, probe.topic)
-        return 0
     if spec.auxiliary == AuxiliaryName.READY:
         while not once(probe).ok:
             time.sleep(probe.interval)

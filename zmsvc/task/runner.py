@@ -13,7 +13,6 @@ import socket
 from collections.abc import Iterable
 from dataclasses import replace
 
-from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.host.bus.curve_keys import of_words
 from zmsvc.host.kernel import linux, signals
@@ -63,7 +62,7 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
         process.become(spec, fds.output)
     except Exception as error:
         return _report_failed_start(notifier, fds, headline(error))
-    if spec.probe or spec.auxiliary == AuxiliaryName.EXPECT:
+    if spec.probe:
         return probes.run(spec, notifier)
     if spec.service_type == "Command":
         passed_descriptors.pass_on(fds)

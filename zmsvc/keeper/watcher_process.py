@@ -1,0 +1,181 @@
+"""The keeper's client of the watcher process, which watches the topics of Commands. The keeper knows what is
+to be watched, and tells the next process when one has died. It passes the reports on, and judges none.
+
+The keeper starts the process with the first Command that has topics to watch.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import assert_never
+
+from zmsvc.core.errors import ProtocolError
+from zmsvc.host import seqpacket
+from zmsvc.host.complain import complain
+from zmsvc.host.paths import Places
+from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher
+from zmsvc.keeper.listeners import Listeners
+from zmsvc.keeper.machine import KeeperMachine
+from zmsvc.keeper.restarted_process import RestartedProcess
+from zmsvc.protocol import watching as protocol
+from zmsvc.protocol.output import Ping, Pong
+from zmsvc.protocol.supervision import TopicHeard, TopicSilent, WatchTopics
+
+PING_TIMEOUT = 10.0
+"""Seconds that an answer to a ping may take. After that the keeper kills the watcher process, because one
+that hangs notices no silence.
+"""
+
+
+class WatcherProcess(RestartedProcess):
+    """The watcher process, what it is to watch, and the channel to it. `curve` has the keys of the context as
+    a client. `report` gets each report for the supervisor.
+    """
+
+    def __init__(
+        self,
+        machine: KeeperMachine,
+        places: Places,
+        listeners: Listeners,
+        cgroup: Path | None,
+        dispatcher: Dispatcher,
+        curve: tuple[str, ...] | None,
+        report: Callable[[TopicHeard | TopicSilent], None],
+    ) -> None:
+        super().__init__(machine, places, listeners, cgroup)
+        self._dispatcher, self._curve, self._report = dispatcher, curve, report
+        self._channel: socket.socket | None = None
+        self._watches: dict[int, WatchTopics] = {}
+        self._orders: list[protocol.Order] = []
+        """Unsent orders that are no watches, two at most."""
+        self._unsent: dict[int, None] = {}
+        """The launches whose watch the process has yet to get, in order."""
+        self._ping_sent_at: float | None = None
+        """The time at which the ping was sent that has no answer yet."""
+        self._ending = False
+
+    # --- the process
+
+    def start(self) -> None:
+        """Start the process, and give it every watch. After a failure the keeper tries again later."""
+        arguments = ["--keeper", str(os.getpid())]
+        ours = self.spawn_with_channel(
+            "watcher", arguments, self._dispatcher, self._on_channel, self._abandon
+        )
+        if ours is None:
+            return
+        self._channel, self._ping_sent_at = ours, None
+        self._orders, self._unsent = [protocol.Keys(curve=self._curve)], dict.fromkeys(self._watches)
+        self._flush()
+
+    def ended(self) -> None:
+        """Schedule the next start."""
+        if not self._ending:
+            complain("zmsvcd: the watcher process ended, starting the next one")
+        self._disconnect()
+        super().ended()
+
+    def due(self) -> float | None:
+        """Return the time of the next start; None while the process runs or if no next one is wanted."""
+        return super().due() if self._watches and self.pid is None and not self._ending else None
+
+    def kill(self) -> None:
+        """Kill the process: the context ends."""
+        self._ending = True
+        self.signal(signal.SIGKILL)
+
+    def _abandon(self) -> None:
+        """Disconnect and kill a process that the keeper cannot communicate with."""
+        self._disconnect()
+        self.signal(signal.SIGKILL)
+
+    def _disconnect(self) -> None:
+        if self._channel is not None:
+            self._dispatcher.unwatch(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+
+    # --- orders
+
+    def watch(self, order: WatchTopics) -> None:
+        """Have the topics of a launch watched, or watched no longer."""
+        self._watches.pop(order.launch, None)
+        if order.ready or order.expect:
+            self._watches[order.launch] = order
+        if self.pid is None and self._watches and super().due() is None and not self._ending:
+            self.start()
+        elif self._channel is not None:
+            self._unsent[order.launch] = None
+            self._flush()
+
+    def keep(self, launches: Collection[int]) -> None:
+        """Watch only these launches of those that are watched."""
+        for launch in self._watches.keys() - {*launches}:
+            self.forget(launch)
+
+    def forget(self, launch: int) -> None:
+        """Watch a launch no longer."""
+        if launch in self._watches:
+            self.watch(WatchTopics(launch=launch))
+
+    def check(self) -> None:
+        """Kill a process that has not answered for `PING_TIMEOUT` seconds, or send the next ping."""
+        if self._channel is None or not self._watches:
+            return
+        now = self.machine.now()
+        if self._ping_sent_at is None:
+            self._ping_sent_at = now
+            self._orders.append(Ping())
+            self._flush()
+        elif now - self._ping_sent_at >= PING_TIMEOUT:
+            complain("zmsvcd: the watcher process does not answer, starting the next one")
+            self.signal(signal.SIGKILL)
+
+    def _flush(self) -> None:
+        """Send as much as the socket takes now, and the rest when it becomes writable."""
+        channel = self._channel
+        if channel is None:
+            return
+        try:
+            while self._orders:
+                seqpacket.send(channel, protocol.ORDERS.encode(self._orders[0]))
+                self._orders.pop(0)
+            while self._unsent:
+                launch = next(iter(self._unsent))
+                order = self._watches.get(launch, WatchTopics(launch=launch))
+                seqpacket.send(channel, protocol.ORDERS.encode(order))
+                del self._unsent[launch]
+        except BlockingIOError:
+            pass
+        except OSError:
+            # The process has ended, or the kernel has no memory. The next process gets every watch.
+            self.signal(signal.SIGKILL)
+            return
+        waits = self._orders or self._unsent
+        self._dispatcher.expect(channel.fileno(), READ | WRITE if waits else READ)
+
+    # --- reports
+
+    def _on_channel(self) -> None:
+        while self._channel is not None:
+            try:
+                report = seqpacket.receive_message(self._channel, protocol.REPORTS)
+            except BlockingIOError:
+                self._flush()
+                return
+            except ProtocolError as error:
+                complain(f"zmsvcd: the watcher process: {error}")
+                continue
+            match report:
+                case None:
+                    self._disconnect()
+                case TopicHeard() | TopicSilent():
+                    self._report(report)
+                case Pong():
+                    self._ping_sent_at = None
+                case _:
+                    assert_never(report)

@@ -1,0 +1,1 @@
+"""The process that watches the topics on which Commands are expected to publish."""

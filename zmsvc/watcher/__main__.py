@@ -1,0 +1,41 @@
+"""Run the watcher process of a context. The keeper executes it with a socket; users do not start it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+from typing import NoReturn
+
+from zmsvc.host.kernel import linux
+from zmsvc.watcher.watcher import Watcher
+
+NAME = "zmsvc-watcher"
+"""The name of this process in `ps`."""
+
+
+def main() -> NoReturn:
+    parser = argparse.ArgumentParser(
+        prog="zmsvc.watcher", description="The process that watches topics of Commands, run by zmsvcd."
+    )
+    parser.add_argument("--line", type=int, required=True, help="descriptor of the socket to the keeper")
+    parser.add_argument("--keeper", type=int, required=True, help="PID of the keeper")
+    args = parser.parse_args()
+    linux.set_process_name(NAME)
+    linux.die_with_parent(args.keeper)
+    # Ctrl-C and signals to the whole process group are for the keeper.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+    channel = socket.socket(fileno=args.line)
+    channel.set_inheritable(False)
+    os.chdir("/")
+    linux.drop_capabilities()
+    linux.forbid_new_privileges()
+    Watcher(channel).run()
+    # There is nothing to send, so libzmq's threads need not end first.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()
