@@ -235,6 +235,12 @@ def test_transactions_run_side_by_side() -> None:
             4,
             "cannot reset-failed NOBODY: no such transaction",
         ),
+        (
+            {"verb": "restart", "tasks": ("all",)},
+            4,
+            "cannot restart all: no such task in Sim (without a task the order is for all)",
+        ),
+        ({"verb": "start", "tasks": ("all",)}, 4, "cannot start all: no such task in Sim"),
         ({"verb": "start", "transaction": "a/b"}, 2, "cannot start a/b: 'a/b' is not a transaction ID"),
         ({"verb": "start", "transaction": None}, 2, "cannot start Sim: None is not a transaction ID"),
         (

@@ -97,9 +97,11 @@ def _known(draft: Draft, order: Requested) -> None:
     for task in order.tasks:
         if task not in draft.context.tasks:
             place = draft.context.path or draft.context.name
-            raise _OrderRefusedError(
-                4, f"no such task in {place}{similar_id(task, draft.context.tasks)}", task
-            )
+            # Other managers have the word `all`. A start without a task would open another transaction.
+            everything = task == "all" and order.verb is not Verb.START
+            hint = " (without a task the order is for all)" if everything else ""
+            hint = hint or similar_id(task, draft.context.tasks)
+            raise _OrderRefusedError(4, f"no such task in {place}{hint}", task)
 
 
 def _no_transaction(draft: Draft, name: str) -> _OrderRefusedError:
