@@ -200,3 +200,12 @@ def test_a_snapshot_ends_when_every_last_value_has_sent_all_or_it_is_full() -> N
 )  # fmt: skip
 def test_the_origin_of_a_message_is_what_its_header_says(text: bytes, origin: MessageOrigin | None) -> None:
     assert origin_of(text) == origin
+
+
+def test_invented_names_of_one_transaction_take_no_place_from_others() -> None:
+    names = [f"A:{number}" for number in range(5000)] + [f"T{number}:ts_last" for number in range(900)]
+    names += ["no name", "x:y:z", "..:a", ":a", "A:"]
+    chosen = last_values.chosen(names)
+    assert {each for each in names if each.startswith("T")} <= {*chosen}
+    assert len(chosen) == 908
+    assert len(last_values.chosen(f"T{number}:ts_last" for number in range(5000))) == last_values.MAX_ASKED

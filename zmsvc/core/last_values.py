@@ -4,6 +4,8 @@ which are given up, and how a subscriber asks for them. Pure: others hold the me
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from zmsvc.core import messages, topics
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.frozen import frozen
 from zmsvc.core.message_origin import MessageOrigin
-from zmsvc.core.values import amount, quote, whole
+from zmsvc.core.values import RUNNING_ID, TASK_ID, amount, quote, whole
 
 INSTANCE = "LastValue"
 """The name of the service."""
@@ -28,6 +30,9 @@ RETAINED, END = "retained", "end"
 MAX_TOPICS = 1000
 """The number of topics that a request may name."""
 MAX_ADDRESS = 256
+MAX_ASKED = 1000
+"""The number of LastValues of other transactions that a subscriber asks."""
+MAX_ASKED_OF_TRANSACTION = 8
 MAX_MESSAGES, MAX_BYTES = 20_000, 64 << 20
 """The highest limits of the configuration. So many messages wait in the process of a subscriber."""
 MAX_MESSAGE = 15 << 20
@@ -114,6 +119,10 @@ class LastValues:
             self.remove(next(iter(self._places)))
         return before - len(self._places)
 
+    def place(self, key: Key) -> LogPosition | None:
+        """Return the place of the message of this sender and topic, None if there is none."""
+        return self._places.get(key)
+
     def remove(self, key: Key) -> None:
         """Forget the message of this sender and topic, if there is one."""
         if (old := self._places.pop(key, None)) is not None:
@@ -177,6 +186,21 @@ class Answer:
     sender: str
     """The transaction and the ID of the LastValue that answers, with a colon between them."""
     frame: bytes | None
+
+
+def chosen(names: Iterable[str]) -> list[str]:
+    """Return those LastValues to ask, of the names of all that seem to be there: each a transaction and an ID
+    with a colon between them. Any client can invent such names, so there are MAX_ASKED at most, and the first
+    ones of each transaction come before the others of any.
+    """
+    turns: Counter[str] = Counter()
+    found: list[tuple[int, str]] = []
+    for name in names:
+        transaction, _, task = name.partition(":")
+        if TASK_ID.fullmatch(transaction) and RUNNING_ID.fullmatch(task):
+            found.append((turns[transaction], name))
+            turns[transaction] += 1
+    return [name for turn, name in heapq.nsmallest(MAX_ASKED, found) if turn < MAX_ASKED_OF_TRANSACTION]
 
 
 def answer_of(text: bytes) -> Answer:

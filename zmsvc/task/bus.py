@@ -85,12 +85,14 @@ class Subscription:
         """Return True if some client may have subscribed to exactly this prefix."""
         return self._bus.is_subscribed(prefix)
 
-    def subscriptions(self, start: bytes, most: int) -> list[bytes]:
-        """Return the prefixes of subscriptions that begin with `start`, at most so many."""
-        return self._bus.subscriptions(start, most)
+    def subscriptions(self, start: bytes) -> list[bytes]:
+        """Return the prefixes of subscriptions that begin with `start`, MAX_KNOWN at most."""
+        return self._bus.subscriptions(start)
 
     def offer(self, frame: bytes) -> bool:
-        """Queue a message for the device. Return False, without a log entry, if the queue is full."""
+        """Queue a message for the device. Return False, without a log entry, if the queue is full: when there
+        is room again, `confirmation_fileno` becomes readable.
+        """
         return self._bus.offer(frame)
 
     def close(self) -> None:
@@ -176,12 +178,12 @@ class TaskBus:
         with self._lock:
             return self._connected_publisher().has_subscription(prefix)
 
-    def subscriptions(self, start: bytes, most: int) -> list[bytes]:
-        """Return the prefixes of subscriptions that begin with `start`, at most so many."""
+    def subscriptions(self, start: bytes) -> list[bytes]:
+        """Return the prefixes of subscriptions that begin with `start`, MAX_KNOWN at most."""
         with self._lock:
             publisher = self._connected_publisher()
             publisher.drain()
-            return list(itertools.islice((each for each in publisher.known if each.startswith(start)), most))
+            return [each for each in publisher.known if each.startswith(start)]
 
     def fileno(self) -> int:
         """Return the descriptor of the publisher, see `sockets.fileno`."""

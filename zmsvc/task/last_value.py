@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from zmsvc.core import last_values, messages, wiring
 from zmsvc.core.errors import ConfigError, ProtocolError
@@ -24,12 +26,23 @@ NAMES = ("last-values-1", "last-values-2")
 """The names of the two files in the descriptor store."""
 _SLACK = 1 << 20
 """Bytes of messages that are not wanted any more, at least, before the others are copied."""
-_PAUSE = 0.005
-"""Seconds to wait while the queue to the device is full."""
 _PATIENCE = 2.0
 """Seconds in which an answer has to be sent. The subscriber waits no longer."""
+_ANSWERING = 100
+"""The number of answers that may wait for room in the queue to the device. Others are asked for again."""
 _ANSWERED = 1000
 """The number of addresses that are remembered, so that a repeated request is not answered again."""
+
+
+@dataclass(slots=True)
+class _Answer:
+    """An answer that is being sent."""
+
+    frames: Iterator[bytes]
+    until: float
+    """The time after which nothing of it is sent any more."""
+    refused: bytes | None = None
+    """The frame for which the queue had no room."""
 
 
 class LastValueTask(FrameTask):
@@ -44,6 +57,9 @@ class LastValueTask(FrameTask):
         self._given_up, self._too_large = SparseLog(self.log.warning), SparseLog(self.log.warning)
         self._ignored = SparseLog(self.log.warning)
         self._answered: OrderedDict[str, None] = OrderedDict()
+        self._answers: deque[_Answer] = deque()
+        self._waits = False
+        """True while the first answer waits for room."""
         self._subscription: Subscription | None = None
         self._fds: list[int] = []
 
@@ -129,26 +145,53 @@ class LastValueTask(FrameTask):
         if subscription is None or request.address in self._answered:
             return
         # The subscriber asks again soon. So this does not wait for its subscription, which may never come.
-        if subscription.is_subscribed(messages.prefix(f"{last_values.ANSWER}{request.address}")):
+        prefix = messages.prefix(f"{last_values.ANSWER}{request.address}")
+        if len(self._answers) < _ANSWERING and subscription.is_subscribed(prefix):
             self._answered[request.address] = None
             if len(self._answered) > _ANSWERED:
                 self._answered.popitem(last=False)
-            self._answer(request, subscription)
+            self._answers.append(_Answer(self._frames(request), time.monotonic() + _PATIENCE))
+        # Also without a new answer: to look at the subscriptions takes the event away that announces room.
+        self._send_answers()
 
-    def _answer(self, request: Request, subscription: Subscription) -> None:
-        until = time.monotonic() + _PATIENCE
+    def _frames(self, request: Request) -> Iterator[bytes]:
+        """Yield the frames of an answer. Each message is the last one at the time when it is sent."""
         count = 0
-        for key, place in last_values.selected(self._values, request.topics):
-            message = self._log.read(place)
-            if not self._is_message(message):
+        for key, _ in last_values.selected(self._values, request.topics):
+            place = self._values.place(key)
+            message = b"" if place is None else self._log.read(place)
+            if place is None or not self._is_message(message):
                 self._values.remove(key)
                 continue
-            header = self._header(request, last_values.RETAINED)
-            if not self._send(subscription, last_values.answer(request.address, header, message), until):
-                return
             count += 1
-        end = last_values.end(request.address, self._header(request, last_values.END), count)
-        self._send(subscription, end, until)
+            yield last_values.answer(request.address, self._header(request, last_values.RETAINED), message)
+        yield last_values.end(request.address, self._header(request, last_values.END), count)
+
+    def _send_answers(self) -> None:
+        """Send as much as the queue to the device takes, and the rest when it has room again."""
+        subscription = self._subscription
+        assert subscription is not None
+        while self._answers and self._send(self._answers[0], subscription):
+            self._answers.popleft()
+        if bool(self._answers) is not self._waits:
+            self._waits = bool(self._answers)
+            fd = subscription.confirmation_fileno()
+            if self._waits:
+                self._runtime.watch(fd, self._send_answers)
+            else:
+                self._runtime.unwatch(fd)
+
+    @staticmethod
+    def _send(answer: _Answer, subscription: Subscription) -> bool:
+        """Send an answer. Return False if the queue is full before its end."""
+        while time.monotonic() < answer.until:
+            frame = answer.refused or next(answer.frames, None)
+            if frame is None:
+                break
+            answer.refused = None if subscription.offer(frame) else frame
+            if answer.refused is not None:
+                return False
+        return True
 
     @staticmethod
     def _is_message(frame: bytes) -> bool:
@@ -167,13 +210,6 @@ class LastValueTask(FrameTask):
             service_name=ServiceLastValue.service_name,
             recipient=request.recipient,
         )
-
-    def _send(self, subscription: Subscription, frame: bytes, until: float) -> bool:
-        """Send a frame as soon as there is room. Return False if that takes too long."""
-        while not subscription.offer(frame):
-            if time.monotonic() >= until or self.wait(_PAUSE):
-                return False
-        return True
 
     def close(self) -> None:
         for fd in self._fds:

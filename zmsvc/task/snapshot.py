@@ -30,8 +30,6 @@ QUIET = 0.2
 """Seconds without an answer after which the LastValues of other transactions are waited for no longer. It is
 short, because a slow one looks like a subscription that a client has invented.
 """
-_MAX_ASKED = 100
-"""The number of other transactions that are asked. Any client can invent subscriptions."""
 
 
 class PrecededSubscription(Subscription):
@@ -80,9 +78,9 @@ class PrecededSubscription(Subscription):
         asked = [*self._own]
         if self._every_transaction:
             start = last_values.REQUEST.encode()
-            known = self._subscription.subscriptions(start, _MAX_ASKED)
+            known = self._subscription.subscriptions(start)
             names = (each[len(start) :].removesuffix(messages.SEPARATOR) for each in known)
-            asked += [each.decode(errors="replace") for each in names]
+            asked += last_values.chosen(each.decode(errors="replace") for each in names)
         self._snapshot = RetainedSnapshot(asked)
 
     def ask(self) -> None:

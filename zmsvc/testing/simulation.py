@@ -472,8 +472,8 @@ class _Queue(Subscription):
     def is_subscribed(self, prefix: bytes) -> bool:
         return prefix in self._simulation._prefixes()
 
-    def subscriptions(self, start: bytes, most: int) -> list[bytes]:
-        return [each for each in self._simulation._prefixes() if each.startswith(start)][:most]
+    def subscriptions(self, start: bytes) -> list[bytes]:
+        return [each for each in self._simulation._prefixes() if each.startswith(start)]
 
     def offer(self, frame: bytes) -> bool:
         self._simulation._send(frame)
