@@ -19,10 +19,10 @@ from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
+from zmsvc.keeper.connected_process import ConnectedProcess
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher
 from zmsvc.keeper.listeners import Listeners
 from zmsvc.keeper.machine import KeeperMachine
-from zmsvc.keeper.restarted_process import RestartedProcess
 from zmsvc.protocol import fdstore as protocol
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.protocol.supervision import StoreContents
@@ -33,7 +33,7 @@ a descriptor of a task.
 """
 
 
-class FdstoreProcess(RestartedProcess):
+class FdstoreProcess(ConnectedProcess):
     """The fdstore process and the channel to it. `report` is called when the contents of the stores have
     changed, and with True if the supervisor has to get the channel as well.
     """
@@ -47,10 +47,9 @@ class FdstoreProcess(RestartedProcess):
         dispatcher: Dispatcher,
         report: Callable[[bool], None],
     ) -> None:
-        super().__init__(machine, places, listeners, cgroup)
+        super().__init__(machine, places, listeners, cgroup, dispatcher)
         self.contents = StoreContents()
-        self.channel: socket.socket | None = None
-        self._dispatcher, self._report_change = dispatcher, report
+        self._report_change = report
         self._limits: Mapping[str, Any] = {}
         self._limits_sent = True
         self._killed_at: float | None = None
@@ -60,12 +59,9 @@ class FdstoreProcess(RestartedProcess):
     def start(self) -> None:
         """Start the process. After a failure the keeper tries again later."""
         arguments = ["--keeper", str(os.getpid())]
-        ours = self.spawn_with_channel(
-            "fdstore", arguments, self._dispatcher, self._on_channel, self._abandon
-        )
-        if ours is None:
+        if not self._spawn_connected("fdstore", arguments):
             return
-        self.channel, self._limits_sent = ours, False
+        self._limits_sent = False
         self._flush()
         self._report_change(True)
 
@@ -95,16 +91,9 @@ class FdstoreProcess(RestartedProcess):
             self.pid is None or self._killed_at is None or self.machine.now() >= self._killed_at + END_TIMEOUT
         )
 
-    def _abandon(self) -> None:
-        """Disconnect and kill a process that the keeper cannot communicate with."""
-        self._disconnect()
-        self.signal(signal.SIGKILL)
-
     def _disconnect(self) -> None:
         if self.channel is not None:
-            self._dispatcher.unwatch(self.channel.fileno())
-            self.channel.close()
-            self.channel = None
+            super()._disconnect()
             self.contents = StoreContents()
             self._report_change(False)
 

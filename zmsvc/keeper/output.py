@@ -12,7 +12,6 @@ import os
 import resource
 import select
 import signal
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +23,10 @@ from zmsvc.host import seqpacket
 from zmsvc.host.complain import DETACHED, complain
 from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
+from zmsvc.keeper.connected_process import ConnectedProcess
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher
 from zmsvc.keeper.listeners import Listeners
 from zmsvc.keeper.machine import KeeperMachine
-from zmsvc.keeper.restarted_process import RestartedProcess
 from zmsvc.protocol import output as protocol
 from zmsvc.protocol.launch import LaunchSpec
 
@@ -64,7 +63,7 @@ class _OpenPipe:
     order: protocol.TakePipe
 
 
-class OutputClient(RestartedProcess):
+class OutputClient(ConnectedProcess):
     """The output process, its pipes, and the channel to it. If the target of the context's log is the
     journal, tasks write to the journal themselves. Then no output process is wanted until the first task is
     launched that needs one. `on_line` gets the launch ID of a task that has written the line by which it is
@@ -80,11 +79,10 @@ class OutputClient(RestartedProcess):
         dispatcher: Dispatcher,
         on_line: Callable[[int], None],
     ) -> None:
-        super().__init__(machine, places, listeners, cgroup)
+        super().__init__(machine, places, listeners, cgroup, dispatcher)
         self._target = os.environ.get("ZMSVC_LOG", "journal")
         self.wanted = self._target != "journal"
-        self._dispatcher, self._on_line = dispatcher, on_line
-        self._channel: socket.socket | None = None
+        self._on_line = on_line
         self._pipes: dict[int, _OpenPipe] = {}
         self._unsent: dict[int, None] = {}
         """The numbers of the pipes that the output process has yet to get, in order."""
@@ -100,14 +98,13 @@ class OutputClient(RestartedProcess):
     # --- the process
 
     def start(self) -> None:
-        """Start the output process and give it every pipe. After a failed start the keeper tries again later,
-        and the pipes stay open.
+        """Start the output process and give it every pipe, also after the end of another one. After a failed
+        start the keeper tries again later, and the pipes stay open.
         """
         arguments = ["--log", self._target, "--name", self.places.name]
-        ours = self.spawn_with_channel("output", arguments, self._dispatcher, self._on_channel, self._abandon)
-        if ours is None:
+        if not self._spawn_connected("output", arguments):
             return
-        self._channel, self._ping_sent_at, self._orders = ours, None, []
+        self._ping_sent_at, self._orders = None, []
         self._unsent = dict.fromkeys(self._pipes)
         self._flush()
 
@@ -149,19 +146,6 @@ class OutputClient(RestartedProcess):
         self._flush()
         return self.pid is None
 
-    def _abandon(self) -> None:
-        """Disconnect and kill an output process that the keeper cannot communicate with. The next one is
-        given every pipe.
-        """
-        self._disconnect()
-        self.signal(signal.SIGKILL)
-
-    def _disconnect(self) -> None:
-        if self._channel is not None:
-            self._dispatcher.unwatch(self._channel.fileno())
-            self._channel.close()
-            self._channel = None
-
     # --- pipes
 
     def _open(self, identifier: str, transaction: str = "", task: str = "") -> tuple[Pipe, int]:
@@ -169,7 +153,7 @@ class OutputClient(RestartedProcess):
         # and take the bytes that the reader was about to read.
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            if self._channel is None or self._unsent:
+            if self.channel is None or self._unsent:
                 linux.leave_room(max(read, write))
             os.set_blocking(write, True)
         except OSError:
@@ -216,7 +200,7 @@ class OutputClient(RestartedProcess):
 
     def reopen(self) -> None:
         """Make the output process reopen the log file."""
-        if self._channel is not None and protocol.Reopen() not in self._orders:
+        if self.channel is not None and protocol.Reopen() not in self._orders:
             self._orders.append(protocol.Reopen())
             self._flush()
 
@@ -224,7 +208,7 @@ class OutputClient(RestartedProcess):
         """Kill an output process that has not answered for `PING_TIMEOUT` seconds. Send the next ping when a
         pipe is readable.
         """
-        if self._channel is None:
+        if self.channel is None:
             return
         now = self.machine.now()
         if self._ping_sent_at is not None:
@@ -244,7 +228,7 @@ class OutputClient(RestartedProcess):
 
     def _flush(self) -> None:
         """Send as much as the socket takes now, and the rest when it becomes writable."""
-        channel = self._channel
+        channel = self.channel
         if channel is None:
             return
         try:
@@ -274,9 +258,9 @@ class OutputClient(RestartedProcess):
             self._dispatcher.expect(channel.fileno(), READ)
 
     def _on_channel(self) -> None:
-        while self._channel is not None:
+        while self.channel is not None:
             try:
-                report = seqpacket.receive_message(self._channel, protocol.REPORTS)
+                report = seqpacket.receive_message(self.channel, protocol.REPORTS)
             except BlockingIOError:
                 self._flush()
                 return

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, ZmsvcError
@@ -17,7 +17,6 @@ from zmsvc.host.bus import endpoints
 from zmsvc.host.complain import complain
 from zmsvc.host.paths import Places
 from zmsvc.host.systemd.notify import DROPPED
-from zmsvc.keeper.dispatcher import Dispatcher
 from zmsvc.keeper.keyring import Keyring
 from zmsvc.keeper.listeners import Listeners
 from zmsvc.keeper.machine import KeeperMachine
@@ -60,39 +59,6 @@ class RestartedProcess:
             except OSError as error:
                 # The process runs, which matters more than its control group.
                 complain(f"zmsvcd: cannot move process {self.pid} into {self.cgroup}: {error.strerror}")
-
-    def spawn_with_channel(
-        self,
-        name: str,
-        arguments: list[str],
-        dispatcher: Dispatcher,
-        handle: Callable[[], object],
-        abandon: Callable[[], object],
-    ) -> socket.socket | None:
-        """Execute the module zmsvc.NAME, with `--line` for its end of a channel. Return the keeper's end, for
-        whose events the dispatcher calls `handle`. After a failure return None: the keeper tries again later.
-        """
-        try:
-            ours, theirs = self.machine.channel()
-        except OSError as error:
-            self._not_started(name, error)
-            return None
-        try:
-            dispatcher.watch(ours.fileno(), handle, drop=abandon)
-            line = ["--line", str(theirs.fileno())]
-            self.spawn(f"zmsvc.{name}", [*line, *arguments], {}, [theirs.fileno()])
-        except OSError as error:
-            dispatcher.unwatch(ours.fileno())
-            ours.close()
-            self._not_started(name, error)
-            return None
-        finally:
-            theirs.close()
-        return ours
-
-    def _not_started(self, name: str, error: OSError) -> None:
-        complain(f"zmsvcd: cannot start the {name} process: {error.strerror}; trying again")
-        self.postpone()
 
     def ended(self) -> None:
         """Note the end and schedule the next start."""

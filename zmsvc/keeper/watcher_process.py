@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import assert_never
@@ -17,10 +16,10 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.paths import Places
+from zmsvc.keeper.connected_process import ConnectedProcess
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher
 from zmsvc.keeper.listeners import Listeners
 from zmsvc.keeper.machine import KeeperMachine
-from zmsvc.keeper.restarted_process import RestartedProcess
 from zmsvc.protocol import watching as protocol
 from zmsvc.protocol.output import Ping, Pong
 from zmsvc.protocol.supervision import TopicHeard, TopicSilent, WatchTopics
@@ -31,7 +30,7 @@ that hangs notices no silence.
 """
 
 
-class WatcherProcess(RestartedProcess):
+class WatcherProcess(ConnectedProcess):
     """The watcher process, what it is to watch, and the channel to it. `curve` has the keys of the context as
     a client. `report` gets each report for the supervisor.
     """
@@ -46,9 +45,8 @@ class WatcherProcess(RestartedProcess):
         curve: tuple[str, ...] | None,
         report: Callable[[TopicHeard | TopicSilent], None],
     ) -> None:
-        super().__init__(machine, places, listeners, cgroup)
-        self._dispatcher, self._curve, self._report = dispatcher, curve, report
-        self._channel: socket.socket | None = None
+        super().__init__(machine, places, listeners, cgroup, dispatcher)
+        self._curve, self._report = curve, report
         self._watches: dict[int, WatchTopics] = {}
         self._orders: list[protocol.Order] = []
         """Unsent orders that are no watches, two at most."""
@@ -63,12 +61,9 @@ class WatcherProcess(RestartedProcess):
     def start(self) -> None:
         """Start the process, and give it every watch. After a failure the keeper tries again later."""
         arguments = ["--keeper", str(os.getpid())]
-        ours = self.spawn_with_channel(
-            "watcher", arguments, self._dispatcher, self._on_channel, self._abandon
-        )
-        if ours is None:
+        if not self._spawn_connected("watcher", arguments):
             return
-        self._channel, self._ping_sent_at = ours, None
+        self._ping_sent_at = None
         self._orders, self._unsent = [protocol.Keys(curve=self._curve)], dict.fromkeys(self._watches)
         self._flush()
 
@@ -88,17 +83,6 @@ class WatcherProcess(RestartedProcess):
         self._ending = True
         self.signal(signal.SIGKILL)
 
-    def _abandon(self) -> None:
-        """Disconnect and kill a process that the keeper cannot communicate with."""
-        self._disconnect()
-        self.signal(signal.SIGKILL)
-
-    def _disconnect(self) -> None:
-        if self._channel is not None:
-            self._dispatcher.unwatch(self._channel.fileno())
-            self._channel.close()
-            self._channel = None
-
     # --- orders
 
     def watch(self, order: WatchTopics) -> None:
@@ -108,7 +92,7 @@ class WatcherProcess(RestartedProcess):
             self._watches[order.launch] = order
         if self.pid is None and self._watches and super().due() is None and not self._ending:
             self.start()
-        elif self._channel is not None:
+        elif self.channel is not None:
             self._unsent[order.launch] = None
             self._flush()
 
@@ -124,7 +108,7 @@ class WatcherProcess(RestartedProcess):
 
     def check(self) -> None:
         """Kill a process that has not answered for `PING_TIMEOUT` seconds, or send the next ping."""
-        if self._channel is None or not self._watches:
+        if self.channel is None or not self._watches:
             return
         now = self.machine.now()
         if self._ping_sent_at is None:
@@ -137,7 +121,7 @@ class WatcherProcess(RestartedProcess):
 
     def _flush(self) -> None:
         """Send as much as the socket takes now, and the rest when it becomes writable."""
-        channel = self._channel
+        channel = self.channel
         if channel is None:
             return
         try:
@@ -161,9 +145,9 @@ class WatcherProcess(RestartedProcess):
     # --- reports
 
     def _on_channel(self) -> None:
-        while self._channel is not None:
+        while self.channel is not None:
             try:
-                report = seqpacket.receive_message(self._channel, protocol.REPORTS)
+                report = seqpacket.receive_message(self.channel, protocol.REPORTS)
             except BlockingIOError:
                 self._flush()
                 return

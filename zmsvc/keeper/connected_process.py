@@ -1,0 +1,76 @@
+"""What the output process, the fdstore process and the watcher process have in common: each is a worker that
+has a channel to the keeper. The messages on it are not defined here.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from zmsvc.host.complain import complain
+from zmsvc.host.paths import Places
+from zmsvc.keeper.dispatcher import Dispatcher
+from zmsvc.keeper.listeners import Listeners
+from zmsvc.keeper.machine import KeeperMachine
+from zmsvc.keeper.restarted_process import RestartedProcess
+
+
+class ConnectedProcess(RestartedProcess, ABC):
+    """A worker and the channel to it."""
+
+    def __init__(
+        self,
+        machine: KeeperMachine,
+        places: Places,
+        listeners: Listeners,
+        cgroup: Path | None,
+        dispatcher: Dispatcher,
+    ) -> None:
+        super().__init__(machine, places, listeners, cgroup)
+        self.channel: socket.socket | None = None
+        """The keeper's end; None while no process runs that reads the other one."""
+        self._dispatcher = dispatcher
+
+    @abstractmethod
+    def _on_channel(self) -> None:
+        """Handle an event of the channel."""
+
+    def _spawn_connected(self, name: str, arguments: list[str]) -> bool:
+        """Execute the module zmsvc.NAME, with `--line` for its end of the channel. After a failure return
+        False: the keeper tries again later.
+        """
+        try:
+            ours, theirs = self.machine.channel()
+        except OSError as error:
+            self._not_started(name, error)
+            return False
+        try:
+            self._dispatcher.watch(ours.fileno(), self._on_channel, drop=self._abandon)
+            line = ["--line", str(theirs.fileno())]
+            self.spawn(f"zmsvc.{name}", [*line, *arguments], {}, [theirs.fileno()])
+        except OSError as error:
+            self._dispatcher.unwatch(ours.fileno())
+            ours.close()
+            self._not_started(name, error)
+            return False
+        finally:
+            theirs.close()
+        self.channel = ours
+        return True
+
+    def _not_started(self, name: str, error: OSError) -> None:
+        complain(f"zmsvcd: cannot start the {name} process: {error.strerror}; trying again")
+        self.postpone()
+
+    def _abandon(self) -> None:
+        """Disconnect and kill a process that the keeper cannot communicate with."""
+        self._disconnect()
+        self.signal(signal.SIGKILL)
+
+    def _disconnect(self) -> None:
+        if self.channel is not None:
+            self._dispatcher.unwatch(self.channel.fileno())
+            self.channel.close()
+            self.channel = None
