@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from json_strategy import json_values
 
 from zmsvc.core import messages
 from zmsvc.core.errors import ProtocolError, ZmsvcError
@@ -29,15 +30,7 @@ from zmsvc.core.messages import (
 )
 
 texts = st.text(max_size=8)
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**60), 2**60)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=8,
-)
+values = json_values(texts)
 bodies = st.dictionaries(texts.filter(lambda name: name != "header"), values, max_size=3)
 headers = st.dictionaries(texts | st.sampled_from(messages.HEADER_ORDER), texts, max_size=5)
 topics = st.text(string.ascii_letters + string.digits, min_size=1, max_size=9)

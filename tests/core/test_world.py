@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from json_strategy import json_values
 from simulation import Simulation, context, task
 
 from zmsvc.core import facts as ft
@@ -36,15 +37,7 @@ from zmsvc.core.world import (
 texts = st.text(max_size=5)
 numbers = st.integers(0, 2**53)
 times = st.floats(0, 1e9, allow_nan=False)
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**60), 2**60)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=6,
-)
+values = json_values(texts)
 maps = st.dictionaries(texts, values, max_size=3)
 ends = st.builds(
     Exit,

@@ -1,18 +1,5 @@
 """Use the fixtures of the live tests."""
 
-from __future__ import annotations
+from live_fixtures import context, ear, either, home
 
-import importlib.util
-from pathlib import Path
-
-# There are two modules with the name conftest, so this one is loaded by its path. pytest finds fixtures among
-# the names of a conftest.
-_spec = importlib.util.spec_from_file_location(
-    "live_fixtures", Path(__file__).parent.parent / "live" / "conftest.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-_live = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_live)
-
-home, context, either, ear = _live.home, _live.context, _live.either, _live.ear
+__all__ = ["context", "ear", "either", "home"]

@@ -184,12 +184,17 @@ def device_killed(bench: Bench) -> float:
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     wait_for_end(pid)
+    return _until_the_next_message(bench, ear, pid, began)
+
+
+def _until_the_next_message(bench: Bench, ear: Ear, device: int, began: float) -> float:
+    """Return the time from `began` to the first message that comes by another device than this one."""
     while ear._socket.poll(0):
         ear.next()
     ear.next()
     spent = time.monotonic() - began
     ear.close()
-    wait_for(lambda: bench.context.status()["device_pid"] not in (None, pid))
+    wait_for(lambda: bench.context.status()["device_pid"] not in (None, device))
     return spent
 
 
@@ -206,13 +211,7 @@ def device_hung(bench: Bench) -> float:
     for verb in ("stop", "start"):
         bench.context.ask(verb=verb, transaction="T", tasks=["still"])
     wait_for_end(pid)
-    while ear._socket.poll(0):
-        ear.next()
-    ear.next()
-    spent = time.monotonic() - began
-    ear.close()
-    wait_for(lambda: bench.context.status()["device_pid"] not in (None, pid))
-    return spent
+    return _until_the_next_message(bench, ear, pid, began)
 
 
 def keeper_killed(bench: Bench) -> float:

@@ -9,7 +9,7 @@ import socket
 from typing import NoReturn
 
 from zmsvc.host.complain import DETACHED, complain
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import linux, signals
 from zmsvc.host.log_file import LogFile
 from zmsvc.host.systemd.journal_socket import SOCKET, JournalSocket
 from zmsvc.output.journal_log import JournalLog
@@ -32,10 +32,8 @@ def main() -> NoReturn:
     # This process ends when it notices that the keeper has closed the channel. If it was stopped (SIGSTOP),
     # it needs SIGCONT for that.
     linux.signal_at_parents_death(signal.SIGCONT)
-    # Ctrl-C and signals to the whole process group are for the keeper. This process ends last, since
-    # otherwise lines would be lost.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_IGN)
+    # This process ends last, since otherwise lines would be lost.
+    signals.leave_to_keeper()
     channel = socket.socket(fileno=args.line)
     channel.set_inheritable(False)
     path = args.log.removesuffix("+stderr")

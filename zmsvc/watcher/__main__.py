@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import socket
 from typing import NoReturn
 
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import linux, signals
 from zmsvc.watcher.watcher import Watcher
 
 NAME = "zmsvc-watcher"
@@ -24,9 +23,7 @@ def main() -> NoReturn:
     args = parser.parse_args()
     linux.set_process_name(NAME)
     linux.die_with_parent(args.keeper)
-    # Ctrl-C and signals to the whole process group are for the keeper.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
-        signal.signal(number, signal.SIG_IGN)
+    signals.leave_to_keeper()
     channel = socket.socket(fileno=args.line)
     channel.set_inheritable(False)
     os.chdir("/")

@@ -1,4 +1,6 @@
-"""Convert between names and numbers of signals: `HUP`, `SIGHUP` or `1`; `RTMIN+3` for a real-time one."""
+"""Convert between names and numbers of signals (`HUP`, `SIGHUP` or `1`; `RTMIN+3` for a real-time one), and
+ignore those that are for the keeper.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,14 @@ STACKS = "SIGRTMIN+20"
 process, so it is sent only to a process that catches it.
 """
 _REALTIME = re.compile(r"(?:SIG)?RTMIN\+([0-9]{1,2})")
+
+
+def leave_to_keeper() -> None:
+    """Ignore the signals that a terminal or a service manager sends to the whole process group, such as those
+    of Ctrl-C: the keeper handles them, and ends this process when it is time.
+    """
+    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
+        signal.signal(each, signal.SIG_IGN)
 
 
 def name(text: str) -> str:
