@@ -100,6 +100,7 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskDefinition]:
         ways = [READY, LINE, TOPIC] if kind == "Command" else [TOPIC]
         ready = st.none() if notify else st.sampled_from([None, *ways])
         made = replace(made, health=draw(st.sampled_from([None, HEALTH])), ready=draw(ready))
+        made = replace(made, configuration=draw(st.sampled_from([{}, {"subscribe": "raw"}])))
         made = replace(made, expect=draw(st.sampled_from([(), EXPECT])))
         how = draw(st.sampled_from([{}, {"reload_signal": "SIGUSR1"}, {"reload_command": ("reload",)}]))
         tasks.append(replace(made, **how))

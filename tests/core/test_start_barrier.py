@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from simulation import Simulation, rule, task
@@ -10,7 +11,8 @@ from simulation import Simulation, rule, task
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.effects import Effect
-from zmsvc.core.probing import READY
+from zmsvc.core.model import TaskDefinition
+from zmsvc.core.probing import READY, ready
 
 
 def opened(sim: Simulation, effects: list[Effect] | None = None) -> set[str]:
@@ -102,6 +104,50 @@ def test_a_task_that_is_started_alone_or_beside_commands_waits_for_nothing() -> 
     sim = Simulation.of(task("a"), task("b", kind="Command"), task("c", entry=False))
     sim.begin()
     sim.ask("start", "c")
+    assert all(each.barrier is None for each in sim.world.tasks.values())
+
+
+def hearing(name: str, *topics: str, **more: Any) -> TaskDefinition:
+    """Return a Command whose program hears these topics."""
+    return replace(task(name, kind="Command", notify=True), configuration={"subscribe": [*topics]}, **more)
+
+
+def test_a_command_that_subscribes_is_awaited_until_it_is_ready_and_waits_for_nothing() -> None:
+    sim = Simulation.of(task("a"), hearing("b", "raw"), hearing("c", "other"))
+    sim.begin()
+    sim.declare("a", topics=[], publishes=["raw"])
+    sim.ready("a")
+    sim.execute("b")
+    assert not opened(sim)
+    sim.crash()
+    sim.happen()
+    assert not opened(sim)
+    sim.ready("b")
+    assert opened(sim) == {"a"}
+    assert sim.keeper.opened == {sim.launch_of("a")}, "a Command has no barrier"
+
+
+def test_a_command_that_fails_is_awaited_no_longer() -> None:
+    sim = Simulation.of(task("a"), hearing("b", "raw"))
+    sim.begin()
+    sim.ready("a")
+    sim.end("b", code=1)
+    assert opened(sim) == {"a"}
+
+
+def test_a_command_whose_first_message_makes_it_ready_is_awaited_until_its_program_runs() -> None:
+    """Its first message may be the answer to one of the task that would wait for it."""
+    sim = Simulation.of(task("a"), hearing("b", "raw", notify=False, ready=ready(topic="filtered")))
+    sim.begin()
+    sim.ready("a")
+    assert not opened(sim)
+    sim.execute("b")
+    assert (opened(sim), sim.sub_state("b")) == ({"a"}, "start")
+
+
+def test_commands_alone_have_no_barrier() -> None:
+    sim = Simulation.of(hearing("a", "raw"), hearing("b", "raw"))
+    sim.begin()
     assert all(each.barrier is None for each in sim.world.tasks.values())
 
 

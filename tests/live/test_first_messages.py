@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,23 @@ class Hear(SingleTask):
 
 class ServiceHear(TaskService):
     task_class = Hear
+"""
+PROGRAM = """
+import json, os, sys, time, zmq
+from pathlib import Path
+from zmsvc.host.systemd.notify import Notifier
+
+Path(sys.argv[1]).read_bytes()  # the program does not subscribe until the test opens the FIFO
+sub = zmq.Context().socket(zmq.SUB)
+sub.subscribe("raw @@@ ")
+sub.connect(os.environ["ZMSVC_FRONTEND"])
+sync = zmq.Context().socket(zmq.XPUB)  # the device passes a subscription on to it
+sync.connect(os.environ["ZMSVC_BACKEND"])
+while sync.recv() != b"\\x01raw @@@ ":
+    pass
+Notifier(os.environ["NOTIFY_SOCKET"]).ready()
+sequence = json.loads(sub.recv().partition(b" @@@ ")[2])["header"]["sequence"]
+os.execvp("zmsvcctl", ["zmsvcctl", "update", f"first={sequence}"])
 """
 SAY = """
 from zmsvc.task import AsyncTask, LoopedTask, TaskService
@@ -87,3 +105,24 @@ def test_a_task_that_publishes_nothing_waits_for_no_other(
     heard.control("updated", "ts_free")
     assert context.tasks("T")["ts_hear"]["sub"] == "start"
     gate.write_bytes(b"")
+
+
+def test_a_command_that_subscribes_misses_no_first_message_either(
+    context: Context, home: Path, ear: Callable[..., Ear]
+) -> None:
+    gate, program = home / "gate", home / "hear.py"
+    os.mkfifo(gate)
+    program.write_text(PROGRAM)
+    context.service("Say", f"{SAY}\nclass ServiceSay(TaskService):\n    task_class = Say\n")
+    words = "".join(f"<arg>{each}</arg>" for each in (sys.executable, program, gate))
+    config = f"<command>{words}</command><notify>yes</notify><subscribe>raw</subscribe>"
+    path = f"<environment><PATH>{Path(sys.executable).parent}:{os.environ['PATH']}</PATH></environment>"
+    context.task("ts_hear", "Hear", kind="Command", config=config, service=path, entry=False)
+    context.task("ts_say", "Say", entry=False)
+    context.start("--transaction", "T")
+    heard = ear(b"control @@@ ")
+    context.ctl("start", "--no-block", "--transaction", "T", "ts_hear", "ts_say")
+    heard.control("started", "ts_say")
+    context.kill_supervisor()
+    gate.write_bytes(b"")
+    assert heard.control("updated", "ts_hear")["content"]["status"]["first"] == 1

@@ -2,7 +2,8 @@
 goes on when all those that hear what it publishes are ready, or have failed; so no first message is lost.
 
 READY itself waits for nothing, so tasks cannot wait for each other. A task that is not ready yet is awaited:
-nothing is known about what it hears until it declares its topics.
+nothing is known about what it hears until it declares its topics. A Command does not wait, and is awaited if
+its `<subscribe>` says that its program hears something.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
+from zmsvc.core import topics
 from zmsvc.core.draft import Draft
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.service_options import ServiceType
@@ -31,21 +33,34 @@ def begin(draft: Draft) -> None:
         if _may_join(draft, key):
             together.setdefault(key[0], []).append(key)
     for keys in together.values():
-        if len(keys) > 1:
+        if len(keys) > 1 and not all(_is_command(draft, key) for key in keys):
             number = 1 + max((each.barrier.start for each in draft.tasks.values() if each.barrier), default=0)
             for key in keys:
-                _put(draft, key, Barrier(start=number))
+                _put(draft, key, Barrier(start=number, topics=_heard_by_command(draft, key)))
 
 
 def _may_join(draft: Draft, key: Key) -> bool:
-    task, service = draft.tasks.get(key), draft.service(key)
+    task = draft.tasks.get(key)
     return (
         task is not None
         and task.sub_state in (SubState.START_AFTER, SubState.LAUNCHING)
         and task.barrier is None
-        and service is not None
-        and service.service_type is not ServiceType.COMMAND
+        and draft.service(key) is not None
+        and _heard_by_command(draft, key) != ()
     )
+
+
+def _is_command(draft: Draft, key: Key) -> bool:
+    service = draft.service(key)
+    return service is not None and service.service_type is ServiceType.COMMAND
+
+
+def _heard_by_command(draft: Draft, key: Key) -> tuple[str, ...] | None:
+    """Return the topics that the program of a Command hears; None for a task in Python, which declares its
+    topics itself.
+    """
+    service = draft.service(key)
+    return topics.subscribed(service.configuration) if service and _is_command(draft, key) else None
 
 
 def take_declaration(draft: Draft, key: Key, fact: ft.TaskDeclared) -> None:
@@ -58,9 +73,17 @@ def take_declaration(draft: Draft, key: Key, fact: ft.TaskDeclared) -> None:
 def note_ready(draft: Draft, key: Key) -> None:
     """Note that a task has sent READY=1: it hears its topics, and waits before its first step."""
     barrier = draft.tasks[key].barrier
-    if barrier is not None and barrier.stage is Stage.AWAITED:
+    if barrier is not None and barrier.stage is Stage.AWAITED and not _is_command(draft, key):
         _put(draft, key, replace(barrier, stage=Stage.WAITING))
         draft.at_barrier[barrier.start].append(key)
+
+
+def program_ready(draft: Draft, key: Key) -> None:
+    """Note that a Command is ready, or that its program runs and only a message will make it ready: it is
+    awaited no longer.
+    """
+    if _is_command(draft, key):
+        withdraw(draft, key)
 
 
 def withdraw(draft: Draft, key: Key) -> None:
@@ -165,6 +188,8 @@ def resume(draft: Draft) -> None:
     """
     for key, task in [*draft.tasks.items()]:
         service = draft.service(key)
+        if task.state is State.ACTIVE:
+            program_ready(draft, key)
         if task.state is State.ACTIVE and not (service and service.ready):
             note_ready(draft, key)
     passed = [

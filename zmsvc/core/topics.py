@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from zmsvc.core import messages
@@ -30,6 +30,13 @@ def _faults(values: list[Any]) -> Iterator[tuple[int, str]]:
             messages.check_topic(each)
         except ValueError:
             yield index, f"{quote(each)} cannot be a topic" if each else "a topic is empty"
+
+
+def subscribed(configuration: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the topics of the `<subscribe>` elements; none if one of them cannot be a topic."""
+    given = configuration.get("subscribe")
+    named = as_list(given) if given else []
+    return () if faults(named) else unique(named)
 
 
 def unique(values: list[str]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from zmsvc.core.pending_requests import (
     note_stopped_by,
     resolve,
 )
-from zmsvc.core.probing import Health, probe_of
+from zmsvc.core.probing import Health, probe_of, topic_of
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.restart import fires_for
 from zmsvc.core.service_options import KillMode, ServiceType
@@ -144,6 +144,7 @@ def be_ready(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.publish_control(key, "started", success=True, pid=task.pid, items={})
     draft.record(key, "started", pid=task.pid, launch=task.launch)
     _watch(draft, key)
+    start_barrier.program_ready(draft, key)
     complete_starts(draft, key)
     # A rule of on_start may already stop this task.
     source = draft.tasks[key]
@@ -167,6 +168,9 @@ def executed(draft: Draft, key: Key) -> None:
     service = draft.service(key)
     if service is None or not (service.notify or service.ready):
         apply(draft, key, TaskEvent.READY)
+    elif topic_of(service.ready):
+        # Its first message may be the answer to one of a task that would wait for it.
+        start_barrier.program_ready(draft, key)
 
 
 def line_seen(draft: Draft, key: Key) -> None:

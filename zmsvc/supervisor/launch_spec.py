@@ -71,7 +71,7 @@ def spec_of(
         **_options(service),
         ready_line=service.ready.pattern if isinstance(service.ready, ReadyLine) else "",
         memory_accounting=service.memory_restart != NO_LIMIT,
-        barrier=task.barrier is not None,
+        barrier=task.barrier is not None and service.service_type is not ServiceType.COMMAND,
         # A Monitor binds an endpoint of its own and needs the CURVE keys of the context, if it has keys.
         serves=service.instance == "Monitor",
         members=str(places.members_file) if service.instance == "Monitor" else None,

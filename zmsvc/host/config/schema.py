@@ -148,7 +148,7 @@ fault, because no file of zmicroservices has it.
 OF_CONFIGURATION = {
     ServiceType.PROCESS: ("location", "device_action", "interval", "subscribe"),
     ServiceType.THREAD: ("location", "device_action", "interval", "subscribe"),
-    ServiceType.COMMAND: ("command", "notify", "device_action"),
+    ServiceType.COMMAND: ("command", "notify", "device_action", "subscribe"),
 }
 """The elements of a `<configuration>` that zmsvc itself reads, by the type of service. All others are for the
 task.

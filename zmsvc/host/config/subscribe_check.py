@@ -17,15 +17,17 @@ from zmsvc.host.config import settings_lines
 from zmsvc.host.config.message_source import TaskMessages, messages_of
 from zmsvc.host.paths import directory_of
 
+_OF_COMMAND = TaskMessages(hears=True, topics=())
 _OF_LAST_VALUE = TaskMessages(hears=True, topics=(), publishes=())
 
 
 def messages_of_tasks(context: Context) -> dict[str, TaskMessages]:
-    """Return the messages of each task with a class, by its ID in the file."""
+    """Return the messages of each task, by its ID in the file. A Command has no class that names topics."""
     found: dict[tuple[Path | None, str], TaskMessages] = {}
     result = {}
     for task in context.as_written.values():
         if task.service_type is ServiceType.COMMAND:
+            result[task.id] = _OF_COMMAND
             continue
         if task.retains:
             result[task.id] = _OF_LAST_VALUE
@@ -39,7 +41,7 @@ def messages_of_tasks(context: Context) -> dict[str, TaskMessages]:
 
 def declared(context: Context) -> dict[str, Declared]:
     """Return the topics that tasks name by their classes, configurations and options, by their IDs in the
-    file. Commands have only the options.
+    file. Commands have no class.
     """
     of_classes = messages_of_tasks(context)
     return {
@@ -58,9 +60,9 @@ def _hears(task: TaskDefinition, known: TaskMessages) -> tuple[str, ...]:
     # A LoopedTask without on_message has no other way to hear.
     if not known.reads_subscribe or (known.base == "LoopedTask" and not known.hears):
         return ()
-    given = task.configuration.get("subscribe")
-    named = topics.as_list(given) if given else known.topics or ()
-    return () if topics.faults(named) else topics.unique(list(named))
+    if task.configuration.get("subscribe"):
+        return topics.subscribed(task.configuration)
+    return () if topics.faults(known.topics or ()) else topics.unique(list(known.topics or ()))
 
 
 def check_subscriptions(context: Context, file: str) -> list[str]:
