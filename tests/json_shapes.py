@@ -48,18 +48,28 @@ def check_output(arguments: Sequence[str], status: int, output: str) -> None:
     """Check the output of `zmsvcctl ARGUMENT...` if that has --json. Raises AssertionError."""
     if "--json" not in arguments:
         return
-    verb, _ = parse(list(arguments))
+    verb, args = parse(list(arguments))
     lines = output.splitlines()
     if not verb.json_lines:
         assert len(lines) <= 1, f"{verb.name}: more than one line: {output}"
     for line in lines:
         document = json.loads(line)
-        # A verb that has failed has the fields of its document as far as it knows them.
-        failed = status != 0 and "error" in document
-        faults = problems(
-            document, definitions()["failure" if failed else verb.name], verb.name, open_=failed
-        )
+        if not args.host:
+            check_document(verb.name, status, document)
+            continue
+        faults = problems(document, definitions()["host_line" if verb.json_lines else "hosts"], "-H")
         assert not faults, "\n".join(faults)
+        for each in [document] if verb.json_lines else document["hosts"]:
+            if each["answer"] is not None:
+                check_document(verb.name, each.get("code", 0), each["answer"])
+
+
+def check_document(verb: str, status: int, document: dict[str, Any]) -> None:
+    """Check one document of a verb. Raises AssertionError."""
+    # A verb that has failed has the fields of its document as far as it knows them.
+    failed = status != 0 and "error" in document
+    faults = problems(document, definitions()["failure" if failed else verb], verb, open_=failed)
+    assert not faults, "\n".join(faults)
 
 
 def problems(value: Any, schema: dict[str, Any], place: str, *, open_: bool = False) -> list[str]:

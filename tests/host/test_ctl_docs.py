@@ -48,7 +48,7 @@ def test_the_manual_has_every_verb_and_no_other() -> None:
 @pytest.mark.parametrize("verb", OWN, ids=lambda verb: verb.name)
 def test_the_manual_has_every_argument_of_a_verb(verb: VerbEntry) -> None:
     (synopsis,) = [item for item in items("VERBS") if item.split()[0] == verb.name]
-    shown = set(re.findall(r"(?<!\w)--?[a-z][a-z-]*", synopsis))
+    shown = set(re.findall(r"(?<!\w)--?[A-Za-z][a-z-]*", synopsis))
     assert shown <= flags(*verb.options)
     assert [
         option.flags
@@ -62,7 +62,7 @@ def test_the_manual_has_every_argument_of_a_verb(verb: VerbEntry) -> None:
 
 
 def test_the_manual_has_every_option_and_no_other() -> None:
-    told = {flag for item in items("OPTIONS") for flag in re.findall(r"(?<!\w)--?[a-z][a-z-]*", item)}
+    told = {flag for item in items("OPTIONS") for flag in re.findall(r"(?<!\w)--?[A-Za-z][a-z-]*", item)}
     assert told == flags(*GLOBAL, *(option for verb in VERBS for option in verb.options)) | HELP | {
         "--version"
     }

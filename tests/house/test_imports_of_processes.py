@@ -33,3 +33,12 @@ def test_a_process_imports_no_more_than_it_needs(process: str, unneeded: set[str
     code = f"import zmsvc.{process}.__main__, sys; print(*sys.modules)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert unneeded & set(told.stdout.split()) == set()
+
+
+def test_zmsvcctl_imports_nothing_of_other_machines_without_a_host() -> None:
+    code = (
+        "import sys; from zmsvc.ctl.__main__ import main; main(['list']); "
+        "print([each for each in sys.modules if 'remote' in each or each == 'subprocess'])"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "[]"

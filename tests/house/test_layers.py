@@ -164,6 +164,7 @@ SUBROOMS = {
     "zmsvc.ctl.create": set(),
     "zmsvc.ctl.imports": {"create"},
     "zmsvc.ctl.compat": set(),
+    "zmsvc.ctl.remote": set(),
     "zmsvc.ctl.top": set(),
     "zmsvc.ctl.verbs": {"log", "top"},
 }

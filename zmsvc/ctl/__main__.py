@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import sys
 
@@ -153,8 +154,18 @@ def main(argv: list[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     verb = args = None
     try:
+        if os.environ.get("ZMSVC_LIFELINE") == "stdin":
+            # Imported here for start-up time: only an order over ssh needs it.
+            from zmsvc.ctl.remote import lifeline
+
+            lifeline.hold()
         libraries.check()
         verb, args = parse(words)
+        if args.host:
+            # Imported here for start-up time: most orders are for this machine.
+            from zmsvc.ctl.remote import command
+
+            return command.run(verb, args)
         return int(_function(verb)(args))
     except SystemExit as end:
         # argparse has written its message and ends.

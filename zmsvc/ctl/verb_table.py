@@ -55,6 +55,7 @@ class VerbEntry:
         json_lines: bool = False,
         waits: bool = False,
         pages: bool = False,
+        local: str = "",
     ) -> None:
         self.name = name
         self.function = function
@@ -69,6 +70,12 @@ class VerbEntry:
         """True if --json prints a line for each entry. Then an error is not printed as JSON, because it would
         be taken for an entry.
         """
+        self.waits = waits
+        """True if it waits for tasks, unless --no-block is given."""
+        self.pages = pages
+        """True if its answer goes through the pager."""
+        self.local = local
+        """Why it is refused with -H; empty if it is not."""
         self._without = {*(() if waits else ("--no-block",)), *(() if pages else ("--no-pager",))}
 
     def understands(self, option: Argument) -> bool:
@@ -131,6 +138,26 @@ GLOBAL = (
         manual="Answer as JSON: one document on one line, which *zmsvcctl.schema.json* among the documents "
         "describes for each verb. **logs**, **events** and **watch** print a document a line. A verb that "
         "fails answers with *error* and *code* beside what it has done; those three then print nothing.",
+    ),
+    Argument(
+        "-H",
+        "--host",
+        action="append",
+        metavar="HOST",
+        help="run this on another machine, over ssh: [USER@]HOST[:PORT], or several with commas",
+        manual="Run the same command on another machine, over **ssh**(1). *HOST* is *[USER@]HOST[:PORT]*, or "
+        "several of these with commas; it may be given again. See SEVERAL MACHINES.",
+    ),
+    Argument(
+        "--host-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="with -H: wait no longer for a host; 0 waits as long as it takes",
+        manual="With **-H**: end the connection to a host that has not answered after so long; its exit "
+        "status is 124. This time includes the connecting, and **--timeout** is the limit of the wait on the "
+        "host itself. With 0 there is no limit. The default with **--timeout** is 30 s more than that. "
+        "Without it the default is 30 s, but 10 minutes for a verb that waits for tasks, an hour for "
+        "**restart --one-by-one**, and no limit for **-f** and **watch**.",
     ),
     Argument("--no-block", action="store_true", help="do not wait until an order is carried out"),
     Argument("--no-pager", action="store_true", help="do not use a pager"),
@@ -712,6 +739,7 @@ topic has no subscriber, stderr says so; that is not a failure.""",
             "message", nargs="?", metavar="JSON|-", help="its content; - or nothing: from standard input"
         ),
         group=MESSAGES,
+        local="it is for a program of a task",
         manual="""\
 Publish a message of the task to which this process belongs, with the standard header around this content,
 and return when the device has it. It is for scripts of a Command: it finds the bus and the task in its
@@ -728,6 +756,7 @@ environment (see **zmsvc-task**(7)), and sends no request to the supervisor. The
             help="an item of the result; a VALUE that is not JSON is a text",
         ),
         group=MESSAGES,
+        local="it is for a program of a task",
         manual="""\
 Report a result of the task to which this process belongs, as *update* of a Python task does: the supervisor
 publishes it as a **control** message with the action *updated*, and the rules of *on_update* fire. A *VALUE*
@@ -787,6 +816,7 @@ once, then 10 per second. The list says how many are lost. Of a context that doe
             "counter-example.",
         ),
         group=FILES,
+        local="it reads files of this machine",
         manual="""\
 Find every fault of context files, each as *FILE:LINE*, and warn of what is legal but probably a mistake,
 with its line if it concerns a place in the file. The modules of a service are compiled, and none is run.
@@ -963,6 +993,7 @@ Command, and *zmsvc* is their subscriber if no task hears them. The messages of 
             manual="**simulate**: what has to hold within a time after an event. May be given again.",
         ),
         group=FILES,
+        local="it reads files of this machine",
         manual="""\
 Run a context file on a simulated machine, by the same decisions as in the daemon and under a clock that
 does not wait. Nothing is started, and no daemon is needed. The events of the command line and of
@@ -998,6 +1029,7 @@ status is 1, and what happened is printed. Without events and **--matrix** the e
         Argument("--yes", action="store_true", help="write the file without a question"),
         Argument("name", nargs="?", metavar="NAME", completes="contexts", help="the context"),
         group=STATE,
+        local="it writes a file where it runs",
         manual="""\
 Pack the context file, the record, the history, the state, the end of the log and the versions of the programs
 into a *FILE* that only its owner can read. It prints the list of the contents and asks before it writes. The
@@ -1025,6 +1057,7 @@ cannot be read is named, and left out.""",
         ),
         Argument("file", metavar="FILE", completes="files *.tar.gz", help="a file that report has written"),
         group=STATE,
+        local="it reads files of this machine",
         pages=True,
         manual="""\
 Run the facts that a supervisor has recorded through the decisions of this zmsvc, and show the tasks as
@@ -1058,6 +1091,7 @@ another format is refused, with exit status 2.""",
             "--now", action="store_true", help="revoke: end the connections that are open, too", manual=NOW
         ),
         group=FILES,
+        local="it is about the keys of this machine",
         manual="""\
 Show the CURVE keys of a context: the public key of its device, and the clients that may connect. **make**
 makes them, so that tcp endpoints can be reached from other machines: from the next start of the context
@@ -1090,6 +1124,7 @@ clients that may connect do so again by themselves. None of this needs a restart
             manual="**units**: put them where systemd looks for them.",
         ),
         group=INSTALLATION,
+        local="it is about the installation of this machine",
         manual="""\
 Print the systemd units with the paths of this installation, as **systemctl cat** does; with **--install**
 put them into */usr/local/lib*, or those of **--user** into *$XDG_CONFIG_HOME/systemd/user*, and print the
@@ -1102,6 +1137,7 @@ refused for an installation in a home directory.""",
         "create.command.run",
         "make services and their context file",
         group=FILES,
+        local="it writes files of this machine",
         own_arguments=True,
         manual="""\
 Make services and their context file; **zmsvcctl create --help** lists its options. The context is that of
@@ -1133,6 +1169,7 @@ otherwise; a rule starts it again after a failure, unless **--restart no** is gi
             help="supervisord.conf, circus.ini, a Procfile or NAME.service",
         ),
         group=FILES,
+        local="it reads files of this machine",
         manual="""\
 Print a context of Commands that runs the programs of a file of Supervisor or Circus, of a Procfile, or of a
 service unit of systemd. Each program is a task; where the file says nothing about restarts, a rule restarts

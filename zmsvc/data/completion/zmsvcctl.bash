@@ -22,7 +22,7 @@ _zmsvcctl()
     for ((index = 1; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}
         case $word in
-            -c|--context|--timeout) ((index++)) ;;
+            -c|--context|-H|--host|--host-timeout|--timeout) ((index++)) ;;
             -*) ;;
             *) if [[ -z $verb ]]; then verb=$word; else ((at++)); fi ;;
         esac
@@ -41,6 +41,8 @@ _zmsvcctl()
     esac
     case $prev in
         -c|--context) _zmsvcctl_offer "$(zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done)"; return ;;
+        -H|--host) return ;;
+        --host-timeout) return ;;
         --timeout) return ;;
         --transaction) return ;;
         --task) return ;;
@@ -75,50 +77,50 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why stack wait metrics logs events watch send publish update quarantine check graph wiring simulate report replay keys units create import exit reload reset-failed forget enable disable reexec"
+        _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why stack wait metrics logs events watch send publish update quarantine check graph wiring simulate report replay keys units create import exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
         case $verb in
-            start) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --transaction --task" ;;
-            stop) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --transaction --task --no-triggers" ;;
-            restart) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --transaction --task --no-triggers --one-by-one" ;;
-            signal) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --all" ;;
-            status) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction --task -n --lines --at" ;;
-            top) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task --sort --interval --once" ;;
-            list) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
-            is-active) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -q --quiet" ;;
-            is-failed) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -q --quiet" ;;
-            is-enabled) _zmsvcctl_offer "-c --context --json --timeout -h --help -q --quiet" ;;
-            show) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction -p --property --value" ;;
-            why) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction" ;;
-            stack) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction" ;;
-            wait) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for" ;;
-            metrics) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --openmetrics --output --listen --allow" ;;
-            logs) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
-            events) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task -f --follow -n --lines --since --event --tree" ;;
-            watch) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --topic --count --endpoint --keys" ;;
-            send) _zmsvcctl_offer "-c --context --json --timeout -h --help --endpoint --keys" ;;
-            publish) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
-            update) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
-            quarantine) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --all" ;;
-            check) _zmsvcctl_offer "-c --context --json --timeout -h --help --prove" ;;
-            graph) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --format" ;;
-            wiring) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --for --format" ;;
-            simulate) _zmsvcctl_offer "-c --context --json --timeout -h --help --at --fail --exit --update --kill --script --for --matrix --expect" ;;
-            report) _zmsvcctl_offer "-c --context --json --timeout -h --help -o --output --yes" ;;
-            replay) _zmsvcctl_offer "-c --context --json --no-pager --timeout -h --help --until --step" ;;
-            keys) _zmsvcctl_offer "-c --context --json --timeout -h --help --now" ;;
-            units) _zmsvcctl_offer "-c --context --json --timeout -h --help --user --install" ;;
-            create) _zmsvcctl_offer "-c --context --json --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
-            import) _zmsvcctl_offer "-c --context --json --timeout -h --help --name --restart" ;;
-            exit) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help" ;;
-            reload) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --transaction --task --dry-run" ;;
-            reset-failed) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction --task" ;;
-            forget) _zmsvcctl_offer "-c --context --json --timeout -h --help --transaction" ;;
-            enable) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --now" ;;
-            disable) _zmsvcctl_offer "-c --context --json --no-block --timeout -h --help --now" ;;
-            reexec) _zmsvcctl_offer "-c --context --json --timeout -h --help" ;;
+            start) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --timeout -h --help --transaction --task" ;;
+            stop) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --timeout -h --help --transaction --task --no-triggers" ;;
+            restart) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --timeout -h --help --transaction --task --no-triggers --one-by-one" ;;
+            signal) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --all" ;;
+            status) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-pager --timeout -h --help --transaction --task -n --lines --at" ;;
+            top) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --task --sort --interval --once" ;;
+            list) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help" ;;
+            is-active) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --task -q --quiet" ;;
+            is-failed) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --task -q --quiet" ;;
+            is-enabled) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help -q --quiet" ;;
+            show) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction -p --property --value" ;;
+            why) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-pager --timeout -h --help --transaction" ;;
+            stack) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction" ;;
+            wait) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --for" ;;
+            metrics) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --openmetrics --output --listen --allow" ;;
+            logs) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
+            events) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --task -f --follow -n --lines --since --event --tree" ;;
+            watch) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --topic --count --endpoint --keys" ;;
+            send) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --endpoint --keys" ;;
+            publish) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help" ;;
+            update) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help" ;;
+            quarantine) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --all" ;;
+            check) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --prove" ;;
+            graph) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --format" ;;
+            wiring) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --for --format" ;;
+            simulate) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --at --fail --exit --update --kill --script --for --matrix --expect" ;;
+            report) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help -o --output --yes" ;;
+            replay) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-pager --timeout -h --help --until --step" ;;
+            keys) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --now" ;;
+            units) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --user --install" ;;
+            create) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
+            import) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --name --restart" ;;
+            exit) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --timeout -h --help" ;;
+            reload) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --timeout -h --help --transaction --task --dry-run" ;;
+            reset-failed) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --task" ;;
+            forget) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction" ;;
+            enable) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --timeout -h --help --now" ;;
+            disable) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --timeout -h --help --now" ;;
+            reexec) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help" ;;
         esac
         return
     fi

@@ -3,6 +3,8 @@
 complete -c zmsvcctl -f
 complete -c zmsvcctl -s c -l context -x -a "(zmsvcctl list 2>/dev/null | string match -r '^\S+' | string match -v NAME)" -d 'the context; the default is the only one that runs'
 complete -c zmsvcctl -l json -d 'answer as JSON'
+complete -c zmsvcctl -s H -l host -x -d 'run this on another machine, over ssh: [USER@]HOST[:PORT], or several with commas'
+complete -c zmsvcctl -l host-timeout -x -d 'with -H: wait no longer for a host; 0 waits as long as it takes'
 complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from start stop restart exit reload enable disable' -l no-block -d 'do not wait until an order is carried out'
 complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from status why logs replay' -l no-pager -d 'do not use a pager'
 complete -c zmsvcctl -l timeout -x -d 'wait no longer, and end with 124; 0 waits as long as it takes'

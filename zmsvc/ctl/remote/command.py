@@ -1,0 +1,207 @@
+"""`zmsvcctl -H`: which command runs on the hosts, and how the answers become one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from zmsvc import __version__
+from zmsvc.core import remote_hosts
+from zmsvc.core.errors import UsageError
+from zmsvc.core.remote_hosts import RemoteHost
+from zmsvc.ctl import terminal
+from zmsvc.ctl.remote import answers, lifeline, ssh_processes
+from zmsvc.ctl.remote.ssh_processes import Part, SshEnded, SshProcesses, Told, Why
+from zmsvc.ctl.verb_table import GLOBAL, ORDERS, Argument, VerbEntry
+
+PATIENCE = 30.0
+"""Seconds in which a host has to answer: to connect takes at most ten of them."""
+PATIENCE_OF_ORDERS = 600.0
+"""The same for a verb that waits for tasks, if --timeout does not say how long."""
+PATIENCE_OF_MANY = 3600.0
+"""The same for `restart --one-by-one`, which waits for one task after the other."""
+NOT_SENT = {"host", "host_timeout", "no_pager"}
+"""Options of zmsvcctl itself, by the names of their values."""
+
+
+def run(verb: VerbEntry, args: argparse.Namespace) -> int:
+    """Carry out the verb on the hosts of -H, and return the gravest exit status. Raises UsageError if -H
+    makes no sense with it.
+    """
+    hosts = remote_hosts.parse(args.host)
+    _refuse(verb, args)
+    outcome = _Outcome(verb, args, hosts)
+    words = [*_environment(), "zmsvcctl", *command_words(verb, args)]
+    with SshProcesses(seconds=outcome.seconds, longest=outcome.longest) as processes:
+        for host in hosts:
+            processes.start(host, words, os.environ)
+        for event in processes.events():
+            match event:
+                case Part():
+                    if why := outcome.answers.take(event.host, event.data):
+                        processes.end(event.host, why)
+                case Told():
+                    outcome.tell(event)
+                case SshEnded():
+                    outcome.end(event)
+        outcome.answers.close()
+        number = processes.signal
+    return outcome.close(number)
+
+
+def _refuse(verb: VerbEntry, args: argparse.Namespace) -> None:
+    """Raise UsageError if the verb or its arguments are about this machine."""
+    why = verb.local
+    if verb.name == "metrics" and (args.listen is not None or args.output is not None):
+        why = "--listen and --output are about the machine where they run"
+    elif verb.name == "send" and args.message in (None, "-"):
+        why = "each host needs the message: give it as an argument"
+    elif verb.name == "top" and not (args.once or args.json) and terminal.on_terminal():
+        why = "the table of several machines is not drawn again and again (--once prints it once)"
+    for name in (args.context, getattr(args, "what", None)):
+        if isinstance(name, str) and ("/" in name or name.endswith(".xml")):
+            why = f"{name} is a file of this machine (name the context)"
+    if why:
+        raise UsageError(
+            f"cannot use -H with {verb.name}: {why}; ssh HOST zmsvcctl {verb.name} runs it there"
+        )
+
+
+def command_words(verb: VerbEntry, args: argparse.Namespace) -> list[str]:
+    """Return the words after `zmsvcctl` that mean the same there. Options with their defaults are left out:
+    an earlier release need not know them.
+    """
+    words, rest = [verb.name], []
+    for option in (*GLOBAL, *verb.options):
+        value = getattr(args, _name(option), None)
+        unset = value is None or value is False or value == option.settings.get("default")
+        if unset or _name(option) in NOT_SENT:
+            continue
+        values = [str(each) for each in value] if isinstance(value, list) else [str(value)]
+        if option.positional:
+            rest += values
+        elif not option.takes_value:
+            words.append(option.flags[-1])
+        elif option.flags[-1].startswith("--"):
+            # In one word, since the value may begin with a hyphen.
+            words += [f"{option.flags[-1]}={each}" for each in values]
+        else:
+            words += [word for each in values for word in (option.flags[-1], each)]
+    if any(each.startswith("-") and each != "-" for each in rest):
+        words.append("--")
+    return words + rest
+
+
+def _name(option: Argument) -> str:
+    """Return the name of an option's value, as argparse makes it."""
+    name = option.settings.get("dest") or next(
+        (flag for flag in option.flags if flag.startswith("--")), option.flags[0]
+    )
+    return str(name).lstrip("-").replace("-", "_")
+
+
+def _environment() -> list[str]:
+    """Return the words that set variables there, for each shell: the output looks as it would here, and ends
+    with this zmsvcctl.
+    """
+    style = terminal.style()
+    return [
+        "env",
+        f"{lifeline.VARIABLE}=stdin",
+        f"SYSTEMD_COLORS={int(style.colors)}",
+        f"SYSTEMD_UTF8={int(style.utf8)}",
+    ]
+
+
+def is_stream(verb: VerbEntry, args: argparse.Namespace) -> bool:
+    """Return True if the verb goes on until Ctrl-C, and False if its answer has an end."""
+    return verb.name == "watch" or bool(getattr(args, "follow", False))
+
+
+def seconds_of(verb: VerbEntry, args: argparse.Namespace) -> float | None:
+    """Return the time limit of each host; None if there is none."""
+    if args.host_timeout is not None:
+        return float(args.host_timeout) or None
+    if args.timeout and not getattr(args, "one_by_one", False):
+        return float(args.timeout) + PATIENCE
+    if is_stream(verb, args):
+        return None
+    if getattr(args, "one_by_one", False):
+        return PATIENCE_OF_MANY
+    if verb.name == "wait" or (verb.waits and not args.no_block):
+        return PATIENCE_OF_ORDERS
+    # `wiring` listens for so long.
+    return PATIENCE + (getattr(args, "span", None) or 0.0)
+
+
+class _Outcome:
+    """The answers of all hosts, and what they come to."""
+
+    def __init__(self, verb: VerbEntry, args: argparse.Namespace, hosts: Sequence[RemoteHost]) -> None:
+        self.hosts, self.verb, self.args = hosts, verb, args
+        self.seconds = seconds_of(verb, args)
+        stream = is_stream(verb, args)
+        self.longest = None if stream else remote_hosts.answer_limit(len(hosts))
+        self.order = verb.group == ORDERS
+        self.codes: dict[RemoteHost, int] = {}
+        self.puzzled: list[RemoteHost] = []
+        """The hosts whose zmsvcctl does not understand the command."""
+        self.answers: answers.Answers
+        if args.json:
+            self.answers = answers.JsonLines(hosts) if verb.json_lines else answers.Documents(hosts)
+        elif stream:
+            self.answers = answers.Lines(hosts)
+        else:
+            pages = verb.pages and not args.no_pager
+            self.answers = answers.Headings(hosts, order=self.order, pages=pages)
+
+    def tell(self, told: Told) -> None:
+        if told.line.startswith(remote_hosts.NOT_UNDERSTOOD) and told.host not in self.puzzled:
+            self.puzzled.append(told.host)
+        answers.complain(told.host, told.line)
+
+    def end(self, ended: SshEnded) -> None:
+        code, error = ssh_processes.code_and_reason(
+            ended, seconds=self.seconds, longest=self.longest, order=self.order
+        )
+        code, error = self.answers.end(ended.host, code, error)
+        self.codes[ended.host] = code
+        if ended.why is Why.INTERRUPTED and not self.order:
+            return  # The user who presses Ctrl-C knows why nothing more comes.
+        if error is not None:
+            terminal.complain(error)
+            return
+        for line in ended.told:
+            answers.complain(ended.host, line)
+
+    def close(self, number: int | None) -> int:
+        """Say what was done, and return the exit status. `number` is the signal that has ended zmsvcctl."""
+        self._compare_versions()
+        if self.order and len(self.hosts) > 1 and any(self.codes.values()):
+            done = ", ".join(host.name for host in self.hosts if not self.codes[host])
+            others = ", ".join(f"{host.name} ({self.codes[host]})" for host in self.hosts if self.codes[host])
+            terminal.complain(f"{self.verb.name}: done on {done or 'no host'}; not done on {others}")
+        if number is None:
+            return remote_hosts.gravest(self.codes.values())
+        interrupted = number == 2
+        return 0 if interrupted and is_stream(self.verb, self.args) else 128 + number
+
+    def _compare_versions(self) -> None:
+        """Ask the hosts that do not understand the command for their release: it may be an earlier one."""
+        if not self.puzzled:
+            return
+        said: dict[RemoteHost, bytes] = dict.fromkeys(self.puzzled, b"")
+        with SshProcesses(seconds=PATIENCE, longest=1000) as processes:
+            for host in self.puzzled:
+                processes.start(host, ["zmsvcctl", "--version"], os.environ)
+            for event in processes.events():
+                if isinstance(event, Part):
+                    said[event.host] += event.data
+        for host, data in said.items():
+            name, _, version = data.decode(errors="replace").strip().partition(" ")
+            if name == "zmsvcctl" and version != __version__:
+                terminal.complain(
+                    f"{host.name} has zmsvc {version}, and this is {__version__}: one of them lacks what the "
+                    f"other knows"
+                )
