@@ -371,6 +371,81 @@ def test_a_task_that_sets_poison_messages_aside_reports_each_and_goes_on(
     assert task.end() == 0, nest.logged()
 
 
+ITERATING = """
+    {a}def run(self):
+        {a}for message in self.messages():
+            n = message.content["n"]
+            if n > 2:
+                break
+            self.update(n=10 // n)
+        {a}for message in self.messages():
+            try:
+                if message.content["n"] == 4:
+                    raise KeyError("skipped")
+            except KeyError:
+                continue
+            break
+        raise RuntimeError("later")
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "sequence", "error"),
+    [
+        ([0], 2, "ZeroDivisionError: integer division or modulo by zero"),
+        ([3, 4, {"n": "x"}], 4, "RuntimeError: later"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["SingleTask", "AsyncTask"])
+def test_a_message_at_which_the_body_of_a_loop_raises_is_in_the_quarantine(
+    nest: Nest, bus: Forwarder, kind: str, last: list[Any], sequence: int, error: str
+) -> None:
+    body = ITERATING.format(a="async " if kind == "AsyncTask" else "")
+    hearing(nest, kind, body)
+    publisher = bus.connected_publisher()
+    task = nest.fork(poison_action="set-aside")
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+    for number, n in enumerate([1, *last], start=1):
+        content = n if isinstance(n, dict) else {"n": n}
+        assert publisher.send(frame(content, launch=1, sequence=number))
+    assert update(nest) == {"n": 10}
+    if sequence == 2:
+        _, found = poison.from_json(nest.until("X_ZMSVC_POISON")["X_ZMSVC_POISON"])
+        assert (found.sequence, found.error) == (sequence, error)
+        assert "10 // n" in found.traceback
+    else:
+        # The second loop ended by `break`: the task has handled its message.
+        lines = dict(nest.next().lines)
+        assert lines["STATUS"] == error
+    assert task.end() == 1
+    assert error in nest.logged()
+    ends = "Message 2 on temperature from ts_101 ends this task: the loop over messages raised an exception"
+    assert (ends in nest.logged()) == (sequence == 2)
+
+
+SHARED = """
+    {a}def run(self):
+        {a}for message in self.messages():
+            self.update(celsius=message.content.celsius)
+    def on_message(self, message: Message[Reading]):
+        pass
+"""
+
+
+def test_an_iterated_message_that_cannot_be_converted_is_set_aside(nest: Nest, bus: Forwarder) -> None:
+    hearing(nest, "SingleTask", SHARED.format(a=""), READING)
+    publisher = bus.connected_publisher()
+    task = nest.fork(poison_action="set-aside")
+    nest.until("READY")
+    waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
+    assert publisher.send(frame({"celsius": "hot"}, launch=1, sequence=1))
+    _, found = poison.from_json(nest.until("X_ZMSVC_POISON")["X_ZMSVC_POISON"])
+    assert found.sequence == 1
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0, nest.logged()
+
+
 def test_of_many_poison_messages_some_are_reported_and_all_are_counted(nest: Nest, bus: Forwarder) -> None:
     hearing(nest, "MessageTask", POISONED.format(before=""))
     publisher = bus.connected_publisher()

@@ -596,13 +596,15 @@ class ServiceOptions:
         manual="""
             So it is if
             .Li on_message
+            or the body of a loop over
+            .Li messages
             raises an exception, or if the content does not fit.
             With
             .Li fail
             the task fails, and its rules fire.
             With
             .Li set-aside
-            it goes on with the next message.
+            it goes on with the next message; a loop that an exception has left cannot go on.
             A retained message (see LastValue) is always set aside, since a restarted task would get it again.
             Either way the quarantine of the context gets the message with its traceback; see
             .Ql quarantine

@@ -175,11 +175,15 @@ class AsyncioLoop:
             self._main.cancel()
         self._canceled = True
 
-    async def next(self, source: TopicMessages, seconds: float | None) -> Message[Any] | None:
-        """Return the next message; None if none comes within `seconds`, or before the stop request."""
+    async def next(
+        self, source: TopicMessages, take: Callable[[], Message[Any] | None], seconds: float | None
+    ) -> Message[Any] | None:
+        """Return the next message, which `take` returns; None if none comes within `seconds`, or before the
+        stop request.
+        """
         # Others have their turn, too, while messages wait.
         await asyncio.sleep(0)
-        if self._stop.requested or (message := source.next()) is not None or source.subscription is None:
+        if self._stop.requested or (message := take()) is not None or source.subscription is None:
             return None if self._stop.requested else message
         if source.busy:
             raise RuntimeError("cannot iterate over messages: another iteration waits for the same topics")
@@ -189,7 +193,7 @@ class AsyncioLoop:
         self._loop.add_reader(fd, readable.set)
         until = None if seconds is None else self._loop.time() + seconds
         try:
-            while (message := source.next()) is None:
+            while (message := take()) is None:
                 left = None if until is None else max(0.0, until - self._loop.time())
                 if await self._wait(readable, left) or left == 0:
                     return None

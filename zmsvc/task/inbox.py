@@ -85,6 +85,8 @@ class Inbox:
         """The last message of each transaction, sender and topic."""
         self.missed = 0
         """The number of messages that were lost, except those that a queue with the policy `last` drops."""
+        self.frame = b""
+        """The frame of the last message that `next` has returned."""
         self.convert: Callable[[Any], Any] | None = None
         """The conversion of the content."""
         self.take_dropped: Callable[[str], int | None] = _none_dropped
@@ -105,6 +107,7 @@ class Inbox:
         that cannot be converted.
         """
         while (frame := subscription.receive()) is not None:
+            self.frame = frame
             if (message := self.message(frame)) is not None:
                 return message
         return None

@@ -46,8 +46,10 @@ class PoisonReports:
         self._waiting: Poison | None = None
         """The last message, if it is not reported yet."""
 
-    def add(self, frame: bytes, error: BaseException, *, goes_on: bool) -> None:
-        """Report a message that led to this exception. `goes_on` is True if the task goes on after it."""
+    def add(self, frame: bytes, error: BaseException, *, goes_on: bool, where: str) -> None:
+        """Report a message that led to this exception. `goes_on` is True if the task goes on after it;
+        `where` names the code that has raised it.
+        """
         text = "".join(traceback.format_exception(error))
         line = headline(error)[: poison.MAX_TEXT]
         self._count += 1
@@ -60,10 +62,11 @@ class PoisonReports:
         else:
             if not isinstance(error, ProtocolError):  # this one names the message itself
                 self._log.error(
-                    "%s on %s from %s ends this task: on_message raised an exception",
+                    "%s on %s from %s ends this task: %s raised an exception",
                     which,
                     found.topic,
                     sender,
+                    where,
                 )
             self.finish()
 

@@ -4,12 +4,15 @@ hang is noticed.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
 import select
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zmsvc.core import messages, prefixes, replicas
@@ -125,6 +128,8 @@ class TaskRuntime:
         """The reports about messages that the task could not handle, from the first one on."""
         expects = spec.expect or spec.ready_topic
         self._expected = _expected_topics(spec, status_sink) if expects else None
+        self._in_loops: dict[tuple[CodeType, int], bytes] = {}
+        """The message that each loop over messages has got last, by the function and the line of the loop."""
         self._in_callback = False
         self._reload_signal = spec.environment.get(RELOAD_SIGNAL, "")
         self._reloads: ReloadRequests | None = None
@@ -231,7 +236,10 @@ class TaskRuntime:
             message = self._next(source, until, poller)
             if message is None:
                 return
+            place = _place(sys._getframe(1))
+            self._in_loops[place] = source.inbox.frame
             yield message
+            self._in_loops.pop(place, None)
 
     def _next(self, source: TopicMessages, until: float, poller: select.poll) -> Message[Any] | None:
         """Return the next message; None after the timeout or a stop request."""
@@ -242,7 +250,7 @@ class TaskRuntime:
                 self._reload_if_asked()
                 now = self._stop.now()
                 pause = min(self._feed(now, self._watchdog / 2), self._chores(now))
-                if (message := source.next()) is not None:
+                if (message := self._usable(source)) is not None:
                     return message
                 if now >= until:
                     return None
@@ -252,6 +260,15 @@ class TaskRuntime:
             self._stop.interruptible = before
         return None
 
+    def _usable(self, source: TopicMessages) -> Message[Any] | None:
+        """Return the next message whose content can be converted, None if none waits."""
+        while True:
+            try:
+                return source.next()
+            except ProtocolError as error:
+                if not self._set_aside(source.inbox.frame, error):
+                    raise
+
     async def messages_async(
         self, task: Task, topics: tuple[str, ...], seconds: float | None
     ) -> AsyncIterator[Message[Any]]:
@@ -260,10 +277,14 @@ class TaskRuntime:
         source = self._subscriptions.confirmed(named)
         if source is None:
             source = await loop.in_thread(lambda: self._confirmed_source(task, named))
-        while (message := await loop.next(source, seconds)) is not None:
+        take = functools.partial(self._usable, source)
+        while (message := await loop.next(source, take, seconds)) is not None:
             if self._subscriptions.missed != self._missed:
                 loop.begin_chores()
+            place = _place(sys._getframe(1))
+            self._in_loops[place] = source.inbox.frame
             yield message
+            self._in_loops.pop(place, None)
 
     async def update_async(self, items: Mapping[str, Any]) -> bool:
         # In most cases there is room, and no thread is needed.
@@ -413,19 +434,37 @@ class TaskRuntime:
             if not self._set_aside(frame, error):
                 raise
 
-    def _set_aside(self, frame: bytes, error: Exception) -> bool:
-        """Report a message that the task could not handle. Return True if the task goes on."""
+    def _set_aside(
+        self, frame: bytes, error: Exception, *, where: str = "on_message", goes_on: bool | None = None
+    ) -> bool:
+        """Report a message that the task could not handle. Return True if the task goes on, as `goes_on` or
+        its `<poison_action>` says.
+        """
         if self._poison is None:
             # Imported here for start-up time: few tasks ever receive such a message.
             from zmsvc.task.poison_reports import PoisonReports
 
             self._poison = PoisonReports(self._status_sink, self._stop, self.log)
         # A LastValue sends a retained message to each next process of the task, so each would fail as well.
-        goes_on = self._sets_aside or type(frame) is RetainedFrame
-        self._poison.add(frame, error, goes_on=goes_on)
+        if goes_on is None:
+            goes_on = self._sets_aside or type(frame) is RetainedFrame
+        self._poison.add(frame, error, goes_on=goes_on, where=where)
         if self._event_loop is not None:
             self._event_loop.begin_chores()
         return goes_on
+
+    def _set_aside_iterated(self, error: Exception) -> None:
+        """Report the message at which the body of a loop over messages has raised an exception. The task
+        fails: a loop that an exception has left cannot go on.
+        """
+        if not self._in_loops:
+            return
+        # Imported here for start-up time: few tasks ever fail in such a loop.
+        from zmsvc.task.loop_bodies import raised_in_body
+
+        for (code, line), frame in [*self._in_loops.items()]:
+            if raised_in_body(error, code, line):
+                self._set_aside(frame, error, where="the loop over messages", goes_on=False)
 
     # --- the phases of a task
 
@@ -500,16 +539,21 @@ class TaskRuntime:
             # This comes after setup, because on_control and on_message may rely on that, and after the
             # barrier, because they may publish. Until then messages wait in the socket.
             self._handle(handled)
-            if isinstance(task, SingleTask):
-                task.run()
+            if isinstance(task, SingleTask | AsyncTask):
+                self._run_once(task)
             elif isinstance(task, LoopedTask):
                 self._loop(task)
             elif isinstance(task, MessageTask):
                 self.wait(None)
-            elif isinstance(task, AsyncTask):
-                self._call(task.run)
         finally:
             self._stop.interruptible = False
+
+    def _run_once(self, task: SingleTask | AsyncTask) -> None:
+        try:
+            self._call(task.run)
+        except Exception as error:  # the method is the user's code
+            self._set_aside_iterated(error)
+            raise
 
     def _subscribe(self, service: TaskService, task: Task) -> list[tuple[Subscription, Handle]]:
         """Subscribe to all that the task hears from its start on. Return the subscriptions whose messages are
@@ -671,6 +715,12 @@ class TaskRuntime:
         if report:
             self._status_sink.status(headline(error))
         return status
+
+
+def _place(caller: FrameType | None) -> tuple[CodeType, int]:
+    """Return the function and the line of the loop that gets the next message."""
+    assert caller is not None
+    return caller.f_code, caller.f_lineno
 
 
 def _expected_topics(spec: LaunchSpec, status_sink: StatusSink) -> ExpectedTopics:

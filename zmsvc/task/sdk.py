@@ -328,10 +328,11 @@ class SingleTask(Task):
         seconds.
 
         The topics of the class are subscribed to before READY, others by the first call that names them; the
-        call waits until the device has confirmed them. They stay subscribed until the task ends, and each
-        message is returned once by the calls with the same topics. While it waits for a message it feeds the
-        watchdog and calls `on_control`. Call it in the task's own thread. Raises RuntimeError elsewhere, and
-        if there are no topics.
+        call waits until the device has confirmed them. An exception that leaves the body of the loop, and
+        `run`, puts the message into the quarantine and ends the service as failed. They stay subscribed until
+        the task ends, and each message is returned once by the calls with the same topics. While it waits for
+        a message it feeds the watchdog and calls `on_control`. Call it in the task's own thread. Raises
+        RuntimeError elsewhere, and if there are no topics.
         """
         return self._runtime.messages(self, topics, timeout)
 
