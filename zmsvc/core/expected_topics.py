@@ -17,7 +17,7 @@ class ExpectedTopic:
 
     topic: str
     within: float
-    """The most seconds between two messages, and until the first one."""
+    """The longest time in seconds between two messages, and until the first one."""
 
     def as_json(self) -> dict[str, Any]:
         """Return what the process that keeps the time needs. `from_json` reads it."""

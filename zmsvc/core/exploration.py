@@ -1,6 +1,6 @@
-"""The states that one part of a context can reach, by events that come one at a time. Each event happens to
-the real engine on the simulated machine of `scenario.py`, in every state that is settled: all that follows
-from the event before has happened, and back-offs and start limits are over. Pure.
+"""The states that one part of a context can reach by events that come one at a time. In each settled state,
+the real engine on the simulated machine of `scenario.py` takes each event. A state is settled when nothing
+more follows from the last event, and no back-off or start limit is running. Pure.
 
 Nothing is judged here; that is the job of `proof.py`.
 """
@@ -43,13 +43,15 @@ from zmsvc.core.world import Reason, World, with_changes
 
 THREADS = "the process of all Thread tasks"
 _TURNS = 3
-"""The number of turns after which rules form a ring, beside those that a start limit allows."""
+"""Rules form a ring when they have fired each other for so many turns, beside the turns that a start limit
+allows.
+"""
 _MOST_TURNS = 100
 _TASKS_AS_A_DECISION = 50
-"""An event in a state needs a copy of the state. The copy of so many tasks counts as one decision."""
+"""For each event, the state is copied. The copy of so many tasks counts as one decision."""
 _FOR_ONE_EVENT = 10
-"""The number of decisions for each task that one event may take beyond the budget. A start takes fewer, and
-what follows from most events as well. So only an event that starts tasks again and again is cut short.
+"""The number of decisions, for each task, by which one event may exceed the budget. A start takes fewer, and
+so does what follows from most events. So this cuts short only an event that starts tasks again and again.
 """
 _FAILED = (Trigger.ON_FAIL, Trigger.ON_ANY_FAIL)
 
@@ -59,7 +61,7 @@ class Ring:
     """Rules that fire each other for ever."""
 
     first: int
-    """The records of the first turn in the timeline: from this one up to `second`."""
+    """The first turn of the ring in the timeline is the records from this index up to `second`."""
     second: int
 
 
@@ -71,7 +73,8 @@ class Happening:
     """None for the start of the context."""
     start_fails: Event | None = None
     counted: bool = False
-    """True if rules with an `after` have counted so many events before that the next one is the last."""
+    """True if each rule with an `after` has counted so many events before that the next event makes it fire.
+    """
 
     @property
     def text(self) -> str:
@@ -101,7 +104,7 @@ class Settled:
     depth: int = 0
     """The number of events that led to it."""
     ends: int = 0
-    """The number of those events by which a task ended well although it has no rule for that."""
+    """The number of these events at which a task ended well although it has no rule for that."""
 
     @property
     def path(self) -> list[Settled]:
@@ -125,7 +128,9 @@ class Outcome:
     launched: frozenset[str]
     ring: Ring | None = None
     cut_short: bool = False
-    """True if the bound came before the end of the consequences. So the state is not a settled one."""
+    """True if the bound was reached while something still followed from the event. Then `reached` is not
+    settled.
+    """
 
 
 @dataclass
@@ -138,10 +143,11 @@ class Trial(Run):
     most: float = math.inf
     """The number of steps after which it does not go on."""
     _turns: dict[Any, list[int]] = field(default_factory=dict)
-    """The lengths of the timeline at each launch, by the states that all tasks then had."""
+    """For each combination of the states of all tasks: the length that the timeline had at each launch in it.
+    """
     _marks: list[int] = field(default_factory=list)
-    """Those of the last turn's states. No other ones can have become a ring at that turn, because `_allowed`
-    only rises.
+    """The lengths for the states at the last launch. Only these states can have become a ring by it, because
+    `_allowed` never falls.
     """
 
     @classmethod
@@ -184,8 +190,8 @@ class Trial(Run):
 
     @property
     def _allowed(self) -> int:
-        """The number of turns after which a start limit, or a rule that counts, would have ended a ring. The
-        turns become slower, so one that did not act by then never does.
+        """The number of turns after which a start limit, or a rule that counts, would have ended a ring.
+        Later turns take longer, so one that has not acted by then never does.
         """
         tasks = self.world.context.tasks
         bursts = [tasks[name].limits.start_limit_burst for name in self.launched if name in tasks]
@@ -246,14 +252,14 @@ class Trial(Run):
 class Exploration:
     """The settled states of one part, breadth first. `outcomes` tries the events.
 
-    Most tasks run on unless they fail, and any number of them that have ended makes too many states. So those
-    states come last in which more tasks have ended well although they have no rule for that.
+    Most tasks run until they fail. If every set of tasks that have ended well made a state, there would be
+    too many. So the states in which more tasks have ended well without a rule for that come last.
     """
 
     part: IndependentPart
     budget: int
-    """The number of decisions that the engine may still take. Time is spent on these: one event may lead to
-    many, as the start of a chain of tasks.
+    """The number of decisions that the engine may still take. It is the measure of time, because one event
+    may lead to many decisions, such as the start of a chain of tasks.
     """
     tried: int = 0
     """The number of events that were tried."""
@@ -329,8 +335,9 @@ class Exploration:
     # --- states
 
     def _is_new(self, state: Settled) -> bool:
-        """Return False for a state that adds nothing to one that was seen. Of tasks whose rest has no effect
-        on others, that state has the same ones active, or more: then the same can happen in it, or more.
+        """Return False for a state that adds nothing to a state that was seen. In the seen state all other
+        tasks are the same, and at least as many of the tasks whose rest has no effect on others are active.
+        So whatever can happen in the new state can happen in the seen one.
         """
         if state.world.stopping or not state.world.transactions[TRANSACTION].open:
             return False
@@ -342,8 +349,9 @@ class Exploration:
         return True
 
     def _traces(self, state: Settled) -> tuple[Any, tuple[int, ...]]:
-        """Return what distinguishes a state from others, and how many tasks of each other class are active.
-        Tasks that are interchangeable are told apart by their states alone.
+        """Return the value by which states are compared, and the number of active tasks in each class whose
+        rest has no effect on others. Of tasks that are interchangeable, only the states count, and not which
+        task is in which state.
         """
         traces: list[Any] = []
         active: list[int] = []
@@ -360,7 +368,9 @@ class Exploration:
         return tuple(traces), tuple(active)
 
     def _trace(self, state: Settled, name: str) -> tuple[str, int]:
-        """Return what of a task matters for all that may follow: its state, and the starts that count."""
+        """Return the part of a task on which later decisions depend: its state, and the number of its starts
+        that the start limit counts.
+        """
         task = state.world.tasks[TRANSACTION, name]
         limits = self.part.context.tasks[name].limits
         counted = len(recent_starts(task, limits, state.now)) if limits.start_limit_burst else 0
@@ -419,7 +429,7 @@ def _threads(context: Context) -> list[str]:
 
 
 def _quiet_time(context: Context) -> float:
-    """Return the seconds between two events: by then no failure and no start before counts any more."""
+    """Return the seconds between two events. After this time no earlier failure or start counts any more."""
     times = [
         each
         for service in context.tasks.values()
@@ -430,7 +440,7 @@ def _quiet_time(context: Context) -> float:
 
 
 def _inert(context: Context) -> frozenset[str]:
-    """Return the tasks whose rest has no effect on others: no rule fires when they start, and none when a
+    """Return the tasks that affect no other task when they do not run: no rule fires when they start, when a
     rule stops them, or when they fail together with another Thread task.
     """
     together = _threads(context)
@@ -467,7 +477,7 @@ def _rules(context: Context) -> Iterator[Rule]:
 
 
 def _counts(context: Context, name: str, now: float) -> dict[str, tuple[float, ...]]:
-    """Return the counts of a task whose next event is the last that its rules count."""
+    """Return the counts with which the next event of a task is the last one that its rules need."""
     service = context.tasks.get(name)
     rules = [*(service.rules if service else ()), *rules_of_context(context)]
     return {
@@ -488,8 +498,8 @@ def _others(service: TaskDefinition, *, inert: bool) -> list[Event]:
 
 
 def _distinct_failures(context: Context, service: TaskDefinition) -> tuple[list[Event], list[Event]]:
-    """Return the failures of a task while it runs, and those at its start: one of those for which the same
-    rules fire.
+    """Return the failures of a task while it runs, and those at its start. Of failures for which the same
+    rules fire, one is returned.
     """
     rules = [rule for rule in (*service.rules, *context.on_any_fail) if rule.trigger in _FAILED]
     found: dict[Any, Event] = {}

@@ -1,5 +1,5 @@
-"""Metrics as text, in the two formats that Prometheus and its relatives read: its own text format 0.0.4,
-which the textfile collector of node_exporter and promtool take, and OpenMetrics 1.0. Pure.
+"""Metrics as text, in the two formats that Prometheus and compatible programs read: the text format 0.0.4 of
+Prometheus, which promtool and the textfile collector of node_exporter take, and OpenMetrics 1.0. Pure.
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ from zmsvc.core.world import Auxiliary, Task
 FIRST_DELAY = 1.0
 """Seconds until a probe process that has ended is started again. They double with each end in a row."""
 MAX_DELAY = 60.0
-"""The longest of these delays. A probe process that has lived longer begins with the first one again."""
+"""The longest of these delays. After a probe process that has lived longer than this, the delays begin again
+with the first one.
+"""
 
 
 def take_report(draft: Draft, key: Key, fact: ft.HealthReported) -> None:

@@ -28,7 +28,7 @@ class IndependentPart:
     classes: tuple[tuple[str, ...], ...]
     """The tasks, those that are interchangeable together."""
     alike: tuple[tuple[str, ...], ...] = ()
-    """The tasks of the other parts that differ from this one only in their names."""
+    """The tasks of the other parts that are like this one except for the names of their tasks."""
 
     def like(self, name: str) -> tuple[str, ...]:
         """Return the tasks that are folded into this one."""
@@ -38,8 +38,9 @@ class IndependentPart:
 
 
 def parts_of(context: Context, important: Iterable[str]) -> list[IndependentPart]:
-    """Return the parts of a context. Of parts that differ only in the names of their tasks, one is returned.
-    `important` has the tasks that differ from others because something has to hold for them.
+    """Return the parts of a context. Of several parts that differ only in the names of their tasks, one is
+    returned. `important` has the tasks about which something is to be proved; they are not interchangeable
+    with other tasks.
     """
     marked = frozenset(important)
     found: dict[Any, IndependentPart] = {}
@@ -149,7 +150,9 @@ Ends = Mapping[str, Mapping[Any, int]]
 
 @frozen
 class _Links:
-    """The rules and options of a task that name others, and those of others that name it."""
+    """The links of a task: `outgoing` has its rules and options that name other tasks, `incoming` those of
+    other tasks that name it.
+    """
 
     outgoing: Ends
     incoming: Ends
@@ -171,9 +174,12 @@ def _links(context: Context) -> dict[str, _Links]:
 
 
 def _keys(name: str, links: Mapping[str, _Links]) -> Iterator[Any]:
-    """Yield values of a task. Two tasks that are interchangeable have one in common: without links between
-    them the links of both are equal. With links between them the links of both become equal if each gets the
-    same links to itself. A sum of hashes makes a key of any number of links in one step.
+    """Yield the keys of a task. Interchangeable tasks have at least one key in common, which is easily found.
+
+    If no link leads from one task to the other, both have the same links, so the first key is equal. If links
+    lead both ways between them, their links become equal when the link to the other task is counted as one to
+    the task itself: that is what the other keys do. The sum of the hashes makes a key of any number of links
+    in one step.
     """
     own = links[name]
     itself = _kinds(own.outgoing.get(name, {}))

@@ -1,5 +1,5 @@
 """The last message of each sender and topic, as the service LastValue keeps it: which messages are kept,
-which are given up, and how a subscriber asks for them. Pure: others hold the messages themselves.
+which are dropped, and how a subscriber asks for them. Pure: the messages themselves are stored elsewhere.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ MAX_ASKED = 1000
 """The number of LastValues of other transactions that a subscriber asks."""
 MAX_ASKED_OF_TRANSACTION = 8
 MAX_MESSAGES, MAX_BYTES = 20_000, 64 << 20
-"""The highest limits of the configuration. So many messages wait in the process of a subscriber."""
+"""The highest limits that a configuration may set. As many messages wait in the process of a subscriber."""
 MAX_MESSAGE = 15 << 20
-"""The size in bytes of the largest message that is kept. An answer with it has more."""
+"""The largest message in bytes that is kept. The answer that contains it is larger."""
 
 _MESSAGE = b',"message":'
 
@@ -91,8 +91,8 @@ class LogPosition(NamedTuple):
 
 
 class LastValues:
-    """The places of the messages that are kept, within limits. The message that has not been replaced for
-    longest is given up first.
+    """The places of the messages that are kept, within limits. When a limit is reached, the message that was
+    replaced least recently is dropped.
     """
 
     def __init__(self, limits: Retention) -> None:
@@ -110,7 +110,7 @@ class LastValues:
         return size <= min(self._limits.max_bytes, MAX_MESSAGE)
 
     def put(self, key: Key, place: LogPosition) -> int:
-        """Keep a message that `fits`. Return how many others were given up because of the limits."""
+        """Keep a message that `fits`. Return how many others were dropped because of the limits."""
         self.remove(key)
         self._places[key] = place
         self.size += place.size
@@ -189,9 +189,9 @@ class Answer:
 
 
 def chosen(names: Iterable[str]) -> list[str]:
-    """Return those LastValues to ask, of the names of all that seem to be there: each a transaction and an ID
-    with a colon between them. Any client can invent such names, so there are MAX_ASKED at most, and the first
-    ones of each transaction come before the others of any.
+    """Return the LastValues to ask, of all whose names are seen: each a transaction and an ID with a colon
+    between them. Any client can invent such names. So at most MAX_ASKED are asked, and each transaction gets
+    its first turn before any other gets its second.
     """
     turns: Counter[str] = Counter()
     found: list[tuple[int, str]] = []
@@ -253,8 +253,8 @@ class RetainedSnapshot:
             self._retained[key] = origin, frame
 
     def retained(self) -> list[bytes]:
-        """Return the retained messages. One without a number is left out if its sender has published another
-        one meanwhile: nothing tells which of them is older.
+        """Return the retained messages. A message without a number is left out if its sender has published
+        another one meanwhile, because nothing tells which of them is older.
         """
         published = {key for key, _, _ in self._live}
         return [

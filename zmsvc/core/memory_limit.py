@@ -25,7 +25,7 @@ INTERVAL = 2.0
 
 @frozen
 class Measurement:
-    """A launch to measure: its main process, and the least amount of bytes that leads to a restart."""
+    """A launch to measure: its main process, and the number of bytes from which on it is restarted."""
 
     launch: int
     key: Key

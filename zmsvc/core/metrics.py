@@ -24,7 +24,9 @@ Epoch = Callable[[str], float | None]
 OPEN = frozenset({"active", "activating", "deactivating", "failed", "reloading"})
 """States of an open transaction."""
 CAUSES = ("operator", "context", "bus", "rule")
-"""The causes of launches. Each has a series from the beginning, so that the first launch is an increase."""
+"""The causes of launches. The series of each exists from the beginning, so that the first launch is an
+increase.
+"""
 COMMON_REASONS = ("exit-code", "signal")
 """The reasons of failures that have a series from the beginning; others get theirs with the first failure."""
 _MOST = 2.0**63
@@ -98,8 +100,8 @@ class Asked:
     name: str
     status: Json | None
     transaction: str | None = None
-    """The transaction to which the series of tasks are restricted, which then is a label of theirs. The
-    counters of events are those of all transactions, and are left out.
+    """The transaction to which the series of tasks are restricted. They then have it as a label. The counters
+    of events count all transactions, and are left out.
     """
 
 

@@ -1,6 +1,6 @@
-"""The waits of tasks for each other, decided at the end of a step, when all that the step changes is known: a
-start goes on when the tasks before it are ready, a stop when the tasks after it have ended. A task that
-requires another one starts it.
+"""The waits of tasks for each other. They are decided at the end of a step, when all that the step changes is
+known: a start goes on when the tasks before it are ready, a stop when the tasks after it have ended. A task
+that requires another one starts it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def settle(draft: Draft) -> None:
     if not (draft.context.successors or draft.before.context.successors):
         draft.unsettled.clear()
     while draft.unsettled or draft.wants_required:
-        # Start the required tasks first: a task is not started as long as one that it requires is not on its
-        # way.
+        # Start the required tasks first: a task is not started before each task that it requires is ready or
+        # being started.
         while draft.wants_required:
             _start_required(draft, draft.wants_required.pop())
         changed, draft.unsettled = draft.unsettled, {}
@@ -100,8 +100,8 @@ def _start_required(draft: Draft, key: Key) -> None:
 
 
 def _delay_starts(draft: Draft, key: Key) -> None:
-    """Answer the clients that wait for tasks behind a failed one that starts again later: its first failure
-    is their outcome. The tasks go on waiting.
+    """Answer the clients that wait for tasks behind a failed task that will be started again later. The first
+    failure is the outcome for the clients; the tasks go on waiting.
     """
     reached, found = {key}, [key]
     while found:

@@ -64,8 +64,8 @@ class Poison:
     bytes: int
     """The size of the message."""
     frame: str | None
-    """The message; None if it is too large to be kept. A lone surrogate stands for bytes that only a JSON
-    escape can write.
+    """The message; None if it is too large to be kept. It is text, in which a lone surrogate stands for bytes
+    that only a JSON escape can express.
     """
 
     @property
@@ -136,15 +136,16 @@ def _is_number(value: Any) -> bool:
 
 
 def refilled(tokens: float, since: float | None, burst: float) -> float:
-    """Return the tokens of the rate limit, which were `tokens` `since` seconds ago; None is a full bucket."""
+    """Return the number of tokens in the bucket of the rate limit. It had `tokens` of them `since` seconds
+    ago; None means that the bucket is full.
+    """
     return burst if since is None else min(burst, tokens + since * RATE)
 
 
 def excess(entries: Iterable[tuple[int, str, int]]) -> dict[int, str]:
-    """Return the entries beyond the bounds, the oldest of each task first, and then the oldest of all.
-
-    `entries` are the number, the task and the size of each message in the quarantine, oldest first. The
-    result has the number and the task of those that have to go.
+    """Return the entries to remove so that the bounds hold: the oldest of each task that has too many, and
+    then the oldest of all. `entries` has the number, the task and the size of each message in the quarantine,
+    oldest first; the result has the number and the task of each.
     """
     newest_first = list(entries)[::-1]
     count: Counter[str] = Counter()
@@ -164,10 +165,9 @@ def excess(entries: Iterable[tuple[int, str, int]]) -> dict[int, str]:
 
 
 def republished(frame: str, recipient: str, transaction: str | None) -> bytes:
-    """Return the frame that publishes a message again, for the task `recipient` alone.
-
-    It has no number, because its sender has sent later ones meanwhile, from which a subscriber would infer
-    that messages are lost. `transaction` replaces that of its sender. Raises ProtocolError.
+    """Return the frame that publishes a message again, for the task `recipient` alone. The frame has no
+    sequence number: its sender has published later messages, so a subscriber would take the old number for a
+    loss. `transaction` replaces that of its sender. Raises ProtocolError.
     """
     topic, body = messages.decode(frame.encode("utf-8", "surrogatepass"))
     header: Mapping[str, Any] = body.get("header", {})

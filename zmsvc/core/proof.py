@@ -63,7 +63,7 @@ class Violation:
     """The events of the counter-example, one after the other."""
     advice: str
     rules: tuple[RuleOf, ...] = ()
-    """The rules that fired, or that would have to."""
+    """The rules that fired, or that would have to fire for the claim to hold."""
     timeline: tuple[TimedRecord, ...] = ()
     repeats: bool = False
     """True if the end of the timeline follows for ever."""
@@ -85,22 +85,25 @@ class Proof:
     events: int
     """The number of events that were tried."""
     decisions: int
-    """The number of decisions that the engine took for them. The copies of large states count as some."""
+    """The number of decisions that the engine took for these events. Copies of large states count as
+    decisions, too.
+    """
     bound: int
     """The number of decisions after which no further event is tried."""
     exhausted: bool
-    """True if each event was tried in each state that can be reached. Otherwise the bound came first."""
+    """True if each event was tried in each state that can be reached. False if the bound was reached before.
+    """
     depth: int = 0
     """If the bound came first: each sequence of so many events was tried."""
     ends: int | None = None
-    """If the bound came first: each sequence of events was tried in which not more tasks than this end well
-    although they have no rule for that. None if not even all of those without such an end were.
+    """If the bound was reached: each sequence of events was tried in which at most so many tasks end well
+    although they have no rule for that. None if not even the sequences without such an end were all tried.
     """
     unfinished: tuple[str, ...] = ()
-    """If the bound came while something still followed from an event: the events up to this one."""
+    """If the bound was reached while something still followed from an event: the events up to this one."""
     unseen: tuple[str, ...] = ()
-    """The tasks that did not start, but may be able to: the bound came first, or there is a ring of rules,
-    during which no event is tried.
+    """The tasks that did not start, but may be able to: the bound was reached, or rules form a ring, during
+    which no event is tried.
     """
 
     @property
@@ -109,8 +112,8 @@ class Proof:
 
 
 def important_of(context: Context) -> tuple[str, ...]:
-    """Return the tasks that have to be active again after a failure: those that say so; if none does, all
-    that start with their transaction and do not say the contrary.
+    """Return the tasks that have to be active again after a failure: those with `<important>yes</important>`;
+    if no task has it, those that start with their transaction and do not have `<important>no</important>`.
     """
     named = tuple(task.id for task in context.tasks.values() if task.important)
     return named or tuple(task.id for task in context.tasks.values() if task.entry and task.important is None)
@@ -193,7 +196,7 @@ class _Judge:
         return exploration.next is None and not rings
 
     def not_started(self) -> list[str]:
-        """Return the tasks that have not been ready in any state, nor has one that is like them."""
+        """Return the tasks of which no state was found in which they, or a task like them, were ready."""
         return [
             name
             for members in self.part.classes

@@ -31,8 +31,8 @@ class WorldSnapshot:
 
 @frozen
 class Turn:
-    """One turn of a supervisor: the facts that it took, and the effects of each. If the engine has failed at
-    a fact, there are fewer groups of effects than facts.
+    """One turn of a supervisor: the facts that it took, and the effects of each. If the engine failed at a
+    fact, there are fewer groups of effects than facts.
     """
 
     number: int
@@ -63,8 +63,8 @@ class RecordPart(Protocol):
 
 @frozen
 class Begin:
-    """The replay goes on with the world of a snapshot. `differs` is True if the replay should have had this
-    world already.
+    """The replay continues with the world of a snapshot. `differs` is True if the replay itself had reached
+    another world by then.
     """
 
     snapshot: WorldSnapshot
@@ -89,15 +89,17 @@ class Step:
 
     @property
     def differs(self) -> bool:
-        """True if the decisions differ, and also if both engines fail: that is never as it should be."""
+        """True if the decisions differ. True also if today's engine fails at this fact, whether or not the
+        recorded one did.
+        """
         return self.today is None or self.recorded != self.today
 
 
 def replay(
     parts: Iterable[RecordPart], essence: Callable[[Iterable[Effect]], Essence], until: float = math.inf
 ) -> Iterator[Begin | Step]:
-    """Yield each fact up to a time of the epoch, and each beginning with the world of a snapshot. A part that
-    neither has a snapshot nor continues the one before it is left out.
+    """Yield each fact up to a time in seconds of the epoch, and a `Begin` at each snapshot with which the
+    replay continues. A part is left out if it has no snapshot and does not continue the part before it.
     """
     world: World | None = None
     follows: tuple[str, int] | None = None

@@ -14,9 +14,9 @@ from zmsvc.core.values import NO_LIMIT, WHITE, each_of, quote, timespan
 from zmsvc.core.world import Exit, Reason
 
 MOST = 100
-"""The highest count of `after`: the state file has the time of each event that is counted."""
+"""The highest count of `after`. The state file stores the time of each event that is counted."""
 MOST_ENDS = 1000
-"""The highest number of ends that a `when` names. There are fewer different ones."""
+"""The highest number of ends that a `when` names. Fewer different ends exist."""
 _STATUS = re.compile(r"0*([1-9][0-9]{0,2})")
 _WORD = re.compile(r"[^ \t\r\n]+")
 _AFTER = re.compile(r"([0-9]{1,9})[ \t\r\n]+in[ \t\r\n]+([^ \t\r\n].*)", re.DOTALL)
@@ -133,8 +133,8 @@ def never(rule: Rule, services: Iterable[TaskDefinition]) -> str:
 
 
 def vain(rule: Rule, service: TaskDefinition) -> Iterator[str]:
-    """Yield the reason why a task never ends in this way, for each such end that a rule names beside
-    others.
+    """Yield, for each end that a rule names and the task can never have, the reason. Yield nothing if the
+    task can have none of them: then the whole rule is a fault.
     """
     whys = [_impossible(each, service) for each in rule.when]
     return iter(()) if all(whys) else filter(None, whys)

@@ -39,9 +39,11 @@ STOP_TIME = 0.05
 DURATION = 600.0
 """Seconds that a simulation lasts, unless the user says otherwise."""
 SETTLE_TIME = 60.0
-"""Seconds in which the consequences of an event have to settle before the next event that has no time."""
+"""Seconds after which the next event without a time happens, also if the consequences of the one before have
+not settled.
+"""
 MAX_RECORDS = 200_000
-"""The number of events after which a simulation ends: a ring of rules may turn for the whole time."""
+"""The number of events after which a simulation ends, because a ring of rules may turn for ever."""
 _SIGNAL = "SIGSEGV"
 """The signal of a failure that names none."""
 SUPERVISOR, DEVICE = "supervisor", "device"
@@ -437,14 +439,18 @@ class Consequence:
     started: dict[str, int]
     """The number of starts since the failure, by task."""
     recovered: float | None
-    """Seconds after which all tasks that were active before were active again; None if they never were."""
+    """Seconds after the failure until all tasks that were active before it were active again; None if they
+    never were.
+    """
     rings: dict[str, float]
-    """Starts per minute in the second half of the time, of tasks that are started again and again."""
+    """The number of starts per minute in the second half of the time, for tasks that are started again and
+    again.
+    """
 
 
 def matrix(context: Context, duration: float = DURATION) -> Iterator[Consequence]:
-    """Simulate each failure of each task that runs after the start, one at a time, and each that a rule
-    names. A failure that an `after` counts is repeated until the rule fires.
+    """Simulate, one at a time, each failure of each task that runs after the start, and each failure that a
+    rule names. A failure that an `after` counts is repeated until the rule fires.
     """
     for name, service in context.tasks.items():
         for event in _failures(context, name, service):

@@ -51,8 +51,8 @@ class SimulatedKeeper:
     rest: dict[int, int] = field(default_factory=dict)
     """The number of processes that are left after their main process, by launch."""
     killed: dict[int, tuple[ft.Leftover, ...]] = field(default_factory=dict)
-    """The reports that a launch has ended. They are repeated to a supervisor that orders again to kill the
-    leftovers.
+    """The launches of which no process is left. They are reported again to a supervisor that orders again to
+    kill the leftovers.
     """
     forked: list[tuple[int, Key]] = field(default_factory=list)
     auxiliaries: set[int] = field(default_factory=set)

@@ -1,9 +1,10 @@
-"""The barrier between READY and the first step of a Python task. Of the tasks that are started together, one
-goes on when all those that hear what it publishes are ready, or have failed; so no first message is lost.
+"""The barrier between READY and the first step of a Python task. Among tasks that are started together, a
+task goes on when each task that hears what it publishes is ready, or has failed. So no first message is lost.
+READY itself waits for nothing, so tasks cannot block each other.
 
-READY itself waits for nothing, so tasks cannot wait for each other. A task that is not ready yet is awaited:
-nothing is known about what it hears until it declares its topics. A Command does not wait, and is awaited if
-its `<subscribe>` says that its program hears something.
+The barrier awaits each task that is not ready yet. Until such a task declares its topics, it may hear
+anything. A Command does not wait itself. It is awaited if its `<subscribe>` says that its program hears
+something.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def settle(draft: Draft) -> None:
         awaited = draft.starts.get(number, AwaitedCounts())
         if awaited.unknown and not draft.context.successors:
             continue
-        # Only a change of what is awaited concerns those that have waited before this step.
+        # The tasks that waited before this step are concerned only if other tasks are awaited now.
         same = not other_file and draft.before.starts.get(number, AwaitedCounts()) == awaited
         members = came if same else [key for key, task in draft.tasks.items() if _is_at(number, task.barrier)]
         passed += _let_pass(draft, members, _awaited(draft, number) if awaited.tasks else [])
@@ -142,7 +143,9 @@ def _awaited(draft: Draft, number: int) -> list[Task]:
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """The topics that awaited tasks may hear. The topics of a publisher are `in` it if one of them is."""
+    """The topics that awaited tasks may hear. `published in heard` is True if one of them is among the
+    published ones.
+    """
 
     topics: frozenset[str]
     anything: bool
@@ -163,10 +166,10 @@ def _heard(awaited: Iterable[Task]) -> _Heard:
 
 
 def _let_pass(draft: Draft, keys: Iterable[Key], awaited: list[Task]) -> list[int]:
-    """Return the launches of the tasks that wait for nothing any longer.
+    """Return the launches of the tasks that need not wait any longer.
 
-    The first step of a task with `<ready>` may be what makes it ready. So it does not wait for tasks that
-    start later, because they may start after it.
+    A task with `<ready>` may become ready only by its first step. So it does not wait for tasks that start
+    after it: these may wait for it.
     """
     heard = _heard(awaited)
     heard_early = _heard(each for each in awaited if each.sub_state is not SubState.START_AFTER)
@@ -183,8 +186,8 @@ def _let_pass(draft: Draft, keys: Iterable[Key], awaited: list[Task]) -> list[in
 
 
 def resume(draft: Draft) -> None:
-    """Repeat the last order: the predecessor may not have sent it. A predecessor of an earlier zmsvc does not
-    note READY=1 here.
+    """Repeat the order to open barriers, because the previous supervisor may have died before it sent it. A
+    supervisor of an earlier zmsvc does not note READY=1 here.
     """
     for key, task in [*draft.tasks.items()]:
         service = draft.service(key)

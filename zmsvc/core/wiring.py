@@ -54,7 +54,7 @@ class Sender:
     count: int = 0
     """Messages that came, and those whose numbers show that they did not."""
     size: int = 0
-    """Bytes of the messages that came, on average."""
+    """The average size in bytes of the messages that were received."""
 
 
 @frozen
@@ -85,8 +85,8 @@ class _Count:
 
 
 class Traffic:
-    """The messages that a subscriber to all topics receives, of one transaction or of all (empty). It tells
-    at most `max_senders` apart.
+    """The messages that a subscriber to all topics receives: of one transaction, or of all if `transaction`
+    is empty. At most `max_senders` senders are counted separately.
     """
 
     def __init__(self, transaction: str = "", max_senders: int = MAX_SENDERS) -> None:
@@ -117,7 +117,7 @@ class Traffic:
     def _step(
         self, key: tuple[str, str, str], counted: _Count, launch: int | None, sequence: int | None
     ) -> int:
-        """Return how many messages the sender has published since the previous one that came."""
+        """Return how many messages the sender has published since the previous one that was received."""
         if launch is None or sequence is None:
             return 1
         last = counted.launches.get(launch)
@@ -148,9 +148,9 @@ class Traffic:
         return found
 
     def lies(self, before: Tasks, after: Tasks) -> list[str]:
-        """Return the names of senders that cannot be true: the transaction, the task or the launch did not
-        exist before or after the messages. A client that uses the ID of a running task is found only by its
-        launch numbers.
+        """Return the senders that the messages name but that cannot have sent them, because the transaction,
+        the task or the launch did not exist before or after the messages. A client that uses the ID of a
+        running task is found only by its launch numbers.
         """
         found: dict[str, None] = {}
         transactions = {transaction for transaction, _ in (*before, *after)}
@@ -190,8 +190,9 @@ def is_own(topic: str) -> bool:
 def topics_of(
     declared: Mapping[str, Declared], traffic: Traffic | None = None, subscriptions: Iterable[bytes] = ()
 ) -> list[Topic]:
-    """Return the topics that are declared, flow, or are subscribed to, by their names. `subscriptions` are
-    the prefixes that the device has; one to all topics is that of an onlooker and makes no topic heard.
+    """Return by name the topics that tasks declare, that messages were received on, or that a client
+    subscribes to. `subscriptions` are the prefixes that the device has. A subscription to all topics is that
+    of an observer, and does not count as a subscriber of each topic.
     """
     flowing = {} if traffic is None else traffic.senders()
     prefixes = [each for each in subscriptions if each]

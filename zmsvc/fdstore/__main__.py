@@ -16,8 +16,8 @@ NAME = "zmsvc-fdstore"
 MOST = 4096
 """The most descriptors of all tasks."""
 RESERVED = 512
-"""The number of descriptors that stay free: for connections to tasks, and for those that come with orders
-and are refused.
+"""The number of descriptors that are not used for stores: they are for connections to tasks, and for
+descriptors that come with orders and are refused.
 """
 
 

@@ -24,9 +24,9 @@ from zmsvc.host.kernel import linux
 from zmsvc.protocol import fdstore as protocol
 
 _POLLED = ("socket:", "pipe:")
-"""Beginnings of the names in /proc/self/fd of files that can lose their other end. To poll another one may
-hang, for example one of FUSE, or an epoll that has it. The name of a file in a file system begins with a
-slash.
+"""The first letters of a link in /proc/self/fd, for files whose other end can be closed. Other files are not
+polled: poll(2) may hang on a FUSE file, and on an epoll that contains one. The link of a file on a file
+system begins with a slash.
 """
 
 
@@ -63,8 +63,9 @@ class DescriptorStores:
         """Run until the keeper closes the channel."""
         channel_open = True
         while channel_open:
-            # The channel comes last: descriptors that arrive over it may have the number of one that has just
-            # been closed, and an event that was read before would be taken for theirs.
+            # The channel is read last. A descriptor that arrives over it may get the number of one that was
+            # just closed. An event of the closed one that was read in the same round would then be taken for
+            # an event of the new one.
             for fd, _ in sorted(self._epoll.poll(), key=lambda event: event[0] == self._channel.fileno()):
                 if fd == self._channel.fileno():
                     channel_open = self._handle_orders()
@@ -139,7 +140,8 @@ class DescriptorStores:
             return
         self._stores.setdefault(entry.task, []).append(_Stored(fd=fd, name=entry.name))
         if entry.poll and _has_other_end(fd):
-            # The kernel always reports EPOLLHUP and EPOLLERR. If it can watch no more, the descriptor stays.
+            # epoll always reports EPOLLHUP and EPOLLERR. If the kernel can watch no more descriptors, this
+            # one stays in the store.
             with contextlib.suppress(OSError):
                 self._epoll.register(fd, 0)
                 self._polled[fd] = entry.task
@@ -167,8 +169,9 @@ class DescriptorStores:
         self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def _serve(self, sock: socket.socket, task: str) -> None:
-        """Send a process its descriptors. It asks for them, so that no other process has its end of the
-        connection when they are on their way: the process that closes it last closes them, too.
+        """Send a process its descriptors, when it has asked for them. Before it asks, the fork that passes
+        the connection on may still hold it: then that process could be the last to close a descriptor on its
+        way, and hang in close(2).
         """
         own = self._of(task)
         self._epoll.unregister(sock.fileno())

@@ -143,7 +143,7 @@ class TaskBus:
             self._behind = self._publisher is not None
 
     def _catch_up(self) -> None:
-        # The device sends what others have subscribed to before the marker.
+        # The device confirms this subscription after it has forwarded the subscriptions that it already has.
         self._behind = False
         subscription = self.subscribe([])
         try:

@@ -214,7 +214,8 @@ class Inbox:
             reasons.append(f"the queue of this task has dropped {dropped} of this topic")
         if by_sender > 0:
             reasons.append(f"the sender has dropped {by_sender}, because its queue to the device was full")
-        # Nothing else loses a message. A monitor of the connection would tell the two apart, for 85 kB.
+        # A message is lost nowhere else but in the device. Only a monitor of the connection, for 85 kB, could
+        # tell its two reasons apart.
         reason = ", ".join(reasons) or "the queue of the device for this task was full, or it was restarted"
         self._missed.add("Missed %d messages on %s from %s: %s", count, key[2], key[1], reason)
 

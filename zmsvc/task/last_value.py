@@ -68,7 +68,8 @@ class LastValueTask(FrameTask):
 
     def prefixes(self) -> list[bytes]:
         if not self._topics:
-            # The request as well, because subscribers wait until the device has a subscription to it.
+            # An empty prefix covers the requests, too. But subscribers wait until the device has a
+            # subscription to the topic of requests itself.
             return [b"", self._own_prefix]
         return [*map(messages.prefix, self._topics), self._own_prefix]
 
