@@ -41,7 +41,7 @@ def _order(draft: Draft, key: Key, which: Auxiliary) -> None:
 
 
 def kill(draft: Draft, key: Key, name: AuxiliaryName) -> None:
-    """Kill the auxiliary process of a task with this name, if there is one. Its end is still a fact."""
+    """Kill the auxiliary process of a task with this name, if there is one. Its end is still reported."""
     found = find(draft.tasks[key], name)
     if found is not None:
         draft.emit(fx.KillAll(launch=found.launch, key=key))
@@ -54,8 +54,8 @@ def forget(draft: Draft, key: Key, which: Auxiliary) -> None:
 
 
 def adopt(draft: Draft, key: Key, fact: ft.SupervisorStarted) -> None:
-    """Repeat the orders of a predecessor that did not reach the keeper. The keeper forks a launch ID once,
-    and an auxiliary process only while the main process runs.
+    """Repeat the orders of the previous supervisor, which may not have reached the keeper. The keeper forks a
+    launch ID once, and an auxiliary process only while the main process runs.
     """
     known = {child.launch for child in fact.children} | fact.exits
     for each in draft.tasks[key].auxiliaries:

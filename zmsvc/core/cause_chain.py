@@ -375,7 +375,9 @@ class _Walk:
         return Link(event="requested", text=f"{who} ordered it", at=at, by=cause.by, uid=cause.uid)
 
     def _reload_before(self, name: str, at: float | None) -> Row | None:
-        """Return the reload that has added or changed a task since its launch before the one at this time."""
+        """Return the last reload up to this time that added or changed the task, if it came after the
+        previous launch of the task.
+        """
         for row in reversed(self.history.rows):
             if at is not None and row.at > at:
                 continue

@@ -475,7 +475,9 @@ def _useless(rule: Rule) -> str:
 
 
 def _needed(task: TaskDefinition) -> list[float]:
-    """Return the least times of the failures that rules count, for a task that its own rule restarts."""
+    """Return the least seconds from the first to the last of 1, 2, 3 ... failures, up to the highest number
+    that a rule counts. Empty if the task has no rule that restarts it, or none that counts failures.
+    """
     counts = [rule.after.count for rule in task.rules if rule.after and rule.trigger is Trigger.ON_FAIL]
     return least_times(task.limits, max(counts)) if counts and _restarts_itself(task) else []
 

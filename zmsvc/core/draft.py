@@ -279,7 +279,7 @@ class Draft:
         return False
 
     def _watch_topics(self) -> None:
-        """Have the topics of Commands watched that are to be watched now, if they differ from those before
+        """Order the watches of the topics of Commands that are needed now, if they differ from those before
         this step. A new supervisor orders all of them: its predecessor may not have sent the last orders.
         """
         if self.new_supervisor:

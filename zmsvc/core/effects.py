@@ -214,7 +214,9 @@ class Quarantine:
     launch: int
     number: int
     lost: int
-    """The poison messages before this one that were not reported, and this one if `message` is None."""
+    """The number of earlier poison messages that were not reported. If `message` is None, this one counts as
+    well.
+    """
     message: Poison | None
 
 

@@ -83,7 +83,7 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
             elif (found := draft.of_auxiliary(fact.launch)) is not None:
                 _of_auxiliary(draft, *found, fact)
             elif isinstance(fact, ft.TaskExited | ft.LaunchFailed):
-                # The end of an unknown launch, or of one that was settled before a crash: the keeper may
+                # The end of an unknown launch, or of one whose end was saved before a crash: the keeper may
                 # forget it.
                 draft.emit(fx.Forget(launch=fact.launch))
 

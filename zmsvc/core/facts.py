@@ -84,8 +84,8 @@ class SupervisorStarted:
     generated: str = ""
     """An unused transaction ID. The context starts this transaction if it resumes no other one."""
     carried: Carried | None = None
-    """The decisions that another host has written down. Under another keeper they replace those
-    of the world.
+    """The decisions that another host has written to a file. If the keeper is new, they replace those of this
+    world.
     """
 
 
@@ -202,7 +202,7 @@ class WatchdogFed:
 
 @frozen
 class HealthReported:
-    """The probe process of a task has found another health than before. The launch is that of the probe
+    """The probe process of a task reports a change of the health of the task. The launch is that of the probe
     process.
     """
 

@@ -127,8 +127,8 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None, shown: 
 
 
 def as_json(context: Context, states: Mapping[str, State] | None = None) -> dict[str, Any]:
-    """Return tasks, rules and order as data. The ID of a rule stays the same as long as the rule does, and an
-    event of the history about its firing has the same words: `source`, and `rule`.
+    """Return tasks, rules and order as data. A rule keeps its ID until it changes. The history event of its
+    firing has the same words in `source` and `rule`.
     """
     known = _states(context, states)
     tasks = [
@@ -174,7 +174,9 @@ def _rules_as_json(context: Context) -> Iterator[dict[str, Any]]:
 
 
 def _names(context: Context, shown: Shown) -> dict[str, str]:
-    """Return the name of each node: of the tasks, and of the two that are no tasks if they have lines."""
+    """Return the names of all nodes: the tasks, and the two nodes that are no tasks, if lines lead to or from
+    them.
+    """
     names = {task: f"n{index}" for index, task in enumerate(context.as_written)}
     count = len(names)
     if shown.rules and context.on_any_fail:
@@ -189,8 +191,8 @@ def _odd(names: Mapping[str, str]) -> list[str]:
 
 
 def _messages(context: Context, shown: Shown) -> Iterator[_Edge]:
-    """Yield a line for each topic from each publisher to each subscriber. Where only one side is known, other
-    clients are the other one.
+    """Yield a line for each topic from each publisher to each subscriber. If the context has only publishers
+    or only subscribers of a topic, the node of other clients takes the missing side.
     """
     for topic in shown.topics:
         senders = {each.task if each.task in context.as_written else OTHERS: each for each in topic.senders}

@@ -1,7 +1,7 @@
-"""The rows of the history as trees: each row below the one that has caused it. Pure.
+"""The rows of the history as trees: each row is below the row of its cause. Pure.
 
-A launch is below the firing of the rule or the order behind it, a firing below the transition of the task
-that has the rule, an end below the stop, the order of a signal or the launch that it ends.
+A launch is below the order, or the firing of a rule, that has caused it. A firing is below the transition of
+the task that has the rule. An end is below the stop, the signal of an operator, or the launch that it ends.
 """
 
 from __future__ import annotations
@@ -144,7 +144,9 @@ class _Parents:
 
 
 def as_rows(values: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
-    """Yield rows in the form of a supervisor's answer as rows of the tree, whose times are only compared."""
+    """Yield rows of a supervisor's answer as rows of the tree. Their times are texts, which are only
+    compared.
+    """
     numbers: dict[object, float] = {}
     for each in values:
         detail = each.get("detail")

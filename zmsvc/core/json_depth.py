@@ -22,7 +22,9 @@ _FEW = 16
 
 
 def is_shallow(text: bytes) -> bool:
-    """Return True if a JSON text cannot be nested deeper than MAX_DEPTH, without a look at its structure."""
+    """Return True if a JSON text is so short that it cannot be nested deeper than MAX_DEPTH. Its structure is
+    not examined.
+    """
     # To find a few brackets is several times as fast as to count them in the whole text.
     return (_at_most_few(text, b"{") and _at_most_few(text, b"[")) or _brackets(text) <= MAX_DEPTH
 

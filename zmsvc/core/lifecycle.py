@@ -45,8 +45,8 @@ class SubState(StrEnum):
     RELOAD = "reload"
     """Its reload_command runs beside it."""
     STOP_AFTER = "stop-after"
-    """Runs and is to be stopped, but waits for the end of the tasks that have it in their `<after>` or
-    `<requires>` and are being stopped, too. This sub-state has no deadline: each of them has one.
+    """Runs and is to be stopped, but first waits for the end of the tasks that have it in their `<after>` or
+    `<requires>` and are being stopped, too. This sub-state has no deadline: each of those tasks has one.
     """
     STOP_SIGTERM = "stop-sigterm"
     STOP_SIGKILL = "stop-sigkill"

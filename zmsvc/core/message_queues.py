@@ -20,8 +20,8 @@ class QueuePolicy(StrEnum):
     """The one that has just come, as ZeroMQ does."""
     DROP_OLDEST = "drop-oldest"
     LAST = "last"
-    """The one before it of the same sender: only the last message of each sender waits. The mark is the
-    number of senders; above it, that of the sender whose message has waited longest is dropped.
+    """Drop the previous message of the same sender, so that only the last message of each sender waits. The
+    mark is the number of senders. Above it, the message that has waited longest is dropped.
     """
 
 
@@ -50,8 +50,8 @@ class WaitingMessages:
         self._queues = {each.topic: each for each in (default, *queues)}
         self._order = itertools.count()
         self._waiting: dict[str, OrderedDict[int | str, tuple[int, bytes]]] = {}
-        """By topic the messages with their places in the order of all; by sender with the policy `last`, else
-        by that place. It has as many topics as the task subscribes to.
+        """For each topic, the messages with their positions in the order of arrival. The key is the sender if
+        the policy is `last`, otherwise that position. There are as many topics as the task subscribes to.
         """
         self._dropped: dict[str, int] = {}
 

@@ -335,10 +335,10 @@ def context_infos(heads: Sequence[Body], contents: Mapping[str, Body]) -> list[b
     """Return the `control`/`update` frames with the state of the context, one per header. `data` is
     `[{TRANSACTION: {...}}]`.
 
-    Each frame contains all transactions. If many transactions change at once, that would be the square of
-    their number. So above MAX_INFO bytes each frame has its own transaction alone, for the subscribers of
-    that transaction, and only the last frame has all of them: a subscriber to every message receives that one
-    last.
+    Each frame contains all transactions. If many of them change at once, the total size would grow with the
+    square of their number. So above MAX_INFO bytes each frame contains only its own transaction, for the
+    subscribers of that transaction, and only the last frame contains all. A subscriber to every message
+    receives that frame last.
     """
     parts = {name: encoded({name: content}) for name, content in contents.items()}
     whole = b",".join(parts.values())

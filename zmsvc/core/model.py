@@ -58,7 +58,9 @@ class Only(StrEnum):
 
 @frozen
 class EndCondition:
-    """Ends for which a rule fires: all ends with this reason, or those with this status or signal alone."""
+    """The ends for which a rule fires: all ends with this reason or, if `detail` is given, only those with
+    this exit status or signal.
+    """
 
     reason: str
     """A word of `world.Reason`."""
@@ -93,8 +95,8 @@ class Rule:
     after: Threshold | None = None
     """None: the rule fires at each event."""
     only: Only | None = None
-    """The same for the rules that the options `restart` and `memory_restart` stand for. The rules of
-    `<state>` have None.
+    """Like `when`, for the rules that the options `restart` and `memory_restart` stand for. None for the
+    rules of `<state>`.
     """
 
     @property

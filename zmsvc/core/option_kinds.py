@@ -76,7 +76,9 @@ class Several:
     """An element that may be repeated. The value is a tuple with the values of all elements."""
 
     value: Value | None
-    """The kind of its text; None for an element without text, whose value is that of its attributes."""
+    """The kind of the text of the element. None if the element has no text: then its value is made of its
+    attributes.
+    """
     separated: bool = False
     """True if one element may have several values with white space between them."""
     attributes: Mapping[str, Value] = field(default_factory=dict)

@@ -90,7 +90,7 @@ def _later(draft: Draft, keys: Iterable[Key], *, restart: bool) -> frozenset[Key
 
 
 def complete_starts(draft: Draft, key: Key) -> None:
-    """Complete starts, restarts and the start of the context that wait for this task."""
+    """Complete the starts, the restarts and the start of the context that wait for this task."""
     _resolve(draft, key, lambda waiter: _outcome(draft, key, waiter), stops=False)
 
 
@@ -110,12 +110,12 @@ def complete_reloads(draft: Draft, key: Key, failure: str = "") -> None:
 
 
 def delay_starts(draft: Draft, key: Key, why: str) -> None:
-    """Let the requests fail that wait for the start of this task, which takes longer than they wait."""
+    """Fail the requests that wait for the start of this task, because its delay is longer than they wait."""
     _resolve(draft, key, lambda _: why, stops=False)
 
 
 def note_stopped_by(draft: Draft, key: Key, by: str) -> None:
-    """Note who has stopped a task, for the requests that wait for its start."""
+    """Note who has stopped a task. The requests that wait for its start report it."""
     draft.pending = tuple(
         replace(waiter, stopped_by={**waiter.stopped_by, key: by})
         if key in waiter.remaining - waiter.ending
@@ -286,8 +286,8 @@ def _reply(draft: Draft, waiter: PendingRequest) -> fx.Reply:
     if waiter.ending:
         ended = [(key, task) for key, task in tasks if key in waiter.ending]
         data["ended"] = [{"task": key[1], **entry} for key, task in ended for entry in _endings(task)]
-        # Only these have survived this stop. A task that runs again has a later launch, which belongs to
-        # another order.
+        # Only these tasks have survived this stop. A task that runs again has a later launch, which belongs
+        # to another order.
         data["survivors"] = [key[1] for key, task in ended if task.state is State.DEACTIVATING]
     error = _error(waiter)
     return fx.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)

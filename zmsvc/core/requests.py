@@ -77,7 +77,9 @@ def _refuse(draft: Draft, order: Requested, refused: _OrderRefusedError) -> None
 
 
 def _cause(order: Requested, task: Task) -> LaunchCause:
-    """Return the cause of an ordered start. It has the sources of rules that had asked for a start before."""
+    """Return the cause of an ordered start. If rules have asked for a start before, it also has their
+    sources.
+    """
     pending = task.restart_pending or task.sub_state in START_PENDING
     return replace(task.cause if pending else NO_CAUSE, by=order.origin.by, uid=order.origin.uid)
 

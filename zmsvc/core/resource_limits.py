@@ -71,8 +71,8 @@ class Whole:
 
 @frozen
 class GroupLimit:
-    """One option with its controller and the texts to write, by file. A kernel may lack some of these files;
-    one that it has is enough.
+    """One option with its controller and the texts to write, by file. A kernel may lack some of these files.
+    It is enough if it has one of them.
     """
 
     option: str

@@ -31,8 +31,8 @@ def rules_of(
     restart: Restart | None, task: str, written: Sequence[Rule], *, limited: bool = False
 ) -> tuple[Rule, ...]:
     """Return the rules that the options stand for, except those that the file has as well. `limited` is True
-    if the task has a `memory_restart`. A rule of the file with a condition does not take the place of an
-    option: other ends are left to that.
+    if the task has a `memory_restart`. If the file has a rule with a condition for the same end, the rule of
+    the option stays: it is for the other ends.
     """
     starting = [
         rule for rule in written if rule.call == task and rule.action in _STARTING and rule.after is None

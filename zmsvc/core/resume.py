@@ -64,7 +64,7 @@ def _refuse_strangers(draft: Draft, fact: SupervisorStarted) -> None:
         if draft.keeper_id == fact.keeper_id and _is_known(draft, child):
             continue
         # An auxiliary process without an entry may also be one that the keeper has just killed, because its
-        # task has ended: nothing to tell the operator.
+        # task has ended. The operator need not know of it.
         if not child.auxiliary:
             draft.record(("", ""), "stranger", launch=child.launch, pid=child.pid)
         draft.emit(fx.KillAll(launch=child.launch, key=("", "")))
@@ -186,8 +186,8 @@ def _ask_again(draft: Draft, key: Key) -> None:
 
 
 def _end_rest_again(draft: Draft, key: Key) -> None:
-    """Repeat the last order for the remaining processes, which may not have reached the keeper. The keeper
-    signals no process twice.
+    """Repeat the last order for the remaining processes, because it may not have reached the keeper. The
+    keeper signals no process twice.
     """
     if draft.tasks[key].sub_state is not SubState.FINAL_SIGTERM:
         kill_others(draft, key, TaskEvent.DEADLINE)

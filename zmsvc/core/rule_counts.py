@@ -1,9 +1,9 @@
-"""Count events for the rules that have an `after`, and decide at which of them they fire. Pure.
+"""Count events for the rules that have an `after`, and decide at which event a rule fires. Pure.
 
-The times of the counted events are in the record of the task, by the text of the rule. So they are saved
-together with the event, and a crash of the supervisor neither loses nor repeats one. The count of a rule that
-a reload removes is dropped at the next event, and a rule that it changes counts from zero. So do all rules
-under another keeper, since the times of another boot mean nothing.
+The record of the task has the times of the counted events, by the text of the rule. So they are saved
+together with the event, and a crash of the supervisor neither loses nor repeats one. When a reload removes a
+rule, its count is dropped at the next event; when a reload changes a rule, it counts from zero. Under another
+keeper all rules count from zero, because the times of another boot have no meaning.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def counted(task: Task, rule: Rule, now: float) -> tuple[float, ...]:
 
 
 def due(draft: Draft, key: Key, rules: Sequence[Rule], known: Iterable[Rule]) -> list[Rule]:
-    """Count an event of a task for these rules, and return those that fire at it. `known` has all rules of
-    the task. A rule that fires counts from zero again.
+    """Count an event of a task for these rules, and return the rules that fire at it. A rule that fires
+    counts from zero again. `known` has all rules of the task.
     """
     task = draft.tasks.get(key)
     if task is None or not any(rule.after for rule in rules):

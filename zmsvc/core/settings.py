@@ -130,8 +130,8 @@ PATH, SECONDS = Leaf(_path), Leaf(seconds)
 
 @frozen
 class Leaves:
-    """The conversions to the types of a single value. That of a path gives its text, and that of a time span
-    its seconds.
+    """The conversions to the types of a single value. The conversion of a path gives its text, and that of a
+    time span its seconds.
     """
 
     text: Leaf

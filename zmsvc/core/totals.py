@@ -1,8 +1,8 @@
 """The totals of a context: numbers that only rise, also when a supervisor is replaced, a transaction is
 forgotten or old history is deleted. `zmsvcctl metrics` shows them.
 
-The core emits `events.Count`. The supervisor adds the counts of a turn to the state file in the same database
-transaction as the decisions, so each event is counted once.
+The core emits `effects.Count`. The supervisor adds the counts of a turn to the state file in the same
+database transaction as the decisions, so each event is counted once.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 MAX_TOTALS = 20_000
-"""The number of totals in the state file above which those of tasks that the context no longer has are
-removed.
-"""
+"""If the state file has more totals than this, those of tasks that the context no longer has are removed."""
 
 
 class Total(StrEnum):

@@ -225,7 +225,7 @@ def reset_failed(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def send_reload(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    """Send its reload signal to a task that reports the end of its reload. It has as long as for a start."""
+    """Send its reload signal to a task that reports the end of its reload, within the time limit of a start."""
     task, service = draft.tasks[key], draft.service(key)
     if service is not None and (name := service.signal_to_reload):
         draft.emit(fx.SendSignal(launch=task.launch, key=key, signal=name, all=False))
@@ -292,7 +292,9 @@ def await_stop(draft: Draft, key: Key, event: TaskEvent) -> None:
 
 
 def note_process(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    """Keep the PID alone: the task was ordered to stop before it was forked, and waits for other tasks."""
+    """Note the PID and nothing else: the task was ordered to stop before it was forked, and its stop waits
+    for other tasks.
+    """
     draft.mark_changed(key[0])
 
 
@@ -437,8 +439,8 @@ def cancel_start(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    """Settle the end of a task and all its processes: report it, fire its rules, and start it again if that
-    is pending.
+    """Complete the end of a task and all its processes: report it, fire its rules, and start the task again
+    if that is pending.
     """
     task = draft.tasks[key]
     end = task.exit

@@ -1,7 +1,7 @@
 """The topics of all Commands that the watcher process watches, and what it has to report. Pure.
 
-A message takes the same time for any number of Commands: it only leaves its own time. When a topic could have
-become silent, the times of the messages that count for it decide.
+The work for a message does not depend on the number of Commands: only the time of the message is noted. When
+a topic may have become silent, the noted times decide.
 """
 
 from __future__ import annotations

@@ -394,8 +394,8 @@ class _Case:
         )
 
     def _failure(self, links: Sequence[Link]) -> tuple[str, Reason | None, Link | None]:
-        """Return the task, the reason and the end of the failure that matters: a start limit follows another
-        failure.
+        """Return the task, the reason and the end of the failure to explain. If the task hit its start limit,
+        that is the failure before it.
         """
         if self.task.state is State.DEACTIVATING:
             return self.name, self.task.stop_reason, None
