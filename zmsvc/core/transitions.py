@@ -225,7 +225,7 @@ def reset_failed(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def send_reload(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    """Send its reload signal to a task that reports the end of its reload, within the time limit of a start."""
+    """Send its reload signal to a task that reports the end of its reload. The limit is that of a start."""
     task, service = draft.tasks[key], draft.service(key)
     if service is not None and (name := service.signal_to_reload):
         draft.emit(fx.SendSignal(launch=task.launch, key=key, signal=name, all=False))

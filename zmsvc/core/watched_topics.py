@@ -24,7 +24,7 @@ and the launch is None where it names none.
 """
 _Name = TypeVar("_Name", bound=Hashable)
 _SPARE = 64
-"""Outdated times, beside as many as there are clocks, before they are removed."""
+"""The heap may have so many outdated times beyond the number of clocks. With more, they are removed."""
 
 
 @frozen

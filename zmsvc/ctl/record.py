@@ -50,7 +50,7 @@ class Replayed:
     def _noted(self) -> Iterator[Segment]:
         for data in self._found:
             if b"\n" not in data:
-                continue  # The supervisor was killed, or the disk full, when it began.
+                continue  # When the supervisor began this segment, it was killed, or the disk was full.
             part = read_segment(data)
             if part.run not in self.runs:
                 self.runs.append(part.run)

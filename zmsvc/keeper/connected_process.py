@@ -1,5 +1,5 @@
-"""What the output process, the fdstore process and the watcher process have in common: each is a worker that
-has a channel to the keeper. The messages on it are not defined here.
+"""A worker that has a channel to the keeper: the output process, the fdstore process and the watcher process.
+Each of them defines the messages on its channel.
 """
 
 from __future__ import annotations

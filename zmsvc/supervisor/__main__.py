@@ -153,7 +153,7 @@ def _carried(store: StateFile, world: World, hello: Hello) -> Carried | None:
     if store.meta("resumed_from") == found.stamp:
         log.info("%s resumes its own state, because an earlier run has taken %s", world.context.name, path)
         return None
-    # Saved together with the first decisions, so that a crash takes the file either never or once.
+    # This is saved together with the first decisions, so a crash cannot apply the file twice.
     store.remember("resumed_from", found.stamp)
     return found.carried
 

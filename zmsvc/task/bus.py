@@ -137,7 +137,7 @@ class TaskBus:
 
     def expect_subscribers(self) -> None:
         """Make the next `publish` wait until this process knows the subscriptions that the device has now. A
-        publisher that connects later learns them by that.
+        publisher that has not connected yet learns them when it connects.
         """
         with self._lock:
             self._behind = self._publisher is not None

@@ -152,7 +152,8 @@ class LastValueTask(FrameTask):
             if len(self._answered) > _ANSWERED:
                 self._answered.popitem(last=False)
             self._answers.append(_Answer(self._frames(request), time.monotonic() + _PATIENCE))
-        # Also without a new answer: to look at the subscriptions takes the event away that announces room.
+        # Send even without a new answer: the look at the subscriptions has consumed the event that announces
+        # room.
         self._send_answers()
 
     def _frames(self, request: Request) -> Iterator[bytes]:

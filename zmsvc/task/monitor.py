@@ -353,7 +353,7 @@ class MonitorTask(LoopedTask):
             self._ask()
         tasks = self.view.tasks()
         if not tasks:
-            # No state has arrived yet, since there is at least this task. Do not publish an empty sample.
+            # The view lacks even this task, so no state has arrived yet. Do not publish an empty sample.
             return
         rows = usage.rows(self._sampler, tasks)
         # A process has gone, and no message has reported its end. The message is on its way, or lost.

@@ -48,8 +48,8 @@ class Publications:
         self._dropped: dict[str, int] = {}
         """The number of messages of a topic that were dropped here, if there are any."""
         self._silent: dict[str, tuple[float, int]] = {}
-        """The topics whose last number is to be repeated, with the time of the next repetition and how many
-        there were. The time is 0 of a topic that was published to since `repeat` looked.
+        """The topics whose last number is to be repeated, with the time of the next repetition and the number
+        of repetitions so far. The time is 0 if a message was published on the topic after the last `repeat`.
         """
 
     def publish(self, topic: str, content: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ Wake = Callable[[], None]
 
 
 class Watch:
-    """The looks at the context, `interval` seconds apart."""
+    """Looks at the context every `interval` seconds."""
 
     def __init__(self, look: Callable[[], Snapshot], interval: float, wake: Wake) -> None:
         self._look = look

@@ -91,8 +91,8 @@ def run_in_fork(call: Callable[[], object], patience_s: int) -> Collection[int]:
 
 
 def _copies(codes: dict[int, CodeType]) -> dict[int, CodeType]:
-    """Return a copy of each code object. The first call makes each code create and keep several objects,
-    which would otherwise lie between the copies.
+    """Return a copy of each code object. The first call makes each code object create several objects that
+    stay with it. So call it once in vain: otherwise these objects would lie between the copies.
     """
     return {key: code.replace() for key, code in codes.items()}
 
