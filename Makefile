@@ -208,7 +208,7 @@ rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 documents := $(addprefix docs/,access.md bus.md contract.md debugging.md from-supervisor.md from-zmicroservices.md installation.md lifecycle.mmd metrics.md performance.md \
     promises.md services.md tutorial.md zmsvc-alerts.yml zmsvcctl.schema.json)
 # The README is installed without its links to files that only the source has.
-in_source := tests\/[^)]*|CONTRIBUTING\.md|docs\/(architecture|decisions)\.md
+in_source := tests\/[^)]*|bench\/[^)]*|CONTRIBUTING\.md|docs\/(architecture|decisions)\.md
 # FILE:DIRECTORY of each file that is only copied. uninstall uses the same list.
 to = $(addsuffix :$(PREFIX)/$(1),$(wildcard $(2)))
 copies := \
