@@ -82,8 +82,7 @@ def _first_release(directory: Path) -> Path:
     """
     archive = subprocess.run(["git", "archive", ZMSVC_1_0], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x"], cwd=directory, input=archive, check=True)
-    # That release had no XML catalog.
-    shutil.copytree(ROOT / "debian", directory / "debian", ignore=shutil.ignore_patterns("*.xmlcatalogs"))
+    shutil.copytree(ROOT / "debian", directory / "debian")
     changelog = directory / "debian/changelog"
     _, rest = changelog.read_text().split(")", 1)
     changelog.write_text(f"zmsvc (1.0.0-1){rest}")
