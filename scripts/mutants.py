@@ -205,7 +205,9 @@ def _test_files(mutant: Mutant | None) -> list[str]:
 
 
 def _tests_pass(tree: Path, mutant: Mutant | None, cpu: int) -> bool:
-    """Run the tests of the core in this copy, for at most `cpu` seconds of CPU time."""
+    """Run the tests of the core in this copy, for at most `cpu` seconds of CPU time. Without a change, print
+    what they print.
+    """
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 5))
@@ -217,7 +219,7 @@ def _tests_pass(tree: Path, mutant: Mutant | None, cpu: int) -> bool:
     try:
         done = subprocess.run(
             command, cwd=tree, env=environment, preexec_fn=limit, timeout=20 * cpu, check=False,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdout=mutant and subprocess.DEVNULL, stderr=mutant and subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return False

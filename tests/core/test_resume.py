@@ -53,6 +53,7 @@ def test_running_tasks_are_adopted_untouched() -> None:
         fx.WakeAt(key=("T1", "b"), when=sim.now + 5.0),
         fx.HoldSockets(sockets=frozenset()),
         fx.HoldStores(stores=frozenset()),
+        fx.KeepWatches(launches=frozenset()),
         fx.PublishInfo(transaction="T1"),
     ]
 
