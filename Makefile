@@ -209,6 +209,11 @@ documents := $(addprefix docs/,access.md bus.md contract.md debugging.md from-su
     promises.md services.md tutorial.md zmsvc-alerts.yml zmsvcctl.schema.json)
 # The README is installed without its links to files that only the source has.
 in_source := tests\/[^)]*|bench\/[^)]*|CONTRIBUTING\.md|docs\/(architecture|decisions)\.md
+# zsh of Debian looks into vendor-completions and not into site-functions of /usr, which debian/rules says. fish looks into its own
+# prefix, and into /usr/local only if XDG_DATA_DIRS is set, but always into /etc/fish.
+zsh_functions := $(PREFIX)/share/zsh/site-functions
+fish := $(if $(filter /usr,$(PREFIX)),/usr/share/fish/vendor_,$(SYSCONFDIR)/fish/)
+fish_d := $(if $(filter /usr,$(PREFIX)),.d)
 # FILE:DIRECTORY of each file that is only copied. uninstall uses the same list.
 to = $(addsuffix :$(PREFIX)/$(1),$(wildcard $(2)))
 copies := \
@@ -223,8 +228,10 @@ copies := \
     $(call to,share/doc/zmsvc/docs/pictures,docs/pictures/*) \
     $(foreach n,1 5 7 8,$(call to,share/man/man$(n),zmsvc/data/man/*.$(n))) \
     $(call to,share/bash-completion/completions,zmsvc/data/completion/*.bash) \
-    $(call to,share/zsh/site-functions,zmsvc/data/completion/_*) \
-    $(call to,share/fish/vendor_completions.d,zmsvc/data/completion/*.fish)
+    $(addsuffix :$(SYSCONFDIR)/bash_completion.d,zmsvc/data/completion/units/zmsvc.bash) \
+    $(addsuffix :$(zsh_functions),$(wildcard zmsvc/data/completion/_* zmsvc/data/completion/units/_*)) \
+    $(addsuffix :$(fish)completions$(fish_d),zmsvc/data/completion/zmsvcctl.fish) \
+    $(addsuffix :$(fish)conf.d,zmsvc/data/completion/units/zmsvc.fish)
 # The agent of a cluster. Pacemaker looks for agents in this directory alone, whatever PREFIX is.
 agent := /usr/lib/ocf/resource.d/zmsvc/context
 # The services of the system are templates, in which the names of directories are filled in.

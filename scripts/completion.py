@@ -14,7 +14,6 @@ from zmsvc.ctl.verb_table import GLOBAL, HELP, VERBS, VERSION, Argument, VerbEnt
 
 FOLDER = Path(__file__).parents[1] / "zmsvc" / "data" / "completion"
 MADE = "made by `make completion` from zmsvc/ctl/verb_table.py"
-CONTEXTS = 'zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done'
 CREATE = "zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u"
 
 
@@ -64,56 +63,31 @@ def with_other_values(verbs: Sequence[VerbEntry]) -> dict[str, Argument]:
     return found
 
 
+def _valued(verbs: Sequence[VerbEntry]) -> str:
+    """Return the flags that have a value for each verb that has them, as a pattern of the shell."""
+    everything = [*GLOBAL, *(option for verb in verbs for option in options_of(verb))]
+    without = {flag for option in everything if not option.takes_value for flag in option.flags}
+    flags = dict.fromkeys(flag for option in everything if option.takes_value for flag in option.flags)
+    return "|".join(flag for flag in flags if flag not in without)
+
+
+def _beginning(shell: str, **words: str) -> str:
+    """Return the functions that do not depend on the table, from a file beside this one."""
+    text = (Path(__file__).parent / f"completion.{shell}.in").read_text()
+    for name, word in {"made": MADE, **words}.items():
+        text = text.replace(f"@{name}@", word)
+    return text.rstrip("\n")
+
+
 # --- bash
-
-
-def _bash_beginning(before: str) -> list[str]:
-    """Return the lines up to the table of options. `before` is a pattern of the options before the verb that
-    have a value.
-    """
-    return [
-        f"# bash completion for zmsvcctl, {MADE}",
-        "",
-        "_zmsvcctl_offer()",
-        "{",
-        '    COMPREPLY=($(compgen -W "$1" -- "$cur"))',
-        "}",
-        "",
-        "_zmsvcctl_files()",
-        "{",
-        "    compopt -o filenames 2>/dev/null",
-        '    COMPREPLY=($(compgen -f -X "!$1" -- "$cur") $(compgen -d -- "$cur"))',
-        "}",
-        "",
-        "_zmsvcctl()",
-        "{",
-        "    local cur prev word verb= index at=0",
-        "    cur=${COMP_WORDS[COMP_CWORD]}",
-        "    prev=${COMP_WORDS[COMP_CWORD-1]}",
-        "    COMPREPLY=()",
-        "",
-        "    # The verb is the first word that is neither an option nor the value of one; `at` counts the "
-        "words after it.",
-        "    for ((index = 1; index < COMP_CWORD; index++)); do",
-        "        word=${COMP_WORDS[index]}",
-        "        case $word in",
-        f"            {before}) ((index++)) ;;",
-        "            -*) ;;",
-        "            *) if [[ -z $verb ]]; then verb=$word; else ((at++)); fi ;;",
-        "        esac",
-        "    done",
-        "",
-        "    # Flags that mean something else for another verb.",
-        "    case $verb.$prev in",
-    ]
 
 
 def bash(verbs: Sequence[VerbEntry] = VERBS) -> str:
     """Return the file for bash."""
     everywhere = _flags((*GLOBAL, HELP))
-    before = "|".join(flag for option in GLOBAL if option.takes_value for flag in option.flags)
     names = " ".join(verb.name for verb in verbs)
-    lines = _bash_beginning(before)
+    lines = [_beginning("bash", valued=_valued(verbs)), ""]
+    lines += ["    # Flags that mean something else for another verb.", "    case $verb.$prev in"]
     lines += [
         f"        {place.replace(' ', '.')}) {_bash_value(option)}return ;;"
         for place, option in with_other_values(verbs).items()
@@ -152,14 +126,22 @@ def _bash_value(option: Argument) -> str:
     return f"{offer}; " if offer else ""
 
 
+MOVING = ("contexts", "transactions", "tasks")
+"""Words that change while contexts run. `zmsvcctl words` knows them."""
+
+
 def _bash_offer(what: str) -> str:
-    if what in ("", "contexts", "directories"):
-        return {"": "", "contexts": f'_zmsvcctl_offer "$({CONTEXTS})"', "directories": "_zmsvcctl_files ''"}[
-            what
-        ]
+    if what in MOVING:
+        return f"_zmsvcctl_words {what}"
+    if what == "context-files":
+        return "_zmsvcctl_files '*.xml'; _zmsvcctl_words contexts"
+    if what == "users":
+        return "_zmsvcctl_lines < <(compgen -u)"
+    if what == "directories":
+        return "_zmsvcctl_files ''"
     if what.startswith("files "):
         return f"_zmsvcctl_files '{what[6:]}'"
-    return f'_zmsvcctl_offer "{what}"'
+    return f'_zmsvcctl_offer "{what}"' if what else ""
 
 
 def _bash_positionals(verb: VerbEntry) -> Iterator[str]:
@@ -177,18 +159,7 @@ def zsh(verbs: Sequence[VerbEntry] = VERBS) -> str:
     some = [option for option in GLOBAL if option not in everywhere(verbs)]
     before = " ".join(each for option in (*some, VERSION) for each in _zsh_option(option))
     lines = [
-        "#compdef zmsvcctl",
-        f"# {MADE}",
-        "",
-        "_zmsvcctl_contexts() {",
-        "  local -a names",
-        f'  names=(${{(f)"$({CONTEXTS})"}})',
-        "  compadd -a names",
-        "}",
-        "",
-        "_zmsvcctl() {",
-        "  local curcontext=$curcontext state line",
-        "  local -a everywhere verbs",
+        _beginning("zsh"),
         "  everywhere=(",
         *(f"    {each}" for option in everywhere(verbs) for each in _zsh_option(option)),
         "  )",
@@ -228,7 +199,9 @@ def _zsh_option(option: Argument) -> Iterator[str]:
         else ""
     )
     for flag in option.flags:
-        yield _quoted(f"{without}{flag}[{about}]{value}")
+        # With `=`, the value may be in the same word, too.
+        equals = "=" if value and flag.startswith("--") else ""
+        yield _quoted(f"{without}{flag}{equals}[{about}]{value}")
 
 
 def _zsh_positional(at: int, option: Argument) -> str:
@@ -238,10 +211,18 @@ def _zsh_positional(at: int, option: Argument) -> str:
 
 
 def _zsh_offer(what: str) -> str:
-    if what in ("", "contexts", "directories"):
-        return {"": " ", "contexts": "_zmsvcctl_contexts", "directories": "_directories"}[what]
+    if what in MOVING:
+        return f"_zmsvcctl_words {what}"
     if what.startswith("files "):
         return f'_files -g "{what[6:]}"'
+    functions = {
+        "": " ",
+        "users": "_users",
+        "directories": "_directories",
+        "context-files": "_zmsvcctl_context_files",
+    }
+    if what in functions:
+        return functions[what]
     return f"({what})" if "$" not in what else " "
 
 
@@ -250,7 +231,7 @@ def _zsh_offer(what: str) -> str:
 
 def fish(verbs: Sequence[VerbEntry] = VERBS) -> str:
     """Return the file for fish."""
-    lines = [f"# fish completion for zmsvcctl, {MADE}", "", "complete -c zmsvcctl -f"]
+    lines = [_beginning("fish")]
     for option in (*GLOBAL, HELP):
         names = [verb.name for verb in verbs if verb.understands(option)]
         where = f"__fish_use_subcommand; or __fish_seen_subcommand_from {' '.join(names)}"
@@ -284,8 +265,12 @@ def _fish_option(option: Argument, where: str) -> str:
 
 
 def _fish_offer(what: str) -> str:
-    if what == "contexts":
-        return "-a \"(zmsvcctl list 2>/dev/null | string match -r '^\\S+' | string match -v NAME)\""
+    if what in MOVING:
+        return f"-a '(__zmsvcctl_words {what})'"
+    if what == "context-files":
+        return "-a '(__fish_complete_suffix .xml; __zmsvcctl_words contexts)'"
+    if what == "users":
+        return "-a '(__fish_complete_users)'"
     if what == "directories":
         return "-a '(__fish_complete_directories)'"
     if what.startswith("files "):

@@ -42,6 +42,7 @@ LATER = (
     "python3-pytest",
     "python3-pytest-xdist",
     "python3-hypothesis",
+    "bash-completion",
     "fish",
     "git",
     "graphviz",

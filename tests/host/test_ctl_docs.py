@@ -86,8 +86,8 @@ NO_BLOCK = next(option for option in GLOBAL if "--no-block" in option.flags)
 def completed(*words: str) -> set[str]:
     """Return the words that bash offers for the last of these words."""
     script = (
-        f'. "{COMPLETION}"; COMP_WORDS=(zmsvcctl "$@"); COMP_CWORD=$#; _zmsvcctl; printf "%s\\n" '
-        f'"${{COMPREPLY[@]}}"'
+        f'. "{COMPLETION}"; COMP_WORDS=(zmsvcctl "$@"); COMP_CWORD=$#; COMP_LINE="${{COMP_WORDS[*]}}"; '
+        f'COMP_POINT=${{#COMP_LINE}}; _zmsvcctl zmsvcctl "${{COMP_WORDS[-1]}}"; printf "%s\\n" "${{COMPREPLY[@]}}"'
     )
     environment = {"PATH": "/usr/bin:/bin", "ZMSVC_CONFIG_DIR": "/nowhere", "ZMSVC_RUNTIME_DIR": "/nowhere"}
     done = subprocess.run(
@@ -145,13 +145,19 @@ def test_bash_completes_context_files(tmp_path: Path) -> None:
 
 def test_the_completions_are_made_of_the_table() -> None:
     made = runpy.run_path(str(DATA.parents[1] / "scripts" / "completion.py"), run_name="completion")["FILES"]
-    assert {path.name: path.read_text() for path in COMPLETION.parent.iterdir()} == {
+    assert {path.name: path.read_text() for path in COMPLETION.parent.iterdir() if path.is_file()} == {
         name: make() for name, make in made.items()
     }
 
 
-@pytest.mark.parametrize("file", ["zsh _zmsvcctl", "fish zmsvcctl.fish"])
-def test_zsh_and_fish_can_read_their_completion(file: str) -> None:
+FILES = (
+    "bash zmsvcctl.bash", "zsh _zmsvcctl", "fish zmsvcctl.fish",
+    "bash units/zmsvc.bash", "zsh units/_zmsvc_units", "fish units/zmsvc.fish",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_shell_can_read_its_completion(file: str) -> None:
     shell, name = file.split()
     need_tool(shutil.which(shell), f"{shell} is not installed")
     done = subprocess.run([shell, "-n", str(COMPLETION.parent / name)], capture_output=True, text=True)

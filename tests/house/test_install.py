@@ -6,9 +6,13 @@ from __future__ import annotations
 
 import configparser
 import re
+import shutil
 import subprocess
 from fnmatch import fnmatch
 from pathlib import Path
+
+import pytest
+from needs import need_tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,3 +100,42 @@ def test_each_link_of_an_installed_document_leads_to_an_installed_one(tmp_path: 
         "SECURITY.md",
     }
     assert [link for page, link in links if "://" not in link and not (page.parent / link).exists()] == []
+
+
+def searched(shell: str, *command: str) -> set[str]:
+    """Return the directories in which a shell looks for completions."""
+    need_tool(shutil.which(shell), f"{shell} is not installed")
+    # XDG_DATA_DIRS of a desktop would add directories.
+    environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+    done = subprocess.run([shell, *command], env=environment, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [(), ("PREFIX=/usr", "zsh_functions=/usr/share/zsh/vendor-completions")],
+    ids=["make install", "Debian package"],
+)
+def test_each_shell_looks_where_its_completion_is_installed(
+    tmp_path: Path, variables: tuple[str, ...]
+) -> None:
+    command = ["make", "-s", "install-files", f"DESTDIR={tmp_path}", *variables]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    places = {
+        f"{path.parent.name}/{path.name}": f"/{path.parent.relative_to(tmp_path)}"
+        for path in tmp_path.rglob("*zmsvc*")
+        if {"zsh", "fish", "bash-completion", "bash_completion.d"} & set(path.parts)
+    }
+    zsh = searched("zsh", "-fc", "print -l $fpath")
+    fish = searched("fish", "-c", "string join \\n $fish_complete_path")
+    configuration = searched(
+        "fish", "-c", "string join \\n $__fish_sysconf_dir/conf.d $__fish_vendor_confdirs"
+    )
+    assert {places.pop(file) for file in [*places] if file.endswith(("/_zmsvcctl", "/_zmsvc_units"))} <= zsh
+    assert {places.pop(file) for file in [*places] if file.endswith("/zmsvcctl.fish")} <= fish
+    assert {places.pop(file) for file in [*places] if file.endswith("/zmsvc.fish")} <= configuration
+    assert set(places) == {"completions/zmsvcctl.bash", "bash_completion.d/zmsvc.bash"}
+    # It looks into these two and XDG_DATA_DIRS.
+    assert places["completions/zmsvcctl.bash"] in {
+        f"{prefix}/share/bash-completion/completions" for prefix in ("/usr/local", "/usr")
+    }

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,15 +17,15 @@ from waiting import wait_for
 class TerminalWindow:
     """A terminal with a shell in it."""
 
-    def __init__(self, home: Path, *, columns: int, lines: int, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, home: Path, *, shell: Sequence[str], columns: int, lines: int, environment: Mapping[str, str]
+    ) -> None:
         need_tool(shutil.which("tmux"), "tmux is not installed")
         self._socket = home / "tmux.sock"
         # The server is in this process group, and its sessions have the variables of the test.
         self._environment = {**os.environ, "LC_ALL": "C.UTF-8", "PS1": "$ ", **environment}
         self._environment.pop("TMUX", None)
-        self._tmux(
-            "new-session", "-d", "-x", str(columns), "-y", str(lines), "--", "bash", "--norc", "--noprofile"
-        )
+        self._tmux("new-session", "-d", "-x", str(columns), "-y", str(lines), "--", *shell)
 
     def _tmux(self, *words: str) -> str:
         command = ["tmux", "-u", "-S", str(self._socket), "-f", "/dev/null", *words]
@@ -73,10 +73,15 @@ class TerminalWindow:
 
 @contextmanager
 def terminal_window(
-    home: Path, environment: Mapping[str, str], *, columns: int = 80, lines: int = 24
+    home: Path,
+    environment: Mapping[str, str],
+    *,
+    shell: Sequence[str] = ("bash", "--norc", "--noprofile"),
+    columns: int = 80,
+    lines: int = 24,
 ) -> Iterator[TerminalWindow]:
     """Yield a terminal of this size."""
-    window = TerminalWindow(home, columns=columns, lines=lines, environment=environment)
+    window = TerminalWindow(home, shell=shell, columns=columns, lines=lines, environment=environment)
     try:
         yield window
     finally:

@@ -13,7 +13,7 @@ import sys
 from zmsvc import __version__
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError, reason
 from zmsvc.ctl import terminal
-from zmsvc.ctl.verb_table import EPILOG, GLOBAL, VERBS, VerbEntry
+from zmsvc.ctl.verb_table import EPILOG, GLOBAL, HIDDEN, VERBS, VerbEntry
 from zmsvc.host.python import libraries
 
 TYPE_CHECKING = False  # As in client.py: an import of typing is too slow.
@@ -96,7 +96,7 @@ def parse(words: list[str], verbs: Sequence[VerbEntry] = VERBS) -> tuple[VerbEnt
     args = before.parse_args(words[:at])
     if at == len(words):
         before.error("there is no verb")
-    verb = next((each for each in verbs if each.name == words[at]), None)
+    verb = next((each for each in (*verbs, *HIDDEN) if each.name == words[at]), None)
     if verb is None:
         # Imported here for start-up time: most verbs are right.
         from zmsvc.ctl import suggestions

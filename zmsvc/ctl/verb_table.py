@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 class Argument:
     """One argument of a verb, as argparse takes it.
 
-    `completes` is what a shell offers for its value: `contexts`, `directories`, `files *.xml`, or the words
-    themselves. The default is `choices`. `manual` is its text in the manual, with **bold** and *italic*
+    `completes` is what a shell offers for its value: `contexts`, `transactions`, `tasks`, `users`,
+    `directories`, `files *.xml`, `context-files` (files or contexts), or the words themselves. The default is
+    `choices`. `manual` is its text in the manual, with **bold** and *italic*
     words; the default is `help`.
     """
 
@@ -182,9 +183,17 @@ HELP = Argument(
 VERSION = Argument("--version", action="store_true", help="show the version and end")
 """argparse adds these two by itself."""
 
-TRANSACTION = Argument("--transaction", metavar="ID", help="the transaction")
-TASK = Argument("--task", action="append", default=[], metavar="TASK_ID", help="a task; may be given again")
-TASKS = Argument("tasks", nargs="*", default=[], metavar="TASK_ID", help="a task")
+TRANSACTION = Argument("--transaction", metavar="ID", completes="transactions", help="the transaction")
+TASK = Argument(
+    "--task",
+    action="append",
+    default=[],
+    metavar="TASK_ID",
+    completes="tasks",
+    help="a task; may be given again",
+)
+TASKS = Argument("tasks", nargs="*", default=[], metavar="TASK_ID", completes="tasks", help="a task")
+SOME_TASKS = Argument("tasks", nargs="+", metavar="TASK_ID", completes="tasks", help="a task")
 SELECTION = (TRANSACTION, TASK, TASKS)
 NO_TRIGGERS = Argument("--no-triggers", action="store_true", help="fire no rules")
 FOLLOW = Argument(
@@ -337,7 +346,7 @@ is for each task), and names those that were not restarted.""",
             completes="HUP INT QUIT USR1 USR2 TERM KILL CONT STOP WINCH",
             help="the signal: HUP, SIGHUP or 1",
         ),
-        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        SOME_TASKS,
         group=ORDERS,
         manual="""\
 Send a signal (**HUP**, **SIGHUP** or **1**) to the main process of each named task that runs, in all open
@@ -448,7 +457,7 @@ if all named tasks are unknown, as with **systemctl**.""",
         "is-enabled",
         "verbs.state_queries.is_enabled",
         "print whether tasks start with a transaction, and end with 0 if one does",
-        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        SOME_TASKS,
         QUIET,
         group=STATE,
         manual="""\
@@ -495,7 +504,7 @@ so.""",
         "verbs.why.why",
         "say why tasks are in their states, and what to do",
         TRANSACTION,
-        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        SOME_TASKS,
         group=STATE,
         pages=True,
         manual="""\
@@ -513,7 +522,7 @@ so. Of a context that does not run the state file is read, and stderr says so.""
         "verbs.stack.stack",
         "show where the threads of a Python task are",
         TRANSACTION,
-        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        SOME_TASKS,
         group=STATE,
         manual="""\
 Have each named task write the stacks of all its threads to its log, and print them. This also works while the
@@ -533,7 +542,7 @@ task, and a Thread shares its process and its log with others.""",
             help="the state to wait for",
             manual="**wait**: the state to wait for.",
         ),
-        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        SOME_TASKS,
         group=STATE,
         manual="""\
 Wait until all named tasks are in a state at the same time, and end with 0; after **--timeout** with 124, and
@@ -576,6 +585,7 @@ run changes no state: if the state file has another one, the exit status is 5.""
             action="append",
             default=[],
             metavar="USER",
+            completes="users",
             help="with --listen: answer programs of this user, too; may be given again",
             manual="**metrics --listen**: answer programs of this user, too. May be given again.",
         ),
@@ -771,6 +781,7 @@ as in **'version="1.10"'**. It is for scripts of a Command: it finds the task in
         Argument(
             "--transaction",
             metavar="ID",
+            completes="transactions",
             help="list: only of this transaction; send: for the task in this one",
         ),
         Argument("--all", action="store_true", help="drop: all messages", manual=ALL),
@@ -787,6 +798,7 @@ as in **'version="1.10"'**. It is for scripts of a Command: it finds the task in
             nargs="*",
             default=[],
             metavar="TASK_ID|N",
+            completes="tasks",
             help="list: a task; otherwise the number of a message in the list",
         ),
         group=MESSAGES,
@@ -848,7 +860,7 @@ reached first, the result says so and says what has been tried. Nothing is prove
         Argument(
             "what",
             metavar="FILE|NAME",
-            completes="files *.xml",
+            completes="context-files",
             help="a context file, or the name of a context",
         ),
         Argument(
@@ -874,7 +886,7 @@ the *id* of a rule stays the same as long as the rule does.""",
             "what",
             metavar="FILE|NAME",
             nargs="?",
-            completes="files *.xml",
+            completes="context-files",
             help="a context file, or the name of a context",
         ),
         Argument(
@@ -925,6 +937,7 @@ Command, and *zmsvc* is their subscriber if no task hears them. The messages of 
             default=[],
             type=_step("fail"),
             metavar="TASK[=REASON]",
+            completes="tasks",
             help="a task fails: exit-code[:N], signal[:NAME], oom-kill, watchdog, unhealthy, silent, "
             "memory-limit, lost, or at its next start: not-ready, cannot-launch",
             manual="**simulate**: a task fails, with the reason **exit-code**[**:***N*], "
@@ -938,6 +951,7 @@ Command, and *zmsvc* is their subscriber if no task hears them. The messages of 
             default=[],
             type=_step("exit"),
             metavar="TASK",
+            completes="tasks",
             help="a task ends by itself with status 0",
             manual="**simulate**: a task ends by itself with status 0.",
         ),
@@ -948,6 +962,7 @@ Command, and *zmsvc* is their subscriber if no task hears them. The messages of 
             default=[],
             type=_step("update"),
             metavar="TASK",
+            completes="tasks",
             help="a task reports an update",
             manual="**simulate**: a task reports an update.",
         ),
@@ -1247,7 +1262,7 @@ again. Its history stays. Without this the 64 transactions that were stopped las
         "enable",
         "verbs.orders.switch",
         "let disabled tasks start with a transaction again",
-        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        SOME_TASKS,
         Argument("--now", action="store_true", help="start the tasks as well", manual=NOW),
         group=ORDERS,
         waits=True,
@@ -1260,7 +1275,7 @@ file is not of the type *on_start* cannot be enabled.""",
         "disable",
         "verbs.orders.switch",
         "let tasks no longer start with a transaction",
-        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        SOME_TASKS,
         Argument("--now", action="store_true", help="stop those that run", manual=NOW),
         group=ORDERS,
         waits=True,
@@ -1282,6 +1297,18 @@ one which protocols it speaks with the keeper, which goes on as well. If the ins
 speaks no protocol of this keeper, the order is refused and the running supervisor stays.""",
     ),
 )
+
+HIDDEN = (
+    VerbEntry(
+        "words",
+        "verbs.words.words",
+        "print the names that a shell offers for completion",
+        Argument("kind", choices=("contexts", "transactions", "tasks"), help="the kind of names"),
+        TRANSACTION,
+        group=STATE,
+    ),
+)
+"""Verbs for programs that are part of zmsvc: no help, manual or completion has them, and they may change."""
 
 EPILOG = """\
 Exit status: 0 done (status: all active), 1 the order failed, 2 usage or bad file, 3 status, is-active: not

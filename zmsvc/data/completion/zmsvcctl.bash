@@ -1,32 +1,93 @@
 # bash completion for zmsvcctl, made by `make completion` from zmsvc/ctl/verb_table.py
 
+# Offer constant words.
 _zmsvcctl_offer()
 {
     COMPREPLY=($(compgen -W "$1" -- "$cur"))
 }
 
+# Offer each line of standard input that begins with the current word. No line is ever expanded: it may be
+# anything, since another user may have chosen the name of a file or of a task. `before` is the part of the word
+# that readline leaves alone.
+_zmsvcctl_lines()
+{
+    local name
+    while IFS= read -r name; do
+        [[ $name != "$cur"* ]] || COMPREPLY+=("${name#"$before"}")
+    done
+}
+
+# Offer contexts, transactions or tasks of the context and the transaction that the line names. Those of another
+# machine are not asked for, since ssh may want a password.
+_zmsvcctl_words()
+{
+    [[ -z $host ]] || return
+    local -a options=()
+    [[ -z $context ]] || options+=(-c "$context")
+    [[ -z $transaction || $1 != tasks ]] || options+=(--transaction "$transaction")
+    _zmsvcctl_lines < <(command zmsvcctl words "$1" "${options[@]}" 2>/dev/null </dev/null)
+}
+
 _zmsvcctl_files()
 {
     compopt -o filenames 2>/dev/null
-    COMPREPLY=($(compgen -f -X "!$1" -- "$cur") $(compgen -d -- "$cur"))
+    _zmsvcctl_lines < <(compgen -f -X "!$1" -- "$cur"; compgen -d -- "$cur")
+}
+
+# Split the line up to the cursor into `words`. COMP_WORDS has them in pieces, because COMP_WORDBREAKS has
+# characters that names may have (`:` and `@`).
+_zmsvcctl_split()
+{
+    local piece rest=${COMP_LINE:0:COMP_POINT} stripped
+    words=()
+    for piece in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
+        stripped=${rest#"${rest%%[![:blank:]]*}"}
+        ((${#stripped} >= ${#piece})) || piece=$stripped
+        if [[ $stripped == "$rest" && ${#words[@]} -gt 0 ]]; then
+            words[-1]+=$piece
+        else
+            words+=("$piece")
+        fi
+        rest=${stripped#"$piece"}
+    done
 }
 
 _zmsvcctl()
 {
-    local cur prev word verb= index at=0
-    cur=${COMP_WORDS[COMP_CWORD]}
-    prev=${COMP_WORDS[COMP_CWORD-1]}
+    local cur prev word verb= context= transaction= host= before index at=0
+    local -a words
     COMPREPLY=()
+    _zmsvcctl_split
+    cur=${words[-1]}
+    prev=
+    ((${#words[@]} < 2)) || prev=${words[-2]}
 
     # The verb is the first word that is neither an option nor the value of one; `at` counts the words after it.
-    for ((index = 1; index < COMP_CWORD; index++)); do
-        word=${COMP_WORDS[index]}
+    for ((index = 1; index < ${#words[@]} - 1; index++)); do
+        word=${words[index]}
         case $word in
-            -c|--context|-H|--host|--host-timeout|--timeout) ((index++)) ;;
+            -H|--host) host=${words[++index]} ;;
+            -H*|--host=*) host=$word ;;
+            -c|--context) context=${words[++index]} ;;
+            --context=*) context=${word#*=} ;;
+            --transaction) transaction=${words[++index]} ;;
+            --transaction=*) transaction=${word#*=} ;;
+            -c|--context|-H|--host|--host-timeout|--timeout|--transaction|--task|-n|--lines|--at|--sort|--interval|-p|--property|--for|--output|--listen|--allow|-o|--since|--until|--priority|-g|--grep|--event|--topic|--count|--endpoint|--keys|--format|--fail|--exit|--update|--kill|--script|--expect|--name|--restart) ((++index)) ;;
             -*) ;;
-            *) if [[ -z $verb ]]; then verb=$word; else ((at++)); fi ;;
+            *) if [[ -z $verb ]]; then verb=$word; else ((++at)); fi ;;
         esac
     done
+    # The word before the cursor may be an option whose value is typed now.
+    if [[ $cur == --*=* ]]; then
+        prev=${cur%%=*}
+        cur=${cur#*=}
+    fi
+    # readline completes the part that follows an opening quote or a break.
+    cur=${cur#[\'\"]}
+    before=${cur%"$2"}
+    [[ $before != "$cur" || -z $2 ]] || before=
+    cur=${cur//\\/}
+    before=${before//\\/}
 
     # Flags that mean something else for another verb.
     case $verb.$prev in
@@ -40,12 +101,12 @@ _zmsvcctl()
         report.--output) _zmsvcctl_files '*.tar.gz'; return ;;
     esac
     case $prev in
-        -c|--context) _zmsvcctl_offer "$(zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done)"; return ;;
+        -c|--context) _zmsvcctl_words contexts; return ;;
         -H|--host) return ;;
         --host-timeout) return ;;
         --timeout) return ;;
-        --transaction) return ;;
-        --task) return ;;
+        --transaction) _zmsvcctl_words transactions; return ;;
+        --task) _zmsvcctl_words tasks; return ;;
         -n|--lines) return ;;
         --at) _zmsvcctl_offer "today yesterday"; return ;;
         --sort) _zmsvcctl_offer "cpu rss pid id state missed restarts"; return ;;
@@ -54,7 +115,7 @@ _zmsvcctl()
         --for) _zmsvcctl_offer "active inactive failed"; return ;;
         --output) _zmsvcctl_files '*'; return ;;
         --listen) _zmsvcctl_offer "127.0.0.1:9649 systemd"; return ;;
-        --allow) return ;;
+        --allow) _zmsvcctl_lines < <(compgen -u); return ;;
         -o|--output) _zmsvcctl_offer "$(journalctl --output=help 2>/dev/null)"; return ;;
         --since) _zmsvcctl_offer "today yesterday"; return ;;
         --until) _zmsvcctl_offer "today yesterday"; return ;;
@@ -66,9 +127,9 @@ _zmsvcctl()
         --endpoint) return ;;
         --keys) _zmsvcctl_files ''; return ;;
         --format) _zmsvcctl_offer "dot mermaid svg"; return ;;
-        --fail) return ;;
-        --exit) return ;;
-        --update) return ;;
+        --fail) _zmsvcctl_words tasks; return ;;
+        --exit) _zmsvcctl_words tasks; return ;;
+        --update) _zmsvcctl_words tasks; return ;;
         --kill) _zmsvcctl_offer "supervisor device"; return ;;
         --script) _zmsvcctl_files '*'; return ;;
         --expect) return ;;
@@ -125,17 +186,37 @@ _zmsvcctl()
         return
     fi
     case $verb.$at in
+        start.*) _zmsvcctl_words tasks ;;
+        stop.*) _zmsvcctl_words tasks ;;
+        restart.*) _zmsvcctl_words tasks ;;
         signal.0) _zmsvcctl_offer "HUP INT QUIT USR1 USR2 TERM KILL CONT STOP WINCH" ;;
+        signal.*) _zmsvcctl_words tasks ;;
+        status.*) _zmsvcctl_words tasks ;;
+        top.*) _zmsvcctl_words tasks ;;
+        is-active.*) _zmsvcctl_words tasks ;;
+        is-failed.*) _zmsvcctl_words tasks ;;
+        is-enabled.*) _zmsvcctl_words tasks ;;
+        show.*) _zmsvcctl_words tasks ;;
+        why.*) _zmsvcctl_words tasks ;;
+        stack.*) _zmsvcctl_words tasks ;;
+        wait.*) _zmsvcctl_words tasks ;;
+        logs.*) _zmsvcctl_words tasks ;;
+        events.*) _zmsvcctl_words tasks ;;
         quarantine.0) _zmsvcctl_offer "list show send drop" ;;
+        quarantine.*) _zmsvcctl_words tasks ;;
         check.*) _zmsvcctl_files '*.xml' ;;
-        graph.0) _zmsvcctl_files '*.xml' ;;
-        wiring.0) _zmsvcctl_files '*.xml' ;;
+        graph.0) _zmsvcctl_files '*.xml'; _zmsvcctl_words contexts ;;
+        wiring.0) _zmsvcctl_files '*.xml'; _zmsvcctl_words contexts ;;
         simulate.0) _zmsvcctl_files '*.xml' ;;
-        report.0) _zmsvcctl_offer "$(zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done)" ;;
+        report.0) _zmsvcctl_words contexts ;;
         replay.0) _zmsvcctl_files '*.tar.gz' ;;
         keys.0) _zmsvcctl_offer "list make join allow revoke" ;;
         keys.1) _zmsvcctl_files '*.key' ;;
         import.0) _zmsvcctl_files '*' ;;
+        reload.*) _zmsvcctl_words tasks ;;
+        reset-failed.*) _zmsvcctl_words tasks ;;
+        enable.*) _zmsvcctl_words tasks ;;
+        disable.*) _zmsvcctl_words tasks ;;
     esac
 }
 
