@@ -22,6 +22,8 @@
 # make deb        builds the Debian package into build/deb and checks it with lintian; SUITE=trixie builds it in that suite
 # make test-deb   installs, upgrades, downgrades and removes that package in a booted copy of SUITE=bookworm or trixie; root, minutes
 # make rpm        builds the RPM package into build/rpm, with rpmbuild of any distribution
+# make cockpit    puts the page for Cockpit into cockpit/dist, with a library that npm downloads; install, deb and rpm take it from there
+# make test-cockpit  tests that page in headless Chromium on a booted systemd with Cockpit, as root: see docs/cockpit.md
 # make completion  writes the completion of zmsvcctl for bash, zsh and fish from its table of verbs
 # make manual     writes the sections of zmsvcctl(1) on verbs and options from the tables of verbs
 # make options   writes the options of <service> into the schemas and the manual of context files, from core/service_options.py
@@ -39,7 +41,7 @@ DESTDIR ?=
 LIBRARIES ?= pypi
 
 .PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety bench-record check fuzz kills simulate chaos soak mutants promises \
-    deb test-deb rpm lock completion manual options docs pictures install uninstall clean unit user-unit install-program install-files
+    deb test-deb rpm lock cockpit test-cockpit completion manual options docs pictures install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
@@ -186,8 +188,37 @@ rpm:
 lock:
 	scripts/lock.sh build/lock
 
+# --- the page for Cockpit: our files, and one of a library as npm has it ----------------------------------------------------------
+
+page := $(wildcard cockpit/*.js cockpit/*.html cockpit/*.css) cockpit/manifest.json
+dagre := cockpit/node_modules/@dagrejs/dagre/dist
+
+# Under another name until it is complete, so that no installation takes a half of it.
+cockpit: cockpit/node_modules/.libraries
+	rm -rf cockpit/dist cockpit/dist.new
+	install -d cockpit/dist.new
+	install -m 644 -t cockpit/dist.new $(page) $(dagre)/dagre.esm.js.LEGAL.txt
+	sed '/^\/\/# sourceMappingURL=/d' $(dagre)/dagre.esm.js > cockpit/dist.new/dagre.js
+	mv cockpit/dist.new cockpit/dist
+	@echo 'make cockpit: the page is in cockpit/dist; make install, deb and rpm take it from there'
+
+npm_ci = command -v npm > /dev/null || { echo 'make: there is no npm, which downloads the libraries of the Cockpit page (Debian: apt-get install npm)' >&2; exit 1; }; \
+    cd cockpit && npm ci --no-progress --loglevel=error
+cockpit/node_modules/.libraries: cockpit/package-lock.json
+	@$(npm_ci) --omit=dev
+	@touch $@
+
+# A complete installation has the libraries of the page as well.
+cockpit/node_modules/.tests: cockpit/package-lock.json
+	@$(npm_ci)
+	@touch $@ cockpit/node_modules/.libraries
+
+test-cockpit: $(VENV)/.tests cockpit/node_modules/.tests
+	$(MAKE) --no-print-directory cockpit
+	ZMSVC_COCKPIT=yes $(VENV)/bin/python -m pytest tests/cockpit $(PYTEST_ARGS)
+
 clean:
-	rm -rf $(VENV) .venv-lowest build dist zmsvc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest build dist cockpit/dist cockpit/dist.new cockpit/node_modules zmsvc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # --- for machines: everything goes to DESTDIR -----------------------------------------------------------------------------------
 
@@ -205,7 +236,7 @@ configs := $(notdir $(wildcard etc/zmsvc/*.xml))
 rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 
 # The documents for users, in the same relative places as in the tree, so that their links work.
-documents := $(addprefix docs/,access.md bus.md contract.md debugging.md from-supervisor.md from-zmicroservices.md installation.md lifecycle.mmd metrics.md performance.md \
+documents := $(addprefix docs/,access.md bus.md cockpit.md contract.md debugging.md from-supervisor.md from-zmicroservices.md installation.md lifecycle.mmd metrics.md performance.md \
     promises.md services.md tutorial.md zmsvc-alerts.yml zmsvcctl.schema.json)
 # The README is installed without its links to files that only the source has.
 in_source := tests\/[^)]*|bench\/[^)]*|CONTRIBUTING\.md|docs\/(architecture|decisions)\.md
@@ -227,6 +258,7 @@ copies := \
     $(call to,share/doc/zmsvc/docs,$(documents)) \
     $(call to,share/doc/zmsvc/docs/pictures,docs/pictures/*) \
     $(foreach n,1 5 7 8,$(call to,share/man/man$(n),zmsvc/data/man/*.$(n))) \
+    $(call to,share/cockpit/zmsvc,$(wildcard cockpit/dist/*)) \
     $(call to,share/bash-completion/completions,zmsvc/data/completion/*.bash) \
     $(addsuffix :$(SYSCONFDIR)/bash_completion.d,zmsvc/data/completion/units/zmsvc.bash) \
     $(addsuffix :$(zsh_functions),$(wildcard zmsvc/data/completion/_* zmsvc/data/completion/units/_*)) \
@@ -273,6 +305,7 @@ install-program:
 	for name in $(commands); do ln -sfn ../lib/zmsvc/bin/$$name '$(dest)$(bindir)'/$$name; done
 
 install-files:
+	@[ -e cockpit/dist/index.html ] || echo 'make install: without the page for Cockpit, because cockpit/dist is missing (make cockpit makes it)' >&2
 	set -e; for copy in $(copies); do install -D -m 644 -t '$(dest)'"$${copy#*:}" "$${copy%%:*}"; done
 	install -D -m 755 zmsvc/data/ocf/context '$(dest)$(agent)'
 	sed -E -i 's/\[([^]]*)\]\(($(in_source))\)/\1/g' '$(dest)$(PREFIX)/share/doc/zmsvc/README.md'
@@ -300,6 +333,7 @@ endif
 	rm -rf $(addprefix '$(dest)$(program)'/,bin include lib lib64 share pyvenv.cfg)
 	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
 	! cmp -s etc/logrotate.d/zmsvc '$(dest)$(rotation)' || rm '$(dest)$(rotation)'
+	rm -rf '$(dest)$(PREFIX)/share/cockpit/zmsvc'
 	for left in '$(dest)$(dir $(agent))' '$(dest)$(PREFIX)/share/xml/zmsvc' '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)' \
 	    '$(dest)$(PREFIX)/share/doc/zmsvc/drop-ins' '$(dest)$(PREFIX)/share/doc/zmsvc/docs/pictures' '$(dest)$(PREFIX)/share/doc/zmsvc/docs' '$(dest)$(PREFIX)/share/doc/zmsvc'; do \
 	    [ ! -d $$left ] || rmdir --ignore-fail-on-non-empty $$left; done

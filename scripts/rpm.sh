@@ -19,10 +19,14 @@ version=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$source/zmsvc/__init__.py")
 # 1.1.0.dev0 is before 1.1.0, which RPM writes with a tilde, as Debian does.
 rpm_version=$(echo "$version" | sed -E 's/\.?(dev|a|b|rc)/~\1/')
 mkdir "$work/SOURCES" "$work/zmsvc-$version"
+[ -e "$source/cockpit/dist/index.html" ] ||
+    echo "the package will be without the page for Cockpit, because cockpit/dist is missing (make cockpit makes it)" >&2
 if [ -e "$source/.git" ]; then
     git -c safe.directory='*' -C "$source" ls-files -z --cached --others --exclude-standard
+    # git ignores the page for Cockpit, which `make cockpit` has made.
+    [ ! -d "$source/cockpit/dist" ] || (cd "$source" && find cockpit/dist -type f -print0)
 else
-    (cd "$source" && find . \( -name .venv -o -name build -o -name dist -o -name __pycache__ -o -name '*.egg-info' -o -name '.*_cache' \) \
+    (cd "$source" && find . \( -name .venv -o -name build -o -path ./dist -o -name node_modules -o -name __pycache__ -o -name '*.egg-info' -o -name '.*_cache' \) \
         -prune -o \( -type f -o -type l \) -printf '%P\0')
 fi | tar -C "$source" --null --files-from=- --ignore-failed-read -c | tar -C "$work/zmsvc-$version" -x
 tar -C "$work" -czf "$work/SOURCES/zmsvc-$version.tar.gz" "zmsvc-$version"

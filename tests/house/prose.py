@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PLACES = (
-    ".ci", "bench", "debian", "docs", "etc", "packaging", "scripts", "tests", "units", "zmsvc",
+    ".ci", "bench", "cockpit", "debian", "docs", "etc", "packaging", "scripts", "tests", "units", "zmsvc",
     "CONTRIBUTING.md", "Makefile", "NEWS", "README.md", "SECURITY.md", "setup.cfg",
 )  # fmt: skip
 KEPT = re.compile(
     r"tests/house/(prose|test_prose)\.py|tests/house/allowed_phrases\.txt|debian/(changelog|copyright)"
-    r"|packaging/locked/.*|bench/results\.json|.*\.svg"
+    r"|cockpit/(dist|node_modules|package-lock\.json)(/.*)?|packaging/locked/.*|bench/results\.json|.*\.svg"
 )
 """Texts of others, no prose, or the phrases themselves."""
 

@@ -58,7 +58,7 @@ def listed() -> list[str]:
     spec = (ROOT / "packaging/zmsvc.spec").read_text()
     for name, path in re.findall(r"%global (_\w+) (/\S+?)\}", spec):
         spec = spec.replace(f"%{{{name}}}", path)
-    return re.findall(r"^(?:%\w+(?:\([^)]*\))? )?(/\S+)$", spec[spec.index("\n%files\n") :], re.M)
+    return re.findall(r"^(?:%\w+(?:\([^)]*\))? )?(/\S+)$", spec[spec.index("\n%files ") :], re.M)
 
 
 def test_the_rpm_has_each_file_that_make_installs_and_no_other(tmp_path: Path) -> None:
@@ -71,10 +71,14 @@ def test_the_rpm_has_each_file_that_make_installs_and_no_other(tmp_path: Path) -
         if not path.is_dir() or not any(path.iterdir())
     }
     assert "/usr/share/doc/zmsvc/drop-ins/own-user.conf" in installed
+    # The page for Cockpit is installed if it has been made. The spec then makes a list of this directory.
+    page = "/usr/share/cockpit/zmsvc"
+    assert f"|| echo {page} > cockpit.files" in (ROOT / "packaging/zmsvc.spec").read_text()
     assert {
         file
         for file in installed
-        if not any(fnmatch(file, f"{each}{tail}") for each in listed() for tail in ("", "/*"))
+        if not file.startswith(f"{page}/")
+        and not any(fnmatch(file, f"{each}{tail}") for each in listed() for tail in ("", "/*"))
     } == set()
     of_python = ("/usr/bin/", "/usr/lib/python3")
     assert [
@@ -139,3 +143,28 @@ def test_each_shell_looks_where_its_completion_is_installed(
     assert places["completions/zmsvcctl.bash"] in {
         f"{prefix}/share/bash-completion/completions" for prefix in ("/usr/local", "/usr")
     }
+
+
+def test_an_installation_has_the_page_for_cockpit_or_says_that_it_is_missing(tmp_path: Path) -> None:
+    """`make cockpit` needs npm, and an installation does not."""
+    tree = tmp_path / "tree"
+    (tree / "cockpit").mkdir(parents=True)
+    for each in ROOT.iterdir():
+        if each.name != "cockpit":
+            (tree / each.name).symlink_to(each)
+
+    def install(name: str) -> tuple[str, list[str]]:
+        command = ["make", "-s", "install-files", f"DESTDIR={tmp_path / name}", "PREFIX=/usr"]
+        told = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True)
+        place = tmp_path / name / "usr/share/cockpit/zmsvc"
+        return told.stderr, sorted(each.name for each in place.iterdir()) if place.exists() else []
+
+    told, installed = install("without")
+    assert "cockpit/dist is missing (make cockpit makes it)" in told
+    assert installed == []
+    (tree / "cockpit/dist").mkdir()
+    for name in "index.html", "manifest.json":
+        (tree / "cockpit/dist" / name).write_text("")
+    told, installed = install("with")
+    assert "cockpit" not in told
+    assert installed == ["index.html", "manifest.json"]
