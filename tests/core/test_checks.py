@@ -455,11 +455,14 @@ def test_the_work_of_a_check_is_in_proportion_to_the_number_of_tasks() -> None:
     def backward(size: int) -> list[TaskDefinition]:
         return [task(f"t{at}", after=(f"t{at + 1}",)) for at in range(size - 1)] + [task(f"t{size - 1}")]
 
+    def unknown(size: int) -> list[TaskDefinition]:
+        return [task(f"t{at}", f"on_exit start x{at}", after=(f"y{at}",)) for at in range(size)]
+
     def work(tasks: list[TaskDefinition]) -> tuple[int, int]:
         told: list[Fault] = []
         return calls_in(lambda: told.extend(faults(tasks, {}))), len(told)
 
-    for made, expected in ((ring_with_tail, 1249), (with_sockets, 0), (backward, 0)):
+    for made, expected in ((ring_with_tail, 1249), (with_sockets, 0), (backward, 0), (unknown, 10_000)):
         (calls, found), (calls_of_few, _) = work(made(5000)), work(made(500))
         assert calls < 20 * calls_of_few, made
         assert found == expected

@@ -43,6 +43,8 @@ _STATE_TYPES = ("", "on_start", "start_now", "on_update", "on_fail", "on_exit")
 
 _NAMED = 5
 """Number of tasks that a warning names."""
+_HINTS = 50
+"""The number of unknown IDs for which a similar one is searched, among up to 1,000. A search takes 2 ms."""
 
 
 @frozen
@@ -97,13 +99,28 @@ def faults(
     """Return every fault between elements. `binds` maps the names of elements to their endpoints, as far as
     those could be read; `any_fail` has the rules of the context.
     """
+    known = _KnownTasks(tasks)
     return [
         *_repeated(tasks),
         *_sockets(tasks, binds),
-        *_calls(tasks, any_fail),
-        *_order(tasks),
+        *_calls(tasks, any_fail, known),
+        *_order(tasks, known),
         *_binds(binds),
     ]
+
+
+class _KnownTasks:
+    """The indexes of the tasks of a file by their IDs, and the hints for unknown IDs."""
+
+    def __init__(self, tasks: Sequence[TaskDefinition]) -> None:
+        self.indexes = {task.id: index for index, task in reversed([*enumerate(tasks)])}
+        self._hints = _HINTS
+
+    def expected_for(self, name: str) -> str:
+        """Return what was expected in place of an unknown ID, with a similar one if there is one."""
+        self._hints -= 1
+        hint = similar_id(name, self.indexes) if self._hints >= 0 else ""
+        return f"expected the id of a task of this context{hint}"
 
 
 def _repeated(tasks: Sequence[TaskDefinition]) -> Iterator[Fault]:
@@ -159,32 +176,27 @@ def _sockets(tasks: Sequence[TaskDefinition], binds: Mapping[str, Endpoint]) -> 
                 yield Fault(text=text, task=index, option="listen", number=number)
 
 
-def _calls(tasks: Sequence[TaskDefinition], any_fail: Sequence[Rule]) -> Iterator[Fault]:
-    known = {task.id for task in tasks}
+def _calls(tasks: Sequence[TaskDefinition], any_fail: Sequence[Rule], known: _KnownTasks) -> Iterator[Fault]:
     rules: list[tuple[int | None, Sequence[Rule]]] = [(None, any_fail)]
     rules += [(index, task.rules) for index, task in enumerate(tasks)]
     for index, of_one in rules:
         for number, rule in enumerate(of_one):
-            if rule.call not in known:
-                expected = f"expected the id of a task of this context{similar_id(rule.call, known)}"
-                text = f"{rule.trigger} calls {quote(rule.call)}, {expected}"
+            if rule.call not in known.indexes:
+                text = f"{rule.trigger} calls {quote(rule.call)}, {known.expected_for(rule.call)}"
                 yield Fault(text=text, task=index, rule=number)
 
 
-def _order(tasks: Sequence[TaskDefinition]) -> Iterator[Fault]:
+def _order(tasks: Sequence[TaskDefinition], known: _KnownTasks) -> Iterator[Fault]:
     """Yield the tasks in `<after>` and `<requires>` that do not exist, and the rings."""
-    known = {task.id: index for index, task in reversed([*enumerate(tasks)])}
     for index, task in enumerate(tasks):
         for option, names in (("after", task.after), ("requires", task.requires)):
             for name in dict.fromkeys(names):
-                if name not in known:
-                    text = (
-                        f"<{option}> names {quote(name)}, expected the id of a task of this context"
-                        f"{similar_id(name, known)}"
-                    )
+                if name not in known.indexes:
+                    text = f"<{option}> names {quote(name)}, {known.expected_for(name)}"
                     yield Fault(text=text, task=index, option=option, word=name)
-    for ring in _rings({task.id: [name for name in task.predecessors if name in known] for task in tasks}):
-        index = known[ring[0]]
+    before = {task.id: [name for name in task.predecessors if name in known.indexes] for task in tasks}
+    for ring in _rings(before):
+        index = known.indexes[ring[0]]
         option = "after" if ring[1] in tasks[index].after else "requires"
         words = " after ".join(ring)
         text = f"ring of <after> and <requires>: {words}, expected an order in which each task can start"

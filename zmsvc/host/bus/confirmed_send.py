@@ -139,7 +139,7 @@ class _Connection:
         if connection is None:
             raise lost
         if _peer_has_closed(connection):
-            # After an order to exit the device ends, so this may be no failure.
+            # The device ends after an order to exit, so this need not be a failure.
             if not _had_read_all(connection, self._left_ms()):
                 raise lost
             return

@@ -3,7 +3,7 @@ another user than the one who runs `zmsvcctl check`.
 
 This understands the same as the task itself (task/settings.py), as long as it is written plainly: classes and
 imports at the top level of the modules of a service and of those beside it. Everything else counts as
-unknown, and then each value is right. So a fault that is found here is a fault.
+unknown, and every value of it is accepted. So each fault that is found here is a real one.
 """
 
 from __future__ import annotations
