@@ -86,13 +86,13 @@ def keep(path: str, arguments: list[str]) -> None:
     """Run the keeper in this process."""
 
     def spawn_zygote(
-        module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]
+        _machine: Machine, module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]
     ) -> int:
         if module != "zmsvc.zygote":
             return execute(module, arguments, environment, fds)
         return execute("bench.objectmap", arguments, {**environment, VARIABLE: path}, fds)
 
-    Machine.spawn = staticmethod(spawn_zygote)
+    Machine.spawn = spawn_zygote  # type: ignore[method-assign, assignment]
     sys.argv[1:] = arguments
     runpy.run_module("zmsvc.keeper", run_name="__main__", alter_sys=True)
 

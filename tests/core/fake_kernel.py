@@ -288,6 +288,9 @@ class KeeperPort:
         self._kernel.execute[module](process, here, words)
         return process.pid
 
+    def release_spares(self) -> None:
+        """Do nothing: no process of this machine is a spare one."""
+
     def close_elsewhere(self, sockets: Collection[socket.socket]) -> int | None:
         self._kernel.may_fail("close_elsewhere", errno.EAGAIN)
         for sock in sockets:

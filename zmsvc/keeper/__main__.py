@@ -25,9 +25,11 @@ from zmsvc.host import directories, paths
 from zmsvc.host.complain import DETACHED, complain
 from zmsvc.host.kernel import linux, process_marks
 from zmsvc.host.python import interpreter
+from zmsvc.keeper import spares
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
 from zmsvc.keeper.listeners import Listeners
+from zmsvc.keeper.machine import Machine
 
 PREVIOUS_END_S = 5.0
 """Seconds in which the processes of a killed keeper have to end after SIGKILL. The start does not wait longer
@@ -273,10 +275,13 @@ def _keep(
     _raise_file_limit()
     # As in the supervisor: a full collection would visit all objects of the imports for 8 to 12 ms.
     interpreter.freeze()
+    cgroup = _delegated_cgroup()
+    # Before the keys are read, which the output process must not have, and in the keeper's cgroup.
+    machine = Machine(spares.fork())
     keys = keyring(places.keys)
     listeners = Listeners(places, owns_directory=owns_directory)
     try:
-        keeper = Keeper(places, listeners, arguments, _delegated_cgroup(), keys)
+        keeper = Keeper(places, listeners, arguments, cgroup, keys, machine)
         if ready is not None:
             keeper.ready = ready
         _end_previous(places, listeners)

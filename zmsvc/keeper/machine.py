@@ -15,11 +15,13 @@ import socket
 import time
 from collections.abc import Collection, Container, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from zmsvc.host.kernel import linux, process_marks
 from zmsvc.host.systemd import notify
 from zmsvc.keeper.execution import execute
+from zmsvc.keeper.spares import Spare
 
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -53,7 +55,10 @@ class KeeperMachine(Protocol):
         """Return the reading and the writing end of a new pipe, both close-on-exec."""
 
     def spawn(self, module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
-        """Execute a zmsvc module as a child; return its PID."""
+        """Run a zmsvc module in a child; return its PID."""
+
+    def release_spares(self) -> None:
+        """End the spare processes of which no child was made."""
 
     def close_elsewhere(self, sockets: Collection[socket.socket]) -> int | None:
         """Close sockets here, and let another process, a child that ends by itself, be the last that has
@@ -161,7 +166,10 @@ class KeeperMachine(Protocol):
 
 
 class Machine:
-    """The machine that this process runs on."""
+    """The machine that this process runs on. `spares` are processes that wait to run a module."""
+
+    def __init__(self, spares: Mapping[str, Spare] = MappingProxyType({})) -> None:
+        self._spares = dict(spares)
 
     now = staticmethod(time.monotonic)
     start_time = staticmethod(linux.start_time)
@@ -184,7 +192,6 @@ class Machine:
     cgroup_processes = staticmethod(linux.cgroup_processes)
     kill_cgroup = staticmethod(linux.kill_cgroup)
     remove_cgroup = staticmethod(linux.remove_cgroup)
-    spawn = staticmethod(execute)
     watch_end = staticmethod(os.pidfd_open)
     receive = staticmethod(notify.receive)
 
@@ -199,6 +206,18 @@ class Machine:
     @staticmethod
     def pipe() -> tuple[int, int]:
         return os.pipe2(os.O_CLOEXEC)
+
+    def spawn(self, module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
+        if (spare := self._spares.pop(module, None)) is not None:
+            # If it was killed, or the order is too large for a packet, a program does as well.
+            with contextlib.suppress(OSError):
+                spare.order(arguments, {**os.environ, **environment}, fds)
+                return spare.pid
+        return execute(module, arguments, environment, fds)
+
+    def release_spares(self) -> None:
+        while self._spares:
+            self._spares.popitem()[1].channel.close()
 
     @staticmethod
     def close_elsewhere(sockets: Collection[socket.socket]) -> int | None:

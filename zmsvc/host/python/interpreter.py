@@ -52,6 +52,10 @@ class Switch(StrEnum):
     """The holes in the zygote's memory are filled (allocators.py). Without it a task allocates from pages of
     the zygote, and so copies them.
     """
+    SPARES = "spares"
+    """The first supervisor, device and output process are forks of the keeper (keeper/spares.py). Without it
+    each is an interpreter of its own from the beginning, as every later one is.
+    """
     ORJSON = "orjson"
     """Messages of tasks are written and read by orjson, if it is installed. Without it the standard library
     does that.
