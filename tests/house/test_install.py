@@ -106,11 +106,11 @@ def test_each_link_of_an_installed_document_leads_to_an_installed_one(tmp_path: 
     assert [link for page, link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
-def searched(shell: str, *command: str) -> set[str]:
-    """Return the directories in which a shell looks for completions."""
+def searched(home: Path, shell: str, *command: str) -> set[str]:
+    """Return the directories in which a shell looks for completions. fish writes into the home."""
     need_tool(shutil.which(shell), f"{shell} is not installed")
     # XDG_DATA_DIRS of a desktop would add directories.
-    environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home)}
     done = subprocess.run([shell, *command], env=environment, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -125,15 +125,17 @@ def test_each_shell_looks_where_its_completion_is_installed(
 ) -> None:
     command = ["make", "-s", "install-files", f"DESTDIR={tmp_path}", *variables]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    home = tmp_path / "home of the shells"
+    home.mkdir()
     places = {
         f"{path.parent.name}/{path.name}": f"/{path.parent.relative_to(tmp_path)}"
         for path in tmp_path.rglob("*zmsvc*")
         if {"zsh", "fish", "bash-completion", "bash_completion.d"} & set(path.parts)
     }
-    zsh = searched("zsh", "-fc", "print -l $fpath")
-    fish = searched("fish", "-c", "string join \\n $fish_complete_path")
+    zsh = searched(home, "zsh", "-fc", "print -l $fpath")
+    fish = searched(home, "fish", "-c", "string join \\n $fish_complete_path")
     configuration = searched(
-        "fish", "-c", "string join \\n $__fish_sysconf_dir/conf.d $__fish_vendor_confdirs"
+        home, "fish", "-c", "string join \\n $__fish_sysconf_dir/conf.d $__fish_vendor_confdirs"
     )
     assert {places.pop(file) for file in [*places] if file.endswith(("/_zmsvcctl", "/_zmsvc_units"))} <= zsh
     assert {places.pop(file) for file in [*places] if file.endswith("/zmsvcctl.fish")} <= fish
