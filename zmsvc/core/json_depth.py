@@ -19,23 +19,24 @@ _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 _FEW = 16
+_LEAST_DEEP = 2 * (MAX_DEPTH + 1)
+"""Bytes of the shortest text that is nested deeper than MAX_DEPTH. Each level has two brackets."""
+_OBJECT, _ARRAY = b"{["
 
 
 def is_shallow(text: bytes) -> bool:
-    """Return True if a JSON text is so short that it cannot be nested deeper than MAX_DEPTH. Its structure is
-    not examined.
-    """
+    """Return True if a JSON text cannot be nested deeper than MAX_DEPTH, without a look at its structure."""
+    if len(text) < _LEAST_DEEP:
+        return True
     # To find a few brackets is several times as fast as to count them in the whole text.
-    return (_at_most_few(text, b"{") and _at_most_few(text, b"[")) or _brackets(text) <= MAX_DEPTH
-
-
-def _at_most_few(text: bytes, bracket: bytes) -> bool:
-    at = -1
-    for _ in range(_FEW):
-        at = text.find(bracket, at + 1)
-        if at < 0:
-            return True
-    return False
+    find = text.find
+    for bracket in (_OBJECT, _ARRAY):
+        at, left = find(bracket), _FEW
+        while at >= 0:
+            if not left:
+                return _brackets(text) <= MAX_DEPTH
+            at, left = find(bracket, at + 1), left - 1
+    return True
 
 
 def _brackets(text: bytes) -> int:

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from zmsvc.core import messages, topics
 from zmsvc.core.errors import LaunchError, ProtocolError
 from zmsvc.core.frozen import frozen
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.task.bus import Subscription
-from zmsvc.task.json_codec import JsonCodec, codec
+from zmsvc.task.json_codec import codec
 
 T = TypeVar("T")
 
+_Key = tuple[str, str, str]
 MAX_SENDERS = 10_000
 """The number of senders and topics whose last number is remembered. Any client can invent senders."""
 
 _HEADER = b'{"header":{"service_transaction":'
+_SEQUENCE, _CONTENT = b',"sequence":', b'},"content":'
+"""The parts of a frame of the SDK before and after the number; see `core.messages.published`."""
+_MAX_HEAD = 1024
+"""Bytes of a frame in which its number is looked for."""
+_MAX_DIGITS = 18
+_MAX_KNOWN = 1000
+"""The number of starts of frames that are remembered. Any client can invent them."""
 
 
 class RetainedFrame(bytes):
@@ -50,6 +58,20 @@ class Message(Generic[T]):
     """True if it was published before the task subscribed, and comes from a LastValue."""
 
 
+class _OpenMessage(Generic[T]):
+    """A message that is being made: to set the fields of a frozen one takes three times as long."""
+
+    __slots__ = tuple(each.name for each in fields(Message))
+    topic: str
+    content: T
+    header: Mapping[str, Any]
+    sender: str
+    transaction: str
+    sequence: int | None
+    missed: int
+    retained: bool
+
+
 @dataclass(slots=True)
 class _Last:
     """The last message of a sender on a topic."""
@@ -60,6 +82,15 @@ class _Last:
     """The highest number of this launch that is known to exist."""
     dropped: int = 0
     """The number of those that the sender itself has dropped."""
+
+
+class _Known(NamedTuple):
+    """The header of the messages of one launch on one topic, which differ only by their numbers."""
+
+    header: dict[str, Any]
+    """The header without the number."""
+    key: _Key
+    launch: int
 
 
 class Inbox:
@@ -79,10 +110,15 @@ class Inbox:
         self._every_transaction = every_transaction
         self._own = _HEADER + messages.encoded(transaction)
         self._names = {topic.encode(): topic for topic in self.topics}
-        self._codec: JsonCodec | None = None
+        self._decode: Callable[[bytes], Any] = self._decode_first
+        self._known: dict[bytes, _Known] = {}
+        """The starts of frames up to the number, with the header that they have."""
         self._ignored, self._missed = SparseLog(log.warning), SparseLog(log.warning)
-        self._last: dict[tuple[str, str, str], _Last] = {}
+        self._last: dict[_Key, _Last] = {}
         """The last message of each transaction, sender and topic."""
+        self._latest_key: _Key | None = None
+        self._latest: _Last | None = None
+        """The last one of them, and its key: many messages in a row may have one sender."""
         self.missed = 0
         """The number of messages that were lost, except those that a queue with the policy `last` drops."""
         self.frame = b""
@@ -116,14 +152,17 @@ class Inbox:
         """Return the message of a frame; None if it is not for this task. Raises ProtocolError for a content
         that cannot be converted.
         """
+        # The SDK writes the number last in the header. The bytes before it are those of the message before.
+        end = frame.find(_SEQUENCE, 0, _MAX_HEAD)
+        known = self._known.get(frame[:end]) if type(frame) is bytes else None
+        if known is not None and (found := self._after_known(known, frame, end + len(_SEQUENCE))) is not None:
+            return found
         of_topic, _, text = frame.partition(messages.SEPARATOR)
         topic = self._names.get(of_topic)
         if not self._every_transaction and text.startswith(_HEADER) and not text.startswith(self._own):
             return None  # This is decided here for speed: a context may have many transactions.
-        if self._codec is None:
-            self._codec = codec()
         try:
-            body = messages.body_of(text, self._codec.decode)
+            body = messages.body_of(text, self._decode)
         except ProtocolError as error:
             self._ignored.add("Ignored a message on %s: %s", of_topic.decode(errors="replace"), error)
             return None
@@ -142,22 +181,68 @@ class Inbox:
             number_of = of_topic.decode(errors="replace").removeprefix(messages.LAST_NUMBER)
             self._take_last_number(header, (transaction, sender, number_of))
             return None
-        retained = type(frame) is RetainedFrame
-        if retained:
-            sequence, missed = _number(header), 0
-        else:
-            sequence, missed = self._numbered(header, (transaction, sender, topic))
+        key = transaction, sender, topic
         content = body["content"] if "content" in body else _without_header(body)
-        return Message(
-            topic=topic,
-            content=content if self.convert is None else self._converted(content, topic, sender, sequence),
-            header=header,
-            sender=sender,
-            transaction=transaction,
-            sequence=sequence,
-            missed=missed,
-            retained=retained,
-        )
+        if type(frame) is RetainedFrame:
+            return self._made(key, header, content, _number(header), 0, retained=True)
+        if end > 0:
+            self._remember(frame[:end], header, key)
+        return self._made(key, header, content, *self._numbered(header, key))
+
+    def _decode_first(self, text: bytes) -> Any:
+        self._decode = codec().decode
+        return self._decode(text)
+
+    def _remember(self, start: bytes, header: Mapping[str, Any], key: _Key) -> None:
+        """Note that a frame which begins with these bytes has this header, if it goes on with a number."""
+        before = {name: value for name, value in header.items() if name != "sequence"}
+        if type(before.get("launch")) is not int or before.keys() & {messages.RECIPIENT, "dropped"}:
+            return
+        try:
+            # Without the number, these bytes have to be the start of the header itself.
+            alone = self._decode(start.partition(messages.SEPARATOR)[2] + b"}}")
+        except (ValueError, RecursionError, ProtocolError):
+            return
+        if alone == {"header": before}:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[start] = _Known(before, key, before["launch"])
+
+    def _after_known(self, known: _Known, frame: bytes, at: int) -> Message[Any] | None:
+        """Return the message of a frame with a known start, whose number is at `at`. None if it goes on in
+        another way than that of the SDK.
+        """
+        stop = frame.find(_CONTENT, at, at + _MAX_DIGITS + len(_CONTENT))
+        number = frame[at:stop]
+        if stop < 0 or not number.isdigit() or number.startswith(b"0") or not frame.endswith(b"}"):
+            return None
+        try:
+            content = self._decode(frame[stop + len(_CONTENT) : -1])
+        except (ValueError, RecursionError, ProtocolError):
+            return None
+        sequence = int(number)
+        header = {**known.header, "sequence": sequence}
+        missed = self._count(known.launch, sequence, header, known.key)
+        return self._made(known.key, header, content, sequence, missed)
+
+    def _made(
+        self,
+        key: _Key,
+        header: Mapping[str, Any],
+        content: Any,
+        sequence: int | None,
+        missed: int,
+        *,
+        retained: bool = False,
+    ) -> Message[Any]:
+        made: Any = _OpenMessage.__new__(_OpenMessage)
+        made.transaction, made.sender, made.topic = key
+        made.header = header
+        made.content = content if self.convert is None else self._converted(content, key[2], key[1], sequence)
+        made.sequence, made.missed, made.retained = sequence, missed, retained
+        made.__class__ = Message
+        message: Message[Any] = made
+        return message
 
     def _converted(self, content: Any, topic: str, sender: str, sequence: int | None) -> Any:
         assert self.convert is not None
@@ -169,30 +254,41 @@ class Inbox:
                 f"cannot use {which} on {topic} from {sender or 'an unknown sender'}: {error}"
             ) from error
 
-    def _numbered(self, header: Mapping[str, Any], key: tuple[str, str, str]) -> tuple[int | None, int]:
+    def _numbered(self, header: Mapping[str, Any], key: _Key) -> tuple[int | None, int]:
         """Return the number of a message, and how many of the same sender and topic were lost before it."""
         launch, sequence = header.get("launch"), header.get("sequence")
         if type(launch) is not int or type(sequence) is not int:
             return None, 0
-        # A dict keeps the order of insertion: the first key is that of the sender that has been silent
-        # longest.
-        last = self._last.pop(key, None)
+        return sequence, self._count(launch, sequence, header, key)
+
+    def _count(self, launch: int, sequence: int, header: Mapping[str, Any], key: _Key) -> int:
+        """Note the number of a message. Return how many of the same sender and topic were lost before it."""
+        last = self._latest if key == self._latest_key else self._last_of(key)
         if last is None:
-            self._last[key] = _Last(launch, sequence, sequence, _dropped_by_sender(header))
+            first = _Last(launch, sequence, sequence, _dropped_by_sender(header))
+            self._last[key], self._latest_key, self._latest = first, key, first
             if len(self._last) > MAX_SENDERS:
                 del self._last[next(iter(self._last))]
-            return sequence, 0
-        self._last[key] = last
+            return 0
         if last.launch != launch:
             last.launch, last.sequence, last.known, last.dropped = launch, 0, 0, 0
         before, known = last.sequence, last.known
         last.sequence = last.known = sequence
         if sequence == before + 1:
-            return sequence, 0
+            return 0
         self._log_missed(sequence - 1 - known, key, self._newly_dropped(last, header))
-        return sequence, max(0, sequence - 1 - before)
+        return max(0, sequence - 1 - before)
 
-    def _take_last_number(self, header: Mapping[str, Any], key: tuple[str, str, str]) -> None:
+    def _last_of(self, key: _Key) -> _Last | None:
+        """Return the last message of a sender and topic, and move it to the end of all."""
+        # A dict keeps the order of insertion: the first key is that of the sender that has been silent
+        # longest.
+        if (last := self._last.pop(key, None)) is not None:
+            self._last[key] = last
+            self._latest_key, self._latest = key, last
+        return last
+
+    def _take_last_number(self, header: Mapping[str, Any], key: _Key) -> None:
         """Note the number that a sender repeats: the messages up to it that have not come are lost."""
         sequence, last = header.get("sequence"), self._last.get(key)
         if type(sequence) is not int or last is None or last.launch != header.get("launch"):
@@ -205,7 +301,7 @@ class Inbox:
         before, last.dropped = last.dropped, _dropped_by_sender(header)
         return last.dropped - before
 
-    def _log_missed(self, count: int, key: tuple[str, str, str], by_sender: int) -> None:
+    def _log_missed(self, count: int, key: _Key, by_sender: int) -> None:
         if count <= 0 or (dropped := self.take_dropped(key[2])) is None:
             return
         self.missed += count
