@@ -42,7 +42,7 @@ class Machine:
     def __init__(
         self, *prepare: str, checkout: Path = Path("/"), lower: Path | None = None, patience: float = 300
     ) -> None:
-        self._groups = _cgroup_base() / f"zmtest-{os.getpid()}-{time.monotonic_ns()}"
+        self._groups = cgroup_base() / f"zmtest-{os.getpid()}-{time.monotonic_ns()}"
         self._directory = Path(tempfile.mkdtemp(prefix="zmtest."))
         try:
             self._lock = self._make_groups()
@@ -116,7 +116,7 @@ class Machine:
             (self._groups / "cgroup.kill").write_text("1")
         if hasattr(self, "_process"):
             self._process.wait(60)
-        _remove_groups(self._groups)
+        remove_groups(self._groups)
         if hasattr(self, "_lock"):
             os.close(self._lock)
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -136,13 +136,13 @@ class Machine:
         """
         for old in self._groups.parent.glob("zmtest-*"):  # a killed run leaves only empty directories
             with contextlib.suppress(OSError):
-                os.close(_held(old))
-                _remove_groups(old)
+                os.close(held(old))
+                remove_groups(old)
         self._groups.mkdir()
-        held = _held(self._groups)
+        lock = held(self._groups)
         for name in ("machine", "outside"):
             (self._groups / name).mkdir()
-        return held
+        return lock
 
     def _boot(self, prepare: tuple[str, ...], checkout: Path, lower: Path, patience: float) -> int:
         """Return the PID on the host of PID 1 of the machine, when systemd has reported the end of the
@@ -177,7 +177,7 @@ class Machine:
                 stderr=log,
                 env=os.environ | {"NOTIFY_SOCKET": address},
             )
-            pid = _ready(booted, self._process, patience)
+            pid = ready(booted, self._process, patience)
         if not pid:
             raise RuntimeError(f"cannot boot a machine:\n{output.read_text(errors='replace')}")
         # The root group of the machine must have no process of ours, because otherwise no controller could be
@@ -187,7 +187,7 @@ class Machine:
         return pid
 
 
-def _ready(booted: socket.socket, process: subprocess.Popen[bytes], patience: float) -> int:
+def ready(booted: socket.socket, process: subprocess.Popen[bytes], patience: float) -> int:
     """Return the process that sent READY=1, or 0 if `process` has ended before, or the time."""
     until = time.monotonic() + patience
     pidfd = os.pidfd_open(process.pid)
@@ -203,7 +203,7 @@ def _ready(booted: socket.socket, process: subprocess.Popen[bytes], patience: fl
         os.close(pidfd)
 
 
-def _cgroup_base() -> Path:
+def cgroup_base() -> Path:
     """Return the directory of cgroup v2 on the host."""
     for base in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")):
         if (base / "cgroup.procs").exists():
@@ -211,7 +211,7 @@ def _cgroup_base() -> Path:
     raise RuntimeError("cannot boot a machine: there is no cgroup v2 here")
 
 
-def _held(directory: Path) -> int:
+def held(directory: Path) -> int:
     """Lock a directory and return its descriptor. Raises BlockingIOError when another process holds it."""
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -222,7 +222,7 @@ def _held(directory: Path) -> int:
     return fd
 
 
-def _remove_groups(top: Path) -> None:
+def remove_groups(top: Path) -> None:
     """Remove control groups when their last processes have ended, which the kernel reports by a change of
     cgroup.events.
     """

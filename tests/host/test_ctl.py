@@ -82,6 +82,7 @@ def test_the_verbs_are_those_of_the_contract() -> None:
         "report",
         "replay",
         "keys",
+        "cluster",
         "units",
         "create",
         "import",

@@ -64,7 +64,7 @@ def test_every_verb_answers_with_the_documents_of_the_schema(
         ("restart", "ts_1"), ("restart", "--one-by-one", "ts_1"), ("signal", "CONT", "ts_1"), ("reload",),
         ("reload", "--dry-run"), ("is-failed", "ts_2"), ("reset-failed",), ("disable", "ts_1"),
         ("enable", "--now", "ts_1"), ("stop", "ts_1"), ("stop",), ("forget",), ("keys", "make"), ("keys", "list"),
-        ("reexec",),
+        ("reexec",), ("cluster", "commands", "--ip", "10.0.0.9/24"),
     ):  # fmt: skip
         run(*words)
     graph_agrees(run("graph", context.name))
@@ -72,6 +72,7 @@ def test_every_verb_answers_with_the_documents_of_the_schema(
     assert run("replay", "--step", report)["differing"] == 0
     run("status", "--at", "now")
     assert not run("check", "--prove", file, check=1)["files"][0]["proof"]["proven"]
+    assert {each["level"] for each in run("cluster", "check", check=1)["findings"]} >= {"fault"}
     run("stop", "ts_9", check=4)
     run("exit")
     assert context.wait() == 0

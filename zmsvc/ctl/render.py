@@ -91,12 +91,14 @@ def last_exit(end: LastExit) -> str:
     return ", ".join(word for word in (end.reason, how) if word)
 
 
-def inactive(name: str, file: str, start_command: str, style: Style) -> list[str]:
-    """Return the lines of a context that does not run, with the command that starts it."""
+def inactive(name: str, file: str, start_command: str, style: Style, cluster: str = "") -> list[str]:
+    """Return the lines of a context that does not run, with the command that starts it. If it is given to a
+    cluster, `cluster` says where it runs.
+    """
     return [
         f"{style.dot('inactive')} {style.paint('bold', name)}",
         *([_row("File", clean(file))] if file else []),
-        _row("Active", f"inactive (not running; {start_command} starts it)"),
+        _row("Active", f"inactive ({cluster or f'not running; {start_command} starts it'})"),
     ]
 
 

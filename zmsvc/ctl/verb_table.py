@@ -1123,6 +1123,48 @@ connection to the bus and to a Monitor ends as well: the device is restarted (**
 clients that may connect do so again by themselves. None of this needs a restart of the context.""",
     ),
     VerbEntry(
+        "cluster",
+        "verbs.cluster.run",
+        "give a context to a cluster of Pacemaker, check a host, and show where it runs",
+        Argument(
+            "action",
+            choices=("check", "give", "take", "commands", "status"),
+            metavar="check|give|take|commands|status",
+            help="the action",
+        ),
+        Argument(
+            "--ip",
+            metavar="ADDRESS/PREFIX",
+            help="commands: an address that moves with the context",
+            manual="**cluster commands**: an address that moves with the context, such as **10.0.0.9/24**.",
+        ),
+        Argument(
+            "--shared",
+            metavar="DEVICE",
+            completes="files *",
+            help="commands: the disk of the state directory, which moves with the context",
+            manual="**cluster commands**: the disk of the state directory, which moves with the context, "
+            "such as */dev/drbd1*.",
+        ),
+        Argument(
+            "--fstype",
+            metavar="TYPE",
+            help="commands: the type of the file system on that disk; the default is ext4",
+            manual="**cluster commands**: the type of the file system on the disk of **--shared**. The "
+            "default is **ext4**.",
+        ),
+        group=INSTALLATION,
+        manual="""\
+Run a context in a cluster of Pacemaker, which starts it on another host when one fails; see
+**ocf_zmsvc_context**(7) and *docs/cluster.md*. **check** examines this host: the context file, the services,
+the keys, the unit, the resource agent and the fencing of the cluster, and prints the facts that have to be
+the same on all hosts; with **-H** it compares them. The exit status is 1 if the context cannot run on a host.
+**give** lets only the agent of the cluster start the context on this host, and disables the unit; **take**
+undoes both. **commands** prints the commands of **pcs**(8) that make the context a resource, and runs none.
+**status** shows where the contexts run, with the reason if one is degraded or has failed; the exit status is
+3 if one does not run.""",
+    ),
+    VerbEntry(
         "units",
         "verbs.units.run",
         "print the systemd units with the paths of this installation, or install them",

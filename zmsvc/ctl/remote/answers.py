@@ -131,7 +131,7 @@ class Documents:
 
     def __init__(self, hosts: Sequence[RemoteHost]) -> None:
         self._data = {host: bytearray() for host in hosts}
-        self._rows: dict[RemoteHost, dict[str, Any]] = {host: {} for host in hosts}
+        self.rows: dict[RemoteHost, dict[str, Any]] = {host: {} for host in hosts}
 
     def take(self, host: RemoteHost, data: bytes) -> Why | None:
         self._data[host] += data
@@ -146,7 +146,7 @@ class Documents:
         except ValueError:
             code, error = UNREACHABLE, senseless(host.name)
         told = answer.get("error") if isinstance(answer, dict) else None
-        self._rows[host] = {
+        self.rows[host] = {
             "host": host.name,
             "code": code,
             "answer": answer,
@@ -155,7 +155,7 @@ class Documents:
         return code, error
 
     def close(self) -> None:
-        terminal.out(json.dumps({"hosts": list(self._rows.values())}) + "\n")
+        terminal.out(json.dumps({"hosts": list(self.rows.values())}) + "\n")
 
 
 def _safe(line: str) -> str:

@@ -12,6 +12,7 @@ from zmsvc.core.errors import UsageError
 from zmsvc.core.remote_hosts import RemoteHost
 from zmsvc.ctl import terminal
 from zmsvc.ctl.remote import answers, lifeline, ssh_processes
+from zmsvc.ctl.remote.comparison import Comparison
 from zmsvc.ctl.remote.ssh_processes import Part, SshEnded, SshProcesses, Told, Why
 from zmsvc.ctl.verb_table import GLOBAL, ORDERS, Argument, VerbEntry
 
@@ -32,7 +33,7 @@ def run(verb: VerbEntry, args: argparse.Namespace) -> int:
     hosts = remote_hosts.parse(args.host)
     _refuse(verb, args)
     outcome = _Outcome(verb, args, hosts)
-    words = [*_environment(), "zmsvcctl", *command_words(verb, args)]
+    words = [*_environment(), "zmsvcctl", *command_words(verb, outcome.asked)]
     with SshProcesses(seconds=outcome.seconds, longest=outcome.longest) as processes:
         for host in hosts:
             processes.start(host, words, os.environ)
@@ -147,8 +148,14 @@ class _Outcome:
         self.codes: dict[RemoteHost, int] = {}
         self.puzzled: list[RemoteHost] = []
         """The hosts whose zmsvcctl does not understand the command."""
+        self.asked = args
+        """The arguments for the hosts."""
         self.answers: answers.Answers
-        if args.json:
+        self._comparison: Comparison | None = None
+        if verb.name == "cluster" and args.action == "check":
+            self.answers = self._comparison = Comparison(hosts, as_json=args.json)
+            self.asked = argparse.Namespace(**{**vars(args), "json": True})
+        elif args.json:
             self.answers = answers.JsonLines(hosts) if verb.json_lines else answers.Documents(hosts)
         elif stream:
             self.answers = answers.Lines(hosts)
@@ -183,7 +190,8 @@ class _Outcome:
             others = ", ".join(f"{host.name} ({self.codes[host]})" for host in self.hosts if self.codes[host])
             terminal.complain(f"{self.verb.name}: done on {done or 'no host'}; not done on {others}")
         if number is None:
-            return remote_hosts.gravest(self.codes.values())
+            differ = self._comparison is not None and self._comparison.differ
+            return remote_hosts.gravest([*self.codes.values(), int(differ)])
         interrupted = number == 2
         return 0 if interrupted and is_stream(self.verb, self.args) else 128 + number
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 
 from zmsvc import __version__
@@ -87,11 +88,17 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
     past = status_source.past(places)
     if past is not None:
         past["transactions"] = status_source.select(args, places, past["transactions"])
+    cluster = _cluster(places)
     if args.json:
-        terminal.out(json.dumps({"contexts": [status_source.empty(places.name, file) | (past or {})]}) + "\n")
+        found = status_source.empty(places.name, file) | (past or {}) | cluster
+        terminal.out(json.dumps({"contexts": [found]}) + "\n")
         return 3
     lines = render.inactive(
-        places.name, file, start_command(places.name if file else None, file), terminal.style()
+        places.name,
+        file,
+        start_command(places.name if file else None, file),
+        terminal.style(),
+        terminal.clean(cluster["cluster"]["text"]) if cluster else "",
     )
     if past is not None:
         status, named = ContextStatus(past), bool(args.tasks or args.task)
@@ -108,6 +115,30 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
         lines += render.past(status, extras, terminal.style())
     terminal.page("\n".join(lines) + "\n", wanted=not args.no_pager)
     return 3
+
+
+def _cluster(places: Places) -> Json:
+    """Return where the cluster runs the context that does not run here; empty if it is given to none."""
+    if not os.path.exists(places.config_file.parent / "cluster" / places.name):
+        return {}
+    # Imported here for start-up time: most contexts are in no cluster.
+    from zmsvc.ctl import cluster_state
+    from zmsvc.ctl.verbs.cluster import where  # As above.
+
+    try:
+        resource, _ = cluster_state.place_of(places.name)
+    except CtlError as error:
+        return {"cluster": {"resource": None, "hosts": [], "text": f"given to the cluster; {error}"}}
+    if resource is None:
+        return {
+            "cluster": {
+                "resource": None,
+                "hosts": [],
+                "text": "given to the cluster, which has no resource for it",
+            }
+        }
+    text = f"given to the cluster; {where(resource)}"
+    return {"cluster": {"resource": resource["id"], "hosts": resource["hosts"], "text": text}}
 
 
 def _log_lines(

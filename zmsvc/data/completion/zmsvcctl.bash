@@ -133,12 +133,15 @@ _zmsvcctl()
         --kill) _zmsvcctl_offer "supervisor device"; return ;;
         --script) _zmsvcctl_files '*'; return ;;
         --expect) return ;;
+        --ip) return ;;
+        --shared) _zmsvcctl_files '*'; return ;;
+        --fstype) return ;;
         --name) return ;;
         --restart) _zmsvcctl_offer "no on-failure always"; return ;;
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why stack wait metrics logs events watch send publish update quarantine check graph wiring simulate report replay keys units create import exit reload reset-failed forget enable disable reexec"
+        _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed is-enabled show why stack wait metrics logs events watch send publish update quarantine check graph wiring simulate report replay keys cluster units create import exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -172,6 +175,7 @@ _zmsvcctl()
             report) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help -o --output --yes" ;;
             replay) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-pager --timeout -h --help --until --step" ;;
             keys) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --now" ;;
+            cluster) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --ip --shared --fstype" ;;
             units) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --user --install" ;;
             create) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
             import) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --name --restart" ;;
@@ -212,6 +216,7 @@ _zmsvcctl()
         replay.0) _zmsvcctl_files '*.tar.gz' ;;
         keys.0) _zmsvcctl_offer "list make join allow revoke" ;;
         keys.1) _zmsvcctl_files '*.key' ;;
+        cluster.0) _zmsvcctl_offer "check give take commands status" ;;
         import.0) _zmsvcctl_files '*' ;;
         reload.*) _zmsvcctl_words tasks ;;
         reset-failed.*) _zmsvcctl_words tasks ;;

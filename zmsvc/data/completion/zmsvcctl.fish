@@ -206,6 +206,12 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -l now -d 'revoke: en
 complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -a 'list make join allow revoke'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -a '(__fish_complete_suffix .key)'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a cluster -d 'give a context to a cluster of Pacemaker, check a host, and show where it runs'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from cluster' -l ip -x -d 'commands: an address that moves with the context'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from cluster' -l shared -x -a '(__fish_complete_path (commandline -ct))' -d 'commands: the disk of the state directory, which moves with the context'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from cluster' -l fstype -x -d 'commands: the type of the file system on that disk; the default is ext4'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from cluster' -a 'check give take commands status'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a units -d 'print the systemd units with the paths of this installation, or install them'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from units' -l user -d 'the unit of a user\'s own service manager'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from units' -l install -d 'put them where systemd looks for them'

@@ -1,0 +1,67 @@
+"""Contexts in a cluster: the commands of pcs, and what differs between hosts."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from zmsvc.core.cluster import commands, differences, resource_id
+
+
+def test_a_context_alone_is_one_resource() -> None:
+    assert commands("Orders") == [
+        "pcs resource create orders ocf:zmsvc:context context=Orders op monitor interval=10s "
+        "meta migration-threshold=3 failure-timeout=10min"
+    ]
+
+
+def test_disk_and_address_come_before_the_context_in_one_group() -> None:
+    disk, address, context = (
+        shlex.split(each)
+        for each in commands("Orders", address="10.0.0.9/24", disk="/dev/drbd 1", kind="xfs")
+    )
+    assert disk[3:8] == [
+        "orders-disk",
+        "ocf:heartbeat:Filesystem",
+        "device=/dev/drbd 1",
+        "directory=/var/lib/zmsvc/Orders",
+        "fstype=xfs",
+    ]
+    assert address[3:7] == ["orders-ip", "ocf:heartbeat:IPaddr2", "ip=10.0.0.9", "cidr_netmask=24"]
+    assert "state=shared" in context
+    assert {tuple(each[-2:]) for each in (disk, address, context)} == {("--group", "orders-all")}
+
+
+@pytest.mark.parametrize("address", ["10.0.0.9", "/24", "10.0.0.9/x", "10.0.0.9/"])
+def test_an_address_needs_its_prefix(address: str) -> None:
+    with pytest.raises(ValueError, match=r"such as 10\.0\.0\.9/24"):
+        commands("Orders", address=address)
+
+
+@pytest.mark.parametrize(
+    ("context", "ident"), [("Orders", "orders"), ("7up", "zmsvc-7up"), ("a:b.c_d", "a-b.c_d")]
+)
+def test_the_id_of_a_resource_is_one_that_pacemaker_takes(context: str, ident: str) -> None:
+    assert resource_id(context) == ident
+
+
+def test_what_differs_between_hosts_is_told_with_the_hosts() -> None:
+    facts = {
+        "version": "1.1",
+        "agent": "aa",
+        "file": "f1",
+        "services": "s",
+        "keys": None,
+        "uid": 996,
+        "gid": 996,
+    }
+    assert differences({"h1": facts, "h2": dict(facts)}) == []
+    found = differences({"h1": facts, "h2": {**facts, "file": "f2", "keys": "k", "uid": 995}})
+    assert [(each.level, each.text.partition(" (")[0].partition(" differs")[0]) for each in found] == [
+        ("fault", "the context file"),
+        ("fault", "the keys"),
+        ("warning", "the user ID of the context's user"),
+    ]
+    assert found[0].text == "the context file differs: h1 f1, h2 f2"
+    assert found[1].text.endswith("h1 none, h2 k")

@@ -1,0 +1,86 @@
+"""Contexts in a cluster of Pacemaker: the commands that make a context a resource, and the facts that have to
+be the same on all hosts. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+
+from zmsvc.core.frozen import frozen
+
+AGENT = "ocf:zmsvc:context"
+COMPARED = {
+    "version": "zmsvc",
+    "agent": "the resource agent",
+    "file": "the context file",
+    "services": "the services",
+    "keys": "the keys",
+    "uid": "the user ID of the context's user (its state on a shared disk changes owner at each move)",
+    "gid": "the group ID of the context's user",
+}
+"""The facts about a host that must be the same on all hosts, with their names."""
+_NOT_IN_ID = re.compile(r"[^A-Za-z0-9_.-]")
+
+
+@frozen
+class Finding:
+    """One result of a check. A fault prevents that the context runs on this host; a warning does not."""
+
+    level: str
+    text: str
+
+
+def resource_id(context: str) -> str:
+    """Return the ID of the resource of a context. An ID of Pacemaker begins with a letter, and has no
+    colon.
+    """
+    made = _NOT_IN_ID.sub("-", context).lower()
+    return made if made[0].isalpha() or made[0] == "_" else f"zmsvc-{made}"
+
+
+def commands(context: str, *, address: str = "", disk: str = "", kind: str = "ext4") -> list[str]:
+    """Return the commands of pcs(8) that make a context a resource, in their order. `address` is an IP
+    address with the length of its prefix, for a bus that other hosts hear; `disk` is the device of its state
+    directory.
+
+    Raises ValueError for an address without a prefix.
+    """
+    name = resource_id(context)
+    group = ["--group", f"{name}-all"] if address or disk else []
+    made = []
+    if disk:
+        place = [f"device={disk}", f"directory=/var/lib/zmsvc/{context}", f"fstype={kind}"]
+        made.append(["pcs", "resource", "create", f"{name}-disk", "ocf:heartbeat:Filesystem", *place, *group])
+    if address:
+        ip, _, prefix = address.partition("/")
+        if not ip or not prefix.isascii() or not prefix.isdigit():
+            raise ValueError(
+                f"{address!r} is not an address with the length of its prefix, such as 10.0.0.9/24"
+            )
+        place = [f"ip={ip}", f"cidr_netmask={prefix}"]
+        made.append(["pcs", "resource", "create", f"{name}-ip", "ocf:heartbeat:IPaddr2", *place, *group])
+    parameters = [f"context={context}", *(["state=shared"] if disk else [])]
+    limits = ["op", "monitor", "interval=10s", "meta", "migration-threshold=3", "failure-timeout=10min"]
+    made.append(["pcs", "resource", "create", name, AGENT, *parameters, *limits, *group])
+    return [shlex.join(words) for words in made]
+
+
+def differences(hosts: Mapping[str, Mapping[str, object]]) -> list[Finding]:
+    """Return what differs between hosts, from the facts of each."""
+    found = []
+    for name, what in COMPARED.items():
+        values = {host: facts.get(name) for host, facts in hosts.items()}
+        if len({str(value) for value in values.values()}) > 1:
+            shown = ", ".join(f"{host} {_shown(value)}" for host, value in values.items())
+            found.append(
+                Finding(
+                    level="warning" if name in ("uid", "gid") else "fault", text=f"{what} differs: {shown}"
+                )
+            )
+    return found
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)[:12]
