@@ -9,6 +9,8 @@
 # make bench-pages  lists the pages that a task has written to; make bench-forks measures the ways to fork; each takes some seconds
 # make bench-record measures what a record costs the supervisor, in some seconds
 # make bench-safety measures what the guards against other users cost, in 5 minutes; as root all of them
+# make cluster    breaks a context in a cluster of three booted hosts in six ways, in 2 minutes; RUNS=3 prints a table; needs root, and
+#                 the archive of the distribution once: the hosts' packages stay in the cache beside the suites
 # make check      checks the code itself: ruff, mypy, layers, units, documents
 # make fuzz       sends garbage as files, frames, requests and datagrams: TIMES=20 times the effort of `make test`
 # make kills      makes 100 random kills under load, and 100 among services that talk; SEED= repeats a run, KILLS= sets the number
@@ -40,7 +42,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 LIBRARIES ?= pypi
 
-.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety bench-record check fuzz kills simulate chaos soak mutants promises \
+.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety bench-record check fuzz kills simulate chaos soak mutants promises cluster \
     deb test-deb rpm lock cockpit test-cockpit completion manual options docs pictures install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
@@ -157,6 +159,10 @@ SAMPLE := 40
 mutants: $(VENV)/.tests
 	@$(VENV)/bin/python scripts/mutants.py --sample $(SAMPLE) $(addprefix --seed ,$(SEED)) $(MUTANTS_ARGS)
 
+RUNS := 1
+cluster: $(VENV)/.tests
+	@PYTHONPATH=tests:tests/boot:tests/cluster $(VENV)/bin/python tests/cluster/faults.py --runs $(RUNS)
+
 promises: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/promises.py
 
@@ -236,8 +242,8 @@ configs := $(notdir $(wildcard etc/zmsvc/*.xml))
 rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 
 # The documents for users, in the same relative places as in the tree, so that their links work.
-documents := $(addprefix docs/,access.md bus.md cockpit.md contract.md debugging.md from-supervisor.md from-zmicroservices.md installation.md lifecycle.mmd metrics.md performance.md \
-    promises.md services.md tutorial.md zmsvc-alerts.yml zmsvcctl.schema.json)
+documents := $(addprefix docs/,access.md bus.md cluster.md cockpit.md contract.md debugging.md from-supervisor.md from-zmicroservices.md installation.md lifecycle.mmd metrics.md performance.md \
+    promises.md scale.md services.md tutorial.md zmsvc-alerts.yml zmsvcctl.schema.json)
 # The README is installed without its links to files that only the source has.
 in_source := tests\/[^)]*|bench\/[^)]*|CONTRIBUTING\.md|docs\/(architecture|decisions)\.md
 # zsh of Debian looks into vendor-completions and not into site-functions of /usr, which debian/rules says. fish looks into its own

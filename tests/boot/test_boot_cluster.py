@@ -350,3 +350,127 @@ def test_a_context_that_ran_before_it_was_given_goes_on(orders: Resource, machin
     machine.sh(f"kill -9 {keeper}")
     wait_for(lambda: orders.installed.show("MainPID") not in ("0", keeper))
     assert orders("stop") == (0, "")
+
+
+# --- zmsvcctl cluster
+
+
+def test_a_context_is_given_and_taken(context: Callable[..., Installed], machine: Machine) -> None:
+    orders = context("Orders", task("ts_1", "Talker"))
+    machine.sh(f"systemctl enable --quiet {orders.unit}")
+    try:
+        assert "only its resource agent starts it here" in orders.ctl("cluster", "give")
+        assert machine.sh(f"systemctl is-enabled {orders.unit}", check=False).stdout.strip() == "disabled"
+        assert machine.sh(f"systemctl start {orders.unit}", check=False).returncode == 1
+        told = json.loads(orders.ctl("--json", "cluster", "give"))
+        assert (told["given"], told["changed"]) == (True, False), "a second time changes nothing"
+        why = "inactive (given to the cluster; cannot ask the cluster: crm_mon: it is not installed)"
+        assert why in orders.ctl("status", check=False)
+        assert "not given" in orders.ctl("cluster", "take")
+        assert machine.sh(f"systemctl is-enabled {orders.unit}").stdout.strip() == "enabled"
+        orders.start()
+        assert json.loads(orders.ctl("--json", "cluster", "take"))["changed"] is False
+    finally:
+        machine.sh(f"systemctl disable --quiet {orders.unit}; rm -rf /etc/zmsvc/cluster", check=False)
+
+
+CRM_MON = """#!/bin/sh
+cat <<X
+<pacemaker-result><summary><cluster_options stonith-enabled="{fencing}"/></summary>
+<nodes>{nodes}</nodes>
+<resources>
+<resource id="fence" resource_agent="stonith:fence_x" role="Started" blocked="false" managed="true" failed="false"/>
+<group id="g"><resource id="orders" resource_agent="ocf:zmsvc:context" role="{role}" blocked="false" managed="true" failed="false">
+<node name="h3"/></resource></group>
+</resources>
+<failures><failure op_key="orders_monitor_10000" node="h3" exitreason="task ts_1 failed: signal (SIGKILL)"/></failures>
+</pacemaker-result>
+X
+"""
+CIBADMIN = """#!/bin/sh
+echo '<primitive id="orders" provider="zmsvc" type="context"><nvpair name="context" value="Orders"/></primitive>'
+"""
+
+
+@pytest.fixture
+def cluster(given: Installed, machine: Machine) -> Iterator[Callable[..., None]]:
+    """Return a function that makes the programs of a cluster that runs the context on h3. `make cluster` uses the
+    real ones.
+    """
+
+    def make(*, fencing: str = "true", members: int = 3, role: str = "Started") -> None:
+        nodes = "".join(
+            f'<node name="h{each}" online="true" unclean="false"/>' for each in range(1, members + 1)
+        )
+        machine.put("/usr/sbin/crm_mon", CRM_MON.format(fencing=fencing, nodes=nodes, role=role), 0o755)
+        machine.put("/usr/sbin/cibadmin", CIBADMIN, 0o755)
+
+    yield make
+    machine.sh("rm -f /usr/sbin/crm_mon /usr/sbin/cibadmin")
+
+
+def test_status_says_where_the_cluster_runs_it(
+    given: Installed, cluster: Callable[..., None], machine: Machine
+) -> None:
+    cluster()
+    assert "inactive (given to the cluster; runs on h3)" in given.ctl("status", check=False)
+    assert given.status()["cluster"]["hosts"] == ["h3"]
+    assert machine.sh("zmsvcctl cluster status").stdout.splitlines() == [
+        "Orders (orders): runs on h3",
+        "  h3: task ts_1 failed: signal (SIGKILL)",
+        "members: h1 online, h2 online, h3 online",
+        "fencing: by fence",
+    ]
+    done = machine.sh("zmsvcctl -c Orders cluster take", check=False)
+    assert (done.returncode, "pcs resource delete orders" in done.stderr) == (1, True)
+    cluster(role="Stopped")
+    assert machine.sh("zmsvcctl -c Orders cluster status", check=False).returncode == 3
+    assert machine.sh("zmsvcctl -c Other cluster status", check=False).returncode == 4
+
+
+def findings(installed: Installed) -> list[tuple[str, str]]:
+    told = json.loads(installed.ctl("--json", "cluster", "check", check=False))
+    return [(each["level"], each["text"]) for each in told["findings"]]
+
+
+def test_check_says_what_prevents_the_context_from_running_here(
+    given: Installed, cluster: Callable[..., None], machine: Machine
+) -> None:
+    cluster()
+    assert findings(given) == []
+    assert "ready (0 faults, 0 warnings)" in given.ctl("cluster", "check")
+    cluster(fencing="false", members=2)
+    assert [(level, text.partition(":")[0]) for level, text in findings(given)] == [
+        ("warning", "fencing is switched off"),
+        ("warning", "the cluster has two members without two_node"),
+    ]
+    machine.sh(
+        "mkdir -p /etc/corosync; printf 'quorum {\\n    two_node: 1\\n}\\n' > /etc/corosync/corosync.conf"
+    )
+    assert len(findings(given)) == 1
+    machine.sh("rm -r /etc/corosync")
+    cluster()
+    spoiled = [
+        ("chmod 644 {keys}/server.key_secret", "chmod 600 {keys}/server.key_secret", "others may read it"),
+        ("mv {keys}/client.key_secret /run/k", "mv /run/k {keys}/client.key_secret", "client.key_secret"),
+        ("mv {agent} /run/a; echo 'import x' > {agent}", "mv /run/a {agent}", "the resource agent"),
+        ("mv {service} /run/s", "mv /run/s {service}", "there is no Talker/ServiceTalker.py"),
+        ("rm /etc/zmsvc/cluster/Orders", "touch /etc/zmsvc/cluster/Orders", "is not given to the cluster"),
+        ("mv /usr/sbin/crm_attribute /run/c", "mv /run/c /usr/sbin/crm_attribute", "crm_attribute: it is not installed"),
+        ("echo '<X>' > {file}", "true", "Context-Orders.xml:"),
+    ]  # fmt: skip
+    given.ctl("keys", "make")
+    places = {
+        "keys": "/etc/zmsvc/keys/Orders",
+        "agent": AGENT,
+        "service": "/etc/zmsvc/services/Talker/ServiceTalker.py",
+        "file": "/etc/zmsvc/Context-Orders.xml",
+    }
+    try:
+        for spoil, mend, why in spoiled:
+            machine.sh(spoil.format(**places))
+            found = findings(given)
+            machine.sh(mend.format(**places))
+            assert {level for level, text in found if why in text} == {"fault"}, (spoil, found)
+    finally:
+        machine.sh("rm -rf /etc/zmsvc/keys")

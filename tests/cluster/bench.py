@@ -288,6 +288,19 @@ class Bench:
 
     # --- the cluster
 
+    def let_in(self) -> None:
+        """Let root of each host in on each other by ssh, without a question."""
+        # All hosts have the keys of the image.
+        self.sh(1, "ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519")
+        key = self.sh(1, "cat /root/.ssh/id_ed25519")
+        public = self.sh(1, "cat /root/.ssh/id_ed25519.pub")
+        known = f"{','.join(f'h{each}' for each in self.numbers)} {self.sh(1, 'cat /etc/ssh/ssh_host_ed25519_key.pub')}"
+        for number in self.numbers:
+            self.put(number, "/root/.ssh/id_ed25519", key, 0o600)
+            self.put(number, "/root/.ssh/authorized_keys", public, 0o600)
+            self.put(number, "/etc/ssh/ssh_known_hosts", known)
+            self.on(number, "systemctl", "start", "ssh")
+
     def form_cluster(self) -> float:
         """Configure and start the cluster as an administrator does once. Return the seconds until it is there."""
         keys = {"corosync": os.urandom(256), "pacemaker": os.urandom(256)}

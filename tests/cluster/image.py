@@ -22,6 +22,8 @@ PACKAGES = (
     "iproute2",
     "iputils-arping",
     "kmod",
+    "openssh-client",
+    "openssh-server",
     "pacemaker",
     "pacemaker-cli-utils",
     "pcs",
