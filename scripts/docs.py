@@ -34,8 +34,8 @@ INDEX = "README.md"
 SECTIONS: Mapping[str, Sequence[str]] = {
     "Begin": (INDEX, "docs/tutorial.md", "docs/installation.md", "docs/from-supervisor.md",
               "docs/from-zmicroservices.md"),
-    "Use": ("docs/services.md", "docs/bus.md", "docs/cockpit.md", "docs/metrics.md", "docs/cluster.md", "docs/scale.md",
-            "docs/access.md", "docs/promises.md", "docs/contract.md", "SECURITY.md"),
+    "Use": ("docs/services.md", "docs/bus.md", "docs/cockpit.md", "docs/metrics.md", "docs/cluster.md",
+            "docs/scale.md", "docs/access.md", "docs/promises.md", "docs/contract.md", "SECURITY.md"),
     "Manual": (),
     "Inside": ("CONTRIBUTING.md", "docs/architecture.md", "docs/protocols.md", "docs/decisions.md",
                "docs/performance.md", "docs/debugging.md", "docs/glossary.md"),

@@ -10,7 +10,6 @@ from zmsvc.core import cluster
 from zmsvc.core.remote_hosts import RemoteHost
 from zmsvc.ctl import terminal
 from zmsvc.ctl.remote.answers import Documents
-from zmsvc.ctl.verbs.cluster import finding_line
 
 
 class Comparison(Documents):
@@ -36,7 +35,7 @@ class Comparison(Documents):
             terminal.out(json.dumps({"hosts": list(self.rows.values()), "differences": shown}) + "\n")
             return
         lines = [f"{name}: {line}" for name, answer in found.items() for line in _findings(answer)]
-        lines += map(finding_line, differences)
+        lines += [f"{each.level}: {each.text}" for each in differences]
         if len(facts) == len(self.rows) > 1 and not differences:
             lines.append("the hosts do not differ")
         for line in lines:

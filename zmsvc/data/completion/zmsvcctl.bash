@@ -72,7 +72,7 @@ _zmsvcctl()
             --context=*) context=${word#*=} ;;
             --transaction) transaction=${words[++index]} ;;
             --transaction=*) transaction=${word#*=} ;;
-            -c|--context|-H|--host|--host-timeout|--timeout|--transaction|--task|-n|--lines|--at|--sort|--interval|-p|--property|--for|--output|--listen|--allow|-o|--since|--until|--priority|-g|--grep|--event|--topic|--count|--endpoint|--keys|--format|--fail|--exit|--update|--kill|--script|--expect|--name|--restart) ((++index)) ;;
+            -c|--context|-H|--host|--host-timeout|--timeout|--transaction|--task|-n|--lines|--at|--sort|--interval|-p|--property|--for|--output|--listen|--allow|-o|--since|--until|--priority|-g|--grep|--event|--topic|--count|--endpoint|--keys|--format|--fail|--exit|--update|--kill|--script|--expect|--ip|--shared|--fstype|--name|--restart) ((++index)) ;;
             -*) ;;
             *) if [[ -z $verb ]]; then verb=$word; else ((++at)); fi ;;
         esac
