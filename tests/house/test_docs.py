@@ -8,14 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from needs import need
+from needs import need, need_tool
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def docs() -> dict[str, object]:
-    need(importlib.util.find_spec("markdown_it"), "markdown-it-py is not installed (make .venv/.docs)")
+    need_tool(importlib.util.find_spec("markdown_it"), "markdown-it-py is not installed (make .venv/.docs)")
     return runpy.run_path(str(ROOT / "scripts/docs.py"), run_name="script")
 
 
