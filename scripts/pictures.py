@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """`make pictures`: run docs/pictures/Context-Sensors.xml, let a task fail, and draw what zmsvcctl then shows:
-the graph of the context, and a terminal with `status` and `why`. The README has both pictures.
+the graph of the context, and a terminal with `status` and `why`. The README and docs/tutorial.md have them.
 
 tests/live/test_pictures.py runs the same context, and fails if it shows something else than the pictures,
 apart from times, PIDs and sizes.

@@ -23,7 +23,7 @@ CELL = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 
 
 def table() -> list[list[str]]:
-    section = README[README.index("\n## Beside others\n") : README.index("\n## Begin\n")]
+    section = README[README.index("\n## Beside others\n") : README.index("\n[Figures](#figures)")]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in row] for row in rows]
 
