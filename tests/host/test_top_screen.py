@@ -82,7 +82,9 @@ def test_each_task_has_its_figures_on_one_line() -> None:
 
 
 def test_the_heading_counts_tasks_failures_and_missed_messages() -> None:
-    it = status(row("a", cpu=1.0, missed=2), row("b", state="failed"), row("c", state="inactive", missed=1))
+    it = status(
+        row("a", pid=2, cpu=1.0, missed=2), row("b", state="failed"), row("c", state="inactive", missed=1)
+    )
     assert (
         shown(it).splitlines()[0]
         == "Live: 1 of 3 tasks active, 1 failed, CPU 1.0%, RSS 0B, 3 messages missed"
@@ -177,6 +179,19 @@ def test_a_narrow_terminal_keeps_the_names_and_the_states() -> None:
     assert shown(it, Size(lines=1, columns=12)) == "● ts_1      "
 
 
+def test_a_tiny_terminal_shows_the_question_and_what_it_hides() -> None:
+    it = many(9)
+    asked = pressed(it, "x")[0]
+    assert shown(it, Size(lines=1, columns=30), asked).startswith("(y/n) stop RUN/ts_0000?")
+    assert shown(it, Size(lines=4, columns=60)).splitlines()[-1] == "lines 1-1 of 9, not shown: 8 below"
+    assert shown(it, Size(lines=2, columns=12)).splitlines()[0].startswith("● ts_0000")
+
+
+def test_tasks_that_share_a_process_are_counted_once() -> None:
+    threads = status(*(row(name, pid=7, cpu=10.0, rss=1 << 20) for name in "abc"), row("d", pid=8, cpu=1.0))
+    assert shown(threads).startswith("Live: 4 of 4 tasks active, CPU 11.0%, RSS 1.0M")
+
+
 def test_a_screen_of_a_thousand_tasks_costs_little() -> None:
     """Measured: 15 ms of CPU time. A key must not take so long that the next one waits."""
     it = many(1000)
@@ -246,6 +261,8 @@ def test_the_filter_is_typed_and_kept_or_taken_back() -> None:
     assert pressed(it, "/", "x", "escape", cursor=kept)[0].filter == "FAI"
     assert pressed(it, "escape", cursor=kept)[0].filter == ""
     assert [each.key[1] for each in entries(it.snapshot, Cursor(filter="echo active"))] == ["ts_1"]
+    numbered = status(row("ts_1", pid=100710), row("ts_2", pid=71))
+    assert [each.key[1] for each in entries(numbered.snapshot, Cursor(filter="71"))] == ["ts_2"], "whole PIDs"
     assert pressed(it, "/", *"q", cursor=Cursor())[1] is None, "it is a letter here"
 
 
@@ -254,7 +271,7 @@ def test_a_stop_and_a_restart_are_asked_for_and_a_start_is_not() -> None:
     for key, verb in (("x", "stop"), ("r", "restart")):
         asked, request = pressed(it, "down", key)
         assert (asked.mode, request) == (Mode.CONFIRM, None)
-        assert f"{verb} RUN/ts_2? (y/n)" in shown(it, cursor=asked)
+        assert f"(y/n) {verb} RUN/ts_2?" in shown(it, cursor=asked)
         assert pressed(it, "y", cursor=asked)[1] == UserOrder(verb=verb, transaction="RUN", task="ts_2")
         for other in ("n", "enter", "escape", "x", "down", " "):
             left, request = pressed(it, other, cursor=asked)
@@ -290,7 +307,7 @@ def test_the_heading_of_a_transaction_stands_for_all_its_tasks() -> None:
     assert [line.split()[1] for line in table] == ["FIRST", "└─a", "SECOND", "├─a", "└─b"]
     assert table[2] == "● SECOND active, 1 of 2 tasks active"
     asked = pressed(it, "home", "x", cursor=tree)[0]
-    assert "stop the whole transaction FIRST? (y/n)" in shown(it, cursor=asked)
+    assert "(y/n) stop the whole transaction FIRST?" in shown(it, cursor=asked)
     assert pressed(it, "y", cursor=asked)[1] == UserOrder(verb="stop", transaction="FIRST")
     refused, request = pressed(it, "home", "k", cursor=tree)
     assert (request, refused.notice) == (None, "select a task to send a signal to")
@@ -399,6 +416,25 @@ def test_the_cpu_usage_is_that_between_two_answers_about_the_same_process() -> N
 def test_a_process_that_is_gone_has_no_figures() -> None:
     (gone,) = Meter().snapshot(answer(None, pid=2**22 + 1), 1.0).rows
     assert (gone.cpu, gone.rss, gone.threads) == (None, None, None)
+
+
+HUGE = 10**4000
+
+
+@pytest.mark.parametrize("figure", [HUGE, -HUGE, 1e308, float("inf"), float("nan"), -1, True, "x", None, [1]])
+def test_no_figure_of_a_lying_supervisor_breaks_the_screen(figure: object) -> None:
+    usage = {"cpu_seconds": figure, "memory_bytes": figure, "threads": figure}
+    task = {"id": "b", "state": "active", "usage": usage} | dict.fromkeys(
+        ("pid", "launch", "missed", "restarts"), figure
+    )
+    answered = ContextStatus(
+        {"name": "Live", "transactions": [{"id": "RUN", "state": "active", "tasks": [task] * 3}]}
+    )
+    meter = Meter()
+    for now in (1.0, 2.0):
+        snapshot = meter.snapshot(answered, now)
+        for sort in SORTS:
+            shown(Status(snapshot=snapshot, total_memory=1), WIDE, Cursor(sort=sort, reverse=True))
 
 
 def test_a_damaged_answer_is_shown_as_far_as_it_can_be_read() -> None:

@@ -59,7 +59,7 @@ def test_rows_are_selected_and_orders_given(window: TerminalWindow, three: Conte
     seen = window.shows("1 of 3 tasks active, 1 failed", "\N{MULTIPLICATION SIGN} ts003")
     assert "MISSED" in seen
     window.press("x")
-    window.shows(f"stop {TX}/ts001? (y/n)")
+    window.shows(f"(y/n) stop {TX}/ts001?")
     assert three.tasks(TX)["ts001"]["state"] == "active", "not before the answer"
     window.press("n")
     window.shows("nothing was ordered")

@@ -46,7 +46,9 @@ class UsageStatus:
 
     def __init__(self, data: Json) -> None:
         seconds = data.get("cpu_seconds")
-        self.cpu_seconds = float(seconds) if isinstance(seconds, int | float) else 0.0
+        # A number of JSON may be too large for a float.
+        known = seconds if isinstance(seconds, int | float) and abs(seconds) < 1e12 else 0
+        self.cpu_seconds = float(known)
         self.memory_bytes = _number(data.get("memory_bytes")) or 0
         self.threads = _number(data.get("threads")) or 0
 

@@ -68,22 +68,31 @@ class Meter:
             instance=task.instance,
             state=task.state,
             sub=task.sub,
-            pid=task.pid,
+            pid=None if task.pid is None else _bounded(task.pid),
             cpu=cpu,
-            rss=usage.memory_bytes if usage else None,
-            threads=usage.threads if usage else None,
-            missed=task.missed,
-            restarts=task.restarts,
+            rss=_bounded(usage.memory_bytes) if usage else None,
+            threads=_bounded(usage.threads) if usage else None,
+            missed=_bounded(task.missed),
+            restarts=_bounded(task.restarts),
             cause=_cause_text(task.cause),
             source=task.cause.source if task.cause.by == "rule" else "",
         )
+
+
+MOST = 1 << 60
+"""The largest figure that is shown. Another user's program may answer with any number."""
+
+
+def _bounded(figure: int) -> int:
+    return min(max(0, figure), MOST)
 
 
 def _percent(before: _Sample | None, after: _Sample) -> float | None:
     if before is None or before.process != after.process:
         return None
     # CPU times have the resolution of a clock tick. Over a shorter time the quotient would mean nothing.
-    return 100 * max(0.0, after.seconds - before.seconds) / max(after.at - before.at, 0.01)
+    percent = 100 * max(0.0, after.seconds - before.seconds) / max(after.at - before.at, 0.01)
+    return percent if percent < MOST else None
 
 
 def _look(pid: int) -> tuple[UsageStatus, int] | None:

@@ -120,16 +120,19 @@ def rank(
 
 def matching(rows: Iterable[TaskRow], words: str) -> list[TaskRow]:
     """Return the rows that have each of these words in their names or their state, in small or capital
-    letters.
+    letters, or as their PID.
     """
     wanted = words.casefold().split()
     if not wanted:
         return list(rows)
-    return [row for row in rows if all(word in _searched(row) for word in wanted)]
+    return [row for row in rows if _has(row, wanted)]
 
 
-def _searched(row: TaskRow) -> str:
-    return f"{row.task} {row.instance} {row.transaction} {row.state} {row.sub} {row.pid or ''}".casefold()
+def _has(row: TaskRow, words: Sequence[str]) -> bool:
+    searched = f"{row.task} {row.instance} {row.transaction} {row.state} {row.sub}".casefold()
+    # A PID counts as a whole: with many tasks, each short number is a part of one.
+    pid = str(row.pid)
+    return all(word in searched or word == pid for word in words)
 
 
 def ordered(rows: Iterable[TaskRow], sort: str, *, reverse: bool = False) -> list[TaskRow]:

@@ -33,7 +33,8 @@ def screen(status: Status, size: Size, cursor: Cursor) -> Picture:
     """Return the screen: exactly `size.lines` lines, none wider than `size.columns`."""
     if cursor.mode is Mode.HELP:
         return help_screen(status, size, cursor)
-    parts = _divided(size.lines, pane=cursor.pane is not None)
+    asks = cursor.mode in (Mode.FILTER, Mode.SIGNAL, Mode.CONFIRM)
+    parts = _divided(size.lines, pane=cursor.pane is not None, asks=asks)
     shown = entries(status.snapshot, cursor)
     cursor = settled(cursor, shown, parts.table)
     visible = shown[cursor.first : cursor.first + parts.table]
@@ -52,7 +53,9 @@ def screen(status: Status, size: Size, cursor: Cursor) -> Picture:
         lines, cursor = lines + below, replace(cursor, back=back)
     caret = None
     if parts.message:
-        message, column = _message(status, cursor)
+        # A screen without the line that says it has it here.
+        hidden = "" if parts.info else _hidden(cursor, len(shown), len(visible))
+        message, column = _message(status, cursor, hidden)
         # The end of a prompt is where the user types, so that its beginning is left out.
         caret = (len(lines), min(column, max(0, size.columns - 1))) if column else None
         lines.append(message)
@@ -62,9 +65,11 @@ def screen(status: Status, size: Size, cursor: Cursor) -> Picture:
     return Picture(lines=cut, cursor=cursor, height=parts.table, caret=caret)
 
 
-def _divided(lines: int, *, pane: bool) -> _Parts:
-    """Divide the screen. A small one has fewer parts: the selected row is the last to go."""
-    message, title, head, info, keys = (int(lines >= least) for least in (2, 3, 4, 5, 7))
+def _divided(lines: int, *, pane: bool, asks: bool) -> _Parts:
+    """Divide the screen. A small one has fewer parts: the selected row is the last to go, except for a
+    question.
+    """
+    message, title, head, info, keys = (int(lines >= least) for least in (1 if asks else 2, 3, 4, 5, 7))
     rest = max(0, lines - message - title - head - info - keys)
     below = 0
     if pane and rest >= 3:
@@ -82,8 +87,10 @@ def _title(status: Status) -> Line:
     active = sum(row.state == "active" for row in rows)
     failed = sum(row.state == "failed" for row in rows)
     missed = sum(row.missed for row in rows)
-    cpu = sum(row.cpu or 0.0 for row in rows)
-    rss = sum(row.rss or 0 for row in rows)
+    # Tasks that are threads share a process.
+    processes = {row.pid: row for row in rows if row.pid is not None}.values()
+    cpu = sum(row.cpu or 0.0 for row in processes)
+    rss = sum(row.rss or 0 for row in processes)
     spans = [Span(text=name, paint=Paint.BOLD)]
     if status.trouble:
         spans.append(Span(text=f" {status.age:.0f} s ago", paint=Paint.ALERT))
@@ -98,13 +105,7 @@ def _title(status: Status) -> Line:
 
 def _info(status: Status, cursor: Cursor, shown: Sequence[Entry], visible: int) -> Line:
     """Return the line that says what is shown of the table, and what is not."""
-    words, count = [], len(shown)
-    above, below = cursor.first, count - cursor.first - visible
-    if above or below:
-        hidden = [f"{above} above"] * bool(above) + [f"{below} below"] * bool(below)
-        words.append(
-            f"lines {cursor.first + 1}-{cursor.first + visible} of {count}, not shown: {', '.join(hidden)}"
-        )
+    words = [hidden] if (hidden := _hidden(cursor, len(shown), visible)) else []
     if cursor.filter:
         without = len(status.snapshot.rows) - sum(entry.row is not None for entry in shown)
         words.append(
@@ -119,6 +120,15 @@ def _info(status: Status, cursor: Cursor, shown: Sequence[Entry], visible: int) 
     if len(runs) == 1 and cursor.tree is not Tree.TRANSACTION:
         words.append(f"transaction {text.safe(runs[0].id, utf8=status.utf8)}")
     return (Span(text="; ".join(words), paint=Paint.DIM),)
+
+
+def _hidden(cursor: Cursor, count: int, visible: int) -> str:
+    """Return how many lines of the table are not on the screen; empty if all are."""
+    above, below = cursor.first, count - cursor.first - visible
+    if not above and not below:
+        return ""
+    where = ", ".join([f"{above} above"] * bool(above) + [f"{below} below"] * bool(below))
+    return f"lines {cursor.first + 1}-{cursor.first + visible} of {count}, not shown: {where}"
 
 
 # --- the lines below the table
@@ -148,7 +158,7 @@ def _pane(status: Status, cursor: Cursor, size: Size) -> tuple[list[Line], int]:
     return lines + [()] * (size.lines - len(lines)), back
 
 
-def _message(status: Status, cursor: Cursor) -> tuple[Line, int]:
+def _message(status: Status, cursor: Cursor, hidden: str) -> tuple[Line, int]:
     """Return the line for questions, orders and their outcomes; and the column at which the user types, or
     0.
     """
@@ -166,10 +176,12 @@ def _message(status: Status, cursor: Cursor) -> tuple[Line, int]:
     if cursor.mode is Mode.CONFIRM and order is not None:
         whole = "" if order.task else "the whole transaction "
         named = f"{order.transaction}/{order.task}" if order.task else order.transaction
-        question = f"{order.verb} {whole}{text.safe(named, utf8=status.utf8)}? (y/n) "
+        question = f"(y/n) {order.verb} {whole}{text.safe(named, utf8=status.utf8)}? "
         return (Span(text=question, paint=Paint.ALERT),), text.width(question)
     if cursor.notice:
         return (Span(text=cursor.notice, paint=Paint.DIM),), 0
+    if hidden and not status.message:
+        return (Span(text=hidden, paint=Paint.DIM),), 0
     paint = Paint.ALERT if status.bad else Paint.PLAIN
     return (Span(text=text.safe(status.message, utf8=status.utf8), paint=paint),), 0
 

@@ -84,8 +84,8 @@ _zmsvcctl()
     fi
     # readline completes the part that follows an opening quote or a break.
     cur=${cur#[\'\"]}
-    before=${cur%"$2"}
-    [[ $before != "$cur" || -z $2 ]] || before=
+    before=${cur%"${2-}"}
+    [[ $before != "$cur" || -z ${2-} ]] || before=
     cur=${cur//\\/}
     before=${before//\\/}
 

@@ -21,15 +21,16 @@ _zmsvc_systemctl()
     fi
     COMPREPLY=()
     [[ " $line " != *" --user "* ]] || directory=${XDG_CONFIG_HOME:-$HOME/.config}/zmsvc
-    for file in "$directory"/Context-*.xml; do
+    # A pattern in the shell itself would fail with the option failglob.
+    while IFS= read -r file; do
         name=${file##*/Context-}
         name=${name%.xml}
         # The file may have any name, and that of a context has only these characters.
         [[ $name =~ ^[A-Za-z0-9_][A-Za-z0-9_.:-]*$ ]] || continue
         name=zmsvc@$name.service
         # readline replaces only $2, the part of the word that follows a break.
-        [[ $name != "$cur"* ]] || COMPREPLY+=("${name#"${cur%"$2"}"}")
-    done
+        [[ $name != "$cur"* ]] || COMPREPLY+=("${name#"${cur%"${2-}"}"}")
+    done < <(compgen -G "$directory/Context-*.xml")
 }
 
 complete -F _zmsvc_systemctl systemctl
