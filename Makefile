@@ -8,6 +8,7 @@
 # make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
 # make bench-pages  lists the pages that a task has written to; make bench-forks measures the ways to fork; each takes some seconds
 # make bench-record measures what a record costs the supervisor, in some seconds
+# make bench-scale measures how far one context goes on one machine, in 5 minutes: the figures of docs/scale.md
 # make bench-safety measures what the guards against other users cost, in 5 minutes; as root all of them
 # make cluster    breaks a context in a cluster of three booted hosts in six ways, in 2 minutes; RUNS=3 prints a table; needs root, and
 #                 the archive of the distribution once: the hosts' packages stay in the cache beside the suites
@@ -42,7 +43,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 LIBRARIES ?= pypi
 
-.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety bench-record check fuzz kills simulate chaos soak mutants promises cluster \
+.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety bench-record bench-scale check fuzz kills simulate chaos soak mutants promises cluster \
     deb test-deb rpm lock cockpit test-cockpit completion manual options docs pictures install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
@@ -95,7 +96,7 @@ all-tests: test test-lowest
 bench bench-full: $(VENV)/.bench
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m bench $(if $(filter bench-full,$@),--full) $(BENCH_ARGS)
 
-bench-pages bench-forks bench-safety bench-record: $(VENV)/.runs
+bench-pages bench-forks bench-safety bench-record bench-scale: $(VENV)/.runs
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m $(subst -,.,$@) $(BENCH_ARGS)
 
 completion: $(VENV)/.runs

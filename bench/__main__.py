@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import signal
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from bench import about, plot, report, runner
+from bench import about, environment, plot, report, runner
 from bench.plan import LONG, SHORT, cells
 
 HERE = Path(__file__).parent
@@ -36,7 +33,7 @@ def main() -> int:
         help="where RESULTS.md, results.json and plot.svg go",
     )
     given = parser.parse_args()
-    _prepare()
+    environment.prepare()
     scale = LONG if given.full else SHORT
     if given.sizes:
         scale = replace(scale, sizes=given.sizes)
@@ -61,19 +58,6 @@ def main() -> int:
 
 def _sizes(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split(","))
-
-
-def _prepare() -> None:
-    """All contenders have the same environment: as many descriptors as the system allows, and a Python that
-    caches its compiled modules.
-    """
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # If the user interrupts the benchmark, it must not leave a thousand tasks behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: broken off"))
-    for name in [name for name in os.environ if name.startswith("PYTHON") and name != "PYTHONPATH"]:
-        # With PYTHONDONTWRITEBYTECODE, Python would compile every service again at each start.
-        del os.environ[name]
 
 
 if __name__ == "__main__":

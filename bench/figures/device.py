@@ -78,7 +78,7 @@ def _compare(
     both: list[Forwarder], subscribers: int, volume: int, session: ZmsvcSession, results: Results, home: Path
 ) -> None:
     with contextlib.ExitStack() as stack:
-        lines = {each.name: stack.enter_context(_line(each, subscribers, home)) for each in both}
+        lines = {each.name: stack.enter_context(line(each, subscribers, home)) for each in both}
         for size in SIZES:
             count = max(50, min(80_000, volume // size) // subscribers)
             pace = max(0.001, size * subscribers / RATE)
@@ -144,7 +144,7 @@ class Line:
 
 
 @contextlib.contextmanager
-def _line(each: Forwarder, subscribers: int, home: Path) -> Iterator[Line]:
+def line(each: Forwarder, subscribers: int, home: Path) -> Iterator[Line]:
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     command = [sys.executable, "-m", "bench.traffic"]
     with (

@@ -1,0 +1,37 @@
+"""docs/scale.md has the figures that `make bench-scale` prints, and the limits that the code has."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from zmsvc.core import remote_hosts
+from zmsvc.ctl import client
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "scale.md").read_text()
+
+
+def titles() -> list[str]:
+    """Return the titles of the figures. The benchmark is read, since it imports what a test run may lack."""
+    tree = ast.parse((ROOT / "bench" / "scale.py").read_text())
+    (table,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id == "ROWS_OF_THE_PAGE"
+    )
+    return list(ast.literal_eval(table).values())
+
+
+def test_each_figure_of_the_page_comes_from_the_benchmark_and_each_of_those_is_on_the_page() -> None:
+    section = PAGE.split("## One context on one machine")[1].split("\n### ")[0]
+    shown = re.findall(r"^\| (.+?) \| [\d,]+ \|", section, re.MULTILINE)
+    assert list(dict.fromkeys(shown)) == titles()
+
+
+def test_the_limits_on_the_page_are_those_of_the_code() -> None:
+    assert f"up to {remote_hosts.MAX_HOSTS} machines at once" in PAGE
+    assert f"| an answer to zmsvcctl | {client.MAX_LINE >> 20} MiB;" in PAGE
