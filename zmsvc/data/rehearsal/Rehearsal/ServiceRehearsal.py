@@ -2,7 +2,9 @@
 
 import sys
 
+from zmsvc.core import messages
 from zmsvc.task import LoopedTask, TaskService
+from zmsvc.task.inbox import Inbox
 
 
 class Rehearsing(LoopedTask):
@@ -15,6 +17,22 @@ class Rehearsing(LoopedTask):
         self.steps = 0
         self.publish("rehearsal", {"steps": self.steps})
         self.publish("rehearsal", {"header": {"service_id": self.service_id}})
+        self.hear()
+
+    def hear(self) -> None:
+        """Receive messages of another task, as far as that needs no device."""
+        inbox = Inbox(
+            ("rehearsal",),
+            transaction=self.transaction,
+            service_id=self.service_id,
+            every_transaction=False,
+            log=self.log,
+        )
+        head = messages.header(
+            transaction=self.transaction, service_id="other", action="x", service_name="x", launch=1
+        )
+        for number in range(1, 4):
+            inbox.message(messages.published("rehearsal", messages.encoded(head), number, b"{}"))
 
     def step(self) -> None:
         """One result, and another one at the end."""
