@@ -211,11 +211,12 @@ cockpit: cockpit/node_modules/.libraries
 
 npm_ci = command -v npm > /dev/null || { echo 'make: there is no npm, which downloads the libraries of the Cockpit page (Debian: apt-get install npm)' >&2; exit 1; }; \
     cd cockpit && npm ci --no-progress --loglevel=error
+# Once there, the libraries of the tests stay.
+tested := $(wildcard cockpit/node_modules/.tests)
 cockpit/node_modules/.libraries: cockpit/package-lock.json
-	@$(npm_ci) --omit=dev
-	@touch $@
+	@$(npm_ci) $(if $(tested),,--omit=dev)
+	@touch $@ $(tested)
 
-# A complete installation has the libraries of the page as well.
 cockpit/node_modules/.tests: cockpit/package-lock.json
 	@$(npm_ci)
 	@touch $@ cockpit/node_modules/.libraries

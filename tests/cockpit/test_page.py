@@ -44,8 +44,7 @@ def no_error_of_the_page(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if {"member", "other"} & set(request.fixturenames):
         person = request.getfixturevalue("member" if "member" in request.fixturenames else "other")
-        # Cockpit asks for the session before the login, and is refused.
-        assert person.run("return errors.splice(0).filter(each => !each.includes('401'))") == []
+        assert person.run("return errors.splice(0)") == []
 
 
 def picture(person: Person, name: str) -> None:
@@ -118,14 +117,16 @@ def test_a_failure_travels_along_the_graph_within_a_second(shop: Installed, memb
     member.open("Shop")
     wait_for(lambda: member.states() == UP)
     member.run(OBSERVE)
+    # Several changes of a task between two frames are drawn as one, so only the first and the rules are awaited.
     wanted = {
-        ("db", "failed"): ("db", "failed"), ("api", "rule"): ("db:on_fail:restart:api", "lit"),
-        ("api", "started"): ("api", "active"),
-        ("web", "rule"): ("api:on_start:restart:web", "lit"), ("web", "started"): ("web", "active"),
-    }  # fmt: skip
+        ("db", "failed"): ("db", "failed"),
+        ("api", "rule"): ("db:on_fail:restart:api", "lit"),
+        ("web", "rule"): ("api:on_start:restart:web", "lit"),
+    }
     times = []
     # A busy machine may take its time once; the page alone does not.
     for _ in range(3):
+        wait_for(lambda: member.run("return frame.$$eval('.lit', found => found.length)") == 0)
         since = last_event(shop)
         shop.machine.sh(f"kill -KILL {next(pid for (_, name), pid in shop.pids().items() if name == 'db')}")
         wait_for(lambda: member.states() == UP | {"db": "failed"})
