@@ -87,6 +87,10 @@ class Bench:
         self.switch_works = True
         """False if the power switch cuts no power, and says so."""
         self._pids: dict[int, int] = {}
+        for old in cgroup_base().glob("zmcluster-*"):  # a killed run leaves only empty directories
+            with contextlib.suppress(OSError):
+                os.close(held(old))
+                remove_groups(old)
         self._groups = cgroup_base() / f"zmcluster-{os.getpid()}-{time.monotonic_ns()}"
         self._groups.mkdir()
         self._lock = held(self._groups)
