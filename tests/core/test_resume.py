@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from simulation import BEGINNING, Simulation, rule, task
+from simulation import BEGINNING, Simulation, context, rule, task
 
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
@@ -603,6 +603,16 @@ def test_a_held_task_that_this_file_does_not_have_is_ignored() -> None:
     sim = Simulation.of(task("a"))
     sim.another_keeper(carried=carried("T1", held=(("T1", "gone"),)))
     assert sim.sub_state("a") == "start"
+
+
+def test_a_held_task_that_has_come_into_the_file_since_this_host_ran_it_is_held() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    assert sim.saved is not None
+    sim.saved = replace(sim.saved, context=context(task("a"), task("b")))
+    sim.another_keeper(carried=carried("T1", held=(("T1", "b"),)))
+    assert sim.task("b").stopped_by_operator
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("start", "waiting")
 
 
 def test_what_another_host_wrote_is_taken_at_the_first_start_under_a_keeper_alone() -> None:

@@ -249,13 +249,21 @@ def _take_carried(draft: Draft, carried: Carried) -> None:
             requests.close(draft, name, BY_CONTEXT.by)
     held = frozenset(carried.held)
     for name in carried.open:
-        if name not in draft.transactions or not draft.transactions[name].open:
-            requests.open_new_run(draft, name)
+        # The file may have tasks that this host does not know yet, and that are held.
+        _open(draft, name)
         draft.record((name, ""), "carried", host=carried.host)
         for key in draft.keys_of(name):
             if draft.tasks[key].stopped_by_operator is not (key in held):
                 draft.change(key, stopped_by_operator=key in held)
     draft.disabled = frozenset(carried.disabled)
+
+
+def _open(draft: Draft, name: str) -> None:
+    """Open a transaction, or have an open one include every task of the context file."""
+    if name in draft.transactions and draft.transactions[name].open:
+        requests.open_transaction(draft, name)
+    else:
+        requests.open_new_run(draft, name)
 
 
 def _begin(draft: Draft, fact: SupervisorStarted) -> None:
@@ -270,10 +278,7 @@ def _begin(draft: Draft, fact: SupervisorStarted) -> None:
         names.append(fact.generated)
     keys: list[Key] = []
     for name in names:
-        if name in draft.transactions and draft.transactions[name].open:
-            requests.open_transaction(draft, name)
-        else:
-            requests.open_new_run(draft, name)
+        _open(draft, name)
         keys += [key for key in requests.entries(draft, name) if not draft.tasks[key].stopped_by_operator]
     _start_waits(draft, tuple(names), keys)
     for key in keys:
