@@ -213,7 +213,9 @@ def _tests_pass(tree: Path, mutant: Mutant | None, cpu: int) -> bool:
         resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu + 5))
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
 
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *_test_files(mutant)]
+    # The CPU time is limited. On a busy machine the tests take longer than their deadlines.
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--deadlines", "20"]
+    command = [sys.executable, "-m", "pytest", *options, *_test_files(mutant)]
     # The same examples each time, so that a seed repeats the outcome.
     environment = os.environ | {"CI": "1", "PYTHONPATH": str(tree)}
     try:

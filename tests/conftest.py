@@ -55,6 +55,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="all",
         help="of a test with several sets of parameters, run all of them, the first or the last one",
     )
+    parser.addoption(
+        "--deadlines", type=float, default=1.0, metavar="FACTOR", help="multiply the deadlines of the tests"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -77,7 +80,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     mark = item.get_closest_marker("deadline")
-    seconds = float(mark.args[0]) if mark else DEADLINE
+    seconds = (float(mark.args[0]) if mark else DEADLINE) * item.config.getoption("--deadlines")
 
     def late(_signal: int, _frame: FrameType | None) -> None:
         pytest.fail(f"the test took longer than {seconds:g} s")
