@@ -83,15 +83,18 @@ def test_to_connect_takes_no_longer_than_the_limit_of_the_host(seconds: float | 
 
 
 def test_an_unreachable_host_is_told_with_the_last_line_of_ssh() -> None:
+    web1 = RemoteHost(name="web1", host="web1")
+    (other,) = parse(["anna@web1:2222"])
     told = ["*** WARNING ***", "ssh: connect to host web1 port 22: Connection refused", ""]
-    assert reason_of("web1", 255, told) == (
+    assert reason_of(web1, 255, told) == (
         "cannot reach web1: connect to host web1 port 22: Connection refused (ssh web1 tries the same)"
     )
-    assert "gives no reason" in str(reason_of("web1", 255, []))
-    assert "\x1b" not in str(reason_of("web1", 255, ["\x1b[2Jhello"]))
-    assert "cannot find zmsvcctl on web1" in str(reason_of("web1", 127, ["env: zmsvcctl: no"]))
-    assert "signal 9 has ended ssh" in str(reason_of("web1", -9, []))
-    assert reason_of("web1", 3, ["noise"]) is None
+    assert str(reason_of(other, 255, told)).endswith("(ssh -p 2222 anna@web1 tries the same)")
+    assert "gives no reason" in str(reason_of(web1, 255, []))
+    assert "\x1b" not in str(reason_of(web1, 255, ["\x1b[2Jhello"]))
+    assert "cannot find zmsvcctl on web1" in str(reason_of(web1, 127, ["env: zmsvcctl: no"]))
+    assert "signal 9 has ended ssh" in str(reason_of(web1, -9, []))
+    assert reason_of(web1, 3, ["noise"]) is None
     assert [code_of(status) for status in (0, 3, 255, 127, -9, 124)] == [0, 3, 5, 5, 5, 124]
 
 

@@ -273,6 +273,16 @@ def test_a_host_that_floods_is_cut_off(
     assert "more lines)\nzmsvcctl: noise: y\n" in err
 
 
+def test_a_line_without_an_end_is_cut_off(
+    hosts: Hosts, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command.remote_hosts, "MAX_ANSWER", 1 << 20)
+    hosts.script("flood", "exec cat /dev/zero\n")
+    code, out, err = run(capsys, "-H", "flood", "watch")
+    assert (code, out) == (5, "")
+    assert err == "zmsvcctl: cannot read the answer of flood: a line of it is longer than 1 MiB\n"
+
+
 def test_control_characters_of_a_host_do_not_reach_the_terminal(hosts: Hosts, capsys: Capture) -> None:
     hosts.script("evil", "printf 'x\\033[2J\\033]0;t\\007\\rweb1\\n\\033[0;1;31mred\\n\\233' ; "
                          "printf 'zmsvcctl: \\033[2J\\nssh: \\033[2J\\n' >&2; exit 255\n")  # fmt: skip
@@ -307,8 +317,7 @@ def test_a_host_without_zmsvcctl_says_so(hosts: Hosts, capsys: Capture) -> None:
     hosts.script("bare", 'PATH=/nowhere exec /bin/sh -c "PATH=/usr/bin:/bin; $command"\n')
     hosts.program("zmsvcctl", "").unlink()
     code, _, err = run(capsys, "-H", "bare", "status")
-    assert (code, err) == (5, "zmsvcctl: cannot find zmsvcctl on bare: it is not in the PATH that ssh has there "
-                              "(install zmsvc there)\n")  # fmt: skip
+    assert (code, err) == (5, "zmsvcctl: cannot find zmsvcctl on bare: the PATH of ssh there lacks it (install zmsvc there)\n")  # fmt: skip
 
 
 def test_a_host_with_an_earlier_release_says_which(hosts: Hosts, capsys: Capture) -> None:

@@ -53,6 +53,12 @@ class RemoteHost:
     user: str | None = None
     port: int | None = None
 
+    @property
+    def login(self) -> str:
+        """The command with which a person logs in there."""
+        port = "" if self.port is None else f"-p {self.port} "
+        return f"ssh {port}{'' if self.user is None else f'{self.user}@'}{self.host}"
+
 
 def parse(lists: Iterable[str]) -> tuple[RemoteHost, ...]:
     """Return the hosts of the values of -H, each a list with commas. Raises UsageError."""
@@ -129,23 +135,21 @@ def code_of(status: int) -> int:
     return UNREACHABLE if status < 0 or status in (SSH_FAILED, NOT_FOUND) else status
 
 
-def reason_of(host: str, status: int, told: Sequence[str]) -> str | None:
+def reason_of(host: RemoteHost, status: int, told: Sequence[str]) -> str | None:
     """Return in one line why a host could not be asked; None if its zmsvcctl has answered. `told` are the
     lines on stderr that zmsvcctl has not written.
     """
     if status == NOT_FOUND:
-        return (
-            f"cannot find zmsvcctl on {host}: it is not in the PATH that ssh has there (install zmsvc there)"
-        )
+        return f"cannot find zmsvcctl on {host.name}: the PATH of ssh there lacks it (install zmsvc there)"
     if status < 0:
-        return f"cannot reach {host}: signal {-status} has ended ssh"
+        return f"cannot reach {host.name}: signal {-status} has ended ssh"
     if status != SSH_FAILED:
         return None
     last = next((line for each in reversed(told) if (line := printable.line(each).strip())), "")
     why = last.removeprefix("ssh: ") or (
         "ssh gives no reason (the connection broke, the host stopped to answer, or zmsvcctl was killed there)"
     )
-    return f"cannot reach {host}: {why.rstrip('.')} (ssh {host} tries the same)"
+    return f"cannot reach {host.name}: {why.rstrip('.')} ({host.login} tries the same)"
 
 
 def gravest(codes: Iterable[int]) -> int:

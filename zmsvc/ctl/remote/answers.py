@@ -8,7 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from zmsvc.core.remote_hosts import COMPLAINT, MAX_ANSWER, UNREACHABLE, RemoteHost
+from zmsvc.core import remote_hosts
+from zmsvc.core.remote_hosts import COMPLAINT, UNREACHABLE, RemoteHost
 from zmsvc.ctl import terminal
 from zmsvc.ctl.remote.ssh_processes import Why, senseless
 
@@ -93,7 +94,7 @@ class Lines:
         rest = self._rests[host]
         rest += data
         if b"\n" not in data:
-            return Why.LONG if len(rest) > MAX_ANSWER else None
+            return Why.LONG if len(rest) > remote_hosts.MAX_ANSWER else None
         *lines, self._rests[host] = rest.split(b"\n")
         return None if all(self._show(host, line) for line in lines) else Why.SENSELESS
 

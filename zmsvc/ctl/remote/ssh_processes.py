@@ -297,7 +297,7 @@ def code_and_reason(
             status = ended.status
             if status is None:
                 return remote_hosts.UNREACHABLE, f"cannot end ssh to {name}: it waits in the kernel"
-            return remote_hosts.code_of(status), remote_hosts.reason_of(name, status, ended.told)
+            return remote_hosts.code_of(status), remote_hosts.reason_of(ended.host, status, ended.told)
         case Why.LATE:
             return remote_hosts.TIMED_OUT, (
                 f"timed out: {name} has not answered within {seconds:g} s"
@@ -305,7 +305,9 @@ def code_and_reason(
             )
         case Why.LONG:
             return remote_hosts.UNREACHABLE, (
-                f"cannot read the answer of {name}: it is longer than {(longest or 0) >> 20} MiB"
+                f"cannot read the answer of {name}: "
+                f"{'a line of it' if longest is None else 'it'} is longer than "
+                f"{(longest or remote_hosts.MAX_ANSWER) >> 20} MiB"
             )
         case Why.SENSELESS:
             return remote_hosts.UNREACHABLE, senseless(name)
