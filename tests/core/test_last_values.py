@@ -28,6 +28,7 @@ def test_the_message_that_was_not_replaced_for_longest_is_given_up_first() -> No
         assert values.put(key(sender), LogPosition(0, 10)) == 0
     assert values.put(key("d"), LogPosition(0, 10)) == 1
     assert (kept(values), values.size) == (["c", "a", "d"], 30)
+    assert (values.place(key("d")), values.place(key("b"))) == (LogPosition(0, 10), None)
     assert values.put(key("e"), LogPosition(0, 90)) == 2
     assert (kept(values), values.size) == (["d", "e"], 100)
 
@@ -48,6 +49,8 @@ def test_no_sender_makes_it_keep_more_than_its_limits() -> None:
     [
         ({}, Retention()),
         ({"max_messages": " 5 ", "max_bytes": "2M"}, Retention(max_messages=5, max_bytes=2 << 20)),
+        ({"max_bytes": "1K"}, Retention(max_bytes=1024)),
+        ({"max_bytes": "1023"}, "max_bytes '1023' is out of range, expected bytes from 1K to 64M, such as 16M"),
         ({"max_messages": "0"}, "max_messages '0' is out of range, expected a whole number from 1 to 20000"),
         ({"max_bytes": "65M"}, "max_bytes '65M' is out of range, expected bytes from 1K to 64M, such as 16M"),
         ({"max_bytes": "much"}, "max_bytes 'much' is not a number of bytes, expected bytes from 1K to 64M, such as 16M"),
@@ -174,6 +177,9 @@ def test_the_newer_one_of_two_retained_messages_counts() -> None:
 
 def test_a_snapshot_ends_when_every_last_value_has_sent_all_or_it_is_full() -> None:
     snapshot = RetainedSnapshot(["TX:a", "TX:b"], most=3, most_bytes=10)
+    by_default = RetainedSnapshot(["TX:a"])
+    add(by_default, "x", numbered(1))
+    assert not by_default.full
     for sender in ("TX:b", "TX:invented", "TX:b"):
         snapshot.end(sender)
     assert snapshot.pending == {"TX:a"}

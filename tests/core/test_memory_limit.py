@@ -74,6 +74,7 @@ def test_a_measurement_of_a_task_that_stops_or_has_no_limit_changes_nothing() ->
     sim = running(limited("a"), task("b"))
     sim.obedient = False
     measure(sim, "b", MACHINE)
+    assert sim.sub_state("b") == "running"
     sim.ask("stop", "a")
     before = sim.world
     measure(sim, "a", MACHINE)

@@ -51,7 +51,7 @@ def test_each_trigger_takes_the_reasons_of_its_own_ends(trigger: Trigger, reason
         ("on_fail", "exit-code:", "expected one from 1 to 255"),
         ("on_fail", "exited", "is not a failure, and on_exit fires on it"),
         ("on_fail", "start-limit", "fires on_any_fail alone"),
-        ("on_exit", "oom-kill", "is a failure, on which on_fail fires"),
+        ("on_exit", "oom-kill", "is a failure, on which on_fail fires, expected one of exited, requested$"),
         ("on_start", "watchdog", "is for ends, which on_start is not about"),
         ("on_recover", "watchdog", "is for ends"),
     ],

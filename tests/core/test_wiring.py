@@ -87,6 +87,14 @@ def test_messages_are_counted_by_topic_and_sender_with_those_that_did_not_come()
     ]
 
 
+def test_a_number_that_comes_twice_is_counted_as_the_message_that_it_is() -> None:
+    traffic = Traffic()
+    for sequence in (5, 5, 4):
+        traffic.add(frame(launch=3, sequence=sequence))
+    (found,) = traffic.senders()["temperature"]
+    assert found.count == 3
+
+
 def test_the_header_of_the_sdk_and_any_other_form_of_it_count_alike() -> None:
     forms = [frame(launch=3, sequence=1), frame(launch=3, sequence=2)]
     topic, _, body = forms[1].partition(b" @@@ ")
@@ -119,6 +127,7 @@ RESTS = Running(launch=5, process=False)
         ([{"launch": 5, "sequence": 1}, {"launch": 8, "sequence": 1}], RUNS, RESTARTED, ""),
         ([{"launch": 8, "sequence": 1}], RESTS, RESTARTED, ""),
         ([{"launch": 8, "sequence": 1}], None, RESTARTED, ""),
+        ([{"launch": 1, "sequence": 1}], None, Running(launch=1, process=False), ""),
         ([{"launch": 5, "sequence": 1}], RUNS, RESTS, ""),
         ([{"launch": 5, "sequence": 1}], RUNS, None, ""),
         ([{"launch": 5, "sequence": 1}], Running(launch=None, process=True), RUNS, ""),
