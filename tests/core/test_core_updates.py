@@ -76,3 +76,34 @@ def test_a_text_is_not_nested() -> None:
 )
 def test_the_result_is_the_tasks_word(items: dict[str, Any], result: str) -> None:
     assert updates.result_of(items) == result
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        ({"good": 1, "bad": {1, 2}}, "cannot update: bad is not JSON: .*set"),
+        ({"good": 1, "bad": float("nan")}, "cannot update: bad is not JSON: "),
+        ({("a", "b"): 1}, "cannot update: keys must be"),
+    ],
+)
+def test_an_item_that_is_not_json_is_named(items: dict[Any, Any], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        updates.as_json(items)
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        ({"pid": 1}, "zmsvc itself sets pid"),
+        ({"result": 1}, "result must be a str"),
+        ({"x": nested(updates.MAX_NESTING)}, "nested more than 64 deep"),
+    ],
+)
+def test_an_item_that_the_message_cannot_hold_is_refused(items: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        updates.as_json(items)
+
+
+def test_the_burst_of_the_sdk_and_what_the_kernel_queues_fit_into_that_of_the_engine() -> None:
+    assert updates.as_json({"n": 1, "result": "x"}) == '{"n":1,"result":"x"}'
+    assert updates.OWN_BURST + 512 < updates.BURST
