@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -342,8 +343,25 @@ def test_without_ssh_there_is_one_line(
     code, _, err = run(capsys, "-H", "a", "status")
     assert (code, err) == (
         5,
-        "zmsvcctl: cannot run ssh: ssh: no such file or directory (is openssh-client installed?)\n",
+        "zmsvcctl: cannot run ssh for a: ssh: no such file or directory (is openssh-client installed?)\n",
     )
+
+
+def test_a_host_for_which_ssh_cannot_run_does_not_keep_the_order_from_the_others(
+    hosts: Hosts, capsys: Capture
+) -> None:
+    hosts.supervised("web1", stop=yes())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    # Enough for the first ssh and the start of the second.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 12, hard))
+    try:
+        code, out, err = run(capsys, "-H", "web1,web2,web3", "stop", "ts_100")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (code, out) == (5, "web1\n  done\n")
+    assert "zmsvcctl: cannot run ssh for web3: too many open files\n" in err
+    assert "stop: done on web1; not done on web2 (5), web3 (5)\n" in err
 
 
 def test_an_ssh_that_leaves_a_process_with_its_pipes_has_ended(hosts: Hosts, capsys: Capture) -> None:

@@ -11,6 +11,7 @@ from zmsvc.core import remote_hosts
 from zmsvc.core.errors import UsageError
 from zmsvc.core.remote_hosts import RemoteHost
 from zmsvc.ctl import terminal
+from zmsvc.ctl.client import CtlError
 from zmsvc.ctl.remote import answers, lifeline, ssh_processes
 from zmsvc.ctl.remote.comparison import Comparison
 from zmsvc.ctl.remote.ssh_processes import Part, SshEnded, SshProcesses, Told, Why
@@ -36,7 +37,10 @@ def run(verb: VerbEntry, args: argparse.Namespace) -> int:
     words = [*_environment(), "zmsvcctl", *command_words(verb, outcome.asked)]
     with SshProcesses(seconds=outcome.seconds, longest=outcome.longest) as processes:
         for host in hosts:
-            processes.start(host, words, os.environ)
+            try:
+                processes.start(host, words, os.environ)
+            except CtlError as error:
+                outcome.take(host, error.code, str(error))
         for event in processes.events():
             match event:
                 case Part():
@@ -172,15 +176,18 @@ class _Outcome:
         code, error = ssh_processes.code_and_reason(
             ended, seconds=self.seconds, longest=self.longest, order=self.order
         )
-        code, error = self.answers.end(ended.host, code, error)
-        self.codes[ended.host] = code
-        if ended.why is Why.INTERRUPTED and not self.order:
-            return  # The user who presses Ctrl-C knows why nothing more comes.
-        if error is not None:
+        # The user who presses Ctrl-C knows why nothing more comes.
+        quiet = ended.why is Why.INTERRUPTED and not self.order
+        if not self.take(ended.host, code, error, quiet=quiet):
+            for line in ended.told:
+                answers.complain(ended.host, line)
+
+    def take(self, host: RemoteHost, code: int, error: str | None, *, quiet: bool = False) -> bool:
+        """Take the exit status of a host. Return True if its answer did not come from its zmsvcctl."""
+        self.codes[host], error = self.answers.end(host, code, error)
+        if error is not None and not quiet:
             terminal.complain(error)
-            return
-        for line in ended.told:
-            answers.complain(ended.host, line)
+        return error is not None
 
     def close(self, number: int | None) -> int:
         """Say what was done, and return the exit status. `number` is the signal that has ended zmsvcctl."""

@@ -132,7 +132,7 @@ class SshProcesses:
         os.eventfd_write(self._rung, 1)
 
     def start(self, host: RemoteHost, words: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Run a command with these words on a host. Raises CtlError if there is no ssh."""
+        """Run a command with these words on a host. Raises CtlError if there is no ssh, or none can run."""
         command = ["ssh", *remote_hosts.ssh_words(host, words, self._seconds)]
         try:
             # In a session of its own ssh gets no Ctrl-C of the terminal, and cannot ask there for a password.
@@ -145,11 +145,17 @@ class SshProcesses:
                 env=environment,
             )
         except OSError as error:
-            raise CtlError(5, f"cannot run ssh: {reason(error)} (is openssh-client installed?)") from None
+            raise _no_ssh(host, error) from None
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError as error:
+            process.kill()
+            process.communicate()
+            raise _no_ssh(host, error) from None
         running = _Running(
             host=host,
             process=process,
-            pidfd=os.pidfd_open(process.pid),
+            pidfd=pidfd,
             until=time.monotonic() + self._seconds if self._seconds else None,
             errors=bytearray(),
             told=[],
@@ -284,6 +290,11 @@ class SshProcesses:
         self._selector.unregister(running.pidfd)
         os.close(running.pidfd)
         del self._running[running.host]
+
+
+def _no_ssh(host: RemoteHost, error: OSError) -> CtlError:
+    advice = " (is openssh-client installed?)" if isinstance(error, FileNotFoundError) else ""
+    return CtlError(5, f"cannot run ssh for {host.name}: {reason(error)}{advice}")
 
 
 def code_and_reason(
