@@ -40,9 +40,10 @@ def window(three: Context, tmp_path: Path) -> Iterator[TerminalWindow]:
         yield opened
 
 
-def begin(window: TerminalWindow, context: Context, *words: str) -> None:
-    program = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", context.name]
-    window.run(*program, "top", "--sort", "id", "--interval", "0.3", *words)
+def begin(window: TerminalWindow, context: Context, *, setting: str = "A=b") -> None:
+    """Run `top` with a variable."""
+    program = ["env", setting, sys.executable, "-P", "-m", "zmsvc.ctl", "-c", context.name]
+    window.run(*program, "top", "--sort", "id", "--interval", "0.3")
     window.shows("Live: ", "ts001", "? help")
 
 
@@ -124,23 +125,33 @@ def test_the_filter_and_the_size(window: TerminalWindow) -> None:
     window.shows("THREADS", "ts001", "w why")
 
 
-@pytest.mark.parametrize("way", ["q", "ctrl-c", "terminate", "suspend"])
-def test_the_terminal_is_restored(window: TerminalWindow, way: str) -> None:
+def test_the_terminal_is_restored_by_each_end(window: TerminalWindow, three: Context) -> None:
+    window.press("q")
+    left(window, 0)
+    begin(window, three)
+    window.press("C-c")
+    left(window, 0)
+    begin(window, three)
     (top,) = psutil.Process(window.shell()).children()
-    if way == "q":
-        window.press("q")
-    elif way == "ctrl-c":
-        window.press("C-c")
-    elif way == "terminate":
-        top.terminate()
-    else:
-        window.press("C-z")
-        window.shows("Stopped")
-        window.type("fg")
-        window.press("Enter")
-        window.shows("Live: ", "ts001", "? help")
-        window.press("q")
-    left(window, 128 + signal.SIGTERM if way == "terminate" else 0)
+    top.terminate()
+    left(window, 128 + signal.SIGTERM)
+    begin(window, three)
+    window.press("C-z")
+    window.shows("Stopped")
+    window.type("fg")
+    window.press("Enter")
+    window.shows("Live: ", "ts001", "? help")
+    window.press("q")
+    left(window, 0)
+
+
+def test_without_anything_to_show_it_ends_as_before(window: TerminalWindow, three: Context) -> None:
+    window.press("q")
+    window.run(sys.executable, "-P", "-m", "zmsvc.ctl", "-c", three.name, "top", "--transaction", "NOBODY")
+    window.shows("no such transaction")
+    window.type("echo status=$?")
+    window.press("Enter")
+    window.shows("status=4\n")
 
 
 def test_it_ends_when_its_terminal_is_gone(window: TerminalWindow) -> None:
@@ -177,34 +188,30 @@ def test_a_context_that_ends_is_told(window: TerminalWindow, three: Context) -> 
     left(window, 0)
 
 
-@pytest.mark.parametrize(
-    ("variables", "colored"), [({}, True), ({"NO_COLOR": "1"}, False), ({"SYSTEMD_COLORS": "0"}, False)]
-)
-def test_colors_as_the_user_wants_them(
-    three: Context, tmp_path: Path, variables: dict[str, str], colored: bool
-) -> None:
-    with terminal_window(tmp_path, {**three.environment, **variables}) as window:
-        begin(window, three)
+def test_colors_and_characters_as_the_user_wants_them(window: TerminalWindow, three: Context) -> None:
+    for variable, colored in (("A=b", True), ("NO_COLOR=1", False), ("SYSTEMD_COLORS=0", False)):
+        window.press("q")
+        begin(window, three, setting=variable)
         window.shows("\N{MULTIPLICATION SIGN} ts003")
         line = next(line for line in window.screen(escapes=True).splitlines() if "ts003" in line)
         codes = {code for found in re.findall(r"\x1b\[([\d;]*)m", line) for code in found.split(";")}
         assert ("31" in codes, "1" in codes) == (colored, True), "bold all the same"
+    window.press("q")
+    begin(window, three, setting="SYSTEMD_UTF8=0")
+    window.press("t")
+    window.shows("`-ts003", "x `-ts003")
+    assert window.screen().isascii()
 
 
-def test_an_ascii_terminal_gets_ascii(three: Context, tmp_path: Path) -> None:
-    with terminal_window(tmp_path, {**three.environment, "SYSTEMD_UTF8": "0"}) as window:
-        begin(window, three)
-        window.press("t")
-        window.shows("`-ts003", "x `-ts003")
-        assert window.screen().isascii()
-
-
-@pytest.mark.parametrize("kind", ["dumb", "no-such-terminal"])
-def test_a_terminal_without_a_cursor_gets_one_table(three: Context, tmp_path: Path, kind: str) -> None:
-    with terminal_window(tmp_path, three.environment, columns=140) as window:
+def test_a_terminal_without_a_cursor_gets_one_table(window: TerminalWindow, three: Context) -> None:
+    window.resize(columns=140, lines=24)
+    for kind in ("dumb", "no-such-terminal"):
+        window.press("q")
         window.run("env", f"TERM={kind}", sys.executable, "-P", "-m", "zmsvc.ctl", "-c", three.name, "top")
         seen = window.shows("1 of 3 tasks active", "CHILDREN", "ts003")
         assert ("this is one table" in seen) is (kind != "dumb")
         window.type("echo status=$?")
         window.press("Enter")
         window.shows("status=0\n")
+        window.type("clear")
+        window.press("Enter")
