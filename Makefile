@@ -270,7 +270,7 @@ copies := \
     $(call to,share/bash-completion/completions,zmsvc/data/completion/*.bash) \
     $(addsuffix :$(SYSCONFDIR)/bash_completion.d,zmsvc/data/completion/units/zmsvc.bash) \
     $(addsuffix :$(zsh_functions),$(wildcard zmsvc/data/completion/_* zmsvc/data/completion/units/_*)) \
-    $(addsuffix :$(fish)completions$(fish_d),zmsvc/data/completion/zmsvcctl.fish) \
+    $(addsuffix :$(fish)completions$(fish_d),$(wildcard zmsvc/data/completion/*.fish)) \
     $(addsuffix :$(fish)conf.d,zmsvc/data/completion/units/zmsvc.fish)
 # The agent of a cluster. Pacemaker looks for agents in this directory alone, whatever PREFIX is.
 agent := /usr/lib/ocf/resource.d/zmsvc/context

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Write the completion of zmsvcctl for bash, zsh and fish, from its table of verbs: `make completion`.
+"""Write the completion of zmsvcctl for bash, zsh and fish from its table of verbs, and that of zmsvcd from
+its parser: `make completion`.
 
 tests/host/test_ctl_docs.py fails if the files differ from the table.
 """
@@ -11,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from zmsvc.ctl.verb_table import GLOBAL, HELP, VERBS, VERSION, Argument, VerbEntry
+from zmsvc.keeper.__main__ import parser
 
 FOLDER = Path(__file__).parents[1] / "zmsvc" / "data" / "completion"
-MADE = "made by `make completion` from zmsvc/ctl/verb_table.py"
+MADE = "made by `make completion`"
 CREATE = "zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u"
 
 
@@ -282,7 +284,47 @@ def _fish_offer(what: str) -> str:
 
 FILES = {"zmsvcctl.bash": bash, "_zmsvcctl": zsh, "zmsvcctl.fish": fish}
 
+
+# --- zmsvcd
+
+
+def _options_of_daemon() -> Iterator[tuple[str, str, str]]:
+    """Yield each option of zmsvcd with its help, and the name of its value or an empty text."""
+    for action in parser()._actions:
+        for flag in action.option_strings:
+            yield flag, action.help or "", str(action.metavar or "")
+
+
+def bash_of_daemon() -> str:
+    """Return the file for bash."""
+    flags = " ".join(flag for flag, _, _ in _options_of_daemon())
+    return _beginning("zmsvcd.bash", flags=flags) + "\n"
+
+
+def zsh_of_daemon() -> str:
+    """Return the file for zsh."""
+    options = (
+        _quoted(f"{flag}[{about}]" + (f":{value}:{'_files' if value == 'FILE' else ' '}" if value else ""))
+        for flag, about, value in _options_of_daemon()
+    )
+    return _beginning("zmsvcd.zsh", options=" \\\n  ".join(options)) + "\n"
+
+
+def fish_of_daemon() -> str:
+    """Return the file for fish."""
+    lines = [f"# fish completion for zmsvcd, {MADE}", "", "complete -c zmsvcd -f"]
+    contexts = "command zmsvcctl words contexts 2>/dev/null </dev/null"
+    lines.append(f"complete -c zmsvcd -a '({contexts}; __fish_complete_suffix .xml)'")
+    for flag, about, value in _options_of_daemon():
+        name = f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}"
+        takes = {"": "", "FILE": " -r -F"}.get(value, " -x")
+        lines.append(f"complete -c zmsvcd {name}{takes} -d {_fish_quoted(about)}")
+    return "\n".join(lines) + "\n"
+
+
+FILES_OF_DAEMON = {"zmsvcd.bash": bash_of_daemon, "_zmsvcd": zsh_of_daemon, "zmsvcd.fish": fish_of_daemon}
+
 if __name__ == "__main__":
-    for name, make in FILES.items():
-        (FOLDER / name).write_text(make())
+    for name, text in {name: make() for name, make in (FILES | FILES_OF_DAEMON).items()}.items():
+        (FOLDER / name).write_text(text)
     sys.exit()

@@ -144,15 +144,15 @@ def test_bash_completes_context_files(tmp_path: Path) -> None:
 
 
 def test_the_completions_are_made_of_the_table() -> None:
-    made = runpy.run_path(str(DATA.parents[1] / "scripts" / "completion.py"), run_name="completion")["FILES"]
+    made = runpy.run_path(str(DATA.parents[1] / "scripts" / "completion.py"), run_name="completion")
     assert {path.name: path.read_text() for path in COMPLETION.parent.iterdir() if path.is_file()} == {
-        name: make() for name, make in made.items()
+        name: make() for name, make in (made["FILES"] | made["FILES_OF_DAEMON"]).items()
     }
 
 
 FILES = (
     "bash zmsvcctl.bash", "zsh _zmsvcctl", "fish zmsvcctl.fish",
-    "bash units/zmsvc.bash", "zsh units/_zmsvc_units", "fish units/zmsvc.fish",
+    "bash zmsvcd.bash", "zsh _zmsvcd", "fish zmsvcd.fish", "bash units/zmsvc.bash", "zsh units/_zmsvc_units", "fish units/zmsvc.fish",
 )  # fmt: skip
 
 

@@ -137,10 +137,13 @@ def test_each_shell_looks_where_its_completion_is_installed(
     configuration = searched(
         home, "fish", "-c", "string join \\n $__fish_sysconf_dir/conf.d $__fish_vendor_confdirs"
     )
-    assert {places.pop(file) for file in [*places] if file.endswith(("/_zmsvcctl", "/_zmsvc_units"))} <= zsh
-    assert {places.pop(file) for file in [*places] if file.endswith("/zmsvcctl.fish")} <= fish
+    assert {places.pop(file) for file in [*places] if "/_zmsvc" in file} <= zsh
+    assert {
+        places.pop(file) for file in [*places] if file.endswith(("/zmsvcctl.fish", "/zmsvcd.fish"))
+    } <= fish
     assert {places.pop(file) for file in [*places] if file.endswith("/zmsvc.fish")} <= configuration
-    assert set(places) == {"completions/zmsvcctl.bash", "bash_completion.d/zmsvc.bash"}
+    bash = {"completions/zmsvcctl.bash", "completions/zmsvcd.bash", "bash_completion.d/zmsvc.bash"}
+    assert set(places) == bash
     # It looks into these two and XDG_DATA_DIRS.
     assert places["completions/zmsvcctl.bash"] in {
         f"{prefix}/share/bash-completion/completions" for prefix in ("/usr/local", "/usr")

@@ -51,16 +51,19 @@ exec '{sys.executable}' -P -m zmsvc.ctl "$@"
 """
     )
     program.chmod(0o755)
+    (program.parent / "zmsvcd").symlink_to("/bin/true")  # fish completes no program that is not there.
     (tmp_path / "completions").mkdir()
-    (tmp_path / "completions" / "zmsvcctl.bash").symlink_to(DATA / "zmsvcctl.bash")
+    for file in DATA.glob("*.bash"):
+        (tmp_path / "completions" / file.name).symlink_to(file)
     (tmp_path / "bashrc").write_text(f"PS1='$ '; . {BASH_COMPLETION}\n")
     (tmp_path / ".zshrc").write_text(
         f"PS1='$ '; fpath=({DATA} {DATA / 'units'} $fpath); autoload -U compinit; compinit -u -D\n"
     )
-    for place, source in (("completions", DATA / "zmsvcctl.fish"), ("conf.d", DATA / "units" / "zmsvc.fish")):
+    for place, sources in (("completions", DATA), ("conf.d", DATA / "units")):
         folder = tmp_path / ".config" / "fish" / place
         folder.mkdir(parents=True)
-        (folder / source.name).symlink_to(source)
+        for file in sources.glob("*.fish"):
+            (folder / file.name).symlink_to(file)
     contexts = tmp_path / "contexts"
     contexts.mkdir()
     for name in ("Delta", "Ep:silon", EVIL.removesuffix(".xml")):
@@ -138,6 +141,8 @@ def test_names_are_completed(shell: TerminalWindow, settled_home: Path) -> None:
     completed(shell, "zmsvcctl --context=De", "zmsvcctl --context=Delta")
     completed(shell, "zmsvcctl -c Ep:s", "Ep:silon")
     completed(shell, "zmsvcctl graph Liv", "zmsvcctl graph Live")
+    completed(shell, "zmsvcd --det", "zmsvcd --detach")
+    completed(shell, "zmsvcd --detach De", "zmsvcd --detach Delta")
     assert not (settled_home / "asked").exists(), "ssh would ask for a password on the line"
 
 

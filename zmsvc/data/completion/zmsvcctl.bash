@@ -1,4 +1,4 @@
-# bash completion for zmsvcctl, made by `make completion` from zmsvc/ctl/verb_table.py
+# bash completion for zmsvcctl, made by `make completion`
 
 # Offer constant words.
 _zmsvcctl_offer()
@@ -52,15 +52,32 @@ _zmsvcctl_split()
     done
 }
 
-_zmsvcctl()
+# Set `words`, the word at the cursor and the one before it. $1 is the part of the word that readline replaces, which
+# begins after a quote or a break.
+_zmsvcctl_begin()
 {
-    local cur prev word verb= context= transaction= host= before index at=0
-    local -a words
     COMPREPLY=()
     _zmsvcctl_split
     cur=${words[-1]}
     prev=
     ((${#words[@]} < 2)) || prev=${words[-2]}
+    # An option and the beginning of its value may be one word.
+    if [[ $cur == --*=* ]]; then
+        prev=${cur%%=*}
+        cur=${cur#*=}
+    fi
+    cur=${cur#[\'\"]}
+    before=${cur%"$1"}
+    [[ $before != "$cur" || -z $1 ]] || before=
+    cur=${cur//\\/}
+    before=${before//\\/}
+}
+
+_zmsvcctl()
+{
+    local cur prev word verb= context= transaction= host= before index at=0
+    local -a words
+    _zmsvcctl_begin "${2-}"
 
     # The verb is the first word that is neither an option nor the value of one; `at` counts the words after it.
     for ((index = 1; index < ${#words[@]} - 1; index++)); do
@@ -77,17 +94,6 @@ _zmsvcctl()
             *) if [[ -z $verb ]]; then verb=$word; else ((++at)); fi ;;
         esac
     done
-    # The word before the cursor may be an option whose value is typed now.
-    if [[ $cur == --*=* ]]; then
-        prev=${cur%%=*}
-        cur=${cur#*=}
-    fi
-    # readline completes the part that follows an opening quote or a break.
-    cur=${cur#[\'\"]}
-    before=${cur%"${2-}"}
-    [[ $before != "$cur" || -z ${2-} ]] || before=
-    cur=${cur//\\/}
-    before=${before//\\/}
 
     # Flags that mean something else for another verb.
     case $verb.$prev in

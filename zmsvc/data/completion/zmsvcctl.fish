@@ -1,4 +1,4 @@
-# fish completion for zmsvcctl, made by `make completion` from zmsvc/ctl/verb_table.py
+# fish completion for zmsvcctl, made by `make completion`
 
 # Offer contexts, transactions or tasks of the context and the transaction that the line names; fish quotes them. Those
 # of another machine are not asked for, since ssh may want a password.
