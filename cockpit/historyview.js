@@ -85,7 +85,7 @@ function row(event, now) {
         "tr",
         { role: "row", class: kind },
         cell(clock(event.at, now), { class: "time", title: event.at }),
-        cell(event.task || "–"),
+        cell(event.task || "–", { title: event.transaction || null }),
         cell(event.event),
         cell(detailText(event.detail), { class: "detail" }),
     );

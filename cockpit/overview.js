@@ -61,6 +61,8 @@ function badge(state, count) {
     return found;
 }
 
+const SECOND = "A second copy of each task, beside the present one";
+
 function drawOrders(run, busy, order) {
     const open = [
         ["stop", "Stop all"],
@@ -79,6 +81,7 @@ function drawOrders(run, busy, order) {
             element("button", { type: "button", "data-order": verb, on: { click: () => order(verb) } });
         const button = old.get(verb) ?? made();
         setText(button, title);
+        setAttribute(button, "title", verb === "new" && run && isOpen(run) ? SECOND : null);
         // An element that is disabled loses the focus.
         setAttribute(button, "aria-disabled", busy !== null ? "true" : null);
         return button;

@@ -18,7 +18,8 @@ from installed import Installed
 from machine import Machine
 from waiting import wait_for
 
-pytestmark = pytest.mark.deadline(180)
+# One process runs them all, because they share a machine and a browser.
+pytestmark = [pytest.mark.deadline(180), pytest.mark.xdist_group("cockpit")]
 
 ROOT = Path(__file__).parents[2]
 RUNNING, WAITING = "active (running)", "inactive (waiting)"
@@ -252,8 +253,7 @@ AXE = """
 """
 
 
-@pytest.mark.parametrize("width", [1280, 400])
-@pytest.mark.parametrize("style", ["light", "dark"])
+@pytest.mark.parametrize(("style", "width"), [("light", 400), ("dark", 1280), ("dark", 400)])
 def test_the_page_is_accessible_in_each_style_and_width(
     shop: Installed, member: Person, style: str, width: int
 ) -> None:
