@@ -134,6 +134,8 @@ def test_outdated_times_take_no_room() -> None:
     topics = watching()
     for launch in range(5000):
         topics.watch(replace(T30, launch=launch), float(launch) / 1000)
+        topics.heard("t", MINE, float(launch) / 1000)
+        assert topics._heard
         topics.end(launch)
     assert len(topics._due) < 100
     assert not topics._senders
