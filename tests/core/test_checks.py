@@ -498,3 +498,22 @@ def test_each_rule_of_a_task_that_counts_adds_little_work_to_the_check() -> None
         return calls_in(lambda: warnings(made))
 
     assert work(80) < work(20) + 60 * 200
+
+
+@pytest.mark.parametrize(
+    ("address", "given", "fault"),
+    [
+        ("tcp://127.0.0.1:1", {"mode": 0o600}, True),
+        ("tcp://127.0.0.1:1", {"user": "www"}, True),
+        ("ipc://@abstract", {"group": "www"}, True),
+        ("tcp://127.0.0.1:1", {}, False),
+        ("ipc:///run/x", {"mode": 0o600, "user": "www", "group": "www"}, False),
+    ],
+)
+def test_the_owner_and_the_mode_of_a_socket_are_for_a_path(
+    address: str, given: dict[str, Any], fault: bool
+) -> None:
+    found = faults([task("a", listen=(ListenSocket(address=address, **given),))], {})
+    assert [each.text.partition(" has a mode, user or group,")[0] for each in found] == (
+        [f"<listen> {address}"] if fault else []
+    )
