@@ -110,16 +110,6 @@ def test_nobody_starts_a_context_of_a_cluster_by_hand_or_at_boot(given: Installe
         machine.sh(f"systemctl disable --quiet {given.unit}")
 
 
-def test_systemd_restarts_a_keeper_that_was_killed(orders: Resource, machine: Machine) -> None:
-    assert orders("start") == (0, "")
-    keeper = orders.installed.show("MainPID")
-    machine.sh(f"kill -9 {keeper}")
-    wait_for(lambda: orders.installed.show("MainPID") not in ("0", keeper))
-    wait_for(lambda: orders("monitor") == (0, ""))
-    assert orders("stop") == (0, "")
-    assert machine.sh(f"systemctl start {orders.installed.unit}", check=False).returncode == 1
-
-
 # --- the exit statuses
 
 
@@ -170,7 +160,13 @@ def test_a_host_that_lacks_something_says_what(orders: Resource, machine: Machin
         status, reason = orders("start")
         assert (status, reason.startswith(why)) == (MISSING, True), (spoil, reason)
         machine.sh(mend)
+    assert orders("monitor")[0] == STOPPED, "the unit has failed"
+    assert orders("stop") == (0, ""), "as the cluster does after a start that has failed"
     assert orders("validate-all") == (0, "")
+    machine.sh(f"cp {file} /run/aside; echo '<Context>' > {file}")
+    status, reason = orders("validate-all")
+    machine.sh(f"mv /run/aside {file}")
+    assert (status, reason.startswith(f"{file}:")) == (MISSING, True), reason
     assert orders("start", zmsvcctl="/nowhere") == (MISSING, "/nowhere is not installed on this host")
     status, reason = orders("start", state="shared")
     assert (status, reason.partition(" (")[0]) == (
@@ -193,46 +189,29 @@ def test_bad_keys_are_told_before_anything_starts(orders: Resource, machine: Mac
 
 
 def test_monitor_of_a_context_that_runs_or_not(orders: Resource, machine: Machine) -> None:
-    assert orders("monitor") == (STOPPED, "")
-    assert orders("monitor", interval=0) == (STOPPED, "")
+    assert orders("monitor") == orders("monitor", interval=0) == (STOPPED, "")
     assert orders("start") == (0, "")
     assert orders("start") == (0, ""), "a second start changes nothing"
     assert orders("monitor") == orders("monitor", interval=0) == orders("reload-agent") == (0, "")
-    # A unit that systemd is about to start again runs; one that it has given up does not.
-    drop_in = f"/etc/systemd/system/{orders.installed.unit}.d/restart.conf"
-    machine.put(drop_in, "[Service]\nRestartSec=1h\n")
+    # systemd starts a killed keeper again, and the cluster need not know.
+    keeper = orders.installed.show("MainPID")
+    machine.sh(f"kill -9 {keeper}")
+    wait_for(lambda: orders.installed.show("MainPID") not in ("0", keeper))
+    wait_for(lambda: orders.installed.show("ActiveState") == "active")
+    # A unit that systemd is about to start again runs.
+    machine.put(f"/etc/systemd/system/{orders.installed.unit}.d/restart.conf", "[Service]\nRestartSec=1h\n")
     machine.sh(f"systemctl daemon-reload; kill -9 {orders.installed.show('MainPID')}")
     wait_for(lambda: orders.installed.show("ActiveState") == "activating")
     assert orders("monitor") == (0, "")
     assert orders("stop") == (0, "")
-    machine.put(drop_in, "[Service]\nRestart=no\n")
-    machine.sh("systemctl daemon-reload")
-    assert orders("start") == (0, "")
-    machine.sh(f"kill -9 {orders.installed.show('MainPID')}")
-    wait_for(lambda: orders.installed.show("ActiveState") == "failed")
-    status, why = orders("monitor")
-    assert (status, "signal, status 9" in why) == (STOPPED, True), why
-    assert orders("stop") == (0, "")
+    assert machine.sh(f"systemctl start {orders.installed.unit}", check=False).returncode == 1
 
 
-def test_a_supervisor_that_hangs_and_a_stop_by_others_are_not_known(
-    orders: Resource, machine: Machine
-) -> None:
-    orders.installed.configure(task("ts_1", "Deaf", service="<stop_timeout>2s</stop_timeout>"))
-    assert orders("start") == (0, "")
-    supervisor = orders.installed.status()["pid"]
-    machine.sh(f"kill -STOP {supervisor}")
-    status, why = orders("monitor", seconds=3)
-    assert (status, why) == (1, "the supervisor of Orders does not answer (does it hang?)")
-    machine.sh(f"kill -CONT {supervisor}; systemctl stop --no-block {orders.installed.unit}")
-    wait_for(lambda: orders.installed.show("ActiveState") == "deactivating")
-    assert orders("monitor") == (1, "zmsvc@Orders.service is being stopped, but not by the cluster")
-
-
-def test_a_failed_task_is_told_in_the_way_that_was_asked_for(orders: Resource, machine: Machine) -> None:
+def test_failed_tasks_and_a_supervisor_that_hangs_are_told(orders: Resource, machine: Machine) -> None:
     machine.put("/etc/zmsvc/services/Failing/__init__.py", "")
     machine.put("/etc/zmsvc/services/Failing/ServiceFailing.py", FAILING)
-    orders.installed.configure(task("ts_1", "Talker"), task("ts_2", "Failing"))
+    deaf = task("ts_1", "Deaf", service="<stop_timeout>2s</stop_timeout>")
+    orders.installed.configure(deaf, task("ts_2", "Failing"))
     orders("start")
     wait_for(lambda: orders("monitor")[0] == DEGRADED)
     why = "task ts_2 failed: exit-code (status 7)"
@@ -240,21 +219,30 @@ def test_a_failed_task_is_told_in_the_way_that_was_asked_for(orders: Resource, m
     assert orders("monitor", failed_tasks="fail") == (1, why)
     assert orders("monitor", failed_tasks="ignore") == (0, "")
     assert orders("monitor", interval=0) == (0, ""), "a probe finds what runs"
+    supervisor = orders.installed.status()["pid"]
+    machine.sh(f"kill -STOP {supervisor}")
+    assert orders("monitor", seconds=3) == (1, "the supervisor of Orders does not answer (does it hang?)")
+    machine.sh(f"kill -CONT {supervisor}; systemctl stop --no-block {orders.installed.unit}")
+    wait_for(lambda: orders.installed.show("ActiveState") == "deactivating")
+    assert orders("monitor") == (1, "zmsvc@Orders.service is being stopped, but not by the cluster")
 
 
 # --- the state goes along
 
 
-def test_a_context_goes_on_with_what_was_open_on_the_other_host(orders: Resource, machine: Machine) -> None:
+def test_the_decisions_of_the_last_host_go_along(orders: Resource, machine: Machine) -> None:
     assert orders("start") == (0, "")
     (own,) = orders.opened()
     assert orders.carried() == {"host": "h1", "open": [own], "held": [], "disabled": []}
     assert orders("stop") == (0, "")
+
+    # From another host: what was open there, and nothing of its own.
     orders.carry("T1", "T2", held=(("T2", "ts_2"),))
     assert orders("start") == (0, "")
     assert orders.opened() == {"T1", "T2"}
     assert ("T2", "ts_2") not in orders.installed.pids()
-    assert orders.carried() == {"host": "h1", "open": ["T1", "T2"], "held": [["T2", "ts_2"]], "disabled": []}
+    now = {"host": "h1", "open": ["T1", "T2"], "held": [["T2", "ts_2"]], "disabled": []}
+    assert orders.carried() == now
     orders.installed.ctl("disable", "ts_1")
     writes = "wc -l < /run/cib/writes"
     before = machine.sh(writes).stdout
@@ -262,33 +250,25 @@ def test_a_context_goes_on_with_what_was_open_on_the_other_host(orders: Resource
     assert orders.carried()["disabled"] == ["ts_1"]
     assert int(machine.sh(writes).stdout) == int(before) + 1, "what has not changed is not written again"
 
-
-def test_the_last_word_before_the_end_goes_along(orders: Resource) -> None:
-    orders.carry("T1", "T2")
-    orders("start")
+    # The last word before the end, which no monitor has seen.
     orders.installed.ctl("stop", "--transaction", "T1")
     assert orders("stop") == (0, "")
     assert (orders.carried()["host"], orders.carried()["open"]) == ("h1", ["T2"])
+
     # This host was the last one, so that its own state is the newest.
-    orders("start")
+    assert orders("start") == (0, "")
     assert orders.opened() == {"T2"}
-
-
-def test_a_host_that_did_not_run_it_writes_nothing(orders: Resource, machine: Machine) -> None:
-    """A stop comes after a start that has failed, and after a probe; its state may be old."""
-    orders("start")
     orders("stop")
+
+    # A stop also comes after a probe, and after a start that has failed; the state here may be old then.
     orders.carry("T9")
     assert orders("stop") == (0, "")
-    assert orders.carried()["host"] == "h2"
-    file = "/etc/zmsvc/services/Talker/ServiceTalker.py"
-    machine.put(
-        f"/etc/systemd/system/{orders.installed.unit}.d/bad.conf", "[Service]\nExecStartPre=/bin/false\n"
-    )
-    machine.sh(f"systemctl daemon-reload; test -e {file}")
+    drop_in = f"/etc/systemd/system/{orders.installed.unit}.d/bad.conf"
+    machine.put(drop_in, "[Service]\nExecStartPre=/bin/false\n")
+    machine.sh("systemctl daemon-reload")
     assert orders("start")[0] == 1
     assert orders("stop") == (0, "")
-    assert orders.carried()["host"] == "h2"
+    assert (orders.carried()["host"], orders.carried()["open"]) == ("h2", ["T9"])
 
 
 def test_a_cluster_that_does_not_answer_prevents_a_start_and_no_stop(
@@ -332,8 +312,7 @@ def test_a_context_that_ran_before_it_was_given_goes_on(orders: Resource, machin
     assert orders("monitor", interval=0) == (0, "")
     assert orders("monitor") == (0, "")
     assert orders.installed.show("MainPID") == keeper
-    machine.sh(f"kill -9 {keeper}")
-    wait_for(lambda: orders.installed.show("MainPID") not in ("0", keeper))
+    machine.sh("test -e /run/zmsvc-cluster/Orders.here")
     assert orders("stop") == (0, "")
 
 
