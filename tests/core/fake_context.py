@@ -351,7 +351,7 @@ class Watcher:
         process.fds.remove(line)
         process.socks.append(self.line)
         process.act = self.act
-        self.watches: dict[int, sv.WatchTopics] = {}
+        self.watches: dict[int, watching.WatchTopics] = {}
 
     def act(self) -> bool:
         try:
@@ -360,23 +360,23 @@ class Watcher:
             return False
         if order is None:
             self.house.kernel.exit(self.process, status=0)
-        elif isinstance(order, sv.WatchTopics):
+        elif isinstance(order, watching.WatchTopics):
             self._watch(order)
         elif isinstance(order, Ping):
             self._say(Pong())
         return True
 
-    def _watch(self, order: sv.WatchTopics) -> None:
+    def _watch(self, order: watching.WatchTopics) -> None:
         kernel = self.house.kernel
         self.watches.pop(order.launch, None)
         if order.ready or order.expect:
             self.watches[order.launch] = order
         if order.ready and order.has_process:
-            kernel.later(0.05, lambda: self._say(sv.TopicHeard(launch=order.launch, topic=order.ready)))
+            kernel.later(0.05, lambda: self._say(watching.TopicHeard(launch=order.launch, topic=order.ready)))
         elif order.expect and kernel.faults and kernel.chance(0.05):
             kernel.counts["a task is silent"] += 1
             topic = str(order.expect[0]["topic"])
-            kernel.later(0.2, lambda: self._say(sv.TopicSilent(launch=order.launch, topic=topic)))
+            kernel.later(0.2, lambda: self._say(watching.TopicSilent(launch=order.launch, topic=topic)))
 
     def _say(self, report: watching.Report) -> None:
         if self.process.alive:

@@ -17,9 +17,9 @@ TWICE = {
     "LineSeen": {"zmsvc.protocol.output", "zmsvc.protocol.supervision"},
     "OpenBarrier": {"zmsvc.core.effects", "zmsvc.protocol.supervision"},
     "SetMain": {"zmsvc.core.effects", "zmsvc.protocol.supervision"},
-    "TopicHeard": {"zmsvc.core.facts", "zmsvc.protocol.supervision"},
-    "TopicSilent": {"zmsvc.core.facts", "zmsvc.protocol.supervision"},
-    "WatchTopics": {"zmsvc.core.effects", "zmsvc.protocol.supervision"},
+    "TopicHeard": {"zmsvc.core.facts", "zmsvc.protocol.watching"},
+    "TopicSilent": {"zmsvc.core.facts", "zmsvc.protocol.watching"},
+    "WatchTopics": {"zmsvc.core.effects", "zmsvc.protocol.watching"},
     "Task": {"zmsvc.core.world", "zmsvc.task.sdk"},
 }
 """The names that two modules define, and why: a message on a channel has the name of the fact or effect that it

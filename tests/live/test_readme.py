@@ -122,13 +122,14 @@ def test_the_programs_of_the_readme_run_as_they_stand(person: Person) -> None:
     assert person.type("zmsvcctl list").count("running") == 0
 
 
-def test_the_class_of_the_readme_is_a_service() -> None:
+def test_the_classes_of_the_readme_talk_to_each_other(zmsvc_simulation: testing.Simulation) -> None:
     (code,) = blocks("python", "README.md")
     names: dict[str, type] = {}
-    exec(code, names)
-    task = testing.make(names["SayHello"])
-    task.step()
-    assert testing.recorder(task).updates == [{"text": "hello"}]
+    exec(code.replace("20.5", "30.5"), names)
+    alarm = zmsvc_simulation.start(names["Alarm"])
+    zmsvc_simulation.start(names["Sensor"], service_id="ts_sensor")
+    zmsvc_simulation.run(0.25)
+    assert alarm.updates[:2] == [{"alarm": "ts_sensor"}] * 2
 
 
 def test_the_five_minutes_run_as_they_stand(person: Person) -> None:

@@ -38,7 +38,7 @@ from zmsvc.keeper.restarted_process import DeviceProcess, SupervisorProcess
 from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.keeper.watcher_process import WatcherProcess
 from zmsvc.keeper.zygote_client import ZygoteClient
-from zmsvc.protocol import PROTOCOL, PROTOCOL_BARRIER, PROTOCOL_STORES
+from zmsvc.protocol import PROTOCOL, PROTOCOL_BARRIER, PROTOCOL_STORES, watching
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
@@ -291,7 +291,7 @@ class Keeper:
         self._watcher.start()
         self._know_worker(self._watcher.pid)
 
-    def _watch_topics(self, order: sv.WatchTopics) -> None:
+    def _watch_topics(self, order: watching.WatchTopics) -> None:
         self._watcher.watch(order)
         self._know_worker(self._watcher.pid)
 
@@ -452,7 +452,7 @@ class Keeper:
                 self._stores.hold(order.limits)
             case sv.KeepWatches():
                 self._watcher.keep(order.launches)
-            case sv.WatchTopics():
+            case watching.WatchTopics():
                 self._watch_topics(order)
             case sv.Acknowledge():
                 self._watcher.forget(order.launch)

@@ -22,7 +22,7 @@ from zmsvc.keeper.listeners import Listeners
 from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.protocol import watching as protocol
 from zmsvc.protocol.output import Ping, Pong
-from zmsvc.protocol.supervision import TopicHeard, TopicSilent, WatchTopics
+from zmsvc.protocol.watching import TopicHeard, TopicSilent, WatchTopics
 
 PING_TIMEOUT = 10.0
 """Seconds that an answer to a ping may take. After that the keeper kills the watcher process, because one

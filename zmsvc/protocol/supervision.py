@@ -14,6 +14,7 @@ from typing import Any
 from zmsvc.core.frozen import frozen
 from zmsvc.protocol.codec import Codec
 from zmsvc.protocol.launch import LaunchSpec
+from zmsvc.protocol.watching import TopicHeard, TopicSilent, WatchTopics
 
 # --- orders of the supervisor
 
@@ -93,25 +94,6 @@ class KeepWatches:
     """Watch only these launches of those whose topics are watched. Since protocol 5."""
 
     launches: tuple[int, ...]
-
-
-@frozen
-class WatchTopics:
-    """Watch these topics of a launch in place of those that were watched before. Without topics, watch it no
-    longer. `TopicHeard` and `TopicSilent` follow; the same order again repeats them. Since protocol 5.
-    """
-
-    launch: int
-    transaction: str = ""
-    task: str = ""
-    endpoint: str = ""
-    """The endpoint at which to subscribe."""
-    ready: str = ""
-    """The topic whose first message is to be reported, or nothing."""
-    has_process: bool = False
-    """False before the fork: the first message is then reported after the next order."""
-    expect: tuple[Mapping[str, Any], ...] = ()
-    """The topics on which silence is to be reported, each as `core.expected_topics.Expectation.as_json`."""
 
 
 @frozen
@@ -237,24 +219,6 @@ class LineSeen:
     """A task has written the line that its `ready_line` names. Since protocol 5."""
 
     launch: int
-
-
-@frozen
-class TopicHeard:
-    """A launch has published its first message on the topic `ready` of `WatchTopics`. Since protocol 5."""
-
-    launch: int
-    topic: str
-
-
-@frozen
-class TopicSilent:
-    """A launch has published nothing on a topic in `expect` of `WatchTopics` for too long. Since protocol
-    5.
-    """
-
-    launch: int
-    topic: str
 
 
 @frozen

@@ -31,7 +31,7 @@ from zmsvc.host import seqpacket
 from zmsvc.host.descriptor_closer import DescriptorCloser
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd import notify
-from zmsvc.protocol import OLDEST, PROTOCOL, PROTOCOL_NUMBERED_SIGNALS, PROTOCOL_SET_MAIN
+from zmsvc.protocol import OLDEST, PROTOCOL, PROTOCOL_NUMBERED_SIGNALS, PROTOCOL_SET_MAIN, watching
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.supervisor.fdstore_client import FdstoreClient
@@ -429,9 +429,9 @@ class Children:
                 starts.append(ft.TaskExecuted(launch=report.launch))
             case sv.LineSeen():
                 starts.append(ft.ReadyLineSeen(launch=report.launch))
-            case sv.TopicHeard():
+            case watching.TopicHeard():
                 starts.append(ft.TopicHeard(launch=report.launch, topic=report.topic))
-            case sv.TopicSilent():
+            case watching.TopicSilent():
                 starts.append(ft.TopicSilent(launch=report.launch, topic=report.topic))
             case sv.MainProcess():
                 self._launch_of.pop(self._speaker_of.get(report.launch, (0, "")), None)

@@ -42,6 +42,7 @@ from zmsvc.protocol import (
     PROTOCOL_SOCKETS,
     PROTOCOL_STORES,
     PROTOCOL_WATCHER,
+    watching,
 )
 from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
@@ -475,7 +476,7 @@ class Loop:
             return  # It has not launched a task with such topics either, see `dropped_options`.
         transaction, task = effect.key
         self.children.tell(
-            sv.WatchTopics(
+            watching.WatchTopics(
                 launch=effect.launch,
                 transaction=transaction,
                 task=task,

@@ -32,7 +32,7 @@ from zmsvc.host.bus.socket_options import (
     unconnected_subscriber,
 )
 from zmsvc.host.complain import complain
-from zmsvc.protocol import supervision, watching
+from zmsvc.protocol import watching
 from zmsvc.protocol.output import Ping, Pong
 
 _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
@@ -94,7 +94,7 @@ class Watcher:
                     self._curve = order.curve
                 case Ping():
                     self._unsent.append(Pong())
-                case supervision.WatchTopics():
+                case watching.WatchTopics():
                     self._watch(order)
                 case _:
                     assert_never(order)
@@ -116,7 +116,7 @@ class Watcher:
 
     # --- the bus
 
-    def _watch(self, order: supervision.WatchTopics) -> None:
+    def _watch(self, order: watching.WatchTopics) -> None:
         if order.ready or order.expect:
             watch = LaunchWatch(
                 launch=order.launch,
@@ -174,5 +174,5 @@ class Watcher:
 
 def _report(found: Heard | Silent) -> watching.Report:
     if isinstance(found, Heard):
-        return supervision.TopicHeard(launch=found.launch, topic=found.topic)
-    return supervision.TopicSilent(launch=found.launch, topic=found.topic)
+        return watching.TopicHeard(launch=found.launch, topic=found.topic)
+    return watching.TopicSilent(launch=found.launch, topic=found.topic)
