@@ -411,6 +411,35 @@ def test_what_runs_on_the_hosts_ends_with_this_zmsvcctl(hosts: Hosts, number: si
         wait_for_end(pid)
 
 
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("say(); import sys; sys.exit(7)", 7),
+        ("import time; say(); time.sleep(1000)", -signal.SIGINT),
+        (
+            "signal.signal(signal.SIGINT, signal.SIG_IGN); import time; say(); time.sleep(1000)",
+            -signal.SIGKILL,
+        ),
+        ("say(); os.execvp('sleep', ['sleep', '1000'])", -signal.SIGINT),
+    ],
+)
+def test_a_process_with_a_lifeline_ends_with_its_standard_input(body: str, code: int) -> None:
+    program = (
+        "import os, signal; from zmsvc.ctl.remote import lifeline; lifeline.PATIENCE = 0.1; "
+        f"signal.signal(signal.SIGINT, signal.SIG_DFL); os.environ[lifeline.VARIABLE] = 'stdin'; "
+        f"lifeline.hold(); say = lambda: print(flush=True); {body}"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as held:
+        assert held.stdin is not None
+        assert held.stdout is not None
+        assert held.stdout.readline() == b"\n"
+        if code < 0:
+            held.stdin.close()
+        assert held.wait(20) == code
+
+
 def descendants(pid: int) -> list[int]:
     """Return the processes of a tree: here the ssh, and zmsvcctl with its watcher on the host."""
     children = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -14,65 +14,57 @@ import signal
 VARIABLE = "ZMSVC_LIFELINE"
 """If set to `stdin`, zmsvcctl ends with its standard input."""
 PATIENCE = 2.0
-"""Seconds after Ctrl-C in which the processes have to end."""
+"""Seconds from Ctrl-C to SIGKILL."""
 
 
 def hold() -> None:
-    """Go on in a child process, which gets SIGINT when standard input ends. The caller's process waits for
-    it, ends as it does, and does not return.
-    """
+    """Fork a process that ends this one when standard input ends, and make standard input empty here."""
     del os.environ[VARIABLE]
-    watched = os.dup(0)
-    child = os.fork()
-    if not child:
-        os.setpgid(0, 0)
-        os.close(watched)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.close(null)
+    # Of this process itself, so that the fork cannot watch another one that has its PID later.
+    pidfd = os.pidfd_open(os.getpid())
+    if os.fork():
+        os.close(pidfd)
+        _replace(0)
         return
-    status = _watch(child, watched)
-    # Nothing is left to do for this process: no buffer has text, and no exit function may run twice.
-    os._exit(status)
-
-
-def _watch(child: int, watched: int) -> int:
-    """Wait for the child, and return its exit status, or 128 and the number of the signal that ended it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # The child is in a group of its own, which no signal for this one reaches.
-        signal.signal(number, lambda number, _: os.killpg(child, number))
-    # The child makes its group itself as well, so that there is one whichever of the two is first.
     try:
-        os.setpgid(child, child)
-    except (PermissionError, ProcessLookupError):
-        pass  # It has done so, and perhaps has already ended.
-    ended = os.pidfd_open(child)
+        # sshd waits until every process has closed the output.
+        _replace(1, 2)
+        _watch(pidfd)
+    finally:
+        # No buffer has text, and no function of the exit may run twice.
+        os._exit(0)
+
+
+def _replace(*descriptors: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for each in descriptors:
+        os.dup2(null, each)
+    os.close(null)
+
+
+def _watch(pidfd: int) -> None:
+    """Wait for the end of the process or of standard input. In the second case end the process as Ctrl-C
+    does, and kill it if it does not end.
+    """
     poll = select.poll()
-    poll.register(ended, select.POLLIN)
-    poll.register(watched, select.POLLIN)
-    while True:
-        ready = dict(poll.poll())
-        if ended in ready:
-            break
-        if not _is_open(watched):
-            poll.unregister(watched)
-            _end(child, poll)
-            break
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return status if status >= 0 else 128 - status
+    poll.register(pidfd, select.POLLIN)
+    poll.register(0, select.POLLIN)
+    while pidfd not in (ready := dict(poll.poll())):
+        if 0 not in ready or _has_data():
+            continue
+        poll.unregister(0)
+        for number, patience in ((signal.SIGINT, PATIENCE), (signal.SIGKILL, 0.0)):
+            try:
+                signal.pidfd_send_signal(pidfd, number)
+            except ProcessLookupError:
+                return
+            if poll.poll(patience * 1000):
+                return
+        return
 
 
-def _is_open(watched: int) -> bool:
+def _has_data() -> bool:
     try:
-        return bool(os.read(watched, 4096))
+        return bool(os.read(0, 4096))
     except OSError:
         return False
-
-
-def _end(child: int, poll: select.poll) -> None:
-    """End the group of the child, as Ctrl-C does; kill it if it does not end. The child is not reaped yet, so
-    its number is still its own.
-    """
-    os.killpg(child, signal.SIGINT)
-    if not poll.poll(PATIENCE * 1000):
-        os.killpg(child, signal.SIGKILL)
