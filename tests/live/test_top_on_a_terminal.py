@@ -64,7 +64,12 @@ def test_rows_are_selected_and_orders_given(window: TerminalWindow, three: Conte
     assert three.tasks(TX)["ts001"]["state"] == "active", "not before the answer"
     window.press("n")
     window.shows("nothing was ordered")
-    window.press("x", "y")
+    window.type("xy")
+    window.shows(f"(y/n) stop {TX}/ts001?")
+    assert three.tasks(TX)["ts001"]["state"] == "active", (
+        "a key that came with the question does not answer it"
+    )
+    window.press("y")
     window.shows(f"stop {TX}/ts001: inactive (stopped)", "● ts002")
     three.task_is("ts002", "running")
     window.press("s")
@@ -78,9 +83,12 @@ def test_rows_are_selected_and_orders_given(window: TerminalWindow, three: Conte
     window.shows(f"sent to PID {before}")
     three.task_is("ts001", "failed")
     window.press("r")
+    window.shows("(y/n) restart")
     window.press("y")
     window.shows(f"restart {TX}/ts001: active (running)")
-    window.press("Down", "k", "Z", "Enter")
+    window.press("Down", "k")
+    window.shows("signal to")
+    window.press("Z", "Enter")
     window.shows("cannot signal")
 
 

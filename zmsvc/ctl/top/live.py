@@ -97,8 +97,13 @@ class _View:
             if not window.wait(TICK if self._watch.is_late() else expected):
                 return
             for key in window.pressed():
+                asked = self._cursor.order
                 if not self._press(key, window):
                     return
+                if self._cursor.order is not None and asked is None:
+                    # Keys that were typed or pasted before the question was seen do not answer it.
+                    window.drop_keys()
+                    break
 
     def _picture(self, size: Size) -> Picture:
         message, bad = self.orders.message()

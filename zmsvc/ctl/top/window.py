@@ -118,6 +118,10 @@ class Window:
                 curses.resizeterm(size.lines, size.columns)
         self._window.redrawwin()
 
+    def drop_keys(self) -> None:
+        """Forget the keys that were pressed and not read yet."""
+        curses.flushinp()
+
     def pressed(self) -> Iterator[str]:
         """Yield the keys that were pressed since the last call."""
         for _ in range(MAX_KEYS if self._keys else 0):
