@@ -75,9 +75,9 @@ def test_a_context_runs_after_the_installation_and_nothing_is_left_after_purge(
     debian: Debian, packages: Packages
 ) -> None:
     there = named_after_zmsvc(debian)
-    # This program of xml-core is not installed, and the machine has no network.
+    # This program of xml-core is not installed, and the machine has no network. apt looks for programs in /usr alone.
     orders = "/tmp/update-xmlcatalog.orders"
-    debian.machine.put("/usr/local/sbin/update-xmlcatalog", f'#!/bin/sh\necho "$*" >> {orders}\n', 0o755)
+    debian.machine.put("/usr/sbin/update-xmlcatalog", f'#!/bin/sh\necho "$*" >> {orders}\n', 0o755)
     said = debian.install(packages.current)
     entered = debian.machine.sh(f"cat {orders}").stdout.splitlines()
     assert sum(order.startswith("--add ") and "--id urn:zmsvc:context" in order for order in entered) == 4
