@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 
 import image
 import manual
-
-from bench import Bench, BenchError, wait_until
+from cluster_bench import Bench, BenchError, wait_until
 
 SERVICE = '''
 import os, socket, time

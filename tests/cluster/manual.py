@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench import Bench, BenchError, wait_until
+from cluster_bench import Bench, BenchError, wait_until
 
 PAGE = Path(__file__).parents[2] / "docs/cluster.md"
 DISK = "/share/disk"
