@@ -155,10 +155,13 @@ def _attributes(*, colors: bool) -> dict[Paint, int]:
     }
     if colors and curses.has_colors():
         curses.start_color()
-        with contextlib.suppress(curses.error):
+        background = -1
+        try:
             curses.use_default_colors()
+        except curses.error:
+            background = curses.COLOR_BLACK
         for number, (paint, color) in enumerate(_COLORS.items(), 1):
-            curses.init_pair(number, color, -1)
+            curses.init_pair(number, color, background)
             found[paint] |= curses.color_pair(number)
         found[Paint.ALERT] |= found[Paint.FAILED]
     return found
