@@ -5,7 +5,7 @@ import { LABEL, NODE, graphInput, labelWidth, layOut, neighbor, path, shapeOf } 
 import { byFileId } from "./states.js";
 
 /** Milliseconds for which an edge is lit. */
-const LIT = 3000;
+const LIT = 5000;
 const ZOOM = { least: 0.3, most: 2, step: 1.25, readable: 0.7 };
 const LETTERS = 18;
 /** Pixels of a window in which the ranks of the graph go down instead of right. */

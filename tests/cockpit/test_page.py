@@ -286,12 +286,14 @@ def test_the_picture_of_the_readme_shows_a_failure_its_substitute_and_the_cause(
     member.open("Sensors", "substitute")
     wait_for(lambda: member.states()["sensor"] == RUNNING)
     machine.sh(f"kill -SEGV {next(pid for (_, name), pid in context.pids().items() if name == 'sensor')}")
-    wait_for(lambda: member.states()["sensor"] == "failed" and member.states()["substitute"] == RUNNING)
-    wait_for(lambda: "sensor was ended by the signal SIGSEGV" in text(member, "#details .chain"))
     if PICTURES:
         member.run("await page.setViewportSize({ width: 1280, height: 760 })")
-        picture(member, "cockpit")
-        member.run("await page.setViewportSize({ width: 1280, height: 900 })")
+    shown = "document.querySelector('#details .chain')?.textContent.includes('by the signal SIGSEGV')"
+    member.run(f"await frame.waitForFunction(() => {shown})")
+    # The rules that have fired are lit for 5 s.
+    picture(member, "cockpit")
+    wait_for(lambda: member.states()["sensor"] == "failed" and member.states()["substitute"] == RUNNING)
+    member.run("await page.setViewportSize({ width: 1280, height: 900 })")
 
 
 def test_the_keyboard_is_enough(shop: Installed, member: Person) -> None:
