@@ -127,3 +127,17 @@ def test_rows_of_another_release_are_shown_as_well() -> None:
         for event in ("new-word", "rule", "failed")
     ]
     assert len(drawn(rows)) == 3
+
+
+def test_the_end_of_a_task_that_was_never_launched_is_below_its_wait() -> None:
+    sim = Simulation.of(task("a", entry=False), task("b", requires=("a",), entry=False))
+    sim.begin()
+    sim.ask("start", "b")
+    sim.ask("stop", "b")
+    assert drawn(sim.rows) == [
+        "requested start",
+        ". start-after b",
+        ". . stopped b",
+        "launching a",
+        "requested stop",
+    ]

@@ -89,6 +89,8 @@ def test_a_content_becomes_the_dataclass_with_its_types() -> None:
         ({"celsius": 1, "place": {"room": "", "floor": 1.5}}, "content.place.floor is 1.5, expected a whole number"),
         ({"celsius": 1, "more": 1}, "content.more is 1, expected a list"),
         ({"celsius": 1, "more": [1, "x" * 99]}, f"content.more[1] is '{'x' * 56}..., expected a whole number"),
+        ({"celsius": 1, "more": ["x" * 58]}, f"content.more[0] is '{'x' * 58}', expected a whole number"),
+        ({"celsius": 1, "more": ["x" * 59]}, f"content.more[0] is '{'x' * 56}..., expected a whole number"),
         ({"celsius": 1, "names": {"a": 1}}, "content.names.a is 1, expected true or false"),
         ({"celsius": 1, "unit": "K"}, "content.unit is 'K', expected one of C, F"),
         ({"celsius": 1, "mode": "1"}, "content.mode is '1', expected one of a, 1"),

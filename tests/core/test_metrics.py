@@ -93,7 +93,8 @@ def test_counters_of_known_events_begin_with_0() -> None:
 
 
 def test_a_named_transaction_is_a_label_and_has_no_counters() -> None:
-    found = collected(answer(("A", "active", entry()), totals=[]), transaction="A")
+    others = [(name, "active", entry()) for name in ("X", "A", "Y")]
+    found = collected(answer(*others, totals=[]), transaction="A")
     assert {sample.labels["transaction"] for sample in found["zmsvc_task_state"].samples} == {"A"}
     assert [name for name, each in found.items() if each.kind is Kind.COUNTER and each.samples] == []
 
