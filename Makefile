@@ -4,7 +4,7 @@
 # make test-on    the same tests in another Debian, with its libraries and its systemd: SUITE=trixie (bookworm, forky); needs root and
 #                 debootstrap, and keeps the suite in /var/cache/zmsvc or ZMSVC_SUITES=; PYTEST_ARGS= says which tests
 # make test-lowest  tests with the lowest versions of the libraries that setup.cfg allows; needs Python 3.11
-# make all-tests  everything: test, test-lowest, test-on for each suite, fuzz, kills, simulate and soak
+# make all-tests  everything: test, test-lowest, test-on for each suite, fuzz, kills, simulate, soak and cluster
 # make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
 # make bench-pages  lists the pages that a task has written to; make bench-forks measures the ways to fork; each takes some seconds
 # make bench-record measures what a record costs the supervisor, in some seconds
@@ -91,6 +91,7 @@ all-tests: test test-lowest
 	$(MAKE) simulate
 	$(MAKE) chaos
 	$(MAKE) soak
+	$(MAKE) cluster
 
 # Results go to bench. Managers that are not installed (s6, runit: apt-get install s6 runit) are left out, which the report says.
 bench bench-full: $(VENV)/.bench

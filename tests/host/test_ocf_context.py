@@ -1,0 +1,142 @@
+"""The resource agent without a cluster and without systemd: what it takes from others, and what it says. The boot
+tests have its actions.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+DATA = Path(__file__).parents[2] / "zmsvc/data"
+AGENT = DATA / "ocf/context"
+
+
+@pytest.fixture(scope="module")
+def agent() -> ModuleType:
+    sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+    try:
+        loader = SourceFileLoader("ocf_context", str(AGENT))
+        spec = importlib.util.spec_from_loader("ocf_context", loader)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+        return module
+    finally:
+        sys.dont_write_bytecode = before
+
+
+def task(name: str, state: str = "active", **more: Any) -> dict[str, Any]:
+    return {"id": name, "state": state, **more}
+
+
+def told(*tasks: dict[str, Any], state: str = "active") -> dict[str, Any]:
+    return {"transactions": [{"id": "T1", "state": state, "tasks": list(tasks)}]}
+
+
+def test_it_needs_nothing_but_the_standard_library() -> None:
+    # -I: not this tree, and no packages of the user. -S: none of the machine.
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(AGENT), "meta-data"], capture_output=True, text=True, check=True
+    )
+    assert ElementTree.fromstring(done.stdout).get("name") == "context"
+
+
+def test_the_manual_has_each_parameter_and_each_action_with_its_timeout(agent: ModuleType) -> None:
+    page = (DATA / "man/ocf_zmsvc_context.7").read_text()
+    of_parameters, _, page = page.partition(".Sh ACTIONS")
+    about = ElementTree.fromstring(agent.meta_data())
+    parameters = {each.get("name") for each in about.iter("parameter")}
+    assert parameters == set(re.findall(r"^\.It Cm (\w+)$", of_parameters, re.MULTILINE))
+    actions = {str(each.get("name")) for each in about.iter("action")}
+    assert all(re.search(rf"^\.It Cm .*\b{re.escape(name)}\b", page, re.MULTILINE) for name in actions)
+    timeouts = {str(each.get("name")): str(each.get("timeout")) for each in about.iter("action")}
+    for name in ("start", "stop", "monitor"):
+        assert f"Timeout: {timeouts[name].removesuffix('s')} s" in page
+
+
+def test_what_operators_have_decided_is_read_from_the_status(agent: ModuleType) -> None:
+    data = told(task("a", held=True), task("b", "failed", exit={"reason": "signal", "signal": "SIGKILL"}))
+    data["transactions"].append({"id": "T2", "state": "inactive", "tasks": [task("c", disabled=True)]})
+    assert agent.decided_by(data) == {"open": ["T1"], "held": [["T1", "a"]], "disabled": ["c"]}
+    assert agent.failed_tasks(data) == ["task b failed: signal (SIGKILL)"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{}, {"transactions": None}, {"transactions": [1]}, {"transactions": [{"id": "T", "state": "active"}]}],
+)
+def test_an_answer_of_another_form_is_not_a_status(agent: ModuleType, data: dict[str, Any]) -> None:
+    with pytest.raises((LookupError, TypeError)):
+        agent.checked(data)
+
+
+def test_a_state_file_of_a_hostile_task_changes_nothing_but_ids(agent: ModuleType) -> None:
+    found = {"open": ["T1", "x y", "$(id)", "a\nb"], "held": [["T1", "a"], ["no", "b"]], "disabled": [3]}
+    assert agent.decisions(found) == {"open": ["T1"], "held": [["T1", "a"]], "disabled": ["3"]}
+    for bad in ({}, {"open": 3}, {"open": [3], "held": [], "disabled": []}, {"open": [], "held": [1]}):
+        with pytest.raises(ValueError, match="another form"):
+            agent.decisions(bad)
+
+
+def test_more_than_the_cluster_can_carry_is_told_and_not_written(agent: ModuleType, tmp_path: Path) -> None:
+    context = agent.Context({"OCF_RESKEY_context": "Orders"})
+    context.saved = tmp_path / "saved"
+    opened = [f"{number:020}" for number in range(5000)]
+    with pytest.raises(agent.Failure) as failure:
+        context._carry({"open": opened, "held": [], "disabled": []})
+    assert failure.value.status == agent.DEGRADED
+    assert str(failure.value).startswith("5000 open transactions are more than the cluster's configuration")
+    assert len(str(failure.value)) <= agent.MAX_REASON
+    assert not context.saved.exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "why"),
+    [
+        ("ext4", "/var/lib/zmsvc/Orders", None),
+        ("xfs", "/var/lib/zmsvc", None),
+        ("ext4", "/", "nothing is mounted at"),
+        ("ext4", "/var/lib/zmsvc/Other", "nothing is mounted at"),
+        ("nfs4", "/var/lib/zmsvc/Orders", "is on nfs4, where the state file cannot be"),
+    ],
+)
+def test_a_shared_state_needs_a_disk_of_its_own(
+    agent: ModuleType, kind: str, place: str, why: str | None
+) -> None:
+    mountinfo = f"36 35 98:0 / {place} rw,noatime master:1 - {kind} /dev/x rw\n"
+    directory = Path("/var/lib/zmsvc/Orders")
+    if why is None:
+        agent.check_shared(directory, mountinfo)
+        return
+    with pytest.raises(agent.Failure, match=why) as failure:
+        agent.check_shared(directory, mountinfo)
+    assert failure.value.status == agent.INSTALLED
+
+
+def test_a_reason_is_one_line_without_control_characters(
+    agent: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "x\n\x1b[2Jocf-exit-reason:ok" + "y" * 500
+    assert agent.main(["context", "monitor"], {"OCF_RESKEY_context": name}) == agent.CONFIGURED
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "\x1b" not in said
+    assert len(said) <= agent.MAX_REASON + len("ocf-exit-reason:\n")
+
+
+def test_what_it_writes_is_what_zmsvcd_reads(agent: ModuleType) -> None:
+    from zmsvc.core.carried import parse
+
+    decided = agent.decided_by(told(task("a", held=True), task("b", disabled=True)))
+    found = parse(json.dumps({"host": "h1", **decided}).encode())
+    assert (found.open, found.held, found.disabled) == (("T1",), (("T1", "a"),), ("b",))
