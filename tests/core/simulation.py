@@ -21,6 +21,8 @@ from zmsvc.core.engine import step
 from zmsvc.core.expansion import expand
 from zmsvc.core.facts import Fact
 from zmsvc.core.held_descriptors import sockets_in_use, stores_in_use
+from zmsvc.core.host_choice import host_for
+from zmsvc.core.hosts import HostState, hosts_from_json, hosts_to_json
 from zmsvc.core.lifecycle import TABLE, State, SubState, TaskEvent
 from zmsvc.core.model import Action, Context, DeviceEndpoints, Rule, TaskDefinition, Trigger
 from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
@@ -36,6 +38,7 @@ from zmsvc.core.world import (
     World,
     barrier_to_row,
     launches_of,
+    load_of,
     starts_of,
     task_from_row,
     task_to_row,
@@ -122,7 +125,7 @@ def checked_step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Eff
 
 
 def _maps(world: World) -> tuple[object, ...]:
-    maps = (world.tasks, world.launches, world.auxiliaries, world.transactions, world.starts)
+    maps = (world.tasks, world.launches, world.auxiliaries, world.transactions, world.starts, world.hosts)
     return (*map(dict, maps), world.pending)
 
 
@@ -131,6 +134,7 @@ def check_world(world: World) -> None:
         "the live launches, and no other"
     )
     check_barriers(world)
+    check_hosts(world)
     assert all(0 < launch < world.next_launch for launch in (*world.launches, *world.auxiliaries))
     for key, task in world.tasks.items():
         transaction = world.transactions[key[0]]
@@ -157,6 +161,15 @@ def check_world(world: World) -> None:
             waiter
         )
         assert all(not world.tasks[key].resting for key in waiter.remaining), f"nothing will come of {waiter}"
+
+
+def check_hosts(world: World) -> None:
+    """Check that only a live task is on a host, and that no task waits for a host that takes it."""
+    assert load_of(world.tasks) == dict(world.load)
+    for key, task in world.tasks.items():
+        assert not task.host or (task.live and task.host in world.hosts), (key, task)
+        if task.sub_state is SubState.UNPLACED:
+            assert host_for(world, key) is None, f"{key} has a host and is not launched"
 
 
 def check_barriers(world: World) -> None:
@@ -197,19 +210,31 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
     over = before.launches.keys() - after.launches.keys()
     assert after.next_launch >= before.next_launch, "launch IDs only grow"
     assert min(new, default=before.next_launch) >= before.next_launch, "no launch ID is used twice"
-    if isinstance(fact, ft.SupervisorStarted):
+    told = fact.fact if isinstance(fact, ft.OnHost) else fact
+    if isinstance(fact, ft.SupervisorStarted | ft.HostJoined):
         assert set(launched) <= {*after.launches, *after.auxiliaries}
-        mine = before.launches.keys() if before.keeper_id == fact.keeper_id else set()
+        same = (
+            before.keeper_id == fact.keeper_id
+            if isinstance(fact, ft.SupervisorStarted)
+            else fact.host in before.hosts and before.hosts[fact.host].epoch == fact.epoch
+        )
+        mine = before.launches.keys() if same else set()
         strangers = {child.launch for child in fact.children} - mine
     else:
         assert launched == Counter(new), "every new launch is ordered once, and nothing else"
         mine = (
-            {fact.launch}
-            if isinstance(fact, ft.TaskExited | ft.LaunchFailed) and fact.launch not in before.launches
+            {told.launch}
+            if isinstance(told, ft.TaskExited | ft.LaunchFailed)
+            and (
+                is_unknown(before, fact)
+                if isinstance(fact, ft.OnHost)
+                else told.launch not in before.launches
+            )
             else set()
         )
         assert forgotten == Counter([*over, *mine]), "every end is acknowledged once, and nothing else"
         strangers = set()
+    check_orders(before, after, effects)
     for effect in effects:
         if isinstance(effect, fx.Terminate):
             assert effect.key in (after.launches.get(effect.launch), before.launches.get(effect.launch))
@@ -220,6 +245,32 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
         if isinstance(effect, fx.KillAll):
             of = after.launches.get(effect.launch, after.auxiliaries.get(effect.launch))
             assert of == effect.key or effect.launch in strangers
+
+
+def check_orders(before: World, after: World, effects: Iterable[Effect]) -> None:
+    """Check that each order goes to the host of its launch, and that no launch is ordered where it may not
+    run.
+    """
+    for effect in effects:
+        if isinstance(effect, fx.LaunchAuxiliary | fx.Terminate | fx.SendSignal | fx.KillAll | fx.Launch):
+            hosts = {world.tasks[effect.key].host for world in (before, after) if effect.key in world.tasks}
+            assert effect.host in hosts or effect.key == ("", ""), effect
+        if isinstance(effect, fx.Launch):
+            service = after.context.tasks.get(effect.key[1])
+            placed = service is not None and service.placement is not None
+            assert placed or not effect.host or effect.launch in before.launches, effect
+            if effect.host and effect.launch not in before.launches:
+                host = after.hosts[effect.host]
+                assert host.state is HostState.HERE, effect
+                assert not host.drained, effect
+
+
+def is_unknown(world: World, fact: ft.OnHost) -> bool:
+    """Return True if a fact belongs to the present epoch of its host, and to no launch that a task has there."""
+    host = world.hosts.get(fact.host)
+    current = host is not None and host.epoch == fact.epoch and host.state is not HostState.OFF
+    key = world.launches.get(fact.fact.launch)
+    return current and (key is None or world.tasks[key].host != fact.host)
 
 
 def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None:
@@ -241,7 +292,7 @@ def check_answers(before: World, after: World, effects: Iterable[Effect], fact: 
     expected = Counter(waiter.request for waiter in before.pending)
     if isinstance(fact, ft.SupervisorStarted):
         expected = Counter({0: 1})
-    elif isinstance(fact, ft.Requested | ft.ContextReloaded) and fact.request is not None:
+    elif isinstance(fact, ft.Requested | ft.ContextReloaded | ft.DrainRequested) and fact.request is not None:
         expected[fact.request] += 1
     expected.subtract(Counter(waiter.request for waiter in after.pending))
     if after.exit_status:
@@ -251,9 +302,8 @@ def check_answers(before: World, after: World, effects: Iterable[Effect], fact: 
 
 def check_walls(before: World, after: World, fact: Fact) -> None:
     """Check that events in one transaction do not touch another one."""
-    if isinstance(fact, ft.SupervisorStarted | ft.ContextReloaded) or (
-        isinstance(fact, ft.Requested) and fact.transaction is None
-    ):
+    of_all = ft.SupervisorStarted | ft.ContextReloaded | ft.HostJoined | ft.HostLost | ft.DrainRequested
+    if isinstance(fact, of_all) or (isinstance(fact, ft.Requested) and fact.transaction is None):
         return
     if isinstance(fact, ft.Requested) and (fact.verb is Verb.EXIT or fact.new):
         return
@@ -261,7 +311,14 @@ def check_walls(before: World, after: World, fact: Fact) -> None:
         # A failure ends the whole context.
         return
     touched = {key[0] for key, task in after.tasks.items() if before.tasks.get(key) is not task}
+    if isinstance(fact, ft.OnHost):
+        if before.hosts != after.hosts:
+            # The last process that may have been a copy is gone: tasks that wait for a host go on.
+            return
+        fact = fact.fact
     match fact:
+        case ft.HostSilent():
+            assert not touched
         case ft.Requested():
             assert touched <= {fact.transaction}
         case ft.DeadlinePassed():
@@ -361,7 +418,7 @@ class Simulation(SimulatedMachine):
         """Take these facts and everything that follows from them now. Return the effects."""
         mark = len(self.effects)
         self.facts.extend(facts)
-        while self.facts or self.keeper.out:
+        while self.waits:
             self.turn()
         return self.effects[mark:]
 
@@ -408,11 +465,10 @@ class Simulation(SimulatedMachine):
         assert self.keeper.sockets == sockets_in_use(self.world.context, self.world.tasks)
         assert self.keeper.stores == stores_in_use(self.world.context, self.world.tasks)
         for each in self.world.tasks.values():
-            if each.live and each.barrier:
-                assert (each.barrier.stage is Stage.PASSED) <= (each.launch in self.keeper.opened)
-        assert self.alarms == {
-            key: each.alarm for key, each in self.world.tasks.items() if each.alarm is not None
-        }
+            if each.live and each.barrier and (keeper := self.keeper_of(each.host)) is not None:
+                assert (each.barrier.stage is Stage.PASSED) <= (each.launch in keeper.opened)
+        due = {key: each.alarm for key, each in self.world.tasks.items() if each.alarm is not None}
+        assert self.alarms == due, (self.alarms, due)
 
     def decide(self, fact: Fact) -> list[Effect]:
         """Take one step. Nothing is saved or performed."""
@@ -460,6 +516,7 @@ class Simulation(SimulatedMachine):
             exit_status=saved.exit_status,
             next_launch=saved.next_launch,
             disabled=saved.disabled,
+            hosts=hosts_from_json(json.loads(json.dumps(hosts_to_json(saved.hosts)))),
             transactions=dict(saved.transactions),
             tasks={key: reread(each) for key, each in saved.tasks.items()},
         )
@@ -477,19 +534,19 @@ class Simulation(SimulatedMachine):
 
     # --- a machine
 
-    def signaled(self, launch: int, _name: str) -> None:
+    def signaled(self, keeper: SimulatedKeeper, launch: int, _name: str) -> None:
         if self.obedient:
-            self.keeper.end(launch, code=0)
+            keeper.end(launch, code=0)
 
-    def others_signaled(self, launch: int, name: str) -> None:
+    def others_signaled(self, keeper: SimulatedKeeper, launch: int, name: str) -> None:
         if self.stuck is None:
-            self.keeper.terminate_others(launch, name)
-        elif launch in self.keeper.ends:
+            keeper.terminate_others(launch, name)
+        elif launch in keeper.ends:
             self.stuck.add(launch)
 
-    def killed(self, launch: int) -> None:
+    def killed(self, keeper: SimulatedKeeper, launch: int) -> None:
         if self.stuck is None:
-            self.keeper.kill(launch)
+            keeper.kill(launch)
         else:
             self.stuck.add(launch)
 

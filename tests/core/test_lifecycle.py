@@ -27,7 +27,7 @@ def test_every_act_and_cause_is_used() -> None:
 
 
 def test_every_state_is_at_rest_live_or_waits_for_its_start() -> None:
-    assert LIVE | RESTING | {SubState.BACK_OFF, SubState.START_AFTER} == set(SubState)
+    assert LIVE | RESTING | {SubState.BACK_OFF, SubState.START_AFTER, SubState.UNPLACED} == set(SubState)
     assert not LIVE & RESTING
     assert {STATE_OF[sub] for sub in RESTING} == {State.INACTIVE, State.FAILED}
 
@@ -50,6 +50,7 @@ def test_a_state_at_rest_leaves_by_an_order_only() -> None:
             TaskEvent.LIMIT,
             TaskEvent.RESET,
             TaskEvent.START_LATER,
+            TaskEvent.NO_HOST,
         }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 import pytest
+from cluster_simulation import Cluster
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
@@ -22,6 +23,7 @@ from zmsvc.core.effects import Effect
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.facts import Fact
 from zmsvc.core.model import TaskDefinition
+from zmsvc.core.placement import Placement
 from zmsvc.core.replay import Begin, Step, replay
 from zmsvc.core.world import World
 from zmsvc.protocol import recording
@@ -100,6 +102,30 @@ def recorded() -> RecordedSimulation:
     sim.now += 1
     sim.ready()
     return sim
+
+
+@dataclass
+class RecordedCluster(RecordedSimulation, Cluster):
+    """The same with other hosts."""
+
+
+def test_a_record_of_several_hosts_replays_to_the_same_worlds() -> None:
+    placed = replace(task("a", rule("on_fail", "restart", "a")), placement=Placement(hosts=("h2", "h3")))
+    sim = RecordedCluster.of(placed, task("b"))
+    assert isinstance(sim, RecordedCluster)
+    sim.add("h2", "h3")
+    sim.begin()
+    sim.join_all()
+    sim.say_ready()
+    sim.cut("h2")
+    sim.fence("h2")
+    sim.drain("h3")
+    sim.crash()
+    sim.happen()
+    sim.join("h3")
+    steps = [each for each in sim.replayed() if isinstance(each, Step)]
+    assert [each.world for each in steps] == sim.worlds
+    assert not any(each.differs for each in steps)
 
 
 def test_a_replay_ends_at_the_named_time() -> None:

@@ -121,6 +121,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "health_text": texts,
     "probe_at": st.none() | times,
     "probe_ends": numbers,
+    "host": texts,
     "auxiliaries": st.lists(auxiliaries, max_size=2).map(tuple),
     "last_definition": st.none()
     | st.builds(definition_to_keep, st.builds(task, texts, kind=st.sampled_from(ServiceType))),

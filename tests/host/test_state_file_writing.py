@@ -11,8 +11,11 @@ import pytest
 
 from zmsvc.core import poison
 from zmsvc.core.effects import Quarantine, Record
+from zmsvc.core.errors import StateError
+from zmsvc.core.hosts import Host, HostState
+from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Context, ContextFiles, ContextPart, DeviceEndpoints
-from zmsvc.core.world import Transaction, World
+from zmsvc.core.world import Task, Transaction, World
 from zmsvc.host import quarantine
 from zmsvc.host.state_file import StateFile
 
@@ -261,3 +264,31 @@ def test_messages_that_wait_for_a_full_disk_are_bounded_and_counted() -> None:
     found = quarantine.bounded(quarantine.bounded(waiting))
     assert [(each.key[1], each.lost) for each in found if each.message is None] == [("ts_1", 50), ("ts_2", 4)]
     assert [each.number for each in found if each.message is not None] == [*range(51, 151)]
+
+
+def test_hosts_are_saved_and_a_context_without_any_has_no_row_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    kept = StateFile(path)
+    world = kept.load(CONTEXT, "boot")
+    kept.save(world, [], at=0.0)
+    assert kept.meta("hosts") is None
+    here = Host(epoch="e", greeting=3, state=HostState.HERE, strangers=frozenset({7}), past=("d",))
+    task = Task(sub_state=SubState.RUNNING, launch=1 << 40, pid=5, host="h2")
+    hosts = {"h2": here, "h3": Host(state=HostState.OFF, drained=True, since=2.5)}
+    kept.save(replace(world, hosts=hosts, tasks={("T", "ts_1"): task}), [], at=0.0)
+    kept.close()
+    again = StateFile(path).load(CONTEXT, "another boot")
+    assert again.hosts == hosts
+    assert again.tasks["T", "ts_1"] == task
+    assert again.load == {"h2": 1}
+
+
+def test_hosts_that_cannot_be_read_are_reported_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    kept = StateFile(path)
+    kept.load(CONTEXT, "boot")
+    kept.remember("hosts", '{"h2": {}}')
+    kept.save(kept.saved or World(context=CONTEXT), [], at=0.0)
+    kept.close()
+    with pytest.raises(StateError, match=str(path)):
+        StateFile(path).load(CONTEXT, "boot")

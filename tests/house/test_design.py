@@ -99,7 +99,7 @@ def test_each_function_on_the_way_from_an_end_to_a_fork_is_where_the_architectur
 def test_each_invariant_of_the_core_names_the_function_that_checks_it() -> None:
     section = ARCHITECTURE.split("### What holds after every step")[1].split("\n### ")[0]
     items = re.findall(r"^\d+\. \*\w+\* \(([^)]+)\)", section, re.MULTILINE)
-    assert len(items) == len(re.findall(r"^\d+\. ", section, re.MULTILINE)) == 10
+    assert len(items) == len(re.findall(r"^\d+\. ", section, re.MULTILINE)) == 11
     files = ("simulation.py", "test_engine_properties.py")
     source = "\n".join((ROOT / "tests" / "core" / file).read_text() for file in files)
     checks = set().union(*map(named, items))
@@ -157,7 +157,8 @@ def test_each_event_of_a_task_has_a_message_id_and_each_id_is_used() -> None:
                 and len(node.args) > 1
             ):
                 recorded |= {each.value for each in ast.walk(node.args[1]) if isinstance(each, ast.Constant)}
-    of_the_context = {"requested", "reloaded", "forgotten", "carried", "closed"}
+    of_hosts = {"host-joined", "host-silent", "host-lost", "drained", "undrained"}
+    of_the_context = {"requested", "reloaded", "forgotten", "carried", "closed", *of_hosts}
     of_the_processes = {"supervisor", "device", "context"}
     assert of_the_context <= recorded
     assert recorded - of_the_context == set(journal.MESSAGE_ID) - of_the_processes

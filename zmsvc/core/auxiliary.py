@@ -33,9 +33,15 @@ def start(draft: Draft, key: Key, name: AuxiliaryName, *command: str) -> None:
 
 
 def _order(draft: Draft, key: Key, which: Auxiliary) -> None:
+    task = draft.tasks[key]
     draft.emit(
         fx.LaunchAuxiliary(
-            launch=which.launch, of=draft.tasks[key].launch, key=key, name=which.name, command=which.command
+            launch=which.launch,
+            of=task.launch,
+            key=key,
+            name=which.name,
+            command=which.command,
+            host=task.host,
         )
     )
 
@@ -44,16 +50,16 @@ def kill(draft: Draft, key: Key, name: AuxiliaryName) -> None:
     """Kill the auxiliary process of a task with this name, if there is one. Its end is still reported."""
     found = find(draft.tasks[key], name)
     if found is not None:
-        draft.emit(fx.KillAll(launch=found.launch, key=key))
+        draft.emit(fx.KillAll(launch=found.launch, key=key, host=draft.tasks[key].host))
 
 
 def forget(draft: Draft, key: Key, which: Auxiliary) -> None:
     """Note that an auxiliary process has ended or was not forked."""
     draft.forget_auxiliaries(key, {which.launch})
-    draft.emit(fx.Forget(launch=which.launch))
+    draft.emit(fx.Forget(launch=which.launch, host=draft.tasks[key].host))
 
 
-def adopt(draft: Draft, key: Key, fact: ft.SupervisorStarted) -> None:
+def adopt(draft: Draft, key: Key, fact: ft.SupervisorStarted | ft.HostJoined) -> None:
     """Repeat the orders of the previous supervisor, which may not have reached the keeper. The keeper forks a
     launch ID once, and an auxiliary process only while the main process runs.
     """

@@ -130,7 +130,7 @@ class _Walk:
             yield from self._waiting(name, task)
         elif task.state is State.DEACTIVATING:
             yield from self._stopping(name, task)
-        elif task.sub_state in (SubState.BACK_OFF, SubState.START_AFTER):
+        elif task.sub_state in (SubState.BACK_OFF, SubState.START_AFTER, SubState.UNPLACED):
             yield from self._pending(name, task)
         else:
             yield from self._launch(name, task.launch, ready=task.state is State.ACTIVE)
@@ -144,6 +144,8 @@ class _Walk:
         if task.sub_state is SubState.START_AFTER:
             others = ", ".join(map(str, row.detail.get("waits_for") or ())) if row else ""
             text = f"the start of {name} waits for {others or 'other tasks'}"
+        elif task.sub_state is SubState.UNPLACED:
+            text = f"{name} {row.detail.get('message') if row else 'waits for a host'}"
         elif row is not None:
             text = f"{name} starts again {row.detail.get('delay')} s after this"
         yield Link(event=event, text=text, at=row.at if row else None, task=name)

@@ -14,6 +14,7 @@ from zmsvc.core import held_descriptors, topic_watches
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.effects import Effect
 from zmsvc.core.frozen import frozen
+from zmsvc.core.hosts import Host
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskDefinition
 from zmsvc.core.service_options import Limits
@@ -59,6 +60,8 @@ class Draft:
         self.launches: Mapping[int, Key] = world.launches
         self.auxiliaries: Mapping[int, Key] = world.auxiliaries
         self.starts: Mapping[int, AwaitedCounts] = world.starts
+        self.hosts: Mapping[str, Host] = world.hosts
+        self.load: Mapping[str, int] = world.load
         self.pending: tuple[PendingRequest, ...] = world.pending
         self.effects: list[Effect] = []
         self.unsettled: dict[Key, None] = {}
@@ -73,6 +76,12 @@ class Draft:
         """
         self.failed: dict[Key, Failure] = {}
         """The tasks that have failed in this step, in order. core.failures decides what follows."""
+        self.moved: dict[Key, None] = {}
+        """The tasks whose launch on another host has begun or ended in this step."""
+        self.free_hosts: dict[tuple[str, ...], tuple[str, ...] | None] = {}
+        """Of lists of hosts, those that take tasks in this step: see core.host_choice."""
+        self.hosts_changed = False
+        """True if another host may take tasks that have none. core.host_waits looks at all of these."""
         self.new_supervisor = False
         """True in the first step of a new supervisor: orders of its predecessor may not have been carried
         out.
@@ -80,7 +89,7 @@ class Draft:
         self._touched: dict[Key, None] = {}
         self._changed: dict[str, None] = {}
         self._to_remove: dict[Key, None] = {}
-        self._own_launches = False
+        self._own_launches = self._own_load = False
 
     # --- reading
 
@@ -188,6 +197,21 @@ class Draft:
     def forget_launch(self, launch: int) -> None:
         self._own().pop(launch, None)
 
+    def put_host(self, name: str, host: Host) -> None:
+        self.hosts = {**self.hosts, name: host}
+        self.hosts_changed = True
+        self.free_hosts.clear()
+
+    def move(self, key: Key, host: str, number: int) -> None:
+        """Note that a launch on another host has begun (`number` 1) or ended (-1)."""
+        if not self._own_load:
+            self.load, self._own_load = dict(self.load), True
+        assert isinstance(self.load, dict)
+        self.load[host] = self.load.get(host, 0) + number
+        if not self.load[host]:
+            del self.load[host]
+        self.moved[key] = None
+
     def new_auxiliary(self, key: Key, name: AuxiliaryName, command: tuple[str, ...]) -> Auxiliary:
         launch, self.next_launch = self.next_launch, self.next_launch + 1
         made = Auxiliary(launch=launch, name=name, command=command, since=self.now)
@@ -266,6 +290,13 @@ class Draft:
         ):
             self.emit(fx.HoldStores(stores=stores))
 
+    @staticmethod
+    def _sets_alarm(task: Task | None) -> bool:
+        """Return True if a task may get a new deadline in the first step of a supervisor. That supervisor has
+        no alarm of the old one, and both may be the same by chance.
+        """
+        return task is not None and (bool(task.host) or task.sub_state is SubState.UNPLACED)
+
     def _rest_of_owners(self) -> bool:
         """Return True if a task with sockets or a descriptor store has come to rest in this step, or is at
         rest no longer.
@@ -301,7 +332,7 @@ class Draft:
         for key in self._touched:
             old, new = self.before.tasks.get(key), self.tasks.get(key)
             was, wants = old.alarm if old else None, new.alarm if new else None
-            if was != wants:
+            if was != wants or (self.new_supervisor and wants is not None and self._sets_alarm(new)):
                 self.emit(fx.WakeAt(key=key, when=wants))
         self._hold()
         self._watch_topics()
@@ -320,6 +351,8 @@ class Draft:
             launches=self.launches,
             auxiliaries=self.auxiliaries,
             starts=self.starts,
+            hosts=self.hosts,
+            load=self.load,
             pending=self.pending,
         )
         return world, tuple(self.effects)

@@ -1,7 +1,9 @@
 """The output of `step`: what the supervisor does after it has saved the world, in the imperative. The input
 is in facts.py.
 
-An effect names a process by its launch ID, never by a PID: the kernel reuses PIDs.
+An effect names a process by its launch ID, never by a PID: the kernel reuses PIDs. `host` is the host whose
+keeper carries out an order; empty: that of the supervisor. An order to a host that is not here is not sent:
+the core gives it again when the host has joined.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class Launch:
 
     launch: int
     key: Key
+    host: str = ""
 
 
 @frozen
@@ -42,6 +45,7 @@ class LaunchAuxiliary:
     name: AuxiliaryName
     command: tuple[str, ...] = ()
     """The program that it executes, and its arguments."""
+    host: str = ""
 
 
 @frozen
@@ -77,6 +81,7 @@ class Terminate:
     key: Key
     signal: str
     others: str = ""
+    host: str = ""
 
 
 @frozen
@@ -89,6 +94,7 @@ class SendSignal:
     key: Key
     signal: str
     all: bool
+    host: str = ""
 
 
 @frozen
@@ -100,6 +106,7 @@ class SetMain:
     launch: int
     pid: int
     start_time: int
+    host: str = ""
 
 
 @frozen
@@ -110,6 +117,7 @@ class KillAll:
     key: Key
     stacks: bool = False
     """Have the main process write the stacks of its threads to its log before, if it can."""
+    host: str = ""
 
 
 @frozen
@@ -117,6 +125,7 @@ class OpenBarrier:
     """Let the tasks of these launches begin their first steps. A repeated order is harmless."""
 
     launches: tuple[int, ...]
+    host: str = ""
 
 
 @frozen
@@ -140,6 +149,7 @@ class Forget:
     """Acknowledge the end of a launch to the keeper: it is in the state file."""
 
     launch: int
+    host: str = ""
 
 
 @frozen
@@ -248,16 +258,13 @@ class Leave:
     status: int = 0
 
 
+ProcessOrder = Launch | LaunchAuxiliary | Terminate | SendSignal | SetMain | KillAll | OpenBarrier
+"""An order to the keeper of a host about processes."""
+
 Effect = (
-    Launch
-    | LaunchAuxiliary
+    ProcessOrder
     | KeepWatches
     | WatchTopics
-    | Terminate
-    | SendSignal
-    | SetMain
-    | KillAll
-    | OpenBarrier
     | HoldSockets
     | HoldStores
     | Forget

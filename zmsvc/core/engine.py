@@ -13,6 +13,8 @@ from zmsvc.core import (
     auxiliary,
     failures,
     health,
+    host_facts,
+    host_waits,
     memory_limit,
     ordering_waits,
     pending_requests,
@@ -35,7 +37,15 @@ from zmsvc.core.model import Trigger
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.task_key import Key
 from zmsvc.core.totals import Total
-from zmsvc.core.transitions import apply, executed, fire, line_seen, reload_command_ended, signals_others
+from zmsvc.core.transitions import (
+    apply,
+    event_of,
+    executed,
+    fire,
+    line_seen,
+    reload_command_ended,
+    signals_others,
+)
 from zmsvc.core.world import Auxiliary, Exit, Reason, Task, World
 
 
@@ -50,10 +60,12 @@ def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...
 
 def _settle(draft: Draft) -> None:
     """Decide what follows from the consequences of the fact, until nothing more follows."""
-    while draft.failed or draft.unsettled:
+    while draft.failed or draft.unsettled or draft.hosts_changed or draft.moved:
         # Failures first: a failure action may stop tasks that another stop has to wait for.
         failures.settle(draft)
         ordering_waits.settle(draft)
+        if draft.hosts_changed or draft.moved:
+            host_waits.settle(draft)
     ordering_waits.record(draft)
     if draft.started or draft.at_barrier or draft.context is not draft.before.context:
         start_barrier.settle(draft)
@@ -76,6 +88,16 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
                 why="no supervisor was there to receive orders of the bus",
                 orders=fact.count,
             )
+        case ft.OnHost():
+            _on_host(draft, fact)
+        case ft.HostJoined():
+            host_facts.joined(draft, fact)
+        case ft.HostSilent():
+            host_facts.silent(draft, fact)
+        case ft.HostLost():
+            host_facts.lost(draft, fact)
+        case ft.DrainRequested():
+            host_facts.drain(draft, fact)
         case _:
             key = draft.of_launch(fact.launch)
             if key is not None:
@@ -88,32 +110,17 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
                 draft.emit(fx.Forget(launch=fact.launch))
 
 
-TaskFact = (
-    ft.TaskLaunched
-    | ft.LaunchFailed
-    | ft.TaskExecuted
-    | ft.TaskDeclared
-    | ft.TaskReady
-    | ft.TaskReloading
-    | ft.TaskUpdated
-    | ft.ReadyLineSeen
-    | ft.TaskSaid
-    | ft.MessagesMissed
-    | ft.MessagePoisoned
-    | ft.WatchdogFed
-    | ft.HealthReported
-    | ft.TopicHeard
-    | ft.TopicSilent
-    | ft.MemoryMeasured
-    | ft.TimeoutExtended
-    | ft.MainNamed
-    | ft.MainChanged
-    | ft.TaskExited
-    | ft.TaskGone
-)
+def _on_host(draft: Draft, fact: ft.OnHost) -> None:
+    """Take a fact of another host about a launch that is there."""
+    if not host_facts.is_current(draft, fact):
+        return
+    if host_facts.task_of(draft, fact.host, fact.fact.launch) is None:
+        host_facts.of_unknown_launch(draft, fact)
+    else:
+        _dispatch(draft, fact.fact)
 
 
-def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
+def _of_task(draft: Draft, key: Key, fact: ft.TaskFact) -> None:
     match fact:
         case ft.TaskLaunched():
             # The keeper repeats this report if it is ordered to launch the same number again.
@@ -168,7 +175,7 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
             assert_never(fact)
 
 
-def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: TaskFact) -> None:
+def _of_auxiliary(draft: Draft, key: Key, which: Auxiliary, fact: ft.TaskFact) -> None:
     """Take a fact about an auxiliary process, which cannot notify for its task."""
     if isinstance(fact, ft.TaskExited | ft.LaunchFailed):
         auxiliary.forget(draft, key, which)
@@ -205,7 +212,10 @@ def _deadline(draft: Draft, key: Key) -> None:
     if task.probe_at is not None and task.probe_at <= draft.now:
         health.probe_again(draft, key)
     if task.deadline is not None and task.deadline <= draft.now:
-        apply(draft, key, TaskEvent.DEADLINE)
+        if host_facts.is_silent(draft, task):
+            host_facts.rest_deadline(draft, key)
+        else:
+            apply(draft, key, TaskEvent.DEADLINE)
 
 
 def _reloading(draft: Draft, key: Key, fact: ft.TaskReloading) -> None:
@@ -235,7 +245,9 @@ def _main_process(draft: Draft, key: Key, fact: ft.MainNamed | ft.MainChanged) -
         return
     if isinstance(fact, ft.MainNamed):
         if task.state is State.ACTIVE or task.sub_state in (SubState.START, SubState.STOP_AFTER):
-            draft.emit(fx.SetMain(launch=fact.launch, pid=fact.pid, start_time=fact.start_time))
+            draft.emit(
+                fx.SetMain(launch=fact.launch, pid=fact.pid, start_time=fact.start_time, host=task.host)
+            )
         return
     draft.record(key, "main-process", pid=fact.pid, before=task.pid, launch=fact.launch)
     draft.change(key, pid=fact.pid, start_time=fact.start_time)
@@ -284,7 +296,7 @@ def _exited(draft: Draft, key: Key, fact: ft.TaskExited) -> None:
     end = Exit(code=fact.code, signal=fact.signal, reason=_reason(draft, key, task, fact), at=draft.now)
     changes: dict[str, Any] = {"status": fact.why} if fact.why else {}
     if not fact.others_left:
-        apply(draft, key, _event_of(end.reason), exit=end, **changes)
+        apply(draft, key, event_of(end.reason), exit=end, **changes)
     elif signals_others(draft, key):
         limit = draft.limits(key).stop_timeout
         left = (
@@ -302,13 +314,7 @@ def _gone(draft: Draft, key: Key, fact: ft.TaskGone) -> None:
     task = draft.tasks[key]
     if task.sub_state not in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL) or task.exit is None:
         return
-    apply(draft, key, _event_of(task.exit.reason), leftovers=fact.leftovers)
-
-
-def _event_of(reason: Reason) -> TaskEvent:
-    if reason is Reason.EXITED:
-        return TaskEvent.ENDED_WELL
-    return TaskEvent.ENDED_AS_ASKED if reason is Reason.REQUESTED else TaskEvent.ENDED_BADLY
+    apply(draft, key, event_of(task.exit.reason), leftovers=fact.leftovers)
 
 
 def _reason(draft: Draft, key: Key, task: Task, fact: ft.TaskExited) -> Reason:

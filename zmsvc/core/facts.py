@@ -87,6 +87,10 @@ class SupervisorStarted:
     """The decisions that another host has written to a file. If the keeper is new, they replace those of this
     world.
     """
+    generation: int = 0
+    """The number of starts of the context on any host, as far as a cluster counts them. Launch IDs of another
+    generation are other ones, also if this supervisor does not have the state of its predecessor.
+    """
 
 
 @frozen
@@ -315,6 +319,91 @@ class DeadlinePassed:
     key: Key
 
 
+TaskFact = (
+    TaskLaunched
+    | LaunchFailed
+    | TaskExecuted
+    | TaskDeclared
+    | TaskReady
+    | TaskReloading
+    | TaskUpdated
+    | ReadyLineSeen
+    | TaskSaid
+    | MessagesMissed
+    | MessagePoisoned
+    | WatchdogFed
+    | HealthReported
+    | TopicHeard
+    | TopicSilent
+    | MemoryMeasured
+    | TimeoutExtended
+    | MainNamed
+    | MainChanged
+    | TaskExited
+    | TaskGone
+)
+"""A fact about one launch."""
+
+
+@frozen
+class OnHost:
+    """A fact about a launch on another host, and the epoch of that host. The fact of an earlier epoch comes
+    too late.
+    """
+
+    host: str
+    epoch: str
+    fact: TaskFact
+
+
+@frozen
+class HostJoined:
+    """The keeper of a host has reported its children, and the ends that no supervisor has acknowledged. Under
+    another epoch than before no earlier process of the host is alive. `greeting` numbers these reports: a
+    lower number within one epoch comes too late.
+    """
+
+    host: str
+    epoch: str
+    greeting: int
+    children: tuple[Child, ...] = ()
+    exits: frozenset[int] = frozenset()
+
+
+@frozen
+class HostSilent:
+    """Nothing is heard any more from a host that has joined by this greeting. Its processes may live, so
+    nothing starts elsewhere.
+    """
+
+    host: str
+    epoch: str
+    greeting: int
+
+
+@frozen
+class HostLost:
+    """A host is off for certain, and with it every process of this epoch. The epoch is the one that the world
+    had when the cluster was asked; empty if it had none.
+    """
+
+    host: str
+    epoch: str
+
+
+@frozen
+class DrainRequested:
+    """An operator has ordered to move all tasks away from a host, or, if not `drained`, to let tasks run
+    there again.
+    """
+
+    host: str
+    drained: bool
+    origin: Origin
+    request: int | None = None
+    block: bool = True
+
+
 Fact = (
     Requested
     | SupervisorStarted
@@ -342,4 +431,9 @@ Fact = (
     | TaskExited
     | TaskGone
     | DeadlinePassed
+    | OnHost
+    | HostJoined
+    | HostSilent
+    | HostLost
+    | DrainRequested
 )

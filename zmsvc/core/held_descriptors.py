@@ -1,4 +1,6 @@
-"""The sockets of `<listen>` and the descriptor stores that have to be held now. Pure."""
+"""The sockets of `<listen>` and the descriptor stores that have to be held now on the host of the supervisor.
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ def sockets_in_use(context: Context, tasks: Mapping[Key, Task]) -> frozenset[Lis
     own = {
         task: frozenset(replace(each, name="") for each in service.listen)
         for task, service in context.tasks.items()
-        if service.listen
+        if service.listen and service.placement is None
     }
     if not own:
         return frozenset()
@@ -34,7 +36,7 @@ def stores_in_use(context: Context, tasks: Mapping[Key, Task]) -> frozenset[tupl
     limits = {
         task: service.file_descriptor_store_max
         for task, service in context.tasks.items()
-        if service.file_descriptor_store_max
+        if service.file_descriptor_store_max and service.placement is None
     }
     if not limits:
         return frozenset()

@@ -31,6 +31,10 @@ class SubState(StrEnum):
     """Waits for the end of its restart delay."""
     START_AFTER = "start-after"
     """Waits until the tasks in its `<after>` and `<requires>` are ready. This sub-state has no deadline."""
+    UNPLACED = "unplaced"
+    """Waits for a host: no host of its placement takes it. Its start_timeout does not run. It has a deadline,
+    at which the clients that wait for its start get an answer.
+    """
     LAUNCHING = "launching"
     """The keeper has the order to fork the task. This sub-state has no deadline: the limit for READY=1 runs
     from the fork.
@@ -65,6 +69,7 @@ STATE_OF = {
     SubState.WAITING: State.INACTIVE,
     SubState.BACK_OFF: State.ACTIVATING,
     SubState.START_AFTER: State.ACTIVATING,
+    SubState.UNPLACED: State.ACTIVATING,
     SubState.LAUNCHING: State.ACTIVATING,
     SubState.START: State.ACTIVATING,
     SubState.RUNNING: State.ACTIVE,
@@ -83,7 +88,7 @@ STATE_OF = {
 
 RESTING = frozenset({SubState.WAITING, SubState.EXITED, SubState.STOPPED, SubState.FAILED})
 """The task does not run and will not start by itself."""
-START_PENDING = frozenset({SubState.BACK_OFF, SubState.START_AFTER, SubState.LAUNCHING})
+START_PENDING = frozenset({SubState.BACK_OFF, SubState.START_AFTER, SubState.UNPLACED, SubState.LAUNCHING})
 """The task is to be started and has no process yet."""
 LIVE = frozenset(
     {
@@ -121,6 +126,8 @@ class TaskEvent(StrEnum):
     """As `STOP_LATER`, and the task is started again."""
     PROCEED = "proceed"
     """There is nothing left to wait for."""
+    NO_HOST = "no-host"
+    """A start for which no host of the placement is here."""
     DEPENDENCY = "dependency"
     """A required task has failed to start."""
     RESET = "reset"
@@ -158,6 +165,8 @@ class Act(Enum):
     LAUNCH = auto()
     AWAIT_BACK_OFF = auto()
     AWAIT_START = auto()
+    AWAIT_HOST = auto()
+    REPORT_UNPLACED = auto()
     DEPENDENCY_FAILED = auto()
     START_LIMIT_HIT = auto()
     RESET_FAILED = auto()
@@ -203,6 +212,7 @@ _START: Row = {
     TaskEvent.DELAY: Transition(SubState.BACK_OFF, Act.AWAIT_BACK_OFF),
     TaskEvent.LIMIT: Transition(SubState.FAILED, Act.START_LIMIT_HIT),
     TaskEvent.START_LATER: Transition(SubState.START_AFTER, Act.AWAIT_START),
+    TaskEvent.NO_HOST: Transition(SubState.UNPLACED, Act.AWAIT_HOST),
 }
 _STOP: Row = {
     TaskEvent.STOP: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
@@ -253,6 +263,7 @@ TABLE: dict[SubState, Row] = {
         TaskEvent.RESTART: Transition(SubState.LAUNCHING, Act.LAUNCH),
         TaskEvent.DEADLINE: Transition(SubState.LAUNCHING, Act.LAUNCH),
         TaskEvent.START_LATER: Transition(SubState.START_AFTER, Act.AWAIT_START),
+        TaskEvent.NO_HOST: Transition(SubState.UNPLACED, Act.AWAIT_HOST),
         TaskEvent.STOP: Transition(SubState.STOPPED, Act.CANCEL_START),
         TaskEvent.RESET: Transition(SubState.BACK_OFF, Act.RESET_FAILED),
     },
@@ -260,7 +271,16 @@ TABLE: dict[SubState, Row] = {
         TaskEvent.START: Transition(SubState.START_AFTER, Act.AWAIT_START),
         TaskEvent.RESTART: Transition(SubState.START_AFTER, Act.AWAIT_START),
         TaskEvent.PROCEED: Transition(SubState.LAUNCHING, Act.LAUNCH),
+        TaskEvent.NO_HOST: Transition(SubState.UNPLACED, Act.AWAIT_HOST),
         TaskEvent.DEPENDENCY: Transition(SubState.WAITING, Act.DEPENDENCY_FAILED),
+        TaskEvent.STOP: Transition(SubState.STOPPED, Act.CANCEL_START),
+    },
+    SubState.UNPLACED: {
+        TaskEvent.START: Transition(SubState.UNPLACED, Act.AWAIT_HOST),
+        TaskEvent.RESTART: Transition(SubState.UNPLACED, Act.AWAIT_HOST),
+        TaskEvent.PROCEED: Transition(SubState.LAUNCHING, Act.LAUNCH),
+        TaskEvent.START_LATER: Transition(SubState.START_AFTER, Act.AWAIT_START),
+        TaskEvent.DEADLINE: Transition(SubState.UNPLACED, Act.REPORT_UNPLACED),
         TaskEvent.STOP: Transition(SubState.STOPPED, Act.CANCEL_START),
     },
     SubState.LAUNCHING: {

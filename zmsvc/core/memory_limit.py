@@ -42,7 +42,8 @@ def to_measure(world: World, machine: int) -> Iterator[Measurement]:
     """Yield the running tasks that have a limit. `machine` is the memory of the machine in bytes."""
     for key, task in world.tasks.items():
         service = world.context.tasks.get(key[1])
-        if service is None or service.memory_restart == NO_LIMIT or task.pid is None:
+        # The PID of a task on another host means nothing here.
+        if service is None or service.memory_restart == NO_LIMIT or task.pid is None or task.host:
             continue
         if task.state is State.ACTIVE or task.sub_state is SubState.START:
             yield Measurement(launch=task.launch, key=key, pid=task.pid, limit=_limit(service, machine))

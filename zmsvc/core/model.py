@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import Any
 
 from zmsvc.core import replicas
 from zmsvc.core.access import BusAccess
 from zmsvc.core.frozen import frozen
+from zmsvc.core.placement import Placement, apart_from, together_with
 from zmsvc.core.service_options import ServiceOptions, ServiceType
 
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -143,6 +144,8 @@ class TaskDefinition(ServiceOptions):
     source: Mapping[str, Any] = field(default_factory=dict)
     retains: bool = False
     """True if it is the service LastValue of zmsvc itself, which keeps the last messages."""
+    placement: Placement | None = None
+    """None: the task runs on the host of the supervisor."""
 
     @property
     def predecessors(self) -> tuple[str, ...]:
@@ -234,12 +237,26 @@ class Context:
     """The tasks that require a task, by its ID."""
     retaining: tuple[str, ...] = field(init=False, compare=False, repr=False)
     """The tasks that keep the last messages."""
+    placed: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    """The tasks that have a placement."""
+    hosts: tuple[str, ...] = field(init=False, compare=False, repr=False)
+    """The hosts that placements name, in the order of the file."""
+    apart: Mapping[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
+    """The tasks that share no host with a task, by its ID."""
+    together: Mapping[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
+    """The tasks that run on the same host as a task, by its ID."""
 
     def __post_init__(self) -> None:
         tasks = self.tasks.values()
         object.__setattr__(self, "successors", _inverted((task.id, task.predecessors) for task in tasks))
         object.__setattr__(self, "requirers", _inverted((task.id, task.requires) for task in tasks))
         object.__setattr__(self, "retaining", tuple(task.id for task in tasks if task.retains))
+        placements = {task.id: task.placement for task in tasks if task.placement is not None}
+        named = dict.fromkeys(host for each in placements.values() for host in each.hosts)
+        object.__setattr__(self, "placed", tuple(placements))
+        object.__setattr__(self, "hosts", tuple(named))
+        object.__setattr__(self, "apart", apart_from(placements, self.named))
+        object.__setattr__(self, "together", together_with(placements, self.named))
 
     def element_of_bind(self, name: str) -> str:
         """Return the element of the file that names the bind `name`, FrontBind or BackendBind. If the file
@@ -263,6 +280,14 @@ class Context:
         if name not in self.written:
             return ()
         return tuple(task for task in self.tasks if replicas.base(task) == name)
+
+
+def at_home(context: Context) -> Context:
+    """Return a context whose tasks all run on the host of the supervisor."""
+    if not context.placed:
+        return context
+    tasks = {name: replace(task, placement=None) for name, task in context.tasks.items()}
+    return replace(context, tasks=tasks)
 
 
 def _inverted(named: Iterable[tuple[str, Iterable[str]]]) -> dict[str, tuple[str, ...]]:

@@ -5,6 +5,7 @@ decides nothing; ordering_waits.py does.
 from __future__ import annotations
 
 from zmsvc.core.draft import Draft
+from zmsvc.core.host_choice import host_wait_text
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.task_key import Key
 from zmsvc.core.world import Task, World
@@ -53,10 +54,12 @@ def awaited_ends(world: World | Draft, key: Key) -> list[str]:
 
 
 def wait_text(world: World | Draft, key: Key) -> str:
-    """Return what a task waits for, as its status text; empty if it waits for no other task."""
+    """Return what a task waits for, as its status text; empty if it waits for no other task and no host."""
     match world.tasks[key].sub_state:
         case SubState.START_AFTER:
             return f"waits for {', '.join(awaited_starts(world, key))}"
+        case SubState.UNPLACED:
+            return host_wait_text(world, key)
         case SubState.STOP_AFTER:
             return f"stops after {', '.join(awaited_ends(world, key))}"
         case _:

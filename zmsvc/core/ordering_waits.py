@@ -10,7 +10,7 @@ from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.ordering import awaited_ends, awaited_starts, is_fulfilled, unmet
 from zmsvc.core.pending_requests import delay_starts
 from zmsvc.core.task_key import Key
-from zmsvc.core.transitions import apply, start_for_rule
+from zmsvc.core.transitions import PLACE_TIMEOUT, apply, start_for_rule
 from zmsvc.core.world import Task
 
 
@@ -25,8 +25,7 @@ def settle(draft: Draft) -> None:
             _start_required(draft, draft.wants_required.pop())
         changed, draft.unsettled = draft.unsettled, {}
         for key in changed:
-            if key in draft.tasks and draft.tasks[key].sub_state is SubState.BACK_OFF:
-                _delay_starts(draft, key)
+            _answer_those_behind(draft, key)
             for each in (key, *_neighbors(draft, key)):
                 _settle_one(draft, each)
 
@@ -99,10 +98,38 @@ def _start_required(draft: Draft, key: Key) -> None:
             )
 
 
-def _delay_starts(draft: Draft, key: Key) -> None:
-    """Answer the clients that wait for tasks behind a failed task that will be started again later. The first
-    failure is the outcome for the clients; the tasks go on waiting.
+def _answer_those_behind(draft: Draft, key: Key) -> None:
+    """Answer the clients that would wait too long for tasks behind this one."""
+    task = draft.tasks.get(key)
+    if task is None:
+        return
+    if task.sub_state is SubState.BACK_OFF:
+        # Its first failure is their outcome.
+        _delay_starts(draft, key, "which starts again later")
+    elif task.sub_state is SubState.UNPLACED and task.deadline is None:
+        _delay_starts(draft, key, "which has no host")
+    elif task.sub_state is SubState.START_AFTER and draft.context.placed:
+        _renew(draft, key)
+
+
+def _renew(draft: Draft, key: Key) -> None:
+    """Let the time begin again after which the clients get an answer that wait for a task behind some without
+    a host.
     """
+    reached, found = {key}, [key]
+    while found:
+        for name in awaited_starts(draft, found.pop()):
+            before = (key[0], name)
+            task = draft.tasks[before]
+            if task.sub_state is SubState.UNPLACED and task.deadline is None:
+                draft.change(before, deadline=draft.now + PLACE_TIMEOUT)
+            elif task.sub_state is SubState.START_AFTER and before not in reached:
+                reached.add(before)
+                found.append(before)
+
+
+def _delay_starts(draft: Draft, key: Key, why: str) -> None:
+    """Answer the clients that wait for tasks behind one that starts later. The tasks go on waiting."""
     reached, found = {key}, [key]
     while found:
         here = found.pop()
@@ -112,4 +139,4 @@ def _delay_starts(draft: Draft, key: Key) -> None:
             if behind not in reached and task is not None and task.sub_state is SubState.START_AFTER:
                 reached.add(behind)
                 found.append(behind)
-                delay_starts(draft, behind, f"waits for {key[1]}, which starts again later")
+                delay_starts(draft, behind, f"waits for {key[1]}, {why}")

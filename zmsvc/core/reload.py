@@ -89,6 +89,7 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
         _change(draft, name, difference)
     draft.context = new
     draft.settle_all()
+    draft.hosts_changed = bool(old.placed or new.placed)
     _remember(draft, old)
     _disable_as_others(draft, difference.added)
     for name in names:

@@ -76,7 +76,7 @@ def _refuse(draft: Draft, order: Requested, refused: _OrderRefusedError) -> None
             draft.publish_control(key, "failed", success=False, pid=None, items=items)
 
 
-def _cause(order: Requested, task: Task) -> LaunchCause:
+def cause_of(order: Requested, task: Task) -> LaunchCause:
     """Return the cause of an ordered start. If rules have asked for a start before, it also has their
     sources.
     """
@@ -155,7 +155,7 @@ def _start_one(draft: Draft, key: Key, order: Requested) -> None:
     if not task.live or task.state is State.DEACTIVATING:
         # As with systemctl: a start by the operator has no delay, and resets the back-off. The start limit
         # stays until reset-failed.
-        changes |= {"cause": _cause(order, task), "quick_starts": 0, "failures": 0}
+        changes |= {"cause": cause_of(order, task), "quick_starts": 0, "failures": 0}
     apply(draft, key, TaskEvent.START, **changes)
 
 
@@ -311,7 +311,7 @@ def restart(draft: Draft, order: Requested) -> None:
         task = draft.change(
             key, stopped_by_operator=False, quick_starts=0, failures=0, rules_suppressed=quiet
         )
-        apply(draft, key, TaskEvent.RESTART, cause=_cause(order, task))
+        apply(draft, key, TaskEvent.RESTART, cause=cause_of(order, task))
     if not order.tasks:
         again = set(keys)
         stop_quietly(
@@ -437,7 +437,9 @@ def signal(draft: Draft, order: Requested) -> None:
     for key in running:
         task = draft.tasks[key]
         draft.record(key, "signaled", signal=order.signal, all=order.all, pid=task.pid, **by)
-        draft.emit(fx.SendSignal(launch=task.launch, key=key, signal=order.signal, all=order.all))
+        draft.emit(
+            fx.SendSignal(launch=task.launch, key=key, signal=order.signal, all=order.all, host=task.host)
+        )
         sent.append({"id": key[1], "transaction": key[0], "pid": task.pid})
     if order.request is not None:
         data = {"signal": order.signal, "all": order.all, "tasks": sent}
@@ -482,15 +484,15 @@ def _reload_one(draft: Draft, key: Key, origin: ft.Origin) -> None:
     elif service.reports_reload:
         apply(draft, key, TaskEvent.RELOAD)
     else:
-        draft.emit(fx.SendSignal(launch=task.launch, key=key, signal=name, all=False))
+        draft.emit(fx.SendSignal(launch=task.launch, key=key, signal=name, all=False, host=task.host))
 
 
 def _shares_process(draft: Draft, keys: list[Key]) -> bool:
     """Return True if one of these tasks runs in a process with others. After a reload its definition may be
     of another type than the process that still runs.
     """
-    pids = Counter(task.pid for task in draft.tasks.values() if task.live)
-    return any(pids[draft.tasks[key].pid] > 1 for key in keys)
+    pids = Counter((task.host, task.pid) for task in draft.tasks.values() if task.live)
+    return any(pids[draft.tasks[key].host, draft.tasks[key].pid] > 1 for key in keys)
 
 
 def _ctl(draft: Draft) -> str:

@@ -4,6 +4,7 @@ has, and start what has no process and should have one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from zmsvc.core import auxiliary, requests, start_barrier
@@ -13,13 +14,25 @@ from zmsvc.core.access import Verb
 from zmsvc.core.carried import Carried
 from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
-from zmsvc.core.facts import SupervisorStarted
+from zmsvc.core.facts import HostJoined, SupervisorStarted
+from zmsvc.core.hosts import HostState
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.pending_requests import CONTEXT_START
 from zmsvc.core.task_key import Key
 from zmsvc.core.totals import Total
-from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_others, line_seen, terminate_others
-from zmsvc.core.world import Exit, PendingRequest, Reason, Task, World
+from zmsvc.core.transitions import (
+    PLACE_TIMEOUT,
+    apply,
+    ask_to_stop,
+    executed,
+    kill_others,
+    line_seen,
+    terminate_others,
+)
+from zmsvc.core.world import Exit, PendingRequest, Reason, Stage, Task, World
+
+GENERATION_BITS = 32
+"""The launch IDs of generation N begin at N << 32. No supervisor lives for so many launches."""
 
 
 def resume(draft: Draft, fact: SupervisorStarted) -> None:
@@ -28,6 +41,9 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
     """
     draft.new_supervisor = True
     draft.keeper_signals_others = fact.keeper_signals_others
+    # A predecessor whose state is lost may have used the numbers of its own generation.
+    draft.next_launch = max(draft.next_launch, fact.generation << GENERATION_BITS)
+    _note_silence(draft)
     draft.settle_all()
     _refuse_strangers(draft, fact)
     if draft.keeper_id == fact.keeper_id:
@@ -37,7 +53,10 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
     draft.stopping, draft.exit_status = False, 0
     draft.starts = {}
     for key in list(draft.tasks):
-        _settle_dead(draft, key)
+        if draft.tasks[key].host:
+            _keep(draft, key)
+        else:
+            _settle_dead(draft, key)
     if fact.carried is not None:
         _take_carried(draft, fact.carried)
     _begin(draft, fact)
@@ -84,27 +103,40 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
     for key, task in list(draft.tasks.items()):
         if draft.service(key) is None:
             draft.schedule_removal(key)
-        if task.alarm is not None:
+        if task.sub_state is SubState.UNPLACED:
+            draft.change(key, deadline=draft.now + PLACE_TIMEOUT)
+        elif task.alarm is not None:
             draft.emit(fx.WakeAt(key=key, when=task.alarm))
-        if not task.live:
-            continue
-        if task.launch in children:
-            _adopt_one(draft, key, children[task.launch])
-            auxiliary.adopt(draft, key, fact)
-        elif task.sub_state in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
-            # The keeper repeats `exited` for this launch but not `gone`. Only the same order as before makes
-            # it send `gone` again.
-            _end_rest_again(draft, key)
-        elif task.launch not in fact.exits:
+        # Another host tells about its tasks when it joins.
+        if task.live and not task.host and not adopt_launch(draft, key, children, fact):
             without.append(key)
     # Last, since the rules of lost tasks may reach any other task.
     for key in without:
-        _without_process(draft, key)
+        without_process(draft, key)
     start_barrier.resume(draft)
     _wait_for_entries(draft)
 
 
-def _without_process(draft: Draft, key: Key) -> None:
+def adopt_launch(
+    draft: Draft, key: Key, children: Mapping[int, ft.Child], fact: SupervisorStarted | HostJoined
+) -> bool:
+    """Adopt the process of a live task. Return False if its keeper has neither a process nor an end of this
+    launch.
+    """
+    task = draft.tasks[key]
+    if task.launch in children:
+        _adopt_one(draft, key, children[task.launch])
+        auxiliary.adopt(draft, key, fact)
+    elif task.sub_state in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
+        # The keeper repeats `exited` for this launch but not `gone`. Only the same order as before makes it
+        # send `gone` again.
+        _end_rest_again(draft, key)
+    else:
+        return task.launch in fact.exits
+    return True
+
+
+def without_process(draft: Draft, key: Key) -> None:
     """Decide about a launch for which the keeper reports neither a process nor an end."""
     task = draft.tasks[key]
     if task.sub_state is SubState.LAUNCHING:
@@ -112,7 +144,7 @@ def _without_process(draft: Draft, key: Key) -> None:
         # ID only once. With `launched_at=now`, rules that fire in this turn can add their causes to this
         # launch.
         draft.change(key, launched_at=draft.now)
-        draft.emit(fx.Launch(launch=task.launch, key=key))
+        draft.emit(fx.Launch(launch=task.launch, key=key, host=task.host))
     elif task.pid is None:
         # An order stopped the task before its fork, and the fork never happened.
         apply(
@@ -133,7 +165,9 @@ def _wait_for_entries(draft: Draft) -> None:
 
 
 def _starting(task: Task) -> bool:
-    return task.sub_state is SubState.START_AFTER or (task.state is State.ACTIVATING and task.live)
+    return task.sub_state in (SubState.START_AFTER, SubState.UNPLACED) or (
+        task.state is State.ACTIVATING and task.live
+    )
 
 
 def _start_waits(draft: Draft, names: tuple[str, ...], keys: list[Key]) -> None:
@@ -145,7 +179,8 @@ def _start_waits(draft: Draft, names: tuple[str, ...], keys: list[Key]) -> None:
         verb=Verb.START,
         transactions=names,
         keys=tuple(keys),
-        remaining=frozenset(keys),
+        # Only a task on another host may be ready already.
+        remaining=frozenset(key for key in keys if draft.tasks[key].state is not State.ACTIVE),
     )
     draft.pending = (waiter,)
 
@@ -180,7 +215,7 @@ def _ask_again(draft: Draft, key: Key) -> None:
     if task.deadline is not None:
         draft.change(key, deadline=max(task.deadline, draft.now + limit))
     if task.stop_reason is Reason.WATCHDOG:
-        draft.emit(fx.Terminate(launch=task.launch, key=key, signal="SIGABRT"))
+        draft.emit(fx.Terminate(launch=task.launch, key=key, signal="SIGABRT", host=task.host))
     else:
         ask_to_stop(draft, key)
 
@@ -191,7 +226,7 @@ def _end_rest_again(draft: Draft, key: Key) -> None:
     """
     if draft.tasks[key].sub_state is not SubState.FINAL_SIGTERM:
         kill_others(draft, key, TaskEvent.DEADLINE)
-    elif draft.keeper_signals_others:
+    elif draft.keeper_signals_others or draft.tasks[key].host:
         terminate_others(draft, key, TaskEvent.LEFT_BEHIND)
     else:
         apply(draft, key, TaskEvent.DEADLINE)
@@ -202,6 +237,35 @@ def _feed(draft: Draft, key: Key) -> None:
     limit = draft.limits(key).watchdog
     if limit and draft.tasks[key].sub_state is SubState.RUNNING:
         draft.change(key, deadline=draft.now + limit)
+
+
+def _note_silence(draft: Draft) -> None:
+    """Note that a new supervisor has no line to any host yet."""
+    for name, host in draft.hosts.items():
+        if host.state is HostState.HERE:
+            draft.put_host(name, replace(host, state=HostState.SILENT, since=draft.now))
+
+
+def _keep(draft: Draft, key: Key) -> None:
+    """Keep a task that lives on another host, whatever has happened to this one. The times in its row may be
+    those of another boot, and it gets a new deadline when the host joins.
+    """
+    task, now = draft.tasks[key], draft.now
+    draft.change(
+        key,
+        since=min(task.since, now),
+        launched_at=min(task.launched_at, now),
+        deadline=None,
+        probe_at=None if task.probe_at is None else now,
+        exit=replace(task.exit, at=min(task.exit.at, now)) if task.exit else None,
+        starts=(),
+        counted={},
+        reload_at=0.0,
+        tokens_at=0.0,
+        poison_tokens_at=0.0,
+        # It cannot be said which of the tasks that started with it are awaited. So it waits for none of them.
+        barrier=replace(task.barrier, stage=Stage.PASSED) if task.barrier else None,
+    )
 
 
 def _settle_dead(draft: Draft, key: Key) -> None:

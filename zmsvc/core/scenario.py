@@ -19,14 +19,14 @@ from zmsvc.core.effects import Effect
 from zmsvc.core.errors import UsageError
 from zmsvc.core.frozen import frozen
 from zmsvc.core.lifecycle import State, SubState
-from zmsvc.core.model import Context, Rule, TaskDefinition, Trigger
+from zmsvc.core.model import Context, Rule, TaskDefinition, Trigger, at_home
 from zmsvc.core.probing import Health, topic_of
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.restart import fires_for
 from zmsvc.core.rule_conditions import lacks
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.similar import similar_id
-from zmsvc.core.simulated_machine import SimulatedMachine
+from zmsvc.core.simulated_machine import SimulatedKeeper, SimulatedMachine
 from zmsvc.core.task_key import Key
 from zmsvc.core.values import quote, timespan
 from zmsvc.core.world import Exit, Reason, Task, World
@@ -172,7 +172,7 @@ def script_of(text: str, name: str) -> list[tuple[str, str]]:
 
 @dataclass
 class Run(SimulatedMachine):
-    """A context that runs under the virtual clock. Its time begins at 0."""
+    """A context that runs under the virtual clock, with all tasks on one host. Its time begins at 0."""
 
     timeline: list[TimedRecord] = field(default_factory=list)
     hung: set[int] = field(default_factory=set)
@@ -185,7 +185,7 @@ class Run(SimulatedMachine):
 
     @classmethod
     def of(cls, context: Context) -> Self:
-        return cls(world=World(context=context))
+        return cls(world=World(context=at_home(context)))
 
     # --- the machine
 
@@ -239,11 +239,11 @@ class Run(SimulatedMachine):
             self.keeper.end(launch, code=0)
             self.happen()
 
-    def signaled(self, launch: int, name: str) -> None:
+    def signaled(self, keeper: SimulatedKeeper, launch: int, name: str) -> None:
         def end() -> None:
-            if launch in self.keeper.alive:
+            if launch in keeper.alive:
                 aborted = name == "SIGABRT"
-                self.keeper.end(launch, code=None if aborted else 0, signal=name if aborted else None)
+                keeper.end(launch, code=None if aborted else 0, signal=name if aborted else None)
                 self.happen()
 
         self._later(STOP_TIME, end)

@@ -1,6 +1,6 @@
-"""A simulated machine around the real `step`: keeper and processes of one context under a virtual clock. It
+"""A simulated machine around the real `step`: keepers and processes of one context under a virtual clock. It
 takes facts in turns and carries out the effects, as the loop of the supervisor does. Processes are ready or
-end when the caller says so; `scenario.py` gives them durations. Pure.
+end when the caller says so; `scenario.py` gives them durations. Other hosts have a keeper each. Pure.
 
 The tests of the engine use it as well, and check each step.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, assert_never
 
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
@@ -20,7 +20,7 @@ from zmsvc.core.engine import step
 from zmsvc.core.facts import Fact
 from zmsvc.core.listening import ListenSocket
 from zmsvc.core.task_key import Key
-from zmsvc.core.world import World, launches_of, starts_of
+from zmsvc.core.world import World, launches_of, load_of, starts_of
 
 PID = 1000
 """The PID of a process is its launch ID plus this number."""
@@ -141,6 +141,16 @@ class SimulatedKeeper:
 
 
 @dataclass
+class SimulatedHost:
+    """Another host, as a supervisor sees it."""
+
+    keeper: SimulatedKeeper
+    up: bool = False
+    """True while there is a line to it. Without one no order and no fact goes through."""
+    greeting: int = 0
+
+
+@dataclass
 class SimulatedMachine:
     """One context with its keeper and processes. Time stands still unless the caller moves it."""
 
@@ -152,6 +162,7 @@ class SimulatedMachine:
     unforgotten: list[fx.Forget] = field(default_factory=list)
     carried: Carried | None = None
     """The decisions that another host has written down; each supervisor of this keeper reads it."""
+    hosts: dict[str, SimulatedHost] = field(default_factory=dict)
 
     def begin(
         self, transaction: str | None = "T1", autostart: bool = True, carried: Carried | None = None
@@ -168,8 +179,29 @@ class SimulatedMachine:
         )
         return self.happen(started)
 
-    def held(self) -> dict[str, Any]:
-        """Return the children of the keeper and the ends that no supervisor has acknowledged."""
+    def join(self, name: str) -> list[Effect]:
+        """Let a host tell what it holds. Return the effects."""
+        host = self.hosts[name]
+        host.up = True
+        host.greeting += 1
+        # Each end comes after what its process has said, as with a new supervisor.
+        host.keeper.out.clear()
+        for end in host.keeper.ends.values():
+            host.keeper.out.append(
+                ft.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch)
+            )
+        host.keeper.out.extend(host.keeper.ends.values())
+        return self.happen(
+            ft.HostJoined(
+                host=name, epoch=host.keeper.keeper_id, greeting=host.greeting, **self.held(host.keeper)
+            )
+        )
+
+    def held(self, keeper: SimulatedKeeper | None = None) -> dict[str, Any]:
+        """Return the children of a keeper and the ends that no supervisor has acknowledged. Without one, it
+        is the keeper of this host.
+        """
+        keeper = keeper or self.keeper
         children = tuple(
             ft.Child(
                 launch=process.launch,
@@ -179,24 +211,46 @@ class SimulatedMachine:
                 line_seen=process.line_seen,
                 auxiliary=process.auxiliary_of > 0,
             )
-            for process in self.keeper.alive.values()
+            for process in keeper.alive.values()
         )
-        return {"children": children, "exits": frozenset(self.keeper.ends)}
+        return {"children": children, "exits": frozenset(keeper.ends)}
 
     def happen(self, *facts: Fact) -> list[Effect]:
         """Take these facts and everything that follows from them now. Return the effects."""
         self.facts.extend(facts)
         done: list[Effect] = []
-        while self.facts or self.keeper.out:
+        while self.waits:
             done += self.turn()
         return done
+
+    @property
+    def waits(self) -> bool:
+        """True if facts wait."""
+        others = any(host.up and host.keeper.out for host in self.hosts.values())
+        return bool(self.facts or self.keeper.out) or others
 
     def taken(self) -> list[Fact]:
         """Take the facts that wait."""
         facts = [*self.facts, *self.keeper.out]
         self.facts.clear()
         self.keeper.out.clear()
+        for name, host in self.hosts.items():
+            if host.up:
+                facts += [self.on_host(name, fact) for fact in host.keeper.out]
+                host.keeper.out.clear()
         return facts
+
+    def on_host(self, name: str, fact: Fact) -> Fact:
+        """Return a fact of the keeper of a host as the supervisor takes it."""
+        assert isinstance(fact, ft.TaskFact)
+        return ft.OnHost(host=name, epoch=self.hosts[name].keeper.keeper_id, fact=fact)
+
+    def keeper_of(self, host: str) -> SimulatedKeeper | None:
+        """Return the keeper that gets an order for a host; None if the order does not go through."""
+        if not host:
+            return self.keeper
+        other = self.hosts.get(host)
+        return other.keeper if other is not None and other.up else None
 
     def turn(self) -> list[Effect]:
         """Take one turn as the supervisor does: take all facts, decide, act."""
@@ -213,21 +267,18 @@ class SimulatedMachine:
 
     def perform(self, effect: Effect) -> None:
         match effect:
-            case fx.Launch():
-                self.keeper.launch(effect.launch, effect.key)
-            case fx.LaunchAuxiliary():
-                self.keeper.launch(effect.launch, effect.key, effect.of)
-            case fx.Terminate(launch=launch) if launch in self.keeper.alive:
-                self.keeper.alive[launch].signals.append(effect.signal)
-                self.signaled(launch, effect.signal)
-            case fx.Terminate(launch=launch, others=others) if others:
-                self.others_signaled(launch, others)
-            case fx.SendSignal(launch=launch) if launch in self.keeper.alive:
-                self.keeper.alive[launch].signals.append(effect.signal)
-            case fx.KillAll(launch=launch):
-                self.killed(launch)
-            case fx.OpenBarrier():
-                self.keeper.opened.update(effect.launches)
+            case (
+                fx.Launch()
+                | fx.LaunchAuxiliary()
+                | fx.Terminate()
+                | fx.SendSignal()
+                | fx.SetMain()
+                | fx.KillAll()
+                | fx.OpenBarrier()
+            ):
+                keeper = self.keeper_of(effect.host)
+                if keeper is not None:
+                    self._order(keeper, effect)
             case fx.HoldSockets():
                 self.keeper.sockets = effect.sockets
             case fx.HoldStores():
@@ -243,22 +294,59 @@ class SimulatedMachine:
                 self.alarms.pop(key, None)
                 if when is not None:
                     self.alarms[key] = when
-            case _:
+            case (
+                fx.PublishControl()
+                | fx.PublishProcess()
+                | fx.PublishInfo()
+                | fx.Record()
+                | fx.Count()
+                | fx.Quarantine()
+                | fx.Reply()
+                | fx.Ready()
+                | fx.Leave()
+            ):
                 pass
+            case _:
+                assert_never(effect)
 
-    def signaled(self, launch: int, _name: str) -> None:
+    def _order(self, keeper: SimulatedKeeper, effect: fx.ProcessOrder) -> None:
+        match effect:
+            case fx.Launch():
+                keeper.launch(effect.launch, effect.key)
+            case fx.LaunchAuxiliary():
+                keeper.launch(effect.launch, effect.key, effect.of)
+            case fx.Terminate(launch=launch) if launch in keeper.alive:
+                keeper.alive[launch].signals.append(effect.signal)
+                self.signaled(keeper, launch, effect.signal)
+            case fx.Terminate(launch=launch, others=others):
+                if others:
+                    self.others_signaled(keeper, launch, others)
+            case fx.SendSignal(launch=launch):
+                if launch in keeper.alive:
+                    keeper.alive[launch].signals.append(effect.signal)
+            case fx.KillAll(launch=launch):
+                self.killed(keeper, launch)
+            case fx.OpenBarrier():
+                keeper.opened.update(effect.launches)
+            case fx.SetMain():
+                pass
+            case _:
+                assert_never(effect)
+
+    def signaled(self, keeper: SimulatedKeeper, launch: int, _name: str) -> None:
         """Let a process react to its stop signal: it ends at once, with status 0."""
-        self.keeper.end(launch, code=0)
+        keeper.end(launch, code=0)
 
-    def others_signaled(self, launch: int, name: str) -> None:
-        self.keeper.terminate_others(launch, name)
+    def others_signaled(self, keeper: SimulatedKeeper, launch: int, name: str) -> None:
+        keeper.terminate_others(launch, name)
 
-    def killed(self, launch: int) -> None:
-        self.keeper.kill(launch)
+    def killed(self, keeper: SimulatedKeeper, launch: int) -> None:
+        keeper.kill(launch)
 
     def acknowledge(self) -> None:
         for effect in self.unforgotten:
-            self.keeper.ends.pop(effect.launch, None)
+            if (keeper := self.keeper_of(effect.host)) is not None:
+                keeper.ends.pop(effect.launch, None)
             self.keeper.watches.pop(effect.launch, None)
         self.unforgotten.clear()
 
@@ -278,11 +366,19 @@ class SimulatedMachine:
         """
         self.facts.clear()
         self.keeper.out.clear()
+        for host in self.hosts.values():
+            host.up = False
         self.alarms.clear()
         self.unforgotten.clear()
         launches, auxiliaries = launches_of(saved.tasks)
-        starts = starts_of(saved.tasks)
-        self.world = replace(saved, pending=(), launches=launches, auxiliaries=auxiliaries, starts=starts)
+        self.world = replace(
+            saved,
+            pending=(),
+            launches=launches,
+            auxiliaries=auxiliaries,
+            starts=starts_of(saved.tasks),
+            load=load_of(saved.tasks),
+        )
         ends = list(self.keeper.ends.values())
         launched = [
             ft.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch) for end in ends

@@ -116,7 +116,7 @@ def settle(draft: Draft) -> None:
     for number in draft.starts if other_file else ():
         draft.at_barrier.setdefault(number, [])
     changed, draft.at_barrier = draft.at_barrier, {}
-    passed: list[int] = []
+    passed: dict[str, list[int]] = {}
     for number, came in changed.items():
         awaited = draft.starts.get(number, AwaitedCounts())
         if awaited.unknown and not draft.context.successors:
@@ -124,9 +124,10 @@ def settle(draft: Draft) -> None:
         # The tasks that waited before this step are concerned only if other tasks are awaited now.
         same = not other_file and draft.before.starts.get(number, AwaitedCounts()) == awaited
         members = came if same else [key for key, task in draft.tasks.items() if _is_at(number, task.barrier)]
-        passed += _let_pass(draft, members, _awaited(draft, number) if awaited.tasks else [])
-    if passed:
-        draft.emit(fx.OpenBarrier(launches=tuple(passed)))
+        for key in _let_pass(draft, members, _awaited(draft, number) if awaited.tasks else []):
+            passed.setdefault(draft.tasks[key].host, []).append(draft.tasks[key].launch)
+    for host, launches in passed.items():
+        draft.emit(fx.OpenBarrier(launches=tuple(launches), host=host))
 
 
 def _is_at(number: int, barrier: Barrier | None) -> bool:
@@ -165,15 +166,15 @@ def _heard(awaited: Iterable[Task]) -> _Heard:
     return _Heard(topics=known, anything=None in topics, nothing=not topics)
 
 
-def _let_pass(draft: Draft, keys: Iterable[Key], awaited: list[Task]) -> list[int]:
-    """Return the launches of the tasks that need not wait any longer.
+def _let_pass(draft: Draft, keys: Iterable[Key], awaited: list[Task]) -> list[Key]:
+    """Let those tasks go on that wait for nothing any longer, and return them.
 
     A task with `<ready>` may become ready only by its first step. So it does not wait for tasks that start
     after it: these may wait for it.
     """
     heard = _heard(awaited)
     heard_early = _heard(each for each in awaited if each.sub_state is not SubState.START_AFTER)
-    passed: list[int] = []
+    passed: list[Key] = []
     for key in keys:
         task, service = draft.tasks[key], draft.service(key)
         barrier = task.barrier
@@ -181,15 +182,17 @@ def _let_pass(draft: Draft, keys: Iterable[Key], awaited: list[Task]) -> list[in
             continue
         if barrier.publishes not in (heard_early if service is not None and service.ready else heard):
             draft.change(key, barrier=replace(barrier, stage=Stage.PASSED))
-            passed.append(task.launch)
+            passed.append(key)
     return passed
 
 
-def resume(draft: Draft) -> None:
-    """Repeat the order to open barriers, because the previous supervisor may have died before it sent it. A
-    supervisor of an earlier zmsvc does not note READY=1 here.
+def resume(draft: Draft, host: str = "") -> None:
+    """Repeat the order to open barriers to the keeper of a host, because the previous supervisor may have
+    died before it sent it. A supervisor of an earlier zmsvc does not note READY=1 here.
     """
     for key, task in [*draft.tasks.items()]:
+        if task.host != host:
+            continue
         service = draft.service(key)
         if task.state is State.ACTIVE:
             program_ready(draft, key)
@@ -198,7 +201,7 @@ def resume(draft: Draft) -> None:
     passed = [
         task.launch
         for task in draft.tasks.values()
-        if task.live and task.barrier is not None and task.barrier.stage is Stage.PASSED
+        if task.host == host and task.live and task.barrier is not None and task.barrier.stage is Stage.PASSED
     ]
     if passed:
-        draft.emit(fx.OpenBarrier(launches=tuple(passed)))
+        draft.emit(fx.OpenBarrier(launches=tuple(passed), host=host))

@@ -17,6 +17,7 @@ from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start_by_rule
 from zmsvc.core.cause import MAX_SOURCES, CauseSource, LaunchCause, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
+from zmsvc.core.host_choice import host_for, host_wait_text
 from zmsvc.core.lifecycle import START_PENDING, STATE_OF, TABLE, Act, State, SubState, TaskEvent
 from zmsvc.core.model import TRIGGERS_OF_ENDS, Action, Context, Rule, TaskDefinition, Trigger
 from zmsvc.core.pending_requests import (
@@ -38,6 +39,10 @@ from zmsvc.core.world import Exit, Reason, Task, status_at, with_changes
 _LATER = {TaskEvent.STOP: TaskEvent.STOP_LATER, TaskEvent.RESTART: TaskEvent.RESTART_LATER}
 KILL_TIMEOUT = 10.0
 """Seconds after SIGKILL before a process that is still there is reported as a survivor."""
+PLACE_TIMEOUT = 15.0
+"""Seconds without a host after which the clients that wait for a start get an answer. A host that is there
+joins within 2 s, and a cluster takes 4 to 12 s to be certain that a host is off.
+"""
 
 
 def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
@@ -59,15 +64,22 @@ def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
 
 
 def _in_order(draft: Draft, key: Key, event: TaskEvent) -> TaskEvent:
-    """Return the event that takes the place of a start or a stop of a task that has an order with others. At
-    the end of the step core.ordering_waits finds whether it has to wait.
+    """Return the event that takes the place of a start or a stop of a task that has an order with others, or
+    has no host. At the end of the step core.ordering_waits finds whether it has to wait.
     """
     transition = TABLE[draft.tasks[key].sub_state].get(event)
-    if transition is None or event is TaskEvent.PROCEED:
+    if transition is None:
         return event
     if transition.act is Act.LAUNCH:
         service = draft.service(key)
-        return TaskEvent.START_LATER if service is not None and service.predecessors else event
+        if service is None:
+            return event
+        if service.predecessors and event is not TaskEvent.PROCEED:
+            return TaskEvent.START_LATER
+        placed = service.placement is None or host_for(draft, key) is not None
+        return event if placed else TaskEvent.NO_HOST
+    if event is TaskEvent.PROCEED:
+        return event
     if transition.act is Act.TERMINATE and draft.context.successors.get(key[1]):
         return _LATER.get(event, event)
     return event
@@ -84,9 +96,12 @@ def _after(draft: Draft, seconds: float) -> float | None:
 def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
     old = draft.tasks[key]
     number = draft.new_launch(key)
+    host = host_for(draft, key) if draft.context.placed else ""
+    assert host is not None, "a task without a host is not launched"
     task = draft.change(
         key,
         launch=number,
+        host=host,
         pid=None,
         start_time=0,
         launched_at=draft.now,
@@ -103,13 +118,16 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
         leftovers=(),
         probe_ends=0,
     )
-    draft.record(key, "launching", launch=number, cause=as_json(task.cause))
+    where = {"host": host} if host else {}
+    draft.record(key, "launching", launch=number, cause=as_json(task.cause), **where)
+    if host:
+        draft.move(key, host, 1)
     draft.count(Total.LAUNCHES, key[1], task.cause.by)
     if task.restarts != old.restarts:
         draft.count(Total.RESTARTS, key[1])
     draft.publish_process(key, "start")
     draft.started[key] = None
-    draft.emit(fx.Launch(launch=number, key=key))
+    draft.emit(fx.Launch(launch=number, key=key, host=host))
 
 
 def _after_failure(old: Task) -> bool:
@@ -193,6 +211,21 @@ def await_start(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.started[key] = None
 
 
+def await_host(draft: Draft, key: Key, event: TaskEvent) -> None:
+    """Let a task wait for a host. A new order renews the time after which its client gets an answer."""
+    draft.change(key, deadline=draft.now + PLACE_TIMEOUT, status="")
+    if event is TaskEvent.NO_HOST:
+        draft.record(key, "unplaced", message=host_wait_text(draft, key))
+        # Tasks that are started with this one do not wait for it before their first steps.
+        start_barrier.withdraw(draft, key)
+
+
+def report_unplaced(draft: Draft, key: Key, _event: TaskEvent) -> None:
+    """Answer the clients that wait for a task without a host. The task goes on waiting."""
+    draft.change(key, deadline=None)
+    resolve(draft, key, host_wait_text(draft, key))
+
+
 def dependency_failed(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.record(key, "dependency", message=draft.tasks[key].status)
     start_barrier.withdraw(draft, key)
@@ -228,7 +261,7 @@ def send_reload(draft: Draft, key: Key, _event: TaskEvent) -> None:
     """Send its reload signal to a task that reports the end of its reload. The limit is that of a start."""
     task, service = draft.tasks[key], draft.service(key)
     if service is not None and (name := service.signal_to_reload):
-        draft.emit(fx.SendSignal(launch=task.launch, key=key, signal=name, all=False))
+        draft.emit(fx.SendSignal(launch=task.launch, key=key, signal=name, all=False, host=task.host))
     draft.change(key, reload_at=draft.now, deadline=_after(draft, draft.limits(key).start_timeout))
 
 
@@ -336,13 +369,15 @@ def stop_signal(service: TaskDefinition | None) -> str:
 def signals_others(draft: Draft, key: Key) -> bool:
     """Return True if the other processes of a task get a stop signal before they are killed."""
     service = draft.service(key)
-    return draft.keeper_signals_others and (service is None or service.kill_mode is KillMode.CONTROL_GROUP)
+    # The keeper of another host is never of a release that cannot do this.
+    can = draft.keeper_signals_others or bool(draft.tasks[key].host)
+    return can and (service is None or service.kill_mode is KillMode.CONTROL_GROUP)
 
 
 def _signal(draft: Draft, key: Key, name: str, others: str = "") -> None:
     task = draft.tasks[key]
     if task.pid is not None:
-        draft.emit(fx.Terminate(launch=task.launch, key=key, signal=name, others=others))
+        draft.emit(fx.Terminate(launch=task.launch, key=key, signal=name, others=others, host=task.host))
 
 
 def start_timed_out(draft: Draft, key: Key, event: TaskEvent) -> None:
@@ -381,7 +416,7 @@ def kill(draft: Draft, key: Key, _event: TaskEvent) -> None:
     if task.pid is not None:
         service = draft.service(key)
         python = service is not None and service.service_type is not ServiceType.COMMAND
-        draft.emit(fx.KillAll(launch=task.launch, key=key, stacks=python))
+        draft.emit(fx.KillAll(launch=task.launch, key=key, stacks=python, host=task.host))
         draft.record(key, "killing", pid=task.pid)
 
 
@@ -392,12 +427,12 @@ def terminate_others(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task, service = draft.tasks[key], draft.service(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
     others = stop_signal(service) if command else "SIGTERM"
-    draft.emit(fx.Terminate(launch=task.launch, key=key, signal="", others=others))
+    draft.emit(fx.Terminate(launch=task.launch, key=key, signal="", others=others, host=task.host))
 
 
 def kill_others(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.change(key, deadline=draft.now + KILL_TIMEOUT)
-    draft.emit(fx.KillAll(launch=task.launch, key=key))
+    draft.emit(fx.KillAll(launch=task.launch, key=key, host=task.host))
 
 
 def report_survivor(draft: Draft, key: Key, _event: TaskEvent) -> None:
@@ -438,6 +473,13 @@ def cancel_start(draft: Draft, key: Key, _event: TaskEvent) -> None:
 # --- the end of a process
 
 
+def event_of(reason: Reason) -> TaskEvent:
+    """Return the event of an end with this reason."""
+    if reason is Reason.EXITED:
+        return TaskEvent.ENDED_WELL
+    return TaskEvent.ENDED_AS_ASKED if reason is Reason.REQUESTED else TaskEvent.ENDED_BADLY
+
+
 def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
     """Complete the end of a task and all its processes: report it, fire its rules, and start the task again
     if that is pending.
@@ -446,11 +488,12 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
     end = task.exit
     assert end is not None, "an end is written down before it is settled"
     bad = task.sub_state is SubState.FAILED
-    limits, pid = draft.limits(key), task.pid
+    limits, pid, host = draft.limits(key), task.pid, task.host
     restart = task.restart_pending and draft.service(key) is not None
     task = draft.change(
         key,
         pid=None,
+        host="",
         start_time=0,
         action="failed" if bad else "stopped",
         stop_reason=None,
@@ -473,8 +516,10 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
         draft.record_failure(key, **detail)
     else:
         draft.record(key, task.action, **detail)
-    draft.emit(fx.Forget(launch=task.launch))
+    draft.emit(fx.Forget(launch=task.launch, host=host))
     draft.forget_launch(task.launch)
+    if host:
+        draft.move(key, host, -1)
     # The keeper has killed them. Their ends are those of unknown launches.
     draft.forget_auxiliaries(key, {each.launch for each in task.auxiliaries})
     start_barrier.withdraw(draft, key)
@@ -614,7 +659,7 @@ def _fire_one(draft: Draft, key: Key, source: Task, rule: Rule) -> None:
     cause = _cause(key[1], source, task, rule)
     if task.resting:
         start_for_rule(draft, target, cause, failing=target == key and rule.trigger is Trigger.ON_FAIL)
-    elif task.sub_state in (SubState.BACK_OFF, SubState.START_AFTER) or (
+    elif task.sub_state in (SubState.BACK_OFF, SubState.START_AFTER, SubState.UNPLACED) or (
         task.sub_state is SubState.LAUNCHING and not _runs(draft, task)
     ):
         # A start is already pending, and one start answers all firings. A rule cannot shorten its delay.
@@ -724,6 +769,8 @@ _ACTS: dict[Act, Callable[[Draft, Key, TaskEvent], None]] = {
     Act.CANCEL_RESTART: cancel_restart,
     Act.CANCEL_START: cancel_start,
     Act.AWAIT_START: await_start,
+    Act.AWAIT_HOST: await_host,
+    Act.REPORT_UNPLACED: report_unplaced,
     Act.DEPENDENCY_FAILED: dependency_failed,
     Act.AWAIT_STOP: await_stop,
     Act.NOTE_PROCESS: note_process,

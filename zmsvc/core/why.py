@@ -13,6 +13,7 @@ from zmsvc.core.back_off import over_limit, recent_starts
 from zmsvc.core.cause import rule_text
 from zmsvc.core.cause_chain import History, Link, Row, chain, stop_text
 from zmsvc.core.frozen import frozen
+from zmsvc.core.host_choice import host_wait_text
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.model import Action, Rule, TaskDefinition, Trigger
 from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
@@ -238,6 +239,8 @@ class _Case:
                     other = self.world.tasks[self.key[0], name]
                     text = f"it starts after {name}, which is {_state(other)}"
                     yield _Reason(kind="after", text=text, task=name)
+            case SubState.UNPLACED:
+                yield _Reason(kind="unplaced", text=f"it {host_wait_text(self.world, self.key)}")
             case SubState.STOP_AFTER:
                 for name in awaited_ends(self.world, self.key):
                     yield _Reason(kind="stops-after", text=f"it stops after {name}", task=name)

@@ -21,6 +21,7 @@ from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
 from zmsvc.core.facts import Leftover, leftover_as_json
 from zmsvc.core.frozen import frozen
+from zmsvc.core.hosts import Host
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
 from zmsvc.core.model import Context, TaskDefinition
 from zmsvc.core.probing import Health
@@ -197,6 +198,8 @@ class Task:
     """The number of ends in a row of a probe process."""
     barrier: Barrier | None = None
     """The barrier of the start that the task has in common with others, until it has ended."""
+    host: str = ""
+    """The host of its live launch; empty: that of the supervisor."""
     last_definition: Mapping[str, Any] | None = None
     """The task's definition before a reload removed it. Messages about the task use it until the task has
     ended.
@@ -306,6 +309,10 @@ class World:
     """The task that each auxiliary process belongs to, by the launch ID of that process."""
     starts: Mapping[int, AwaitedCounts] = field(default_factory=dict)
     """The common starts of which some tasks are awaited."""
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+    """The other hosts that the supervisor has heard of."""
+    load: Mapping[str, int] = field(default_factory=dict)
+    """The number of live tasks on each other host that has any."""
     pending: tuple[PendingRequest, ...] = ()
 
 
@@ -468,6 +475,11 @@ def launches_of(tasks: Mapping[Key, Task]) -> tuple[dict[int, Key], dict[int, Ke
     """Return the values of `World.launches` and `World.auxiliaries` for these tasks."""
     auxiliaries = {each.launch: key for key, task in tasks.items() for each in task.auxiliaries}
     return {task.launch: key for key, task in tasks.items() if task.live}, auxiliaries
+
+
+def load_of(tasks: Mapping[Key, Task]) -> dict[str, int]:
+    """Return the value of `World.load` for these tasks."""
+    return dict(Counter(task.host for task in tasks.values() if task.host))
 
 
 def starts_of(tasks: Mapping[Key, Task]) -> dict[int, AwaitedCounts]:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from zmsvc.core.effects import Quarantine, Record
 from zmsvc.core.errors import StateError
+from zmsvc.core.hosts import hosts_from_json, hosts_to_json
 from zmsvc.core.model import Context, ContextFiles
 from zmsvc.core.replicas import MARK
 from zmsvc.core.task_key import Key
@@ -31,6 +32,7 @@ from zmsvc.core.world import (
     World,
     barrier_to_row,
     launches_of,
+    load_of,
     starts_of,
     task_from_row,
     task_to_row,
@@ -271,9 +273,10 @@ class StateFile:
                 if (tx, name) in tasks:
                     tasks[tx, name] = with_barrier(tasks[tx, name], json.loads(row))
             transactions = self._transactions(same_boot=same)
+            hosts = hosts_from_json(json.loads(self.meta("hosts") or "{}"))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StateError(
-                f"cannot use state file {self.path}: a task in it cannot be read ({error!r})"
+                f"cannot use state file {self.path}: a task or a host in it cannot be read ({error!r})"
             ) from error
         launches, auxiliaries = launches_of(tasks)
         world = World(
@@ -288,6 +291,8 @@ class StateFile:
             launches=launches,
             auxiliaries=auxiliaries,
             starts=starts_of(tasks),
+            hosts=hosts,
+            load=load_of(tasks),
         )
         self.saved = world
         self._unsaved_meta |= {"boot_id": boot}
@@ -391,6 +396,9 @@ class StateFile:
             self._write_transactions(old.transactions if old else {}, world.transactions)
         if old is None or old.next_launch != world.next_launch:
             self._set_meta("next_launch", str(world.next_launch))
+        # A context without placements has no such row.
+        if world.hosts if old is None else old.hosts is not world.hosts:
+            self._set_meta("hosts", _dumps(hosts_to_json(world.hosts)))
         if old is None or old.disabled != world.disabled:
             self._set_meta("disabled", json.dumps(sorted(world.disabled)))
         if old is None or _of_keeper(old) != _of_keeper(world):

@@ -26,7 +26,7 @@ from zmsvc.core.frozen import frozen
 from zmsvc.core.json_depth import check_depth
 from zmsvc.core.model import Context, TaskDefinition
 from zmsvc.core.replay import Turn, WorldSnapshot
-from zmsvc.core.world import Task, World, launches_of, starts_of
+from zmsvc.core.world import Task, World, launches_of, load_of, starts_of
 from zmsvc.protocol.codec import CompactCodec
 
 FORMAT = 1
@@ -43,7 +43,7 @@ T = TypeVar("T")
 _UNUSED = {Context: ("source", "text", "parts", "passed_over")}
 """The fields of a context that no decision depends on."""
 _APART = {
-    World: ("context", "tasks", "launches", "auxiliaries", "starts"),
+    World: ("context", "tasks", "launches", "auxiliaries", "starts", "load"),
     Context: ("tasks", "written", *_UNUSED[Context]),
 }
 """The fields that a snapshot has in other lines, or that follow from others."""
@@ -157,8 +157,14 @@ def turn_line(
 def fact_as_json(fact: Fact) -> dict[str, Any]:
     """Return a fact as a record has it."""
     if isinstance(fact, ft.MessagePoisoned):
-        fact = replace(fact, message=replace(fact.message, traceback="", frame=None))
+        fact = _without_contents(fact)
+    elif isinstance(fact, ft.OnHost) and isinstance(fact.fact, ft.MessagePoisoned):
+        fact = replace(fact, fact=_without_contents(fact.fact))
     return _FACTS.encode(fact)
+
+
+def _without_contents(fact: ft.MessagePoisoned) -> ft.MessagePoisoned:
+    return replace(fact, message=replace(fact.message, traceback="", frame=None))
 
 
 def _line(body: Mapping[str, Any]) -> bytes:
@@ -229,7 +235,13 @@ def _snapshot(bodies: Sequence[Mapping[str, Any]]) -> WorldSnapshot:
     context = {**context, "tasks": services, "written": written}
     world = _PARTS.decode({**whole, "context": context, "tasks": tasks})
     launches, auxiliaries = launches_of(world.tasks)
-    world = replace(world, launches=launches, auxiliaries=auxiliaries, starts=starts_of(world.tasks))
+    world = replace(
+        world,
+        launches=launches,
+        auxiliaries=auxiliaries,
+        starts=starts_of(world.tasks),
+        load=load_of(world.tasks),
+    )
     return WorldSnapshot(now=_time(whole, "now"), at=_time(whole, "at"), world=world)
 
 

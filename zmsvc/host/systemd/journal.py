@@ -37,6 +37,7 @@ MESSAGE_ID: Mapping[str, str] = MappingProxyType(
         "start-after": "1007819f89d44c04bbd31a6854a77af5",
         "stop-after": "99d38aef1b55489286a3336b08f78dca",
         "dependency": "edde5dc9fb5f4a0ab1f018a809d4c418",
+        "unplaced": "8d0f4c62b1e94b7ea35c7d20f96b1e48",
         "launching": "56fd76c7913e441da70228a2c553aab7",
         "rule": "123153efd34c4476a20bc8f18a32126e",
         "adopted": "7e155ff54a214de8bcf9925d60f949f3",
