@@ -343,7 +343,7 @@ endif
 	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
 	! cmp -s etc/logrotate.d/zmsvc '$(dest)$(rotation)' || rm '$(dest)$(rotation)'
 	rm -rf '$(dest)$(PREFIX)/share/cockpit/zmsvc'
-	for left in '$(dest)$(dir $(agent))' '$(dest)/usr/lib/ocf/resource.d' '$(dest)/usr/lib/ocf' '$(dest)$(PREFIX)/share/xml/zmsvc' '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)' \
+	for left in '$(dest)$(dir $(agent))' '$(dest)$(PREFIX)/share/cockpit' '$(dest)/usr/lib/ocf/resource.d' '$(dest)/usr/lib/ocf' '$(dest)$(PREFIX)/share/xml/zmsvc' '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)' \
 	    '$(dest)$(PREFIX)/share/doc/zmsvc/drop-ins' '$(dest)$(PREFIX)/share/doc/zmsvc/docs/pictures' '$(dest)$(PREFIX)/share/doc/zmsvc/docs' '$(dest)$(PREFIX)/share/doc/zmsvc'; do \
 	    [ ! -d $$left ] || rmdir --ignore-fail-on-non-empty $$left; done
 ifeq ($(dest),)
