@@ -445,3 +445,19 @@ def test_of_tasks_beside_a_ring_none_is_said_to_never_start() -> None:
     ]
     found = proof_of(tasks)
     assert ([each.claim for each in found.violations], found.unseen) == ([Claim.NO_RING], ("c",))
+
+
+def test_a_task_that_a_rule_of_the_context_calls_is_not_like_those_that_none_calls() -> None:
+    waiting_tasks = [task(name, entry=False) for name in "bcd"]
+    (part,) = parts_of(
+        context(task("a"), *waiting_tasks, any_fail=[rule("on_any_fail", "start", "b")]), ("a",)
+    )
+    assert part.classes == (("a",), ("b",), ("c", "d"))
+
+
+def test_a_violation_names_the_rules_of_the_context_that_fired() -> None:
+    fired = rule("on_any_fail", "start", "alert")
+    found = prove(context(task("a"), task("alert", entry=False), any_fail=[fired]))
+    (violation,) = found.violations
+    assert violation.claim is Claim.ACTIVE_AGAIN
+    assert [(each.task, each.rule) for each in violation.rules] == [("", fired)]

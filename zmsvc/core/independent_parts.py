@@ -163,8 +163,7 @@ def _links(context: Context) -> dict[str, _Links]:
     incoming: dict[str, dict[str, Counter[Any]]] = {name: {} for name in context.tasks}
     for rule in context.on_any_fail:
         for name in context.named(rule.call):
-            if name in incoming:
-                incoming[name].setdefault(_CONTEXT, Counter())[_about(rule)] += 1
+            incoming[name].setdefault(_CONTEXT, Counter())[_about(rule)] += 1
     for service in context.tasks.values():
         for name, what in _outgoing(service):
             outgoing[service.id].setdefault(name, Counter())[what] += 1
