@@ -14,6 +14,7 @@ from simulation import rule, task
 
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
+from zmsvc.core.draft import Draft
 from zmsvc.core.host_choice import host_for
 from zmsvc.core.hosts import HostState
 from zmsvc.core.lifecycle import SubState
@@ -97,6 +98,26 @@ def test_tasks_that_run_together_share_a_host_whichever_starts_first() -> None:
 def test_a_task_that_runs_with_one_of_this_host_runs_on_this_host() -> None:
     sim = cluster(task("a"), placed("b", together=("a",)))
     assert sim.where("b") == [""]
+
+
+def test_a_task_goes_on_when_what_the_tasks_on_its_host_are_apart_from_has_ended() -> None:
+    here = ("h2",)
+    sim = cluster(
+        placed("a", hosts=here),
+        placed("b", hosts=here, apart=("a",), entry=False),
+        placed("c", hosts=here, together=("b",)),
+    )
+    assert (sim.where("a"), sim.sub_state("c")) == (["h2"], "unplaced")
+    sim.ask("stop", "a")
+    assert sim.where("c") == ["h2"]
+
+
+def test_the_choice_takes_a_change_of_the_same_step_into_account() -> None:
+    sim = cluster(placed("a", hosts=("h2", "h3"), entry=False))
+    draft = Draft(sim.world, sim.now)
+    assert host_for(draft, ("T1", "a")) == "h2"
+    draft.put_host("h2", replace(draft.hosts["h2"], drained=True))
+    assert host_for(draft, ("T1", "a")) == "h3"
 
 
 def test_a_host_on_which_the_others_cannot_run_is_not_chosen() -> None:
@@ -329,6 +350,15 @@ def test_what_comes_late_or_twice_changes_nothing() -> None:
     assert sim.world == before
 
 
+def test_a_host_that_is_off_is_lost_once_and_says_nothing_more() -> None:
+    sim = cluster(A)
+    launch, epoch = sim.launch_of("a"), sim.world.hosts["h2"].epoch
+    sim.fence("h2")
+    assert sim.lose("h2") == []
+    assert sim.happen(ft.OnHost(host="h2", epoch=epoch, fact=ft.TaskExited(launch=launch, code=0))) == []
+    assert [record.event for record in sim.records].count("host-lost") == 1
+
+
 def test_a_host_says_nothing_about_the_launches_of_another_one() -> None:
     sim = cluster(A)
     epoch, launch = sim.world.hosts["h3"].epoch, sim.launch_of("a")
@@ -446,6 +476,21 @@ def test_tasks_of_one_start_are_let_go_on_each_on_its_host() -> None:
     assert sim.hosts["h2"].keeper.opened == {sim.launch_of("a")}
     assert sim.hosts["h3"].keeper.opened == {sim.launch_of("b")}
     assert sim.keeper.opened == {sim.launch_of("c")}
+
+
+def test_a_barrier_is_opened_again_when_the_host_joins() -> None:
+    sim = Cluster.of(placed("a", hosts=("h2",)), task("b"))
+    assert isinstance(sim, Cluster)
+    sim.add("h2")
+    sim.begin(autostart=False, transaction=None)
+    sim.join_all()
+    sim.ask("start", request=3)
+    sim.happen(sim.on_host("h2", ft.TaskReady(launch=sim.launch_of("a"))))
+    sim.hosts["h2"].up = False
+    sim.ready("b")
+    assert not sim.hosts["h2"].keeper.opened, "the order is lost with the line"
+    sim.join("h2")
+    assert sim.hosts["h2"].keeper.opened == {sim.launch_of("a")}
 
 
 def test_a_task_at_home_has_the_row_that_earlier_releases_read() -> None:
