@@ -277,7 +277,8 @@ def test_hosts_are_saved_and_a_context_without_any_has_no_row_for_them(tmp_path:
     hosts = {"h2": here, "h3": Host(state=HostState.OFF, drained=True, since=2.5)}
     kept.save(replace(world, hosts=hosts, tasks={("T", "ts_1"): task}), [], at=0.0)
     kept.close()
-    again = StateFile(path).load(CONTEXT, "another boot")
+    with contextlib.closing(StateFile(path)) as next_one:
+        again = next_one.load(CONTEXT, "another boot")
     assert again.hosts == hosts
     assert again.tasks["T", "ts_1"] == task
     assert again.load == {"h2": 1}
@@ -290,5 +291,5 @@ def test_hosts_that_cannot_be_read_are_reported_with_the_file(tmp_path: Path) ->
     kept.remember("hosts", '{"h2": {}}')
     kept.save(kept.saved or World(context=CONTEXT), [], at=0.0)
     kept.close()
-    with pytest.raises(StateError, match=str(path)):
-        StateFile(path).load(CONTEXT, "boot")
+    with contextlib.closing(StateFile(path)) as next_one, pytest.raises(StateError, match=str(path)):
+        next_one.load(CONTEXT, "boot")
