@@ -966,6 +966,24 @@ def test_an_open_transaction_cannot_be_forgotten() -> None:
     assert "T1" in sim.world.transactions
 
 
+def test_a_transaction_is_not_forgotten_while_an_order_about_it_and_others_is_not_answered() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.ask("start", transaction="T2")
+    sim.ready()
+    sim.ask("restart", transaction=None, request=3)
+    sim.ask("stop", transaction="T1")
+    sim.ask("forget", transaction="T1", request=4)
+    assert (sim.replies(4)[0].code, "not been carried out" in sim.replies(4)[0].error) == (1, True)
+    sim.ask("forget", transaction=None, request=5)
+    assert sim.replies(5)[0].data == {"transactions": []}
+    sim.ready()
+    assert set(sim.replies(3)[0].data["transactions"]) == {"T1", "T2"}
+    sim.ask("forget", transaction="T1", request=6)
+    assert sim.replies(6)[0].ok
+
+
 def test_a_restart_of_a_transaction_starts_its_entry_tasks_except_stopped_ones() -> None:
     sim = Simulation.of(
         task("a", rule("on_exit", "start", "c")), task("b"), task("c", entry=False), task("d")

@@ -501,17 +501,22 @@ def _ctl(draft: Draft) -> str:
 
 def forget(draft: Draft, order: Requested) -> None:
     """Drop a stopped transaction, or all of them: `status` no longer shows it, and it cannot be started
-    again. The history stays.
+    again. The history stays. Refuse it while an order about the transaction awaits its end: the answer names
+    the transaction.
     """
     ending = {key[0] for key in draft.launches.values()}
+    awaited = {name for waiter in draft.pending for name in waiter.transactions}
     if order.transaction is None:
-        names = [name for name, each in draft.transactions.items() if not each.open and name not in ending]
+        kept = ending | awaited
+        names = [name for name, each in draft.transactions.items() if not each.open and name not in kept]
     elif order.transaction not in draft.transactions:
         raise _no_transaction(draft, order.transaction)
     elif draft.transactions[order.transaction].open:
         raise _OrderRefusedError(1, "it is open, and only a stopped transaction can be forgotten")
     elif order.transaction in ending:
         raise _OrderRefusedError(1, "it is still being stopped")
+    elif order.transaction in awaited:
+        raise _OrderRefusedError(1, "an order about it has not been carried out yet")
     else:
         names = [order.transaction]
     for name in names:
