@@ -13,6 +13,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -352,9 +353,10 @@ def test_a_host_for_which_ssh_cannot_run_does_not_keep_the_order_from_the_others
 ) -> None:
     hosts.supervised("web1", stop=yes())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    used = len(os.listdir("/proc/self/fd"))
-    # Enough for the first ssh and the start of the second.
-    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 12, hard))
+    used = {*map(int, os.listdir("/proc/self/fd"))}
+    # Enough for the first ssh and the start of the second. The limit is one of numbers, and some may be free.
+    twelfth = next(islice((number for number in count() if number not in used), 11, None))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (twelfth + 1, hard))
     try:
         code, out, err = run(capsys, "-H", "web1,web2,web3", "stop", "ts_100")
     finally:

@@ -19,8 +19,10 @@ _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 _FEW = 16
-_LEAST_DEEP = 2 * (MAX_DEPTH + 1)
-"""Bytes of the shortest text that is nested deeper than MAX_DEPTH. Each level has two brackets."""
+_LEAST_DEEP = MAX_DEPTH + 1
+"""Bytes of the shortest text that is nested deeper than MAX_DEPTH. A text that was cut may have no closing
+bracket.
+"""
 _OBJECT, _ARRAY = b"{["
 
 
