@@ -128,3 +128,27 @@ def test_an_environment_that_is_too_large_for_a_packet_is_passed_to_an_interpret
 def test_a_spare_process_that_is_not_needed_ends_with_status_0(tmp_path: Path, end: str) -> None:
     status = f"{end}; assert os.waitstatus_to_exitcode(os.waitpid(made.pid, 0)[1]) == 0"
     assert not play(tmp_path, "spare", before=status, another=True)["forked"]
+
+
+def test_a_low_limit_of_descriptors_is_enough(tmp_path: Path) -> None:
+    keeper = "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+    made = (
+        "from zmsvc.keeper import spares\nimport os\nspare = spares.fork(['spare_program'])['spare_program']\n"
+        "spare.order(['out'], dict(os.environ), [])\nos.waitpid(spare.pid, 0)\n"
+    )
+    package = tmp_path / "packages" / "spare_program"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(PROGRAM)
+    environment = os.environ | {"PYTHONPATH": str(package.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", keeper + made],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out").exists()

@@ -36,10 +36,6 @@ _ORDER_LIMIT = 1 << 20
 """The most bytes of an order: arguments and environment. The kernel allows about 200 kB by default."""
 _MAX_FDS = 32
 _STREAMS = (0, 1, 2)
-_ABOVE = 200
-"""A spare process moves descriptors to numbers from here on, to make room for those of its order. The lowest
-limit of descriptors that is in use is 256.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +109,12 @@ def _reset_signals() -> None:
 
 def _await_order(channel: int) -> tuple[list[str], dict[str, str]] | None:
     """Return the arguments and the environment; None if the keeper needs this process no more."""
-    sock = socket.socket(fileno=fcntl.fcntl(channel, fcntl.F_DUPFD_CLOEXEC, _ABOVE))
+    sock = socket.socket(fileno=channel)
     # Above all the ends of the other channels: a spare process ends when the keeper closes the last one.
-    os.closerange(3, sock.fileno())
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd not in (*_STREAMS, channel):
+            with contextlib.suppress(OSError):  # The descriptor of the directory is closed already.
+                os.close(fd)
     sock.settimeout(IDLE_S)
     try:
         room = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
