@@ -35,11 +35,11 @@ from zmsvc.host.state_file import StateFile
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.launch_record import LaunchRecord
 from zmsvc.keeper.listeners import Listeners
+from zmsvc.keeper_client.children import Children
 from zmsvc.protocol import forking, sharing, watching
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.protocol.output import Ping, Pong
-from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.loop import Loop
 from zmsvc.supervisor.session import Session
 

@@ -427,7 +427,7 @@ class KeeperPort:
 
 
 class SupervisorPort:
-    """The machine of the supervisor (`zmsvc.supervisor.machine.Outside`) on the simulated kernel."""
+    """The machine of the supervisor (`zmsvc.keeper_client.machine.Outside`) on the simulated kernel."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel

@@ -21,10 +21,10 @@ from zmsvc.core import facts as ft
 from zmsvc.host import seqpacket
 from zmsvc.host.systemd import notify
 from zmsvc.host.systemd.notify import Notifier
+from zmsvc.keeper_client.children import Children
+from zmsvc.keeper_client.machine import LocalMachine
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
-from zmsvc.supervisor.children import Children
-from zmsvc.supervisor.machine import LocalMachine
 
 LAUNCH = 7
 LARGE = '{"text":"' + "x" * 300_000 + '"}'

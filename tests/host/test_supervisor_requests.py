@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from zmsvc.host.kernel import signals
-from zmsvc.supervisor.children import Children
+from zmsvc.keeper_client.children import Children
 from zmsvc.supervisor.control_requests import Requests
 from zmsvc.supervisor.loop import Loop
 

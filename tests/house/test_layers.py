@@ -38,10 +38,17 @@ process.
 """
 
 PROCESSES = ("keeper", "zygote", "supervisor", "device", "output", "fdstore", "watcher", "task", "ctl")
-LIBRARIES = {"core": {"core"}, "protocol": {"core", "protocol"}, "host": {"core", "host"}}
+LIBRARIES = {
+    "core": {"core"},
+    "protocol": {"core", "protocol"},
+    "host": {"core", "host"},
+    "keeper_client": {"core", "protocol", "host", "keeper_client"},
+}
+CLIENTS_OF_A_KEEPER = ("supervisor",)
 MAY_IMPORT = (
     LIBRARIES
     | {room: {"core", "protocol", "host", room} for room in PROCESSES}
+    | {room: {"core", "protocol", "host", "keeper_client", room} for room in CLIENTS_OF_A_KEEPER}
     | {"testing": {"core", "protocol", "task", "testing"}}
 )
 """The rooms that each room may import. `data` has no code, `testing` is for the tests of users, and the

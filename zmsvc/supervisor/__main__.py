@@ -28,11 +28,11 @@ from zmsvc.host.paths import Places
 from zmsvc.host.python import interpreter
 from zmsvc.host.state_file import StateFile
 from zmsvc.host.systemd import journal
+from zmsvc.keeper_client.children import Children
 from zmsvc.protocol import OLDEST, PROTOCOL
 from zmsvc.protocol.supervision import Hello
 from zmsvc.supervisor import installed_version, start_notes
 from zmsvc.supervisor.bus_start import BusStart
-from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
 from zmsvc.supervisor.control_requests import Requests
 from zmsvc.supervisor.loop import Loop

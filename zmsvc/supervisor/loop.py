@@ -36,6 +36,7 @@ from zmsvc.host.paths import Places
 from zmsvc.host.state_file import StateFile, TotalKey
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
+from zmsvc.keeper_client.children import Children, children_and_ends
 from zmsvc.protocol import (
     PROTOCOL_BARRIER,
     PROTOCOL_SIGNALS_OTHERS,
@@ -47,7 +48,6 @@ from zmsvc.protocol import (
 from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
 from zmsvc.supervisor.bus import ECHO, Bus
-from zmsvc.supervisor.children import Children, children_and_ends
 from zmsvc.supervisor.launch_spec import (
     auxiliary_spec,
     cgroup_name,

@@ -31,12 +31,12 @@ from zmsvc.host import seqpacket
 from zmsvc.host.descriptor_closer import DescriptorCloser
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd import notify
+from zmsvc.keeper_client.fdstore_client import FdstoreClient
+from zmsvc.keeper_client.machine import LocalMachine, Outside
+from zmsvc.keeper_client.user_notify import UserNotify
 from zmsvc.protocol import OLDEST, PROTOCOL, PROTOCOL_NUMBERED_SIGNALS, PROTOCOL_SET_MAIN, watching
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
-from zmsvc.supervisor.fdstore_client import FdstoreClient
-from zmsvc.supervisor.machine import LocalMachine, Outside
-from zmsvc.supervisor.user_notify import UserNotify
 
 BATCH = 1024
 """The number of datagrams that are received at once. It is more than the kernel queues
@@ -86,7 +86,7 @@ class _DeferredEnd:
 
 
 class Listener(Protocol):
-    """The part of the supervisor that waits for the sockets: session.py."""
+    """The part of the supervisor that waits for the sockets: supervisor/session.py."""
 
     def backlog(self, waiting: bool) -> None:
         """If `waiting` is True, orders wait for room in the socket to the keeper: call `send_orders` whenever
@@ -98,7 +98,7 @@ class Listener(Protocol):
 
 
 class NotifyPolicy(Protocol):
-    """The part of the supervisor that has the context file: loop.py."""
+    """The part of the supervisor that has the context file: supervisor/loop.py."""
 
     def admits_all(self, launch: int) -> bool:
         """Return True if every process of a launch may notify for it, and not its main process alone."""
