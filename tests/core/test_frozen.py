@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from dataclasses import FrozenInstanceError, asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -124,6 +125,31 @@ def test_arguments_are_checked(given: dict[str, int]) -> None:
         kind(**given)
     with pytest.raises(TypeError):
         kind(1)
+
+
+@frozen
+class Pickled:
+    """A field of each kind, in a class that pickle finds."""
+
+    first: int
+    listed: list[int] = field(default_factory=list)
+    derived: int = field(init=False, default=7)
+
+    def __post_init__(self) -> None:
+        MADE.append(type(self).__name__)
+
+
+def test_pickle_copies_all_fields_without_the_constructor() -> None:
+    whole = Pickled(first=1, listed=[2])
+    object.__setattr__(whole, "derived", 8)
+    MADE.clear()
+    copy = pickle.loads(pickle.dumps([whole, whole]))
+    assert copy == [whole, whole]
+    assert copy[0] is copy[1]
+    assert copy[0].derived == 8
+    assert MADE == []
+    with pytest.raises(FrozenInstanceError):
+        copy[0].first = 2
 
 
 def test_a_class_extends_another() -> None:

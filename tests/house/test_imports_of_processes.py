@@ -26,7 +26,7 @@ THE_CORE_OF_THE_SUPERVISOR = {
         ("output", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3", "zmq"}),
         ("fdstore", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3", "zmq"}),
         ("watcher", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3"}),
-        ("supervisor", {"ssl", "psutil"}),
+        ("supervisor", {"lxml", "psutil", "ssl"}),
     ],
 )
 def test_a_process_imports_no_more_than_it_needs(process: str, unneeded: set[str]) -> None:

@@ -2,6 +2,8 @@
 X: why`. Only a `__main__` turns an error into an exit status.
 """
 
+from __future__ import annotations
+
 CANNOT_EXECUTE = 203
 """Exit status of a forked process that failed before it ran its task (systemd's EXIT_EXEC)."""
 
@@ -18,6 +20,10 @@ class ConfigError(ZmsvcError):
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
+        """Have pickle and copy pass the faults to the constructor. It has joined them in `args`."""
+        return ConfigError, (self.faults,)
 
 
 class ProtocolError(ZmsvcError):

@@ -21,8 +21,8 @@ _UNSET = object()
 def frozen(cls: type[T]) -> type[T]:
     """Make the class what `dataclass(frozen=True, slots=True, kw_only=True)` makes it.
 
-    `dataclasses.fields`, `replace` and `asdict` work as with a dataclass. A method that the class itself has
-    stays. The class has to have a docstring: for one without, `dataclass` renders a signature.
+    `dataclasses.fields`, `replace`, `asdict` and pickle work as with a dataclass. A method that the class
+    itself has stays. The class has to have a docstring: for one without, `dataclass` renders a signature.
     """
     own = set(vars(cls))
     made = dataclass(init=False, repr=False, eq=False, slots=True, kw_only=True)(cls)
@@ -35,11 +35,14 @@ def frozen(cls: type[T]) -> type[T]:
         "__hash__": _hash,
         "__setattr__": _refuse_assignment,
         "__delattr__": _refuse_deletion,
+        "__getstate__": _state,
+        "__setstate__": _set_state,
     }
     for name, method in methods.items():
         if name not in own:
             setattr(made, name, method)
     made.__compared__ = attrgetter(*names) if names else _nothing  # type: ignore[attr-defined]
+    made.__slot_setters__ = tuple(getattr(made, each.name).__set__ for each in members)  # type: ignore[attr-defined]
     return made
 
 
@@ -92,6 +95,16 @@ def _eq(self: Any, other: Any) -> Any:
 
 def _hash(self: Any) -> int:
     return hash(type(self).__compared__(self))
+
+
+def _state(self: Any) -> list[Any]:
+    return [getattr(self, each.name) for each in fields(self)]
+
+
+def _set_state(self: Any, state: list[Any]) -> None:
+    """Set the slots of an object that was made without its constructor."""
+    for set_field, value in zip(type(self).__slot_setters__, state, strict=True):
+        set_field(self, value)
 
 
 def _refuse_assignment(_self: object, name: str, _value: object) -> None:

@@ -22,7 +22,7 @@ from zmsvc.core.world import World
 from zmsvc.host import carried_file, crashpoint, paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.complain import complain
-from zmsvc.host.config import context_files, exposed_binds, reader
+from zmsvc.host.config import context_files, exposed_binds, separate_reader
 from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
 from zmsvc.host.python import interpreter
@@ -131,7 +131,7 @@ def _context(places: Places, store: StateFile, hello: Hello, *, curve: bool) -> 
     """
     path = places.config_file
     files = (store.context_files(hello.epoch, path) if hello.restarts else None) or context_files.read(path)
-    context = reader.parse(files.text, path=str(path), name=places.name, parts=files.parts)
+    context = separate_reader.parse(files, path=path, name=places.name)
     faults = [] if curve else exposed_binds.refused(context)
     if not hello.restarts:
         # A supervisor that takes over does not check this: running tasks must not end because of such a

@@ -10,7 +10,7 @@ from zmsvc.core.errors import ZmsvcError, reason
 from zmsvc.core.facts import Fact
 from zmsvc.host import crashpoint
 from zmsvc.host.bus import bus_permissions, sockets
-from zmsvc.host.config import reader
+from zmsvc.host.config import preflight, separate_reader
 from zmsvc.protocol.supervision import ReplaceDevice, RunDevice
 from zmsvc.supervisor.bus import Bus
 from zmsvc.supervisor.launch_spec import own_endpoints
@@ -124,8 +124,8 @@ class BusStart:
     def _failed(self, problem: str) -> ZmsvcError:
         """Return the error for a device that does not come up, with FILE:LINE if it cannot bind."""
         context = self._loop.world.context
-        if warning := reader.failed_bind(context, problem):
-            (placed,) = reader.placed(context, [warning])
+        if warning := preflight.failed_bind(context, problem):
+            (placed,) = separate_reader.placed(context, [warning])
             problem = placed.in_file(context.path)
         return ZmsvcError(f"{self._cannot_start}: {problem}")
 

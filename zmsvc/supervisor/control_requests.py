@@ -29,7 +29,7 @@ from zmsvc.core.similar import similar_id
 from zmsvc.core.world import World
 from zmsvc.host import quarantine
 from zmsvc.host.bus import bus_permissions
-from zmsvc.host.config import context_files, reader
+from zmsvc.host.config import context_files, separate_reader
 from zmsvc.host.kernel import signals
 from zmsvc.host.systemd import journal
 from zmsvc.protocol import PROTOCOL_AUXILIARY, PROTOCOL_SIGNALS_ALL
@@ -423,6 +423,8 @@ class Requests:
             return failure(2 if own else 1, f"cannot reload: cannot read {reason(error)}")
         except ConfigError as error:
             return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
+        except ZmsvcError as error:
+            return failure(1, f"cannot reload: {error}")
         finally:
             loop.notifier.ready()
         asked = ft.ContextReloaded(context=context, request=loop.next_request(), block=block)
@@ -437,14 +439,16 @@ class Requests:
             return failure(2, f"cannot reload: cannot read {reason(error)}")
         except ConfigError as error:
             return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
+        except ZmsvcError as error:
+            return failure(1, f"cannot reload: {error}")
         refusal, plan = core_reload.plan(loop.world, context, asyncio.get_running_loop().time())
         return failure(1, f"cannot reload: {refusal}") if refusal else success(plan)
 
     def _read_again(self) -> Context:
-        """Read the context file and the files of its directory. Raises OSError, ConfigError."""
+        """Read the context file and the files of its directory. Raises OSError, ConfigError, ZmsvcError."""
         places = self._loop.places
         files = context_files.read(places.config_file)
-        return reader.parse(files.text, path=str(places.config_file), name=places.name, parts=files.parts)
+        return separate_reader.parse(files, path=places.config_file, name=places.name)
 
     async def reload_by_signal(self) -> None:
         """Reload because of SIGHUP. The log file is reopened first, so an administrator who has moved it

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from zmsvc.core import checks
 from zmsvc.core.model import Context
-from zmsvc.host.config import reader
+from zmsvc.host.config import separate_reader
 from zmsvc.supervisor.records import shortened
 
 MOST = 20
@@ -24,7 +24,7 @@ def warnings(context: Context, *, curve: bool) -> list[str]:
     """Return the warnings of `zmsvcctl check` that do not depend on the machine, as `FILE:LINE: warning:
     text`.
     """
-    found = reader.placed(context, checks.config_warnings(context, curve=curve))
+    found = separate_reader.placed(context, checks.config_warnings(context, curve=curve))
     return [replace(each, text=f"warning: {each.text}").in_file(context.path) for each in found]
 
 

@@ -5,12 +5,14 @@ like it. This module does not search for the program.
 from __future__ import annotations
 
 import shlex
-
-from lxml import etree
+from typing import TYPE_CHECKING
 
 from zmsvc.core.values import quote
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.xml_text import TRIMMED, leaf, loses, value
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 
 def read(element: etree._Element, notes: FaultList) -> tuple[str, ...]:

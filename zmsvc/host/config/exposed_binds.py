@@ -7,8 +7,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address
-
-from lxml import etree
+from typing import TYPE_CHECKING
 
 from zmsvc.core.checks import ConfigWarning
 from zmsvc.core.errors import ConfigError
@@ -16,6 +15,9 @@ from zmsvc.core.model import Context
 from zmsvc.core.values import Endpoint, endpoint
 from zmsvc.host.bus.endpoints import safe_bind
 from zmsvc.host.config.xml_text import leaf, lines, tree
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 _ELEMENTS = (("FrontBind", "BackendEndpoint"), ("BackendBind", "FrontEndEndpoint"))
 """For each bind of the device the element that names it, and the element that counts if that one is

@@ -6,16 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-from lxml import etree
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from zmsvc.core.values import FaultsError
 from zmsvc.host.config.xml_text import leaf
 
+if TYPE_CHECKING:
+    from lxml import etree
+
 Value = TypeVar("Value")
 
-Note = tuple[etree._Element, str]
+Note: TypeAlias = "tuple[etree._Element, str]"
 """An element, and a text that says what is wrong with it."""
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-
-from lxml import etree
+from typing import TYPE_CHECKING
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import ContextPart
 from zmsvc.core.values import TASK_ID, WHITE, quote
 from zmsvc.host.config.faults import Note
 from zmsvc.host.config.xml_text import lines_of, tree
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 
 @dataclass(slots=True, kw_only=True)

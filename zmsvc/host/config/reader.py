@@ -11,9 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from lxml import etree
+from typing import TYPE_CHECKING, Any
 
 from zmsvc.core import listening
 from zmsvc.core.access import BusAccess
@@ -37,11 +35,14 @@ from zmsvc.host.config import context_files
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.file_bytes import MAX_SIZE
 from zmsvc.host.config.merged_tree import MergedTree, merged
-from zmsvc.host.config.preflight import check_binds, check_ports, check_services, failed_bind
+from zmsvc.host.config.preflight import check_binds, check_ports, check_services
 from zmsvc.host.config.rule_places import places_of
 from zmsvc.host.config.schema import explain, passed_over
 from zmsvc.host.config.task_service import ParsedService, note_rules_that_never_fire, read_rules, read_service
 from zmsvc.host.config.xml_text import leaf, lines, text_of, to_json, tree
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 __all__ = [
     "MAX_SIZE",
@@ -49,7 +50,6 @@ __all__ = [
     "check_binds",
     "check_ports",
     "check_services",
-    "failed_bind",
     "lines_of",
     "load",
     "parse",
@@ -90,7 +90,7 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
             raise ConfigError([f"{file}:1: the {files} too large, expected at most {MAX_SIZE >> 20} MiB"])
     whole = merged(text, path, parts)
     root = whole.root
-    schema = etree.RelaxNG(etree.parse(SCHEMA))
+    schema = _schema()
     notes = FaultList(found=[*whole.faults])
     # The schema is fast and complete, but its messages do not help. `explain` is slower.
     valid = schema.validate(root)
@@ -137,6 +137,13 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
         written=written,
         parts=tuple(replace(part, passed_over=odd) for part, odd in zip(parts, passed[1:], strict=True)),
     )
+
+
+def _schema() -> etree.RelaxNG:
+    # Only here: the supervisor has these modules without lxml, see separate_reader.py.
+    from lxml import etree
+
+    return etree.RelaxNG(etree.parse(SCHEMA))
 
 
 def lines_of(context: Context) -> tuple[dict[str, tuple[str, int]], dict[str, int]]:

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-
-from lxml import etree
+from typing import TYPE_CHECKING
 
 from zmsvc.core.frozen import frozen
 from zmsvc.core.model import TRIGGERS_OF_TASK, Context, Rule, Trigger
@@ -16,6 +15,9 @@ from zmsvc.core.values import WHITE
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.task_service import read_rules
 from zmsvc.host.config.xml_text import lines, tree
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 
 @frozen

@@ -15,9 +15,7 @@ import functools
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
-from typing import Any
-
-from lxml import etree
+from typing import TYPE_CHECKING, Any
 
 from zmsvc.core.frozen import frozen
 from zmsvc.core.model import TRIGGERS_OF_TASK
@@ -26,6 +24,9 @@ from zmsvc.core.service_options import OPTIONS, Option, ServiceType
 from zmsvc.core.similar import similar
 from zmsvc.core.values import WHITE, quote
 from zmsvc.host.config.faults import Note
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 
 @frozen

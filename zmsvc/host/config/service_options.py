@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
-
-from lxml import etree
+from typing import TYPE_CHECKING, Any
 
 from zmsvc.core.option_kinds import (
     EXIT_STATUS,
@@ -31,6 +29,9 @@ from zmsvc.host.config import command_words
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.xml_text import TRIMMED, loses, value
 from zmsvc.host.kernel import signals
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 

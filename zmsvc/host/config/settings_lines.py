@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
-from lxml import etree
+from typing import TYPE_CHECKING
 
 from zmsvc.core import replicas
 from zmsvc.core.errors import ConfigError
@@ -13,6 +12,9 @@ from zmsvc.core.settings import Place
 from zmsvc.core.values import WHITE
 from zmsvc.host.config import context_files
 from zmsvc.host.config.xml_text import kept, lines, to_json, tree
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 
 class SettingLines:

@@ -7,9 +7,7 @@ from __future__ import annotations
 import keyword
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
-
-from lxml import etree
+from typing import TYPE_CHECKING, Any
 
 from zmsvc.core import last_values, restart, rule_conditions
 from zmsvc.core.frozen import frozen
@@ -26,6 +24,9 @@ from zmsvc.host.config.service_options import read_service_options
 from zmsvc.host.config.xml_text import kept, leaf, text_of, to_json
 from zmsvc.host.kernel import signals
 from zmsvc.host.paths import directory_of
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 _ID_WORDS = "1 to 64 of A-Z a-z 0-9 _ . -"
 _ENTRY = ("on_start", "start_now")

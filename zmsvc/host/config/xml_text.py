@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 import xml.parsers.expat
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-from lxml import etree
+from typing import TYPE_CHECKING, Any
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.settings import TEXT_KEY
 from zmsvc.core.values import WHITE
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 _SPACE = "{http://www.w3.org/XML/1998/namespace}space"
 """The attribute of XML 1.0, section 2.10: `preserve` on an element, or on one around it, means that white
@@ -123,6 +124,9 @@ def tree(text: bytes, path: str) -> etree._Element:
         raise ConfigError(
             [f"{path}:{line}: a DOCTYPE is not allowed, expected a file without DTD and entities"]
         )
+    # Only here: the supervisor has these modules without lxml, see separate_reader.py.
+    from lxml import etree
+
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,
