@@ -77,6 +77,11 @@ def test_words_arrive_on_the_host_as_they_were() -> None:
     assert shlex.split(" ".join(told[place + 2 :])) == words
 
 
+def test_a_command_that_draws_gets_the_terminal_and_ssh_may_ask_there() -> None:
+    told = ssh_words(RemoteHost(name="a", host="a"), ["true"], terminal=True)
+    assert (told[0], "BatchMode=no" in told, "BatchMode=yes" in told) == ("-t", True, False)
+
+
 @pytest.mark.parametrize(("seconds", "connect"), [(None, 10), (600, 10), (2.4, 2), (0.1, 1)])
 def test_to_connect_takes_no_longer_than_the_limit_of_the_host(seconds: float | None, connect: int) -> None:
     assert f"ConnectTimeout={connect}" in ssh_words(RemoteHost(name="a", host="a"), ["true"], seconds)

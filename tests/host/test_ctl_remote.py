@@ -25,7 +25,7 @@ from waiting import wait_for, wait_for_end, wait_for_line
 
 from zmsvc import __version__
 from zmsvc.ctl.__main__ import main, parse
-from zmsvc.ctl.remote import answers, command
+from zmsvc.ctl.remote import answers, command, lifeline
 from zmsvc.ctl.verb_table import GLOBAL, VERBS, Argument, VerbEntry
 
 Capture = pytest.CaptureFixture[str]
@@ -178,15 +178,31 @@ def test_a_verb_of_this_machine_is_refused_with_the_way_out(hosts: Hosts, capsys
         assert err.count("\n") == 1
 
 
-def test_a_live_table_of_several_machines_is_refused(
-    hosts: Hosts, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+def test_the_live_table_is_that_of_one_host_to_which_ssh_gives_the_terminal(
+    hosts: Hosts, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hosts.supervised("a", status=status(transaction(tasks=[])))
+    hosts.script("b", 'echo "$command"; exit 3')
+    hosts.script("lost", 'echo "ssh: connect to host lost port 22: Connection refused" >&2; exit 255')
+    hosts.script("without", "exit 127")
     monkeypatch.setattr(command.terminal, "on_terminal", lambda: True)
-    code, _, err = run(capsys, "-H", "a", "top")
-    assert (code, "--once prints it once" in err) == (2, True)
-    code, out, _ = run(capsys, "-H", "a", "top", "--once")
-    assert (code, "0 of 0 tasks active" in out) == (0, True)
+    assert main(["-H", "a,b", "top"]) == 2
+    assert "cannot use -H with top: it draws the tasks of one machine" in capfd.readouterr().err
+    assert main(["-H", "b", "-c", "Echo", "top", "--sort", "rss"]) == 3
+    out = capfd.readouterr().out
+    assert out.endswith(" zmsvcctl top --context=Echo --sort=rss\n"), out
+    # ssh has no other end to hold: the terminal of the host ends with the connection.
+    assert lifeline.VARIABLE not in out
+    assert main(["-H", "lost", "top"]) == 5
+    assert capfd.readouterr().err == "ssh: connect to host lost port 22: Connection refused\n"
+    assert main(["-H", "without", "top"]) == 5
+    assert "cannot find zmsvcctl on without" in capfd.readouterr().err
+    assert main(["-H", "a", "top", "--once"]) == 0
+    assert "0 of 0 tasks active" in capfd.readouterr().out
+    hosts.program("ssh", "").chmod(0o644)
+    monkeypatch.setenv("PATH", str(hosts.bin))
+    assert main(["-H", "a", "top"]) == 5
+    assert "cannot run ssh for a: " in capfd.readouterr().err
 
 
 # --- answers

@@ -16,6 +16,7 @@ import psutil
 import pytest
 from context import Context
 from ports import free_ports
+from terminal_window import terminal_window
 from waiting import wait_for, wait_for_line
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH')}:/usr/sbin:/usr/local/sbin")
@@ -129,6 +130,27 @@ def test_hosts_answer_over_ssh_and_what_runs_there_ends_with_ctrl_c(
         following.send_signal(signal.SIGINT)
         assert following.wait(20) == 0
     wait_for(lambda: not there(sshd))
+
+
+def test_the_table_of_a_host_is_drawn_here_and_ends_there(
+    context: Context, sshd: psutil.Process, tmp_path: Path
+) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start()
+    with terminal_window(tmp_path, {"PATH": os.environ["PATH"]}) as window:
+        window.run("zmsvcctl", "-H", "one", "top")
+        window.shows("1 of 1 task active", "ts_1", "q quit")
+        window.press("w")
+        window.shows("ts_1 became ready")
+        assert there(sshd)
+        window.press("q")
+        wait_for(lambda: not there(sshd))
+        # ssh throws away what is typed before it has restored the terminal.
+        wait_for(lambda: window.screen().rstrip().endswith("$"))
+        window.type("echo status=$?; stty -a")
+        window.press("Enter")
+        window.shows("status=0\n", " icanon ", " echo ")
 
 
 def there(sshd: psutil.Process) -> list[psutil.Process]:

@@ -95,15 +95,18 @@ def _with_port(place: str) -> tuple[str, str | None]:
     return (host, port) if colon and ":" not in port else (place, None)
 
 
-def ssh_words(host: RemoteHost, words: Sequence[str], seconds: float | None = None) -> list[str]:
+def ssh_words(
+    host: RemoteHost, words: Sequence[str], seconds: float | None = None, *, terminal: bool = False
+) -> list[str]:
     """Return the arguments of ssh that run a command with these words on the host.
 
     ssh joins the words of a command with blanks, and the shell of the user there splits the result. So each
-    word is quoted for that shell. `seconds` is the time limit of the host; None if there is none.
+    word is quoted for that shell. `seconds` is the time limit of the host; None if there is none. With
+    `terminal` the command has the terminal of the user, whom ssh may ask for a password.
     """
     connect = CONNECT_TIME if not seconds else max(1, min(CONNECT_TIME, round(seconds)))
     settings = (
-        "BatchMode=yes",
+        f"BatchMode={'no' if terminal else 'yes'}",
         f"ConnectTimeout={connect}",
         f"ServerAliveInterval={ALIVE_INTERVAL}",
         f"ServerAliveCountMax={ALIVE_COUNT}",
@@ -115,7 +118,7 @@ def ssh_words(host: RemoteHost, words: Sequence[str], seconds: float | None = No
         "LogLevel=ERROR",
     )
     return [
-        "-T",
+        "-t" if terminal else "-T",
         *(word for setting in settings for word in ("-o", setting)),
         *(("-l", host.user) if host.user is not None else ()),
         *(("-p", str(host.port)) if host.port is not None else ()),

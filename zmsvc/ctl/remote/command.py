@@ -32,7 +32,9 @@ def run(verb: VerbEntry, args: argparse.Namespace) -> int:
     makes no sense with it.
     """
     hosts = remote_hosts.parse(args.host)
-    _refuse(verb, args)
+    _refuse(verb, args, len(hosts))
+    if _draws(verb, args):
+        return _hand_over(verb, args, hosts[0])
     outcome = _Outcome(verb, args, hosts)
     words = [*_environment(), "zmsvcctl", *command_words(verb, outcome.asked)]
     with SshProcesses(seconds=outcome.seconds, longest=outcome.longest) as processes:
@@ -55,15 +57,35 @@ def run(verb: VerbEntry, args: argparse.Namespace) -> int:
     return outcome.close(number)
 
 
-def _refuse(verb: VerbEntry, args: argparse.Namespace) -> None:
-    """Raise UsageError if the verb or its arguments are about this machine."""
+def _draws(verb: VerbEntry, args: argparse.Namespace) -> bool:
+    """Return True if the verb draws on the whole terminal and takes keys."""
+    return verb.name == "top" and not (args.once or args.json) and terminal.on_terminal()
+
+
+def _hand_over(verb: VerbEntry, args: argparse.Namespace, host: RemoteHost) -> int:
+    """Give the terminal to the verb on the host, and return the exit status."""
+    words = [*_looks(), "zmsvcctl", *command_words(verb, args)]
+    status = ssh_processes.hand_over(host, words, os.environ)
+    if status is None:
+        return 130
+    # ssh itself has said on the terminal why it has failed.
+    if status != remote_hosts.SSH_FAILED and (why := remote_hosts.reason_of(host, status, ())):
+        terminal.complain(why)
+    return remote_hosts.code_of(status)
+
+
+def _refuse(verb: VerbEntry, args: argparse.Namespace, hosts: int) -> None:
+    """Raise UsageError if the verb or its arguments are about this machine, or about one machine."""
     why = verb.local
     if verb.name == "metrics" and (args.listen is not None or args.output is not None):
         why = "--listen and --output are about the machine where they run"
     elif verb.name == "send" and args.message in (None, "-"):
         why = "each host needs the message: give it as an argument"
-    elif verb.name == "top" and not (args.once or args.json) and terminal.on_terminal():
-        why = "the table of several machines is not drawn again and again (--once prints it once)"
+    elif hosts > 1 and _draws(verb, args):
+        raise UsageError(
+            "cannot use -H with top: it draws the tasks of one machine (name one host; --once prints those "
+            "of all)"
+        )
     for name in (args.context, getattr(args, "what", None)):
         if isinstance(name, str) and ("/" in name or name.endswith(".xml")):
             why = f"{name} is a file of this machine (name the context)"
@@ -110,13 +132,12 @@ def _environment() -> list[str]:
     """Return the words that set variables there, for each shell: the output looks as it would here, and ends
     with this zmsvcctl.
     """
+    return [*_looks(), f"{lifeline.VARIABLE}=stdin"]
+
+
+def _looks() -> list[str]:
     style = terminal.style()
-    return [
-        "env",
-        f"{lifeline.VARIABLE}=stdin",
-        f"SYSTEMD_COLORS={int(style.colors)}",
-        f"SYSTEMD_UTF8={int(style.utf8)}",
-    ]
+    return ["env", f"SYSTEMD_COLORS={int(style.colors)}", f"SYSTEMD_UTF8={int(style.utf8)}"]
 
 
 def is_stream(verb: VerbEntry, args: argparse.Namespace) -> bool:

@@ -292,6 +292,19 @@ class SshProcesses:
         del self._running[running.host]
 
 
+def hand_over(host: RemoteHost, words: Sequence[str], environment: Mapping[str, str]) -> int | None:
+    """Run a command with these words on a host, with the terminal of this process, as a person who logs in
+    there. Return the exit status as of subprocess; None after Ctrl-C before ssh was connected.
+    Raises CtlError if there is no ssh.
+    """
+    try:
+        return subprocess.call(["ssh", *remote_hosts.ssh_words(host, words, terminal=True)], env=environment)
+    except OSError as error:
+        raise _no_ssh(host, error) from None
+    except KeyboardInterrupt:
+        return None
+
+
 def _no_ssh(host: RemoteHost, error: OSError) -> CtlError:
     advice = " (is openssh-client installed?)" if isinstance(error, FileNotFoundError) else ""
     return CtlError(5, f"cannot run ssh for {host.name}: {reason(error)}{advice}")
