@@ -26,7 +26,7 @@ THE_CORE_OF_THE_SUPERVISOR = {
         ("output", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3", "zmq"}),
         ("fdstore", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3", "zmq"}),
         ("watcher", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3"}),
-        ("supervisor", {"lxml", "psutil", "ssl"}),
+        ("supervisor", {"_hashlib", "lxml", "psutil", "ssl"}),
     ],
 )
 def test_a_process_imports_no_more_than_it_needs(process: str, unneeded: set[str]) -> None:
@@ -42,3 +42,12 @@ def test_zmsvcctl_imports_nothing_of_other_machines_without_a_host() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.splitlines()[-1] == "[]"
+
+
+def test_argparse_does_not_ask_for_the_width_of_the_terminal() -> None:
+    code = (
+        "import sys; from zmsvc.host import arguments; "
+        "arguments.parser('p', 'd').add_argument('--name', required=True); print('shutil' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"

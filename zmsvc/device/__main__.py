@@ -14,6 +14,7 @@ from pathlib import Path
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
 from zmsvc.device.device import Device, DeviceSettings
 from zmsvc.device.memory_guard import MAX_MEMORY
+from zmsvc.host import arguments
 from zmsvc.host.bus import curve_keys, socket_options
 from zmsvc.host.bus.endpoints import listen
 from zmsvc.host.complain import complain
@@ -24,9 +25,9 @@ _END_S = 2.0
 """Seconds that an orderly end may take, 1 s of it for subscribers that read slowly."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Run the device until SIGTERM, and return the exit status."""
-    parsed = _parser().parse_args(arguments)
+    parsed = _parser().parse_args(argv)
     if os.environ.get("NOTIFY_SOCKET"):
         # If the keeper was killed before this line, another process is the parent by now. A keeper of zmsvc
         # 1.0 does not set ZMSVC_KEEPER.
@@ -75,7 +76,7 @@ def _bound_the_end() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m zmsvc.device", description="The forwarder of a context.")
+    parser = arguments.parser("python -m zmsvc.device", "The forwarder of a context.")
     parser.add_argument("--front", required=True, metavar="ENDPOINT", help="where publishers connect")
     parser.add_argument("--back", required=True, metavar="ENDPOINT", help="where subscribers connect")
     parser.add_argument("--front-fd", type=int, metavar="N", help="a listening socket for --front")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import socket
 from typing import NoReturn
 
 from zmsvc.fdstore.fdstore import DescriptorStores
+from zmsvc.host import arguments
 from zmsvc.host.kernel import linux, signals
 
 NAME = "zmsvc-fdstore"
@@ -22,9 +22,7 @@ descriptors that come with orders and are refused.
 
 
 def main() -> NoReturn:
-    parser = argparse.ArgumentParser(
-        prog="zmsvc.fdstore", description="The process that holds descriptors of tasks, run by zmsvcd."
-    )
+    parser = arguments.parser("zmsvc.fdstore", "The process that holds descriptors of tasks, run by zmsvcd.")
     parser.add_argument("--line", type=int, required=True, help="descriptor of the socket to the keeper")
     parser.add_argument("--keeper", type=int, required=True, help="PID of the keeper")
     args = parser.parse_args()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -235,7 +234,7 @@ class StateFile:
         """
         origin = self.meta("origin")
         if origin is None:
-            origin = self._unsaved_meta.setdefault("origin", secrets.token_hex(4))
+            origin = self._unsaved_meta.setdefault("origin", os.urandom(4).hex())
         return origin
 
     def remember(self, name: str, value: str) -> None:

@@ -22,6 +22,7 @@ from zmsvc import __version__
 from zmsvc.core import logline
 from zmsvc.core.errors import CarriedError, PlaceError, ZmsvcError, reason
 from zmsvc.host import directories, paths
+from zmsvc.host.arguments import Help
 from zmsvc.host.complain import DETACHED, complain
 from zmsvc.host.kernel import linux, process_marks
 from zmsvc.host.python import interpreter
@@ -43,7 +44,7 @@ of the context that failed at once. The second line is a JSON list of messages.
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of zmsvcd's arguments. A test compares it with the manual page."""
-    p = _Parser(prog="zmsvcd", description="Run the task services of a context.", formatter_class=_Help)
+    p = _Parser(prog="zmsvcd", description="Run the task services of a context.", formatter_class=Help)
     mode = p.add_mutually_exclusive_group()
     mode.add_argument("--foreground", action="store_true", help="stay in the foreground (the default)")
     mode.add_argument(
@@ -75,13 +76,6 @@ class _Parser(argparse.ArgumentParser):
             message += similar(unknown, self._option_string_actions)
         complain(f"zmsvcd: cannot understand the command: {message} (see zmsvcd --help)")
         raise SystemExit(2)
-
-
-class _Help(argparse.HelpFormatter):
-    def __init__(self, prog: str) -> None:
-        # Without `width`, argparse asks the terminal for its size. For that it imports compression libraries,
-        # which every forked process would then carry.
-        super().__init__(prog, width=100)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
 from typing import NoReturn
 
+from zmsvc.host import arguments
 from zmsvc.host.complain import DETACHED, complain
 from zmsvc.host.kernel import linux, signals
 from zmsvc.host.log_file import LogFile
@@ -21,9 +21,7 @@ NAME = "zmsvc-output"
 
 
 def main() -> NoReturn:
-    parser = argparse.ArgumentParser(
-        prog="zmsvc.output", description="The process that reads the output of tasks, run by zmsvcd."
-    )
+    parser = arguments.parser("zmsvc.output", "The process that reads the output of tasks, run by zmsvcd.")
     parser.add_argument("--line", type=int, required=True, help="descriptor of the socket to the keeper")
     parser.add_argument("--log", required=True, help="target: journal, stderr, /path or /path+stderr")
     parser.add_argument("--name", required=True, help="name of the context")

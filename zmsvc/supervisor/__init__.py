@@ -2,4 +2,4 @@
 world, and performs the effects. It is a child of the keeper and may crash at any line.
 """
 
-from zmsvc.host.python import asyncio_without_ssl  # noqa: F401
+from zmsvc.host.python import without_openssl  # noqa: F401

@@ -19,7 +19,7 @@ from zmsvc.core.model import Context
 from zmsvc.core.resume import transactions_to_resume
 from zmsvc.core.totals import Total
 from zmsvc.core.world import World
-from zmsvc.host import carried_file, crashpoint, paths
+from zmsvc.host import arguments, carried_file, crashpoint, paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.complain import complain
 from zmsvc.host.config import context_files, exposed_binds, separate_reader
@@ -43,9 +43,7 @@ log = logging.getLogger("zmsvc.supervisor")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="zmsvc.supervisor", description="The supervisor of a context, run by zmsvcd."
-    )
+    parser = arguments.parser("zmsvc.supervisor", "The supervisor of a context, run by zmsvcd.")
     parser.add_argument("--no-autostart", action="store_true")
     parser.add_argument("--transaction")
     parser.add_argument(

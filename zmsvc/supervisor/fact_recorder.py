@@ -5,7 +5,7 @@ record, has no effect on tasks: facts that are not recorded are counted, and a n
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -42,7 +42,7 @@ class FactRecorder:
     ) -> None:
         self._ring = ring
         self._context, self._boot, self._soon = context, boot, soon
-        self._run = secrets.token_hex(8)
+        self._run = os.urandom(8).hex()
         self._number = 1
         self._segment: SegmentFile | None = None
         self._snapshot: Iterator[bytes] | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import socket
 from typing import NoReturn
 
+from zmsvc.host import arguments
 from zmsvc.host.kernel import linux, signals
 from zmsvc.watcher.watcher import Watcher
 
@@ -15,9 +15,7 @@ NAME = "zmsvc-watcher"
 
 
 def main() -> NoReturn:
-    parser = argparse.ArgumentParser(
-        prog="zmsvc.watcher", description="The process that watches topics of Commands, run by zmsvcd."
-    )
+    parser = arguments.parser("zmsvc.watcher", "The process that watches topics of Commands, run by zmsvcd.")
     parser.add_argument("--line", type=int, required=True, help="descriptor of the socket to the keeper")
     parser.add_argument("--keeper", type=int, required=True, help="PID of the keeper")
     args = parser.parse_args()
