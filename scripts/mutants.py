@@ -5,7 +5,8 @@ mutants.py [--sample N] [--seed N] [--jobs N] [--minutes N] [--at-least PERCENT]
 
 It takes a random sample of all changes, which a seed repeats, and prints each survivor with its line before
 and after the change. It exits with 1 when fewer than 90 % were noticed. A change after which the tests take
-three times the CPU time, and more than a minute, counts as noticed.
+three times the CPU time, and more than a minute, counts as noticed. If the machine is so busy that they have
+not ended after twenty times that time by the clock, the change is printed as not judged and does not count.
 
 mutmut 3 and cosmic-ray, both maintained, do not fit: the first changes nothing outside of functions, as the
 table of the lifecycle is, and neither takes a random sample.
@@ -27,7 +28,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +56,14 @@ ARITHMETIC = {
     ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"),
     ast.FloorDiv: ("//", "*"), ast.Mod: ("%", "*"),
 }  # fmt: skip
+
+
+class Outcome(Enum):
+    """The judgment of the tests on one change."""
+
+    NOTICED = "noticed"
+    SURVIVED = "survived"
+    NOT_JUDGED = "not judged"
 
 
 class Mutant(NamedTuple):
@@ -204,7 +215,7 @@ def _test_files(mutant: Mutant | None) -> list[str]:
     return [*(str(file.relative_to(ROOT)) for file in files), ALSO]
 
 
-def _tests_pass(tree: Path, mutant: Mutant | None, cpu: int) -> bool:
+def _test(tree: Path, mutant: Mutant | None, cpu: int) -> Outcome:
     """Run the tests of the core in this copy, for at most `cpu` seconds of CPU time. Without a change, print
     what they print.
     """
@@ -224,52 +235,51 @@ def _tests_pass(tree: Path, mutant: Mutant | None, cpu: int) -> bool:
             stdout=mutant and subprocess.DEVNULL, stderr=mutant and subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        return Outcome.NOT_JUDGED
+    return Outcome.NOTICED if done.returncode else Outcome.SURVIVED
 
 
 def _cpu_of_tests(tree: Path) -> float:
     """Return the seconds of CPU time that the tests take without a change."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if not _tests_pass(tree, None, 10 * CPU_S):
+    if _test(tree, None, 10 * CPU_S) is not Outcome.SURVIVED:
         raise SystemExit("mutants: the tests of the core fail without a change")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _survives(trees: queue.Queue[Path], mutant: Mutant, cpu: int) -> bool:
+def _tried(trees: queue.Queue[Path], mutant: Mutant, cpu: int) -> Outcome:
     tree = trees.get()
     file = tree / mutant.file
     source = file.read_bytes()
     try:
         file.write_bytes(mutant.applied(source))
-        return _tests_pass(tree, mutant, cpu)
+        return _test(tree, mutant, cpu)
     finally:
         file.write_bytes(source)
         trees.put(tree)
 
 
-def _run(
-    sources: dict[Path, bytes], chosen: list[Mutant], jobs: int, minutes: float
-) -> tuple[int, list[Mutant]]:
-    """Try the mutants until the time is over; return how many were tried, and the survivors."""
-    begun, tried, survivors = time.monotonic(), 0, []
+def _run(sources: dict[Path, bytes], chosen: list[Mutant], jobs: int, minutes: float) -> Counter[Outcome]:
+    """Try the mutants until the time is over, print those that were not noticed, and count the outcomes."""
+    begun, counts = time.monotonic(), Counter[Outcome]()
     trees: queue.Queue[Path] = queue.Queue()
     with tempfile.TemporaryDirectory(prefix="zmsvc-mutants-") as place:
         for number in range(jobs):
             trees.put(_copy(Path(place, str(number))))
         cpu = max(CPU_S, int(3 * _cpu_of_tests(trees.queue[0])))
 
-        def attempt(mutant: Mutant) -> bool | None:
-            return None if time.monotonic() - begun > 60 * minutes else _survives(trees, mutant, cpu)
+        def attempt(mutant: Mutant) -> Outcome | None:
+            return None if time.monotonic() - begun > 60 * minutes else _tried(trees, mutant, cpu)
 
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            for mutant, survived in zip(chosen, pool.map(attempt, chosen), strict=True):
-                tried += survived is not None
-                if survived:
-                    survivors.append(mutant)
-                    print(mutant.shown(sources[mutant.file]), flush=True)
-    return tried, survivors
+            for mutant, outcome in zip(chosen, pool.map(attempt, chosen), strict=True):
+                if outcome is None:
+                    continue
+                counts[outcome] += 1
+                if outcome is not Outcome.NOTICED:
+                    print(f"{outcome.value}: {mutant.shown(sources[mutant.file])}", flush=True)
+    return counts
 
 
 def main() -> int:
@@ -300,10 +310,12 @@ def main() -> int:
             compile(mutant.applied(sources[mutant.file]), str(mutant.file), "exec")
         return 0
     print(f"{len(sample)} of {len(mutants)} changes, SEED={seed}", flush=True)
-    tried, survivors = _run(sources, sample, chosen.jobs, chosen.minutes)
-    noticed = 100 * (tried - len(survivors)) / tried if tried else 100.0
-    print(f"{tried - len(survivors)} of {tried} noticed: {noticed:.0f} %")
-    return int(noticed < chosen.at_least)
+    counts = _run(sources, sample, chosen.jobs, chosen.minutes)
+    judged = counts[Outcome.NOTICED] + counts[Outcome.SURVIVED]
+    percent = 100 * counts[Outcome.NOTICED] / judged if judged else 0.0
+    left_out = f", {counts[Outcome.NOT_JUDGED]} not judged" if counts[Outcome.NOT_JUDGED] else ""
+    print(f"{counts[Outcome.NOTICED]} of {judged} noticed: {percent:.0f} %{left_out}")
+    return int(percent < chosen.at_least)
 
 
 if __name__ == "__main__":
