@@ -48,7 +48,7 @@ class Requested:
     signal: str = ""
     """Of the order `signal`: the canonical name of the signal, such as SIGHUP."""
     all: bool = False
-    """Of the order `signal`: send it to every process of the tasks, and not to the main ones alone."""
+    """Of the order `signal`: send it to every process of the tasks, not only to the main ones."""
     now: bool = False
     """Of a second `exit`: kill the tasks that have not ended."""
 
@@ -71,7 +71,7 @@ class Child:
 @frozen
 class SupervisorStarted:
     """A supervisor has started, and the keeper has reported its children and the ends that no supervisor has
-    acknowledged. If `keeper_id` is another one than before, no earlier process is alive.
+    acknowledged. If `keeper_id` has changed, no earlier process is alive.
     """
 
     keeper_id: str
@@ -88,8 +88,9 @@ class SupervisorStarted:
     world.
     """
     generation: int = 0
-    """The number of starts of the context on any host, as far as a cluster counts them. Launch IDs of another
-    generation are other ones, also if this supervisor does not have the state of its predecessor.
+    """The number of starts of the context on any host, as far as a cluster counts them. Each generation has
+    launch IDs of its own, so none is used twice even if this supervisor does not have the state of its
+    predecessor.
     """
 
 
@@ -358,9 +359,9 @@ class OnHost:
 
 @frozen
 class HostJoined:
-    """The keeper of a host has reported its children, and the ends that no supervisor has acknowledged. Under
-    another epoch than before no earlier process of the host is alive. `greeting` numbers these reports: a
-    lower number within one epoch comes too late.
+    """The keeper of a host has reported its children, and the ends that no supervisor has acknowledged. If
+    the epoch has changed, no earlier process of the host is alive. `greeting` numbers these reports: a lower
+    number within one epoch comes too late.
     """
 
     host: str
@@ -372,8 +373,8 @@ class HostJoined:
 
 @frozen
 class HostSilent:
-    """Nothing is heard any more from a host that has joined by this greeting. Its processes may live, so
-    nothing starts elsewhere.
+    """The host that has joined by this greeting does not answer any more. Its processes may be alive, so no
+    task starts elsewhere.
     """
 
     host: str
@@ -409,27 +410,7 @@ Fact = (
     | SupervisorStarted
     | ContextReloaded
     | OrdersUnheard
-    | TaskLaunched
-    | LaunchFailed
-    | TaskExecuted
-    | TaskDeclared
-    | ReadyLineSeen
-    | TaskReady
-    | TaskReloading
-    | TaskUpdated
-    | TaskSaid
-    | MessagesMissed
-    | MessagePoisoned
-    | WatchdogFed
-    | HealthReported
-    | TopicHeard
-    | TopicSilent
-    | MemoryMeasured
-    | TimeoutExtended
-    | MainNamed
-    | MainChanged
-    | TaskExited
-    | TaskGone
+    | TaskFact
     | DeadlinePassed
     | OnHost
     | HostJoined

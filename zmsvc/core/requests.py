@@ -16,7 +16,7 @@ from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.cause import NO_CAUSE, LaunchCause
 from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.facts import Requested
-from zmsvc.core.lifecycle import START_PENDING, State, SubState, TaskEvent
+from zmsvc.core.lifecycle import LIVE, START_PENDING, State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.pending_requests import named, note_stopped_by, postpone_reply
 from zmsvc.core.service_options import ServiceType
@@ -402,16 +402,7 @@ def _set_disabled(draft: Draft, order: Requested, disabled: frozenset[str]) -> N
         draft.emit(fx.Reply(request=order.request, ok=True, data={"tasks": shown}))
 
 
-_SIGNALED = (
-    SubState.START,
-    SubState.RUNNING,
-    SubState.RELOAD_SIGNAL,
-    SubState.RELOAD_NOTIFY,
-    SubState.RELOAD,
-    SubState.STOP_AFTER,
-    SubState.STOP_SIGTERM,
-    SubState.STOP_SIGKILL,
-)
+_SIGNALED = LIVE - {SubState.LAUNCHING, SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL}
 """The sub-states in which a task has a main process that the keeper has reported."""
 
 

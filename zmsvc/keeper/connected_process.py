@@ -7,10 +7,14 @@ from __future__ import annotations
 import signal
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 
+from zmsvc.core.errors import ProtocolError
+from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.paths import Places
+from zmsvc.host.seqpacket import Decoder, Message
 from zmsvc.keeper.dispatcher import Dispatcher
 from zmsvc.keeper.listeners import Listeners
 from zmsvc.keeper.machine import KeeperMachine
@@ -36,6 +40,28 @@ class ConnectedProcess(RestartedProcess, ABC):
     @abstractmethod
     def _on_channel(self) -> None:
         """Handle an event of the channel."""
+
+    @abstractmethod
+    def _flush(self) -> None:
+        """Send as much as the socket takes now, and the rest when it becomes writable."""
+
+    def _reports(self, name: str, codec: Decoder[Message]) -> Iterator[Message]:
+        """Yield the reports that have arrived. Then send what waits, or disconnect if the process has closed
+        the channel.
+        """
+        while self.channel is not None:
+            try:
+                report = seqpacket.receive_message(self.channel, codec)
+            except BlockingIOError:
+                self._flush()
+                return
+            except ProtocolError as error:
+                complain(f"zmsvcd: the {name} process: {error}")
+                continue
+            if report is None:
+                self._disconnect()
+                return
+            yield report
 
     def _spawn_connected(self, name: str, arguments: list[str]) -> bool:
         """Execute the module zmsvc.NAME, with `--line` for its end of the channel. After a failure return

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zmsvc.core.errors import ProtocolError
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux
@@ -147,18 +146,7 @@ class FdstoreProcess(ConnectedProcess):
         self._dispatcher.expect(self.channel.fileno(), READ if self._limits_sent else READ | WRITE)
 
     def _on_channel(self) -> None:
-        while self.channel is not None:
-            try:
-                report = seqpacket.receive_message(self.channel, protocol.REPORTS)
-            except BlockingIOError:
-                self._flush()
-                return
-            except ProtocolError as error:
-                complain(f"zmsvcd: the fdstore process: {error}")
-                continue
-            if report is None:
-                self._disconnect()
-                return
+        for report in self._reports("fdstore", protocol.REPORTS):
             self.contents = StoreContents(
                 stored=report.stored, refused=report.refused, closing=report.closing
             )

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
-from zmsvc.core.errors import ProtocolError
 from zmsvc.core.frozen import frozen
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import DETACHED, complain
@@ -258,18 +257,8 @@ class OutputClient(ConnectedProcess):
             self._dispatcher.expect(channel.fileno(), READ)
 
     def _on_channel(self) -> None:
-        while self.channel is not None:
-            try:
-                report = seqpacket.receive_message(self.channel, protocol.REPORTS)
-            except BlockingIOError:
-                self._flush()
-                return
-            except ProtocolError as error:
-                complain(f"zmsvcd: the output process: {error}")
-                continue
+        for report in self._reports("output", protocol.REPORTS):
             match report:
-                case None:
-                    self._disconnect()
                 case protocol.Ended():
                     self._awaited.pop(report.pipe, None)
                     self._forget(report.pipe)

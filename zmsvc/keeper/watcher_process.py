@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import assert_never
 
-from zmsvc.core.errors import ProtocolError
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.paths import Places
@@ -145,18 +144,8 @@ class WatcherProcess(ConnectedProcess):
     # --- reports
 
     def _on_channel(self) -> None:
-        while self.channel is not None:
-            try:
-                report = seqpacket.receive_message(self.channel, protocol.REPORTS)
-            except BlockingIOError:
-                self._flush()
-                return
-            except ProtocolError as error:
-                complain(f"zmsvcd: the watcher process: {error}")
-                continue
+        for report in self._reports("watcher", protocol.REPORTS):
             match report:
-                case None:
-                    self._disconnect()
                 case TopicHeard() | TopicSilent():
                     self._report(report)
                 case Pong():
