@@ -59,7 +59,7 @@ ANYONE = "every user of this machine"
 
 
 class OrderRule:
-    """One order or question. No dataclass: without them zmsvcctl starts in less time."""
+    """One order or question. Not a dataclass: without dataclasses zmsvcctl starts in less time."""
 
     __slots__ = ("bus", "control", "repeatable", "verb")
 

@@ -82,8 +82,8 @@ def start_by_rule(task: Task, limits: Limits, now: float, *, failing: bool, laun
 
 
 def least_times(limits: Limits, most: int) -> list[float]:
-    """Return the least seconds from the first to the last of so many failures, if the task's own rule starts
-    it again after each: at index 0 for one failure, at index 1 for two, up to `most`.
+    """Return the shortest times in seconds from the first to the last of several failures, if the task's own
+    rule starts it again after each: at index 0 for one failure, at index 1 for two, up to `most`.
     """
     good = max(GOOD_UPTIME, limits.restart_max_delay)
     delays = [_doubled(limits, failures) for failures in range(most)]

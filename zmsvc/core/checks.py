@@ -65,7 +65,7 @@ class Fault:
     other: int | None = None
     """The index of another task that the fault is about. Its place is shown, too."""
     other_number: int | None = None
-    """The index of the option of the other task, as `number`."""
+    """The index of the option of the other task among several of this name, as in `number`."""
 
 
 @frozen
@@ -215,7 +215,7 @@ def _rings(before: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
     left = set(before)
 
     def remove(tasks: list[str]) -> None:
-        """Remove tasks, and those that then wait for no task that is left."""
+        """Remove these tasks, and then each task that waits for no remaining one."""
         left.difference_update(tasks)
         for task in tasks:
             for name in following[task]:
@@ -227,8 +227,9 @@ def _rings(before: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
     remove([task for task, number in waits_for.items() if not number])
     others = {task: iter(names) for task, names in before.items()}
     for start in before:
-        # Each task that is left waits for another one that is left, so the way from a task to those before it
-        # leads to a ring. When that has been removed, the rest of the way goes on.
+        # Each remaining task waits for another remaining one, so a walk from a task to one before it, and so
+        # on, comes to a ring. When the ring has been removed, the walk continues from what is left of its
+        # way.
         way, places = [start], {start: 0}
         while way:
             if way[-1] not in left:
@@ -487,8 +488,9 @@ def _useless(rule: Rule) -> str:
 
 
 def _needed(task: TaskDefinition) -> list[float]:
-    """Return the least seconds from the first to the last of 1, 2, 3 ... failures, up to the highest number
-    that a rule counts. Empty if the task has no rule that restarts it, or none that counts failures.
+    """Return the shortest times in seconds from the first to the last of 1, 2, 3 ... failures, up to the
+    highest number that a rule counts. Empty if the task has no rule that restarts it, or none that counts
+    failures.
     """
     counts = [rule.after.count for rule in task.rules if rule.after and rule.trigger is Trigger.ON_FAIL]
     return least_times(task.limits, max(counts)) if counts and _restarts_itself(task) else []

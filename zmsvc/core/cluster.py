@@ -26,7 +26,7 @@ _NOT_IN_ID = re.compile(r"[^A-Za-z0-9_.-]")
 
 @frozen
 class Finding:
-    """One result of a check. A fault prevents that the context runs on this host; a warning does not."""
+    """One result of a check. With a fault the context cannot run on this host; with a warning it can."""
 
     level: str
     text: str

@@ -69,7 +69,7 @@ class Draft:
         self.wants_required: list[Key] = []
         """The tasks whose required tasks are to be started."""
         self.started: dict[Key, None] = {}
-        """The tasks whose start this step has ordered, or lets wait for other tasks."""
+        """The tasks whose start this step has ordered, or has postponed until other tasks are ready."""
         self.at_barrier: dict[int, list[Key]] = {}
         """The common starts that have changed in this step, each with the tasks that have come to its
         barrier. core.start_barrier lets them pass.
@@ -79,9 +79,13 @@ class Draft:
         self.moved: dict[Key, None] = {}
         """The tasks whose launch on another host has begun or ended in this step."""
         self.free_hosts: dict[tuple[str, ...], tuple[str, ...] | None] = {}
-        """Of lists of hosts, those that take tasks in this step: see core.host_choice."""
+        """For each list of hosts that placements name: those that take tasks in this step. See
+        core.host_choice.
+        """
         self.hosts_changed = False
-        """True if another host may take tasks that have none. core.host_waits looks at all of these."""
+        """True if a host may have become free for tasks that wait for one. core.host_waits looks at all of
+        them.
+        """
         self.new_supervisor = False
         """True in the first step of a new supervisor: orders of its predecessor may not have been carried
         out.
@@ -164,7 +168,7 @@ class Draft:
                 self.remove(key)
 
     def settle_all(self) -> None:
-        """Look at each task again, because its definition may be another one."""
+        """Look at each task again, because its definition may have changed."""
         self.unsettled |= dict.fromkeys(self.tasks)
 
     def entered(self, sub_state: SubState) -> list[Key]:
@@ -293,7 +297,7 @@ class Draft:
     @staticmethod
     def _sets_alarm(task: Task | None) -> bool:
         """Return True if a task may get a new deadline in the first step of a supervisor. That supervisor has
-        no alarm of the old one, and both may be the same by chance.
+        set no alarm for the old deadline, and the new one may be the same by chance.
         """
         return task is not None and (bool(task.host) or task.sub_state is SubState.UNPLACED)
 

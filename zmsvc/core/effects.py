@@ -2,8 +2,8 @@
 is in facts.py.
 
 An effect names a process by its launch ID, never by a PID: the kernel reuses PIDs. `host` is the host whose
-keeper carries out an order; empty: that of the supervisor. An order to a host that is not here is not sent:
-the core gives it again when the host has joined.
+keeper carries out an order; empty: that of the supervisor. An order to a host that is not connected is not
+sent: the core gives it again when the host has joined.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class LaunchAuxiliary:
 
 @frozen
 class KeepWatches:
-    """Watch only these launches of those whose topics are watched."""
+    """End the watch of each launch that is not one of these."""
 
     launches: frozenset[int]
 
@@ -116,7 +116,7 @@ class KillAll:
     launch: int
     key: Key
     stacks: bool = False
-    """Have the main process write the stacks of its threads to its log before, if it can."""
+    """Have the main process first write the stacks of its threads to its log, if it can."""
     host: str = ""
 
 

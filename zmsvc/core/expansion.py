@@ -14,7 +14,7 @@ def expand(written: Iterable[TaskDefinition]) -> dict[str, TaskDefinition]:
     """Return the tasks of a context by ID, in the order of the file.
 
     A rule that calls a task with replicas calls all of them, and a task that comes after it comes after all
-    of them. But if a rule calls the task whose rule it is, it calls only the replica that it fires for: the
+    of them. But a rule of a task that calls this task itself calls only the replica for which it fires: the
     others have not failed.
     """
     tasks = {task.id: task for task in written}

@@ -87,7 +87,9 @@ def parse(text: str, context: Context) -> Expectation:
 
 
 def lines_of(text: str) -> list[tuple[int, str]]:
-    """Return the expectations of a file with their line numbers: one a line, comments after #."""
+    """Return the expectations of a file with their line numbers. Each is on a line of its own; a comment
+    begins with #.
+    """
     found = [(number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1)]
     return [(number, line) for number, line in found if line]
 

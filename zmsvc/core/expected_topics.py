@@ -45,7 +45,7 @@ def from_json(values: Mapping[str, Any]) -> ExpectedTopic:
 
 
 class Silences:
-    """The topics that have become silent. The clock of all topics stands until `begin`."""
+    """The topics that have become silent. The clock of all topics stands still until `begin`."""
 
     def __init__(self, expected: Iterable[ExpectedTopic]) -> None:
         self._within: dict[str, float] = {}

@@ -43,12 +43,12 @@ from zmsvc.core.world import Reason, World, with_changes
 
 THREADS = "the process of all Thread tasks"
 _TURNS = 3
-"""Rules form a ring when they have fired each other for so many turns, beside the turns that a start limit
-allows.
+"""Rules form a ring when they have fired each other for so many turns, in addition to those that a start
+limit allows.
 """
 _MOST_TURNS = 100
 _TASKS_AS_A_DECISION = 50
-"""For each event, the state is copied. The copy of so many tasks counts as one decision."""
+"""The state is copied for each event. A copy of this many tasks costs as much as one decision."""
 _FOR_ONE_EVENT = 10
 """The number of decisions, for each task, by which one event may exceed the budget. A start takes fewer, and
 so does what follows from most events. So this cuts short only an event that starts tasks again and again.
@@ -61,7 +61,7 @@ class Ring:
     """Rules that fire each other for ever."""
 
     first: int
-    """The first turn of the ring in the timeline is the records from this index up to `second`."""
+    """The first turn of the ring is the part of the timeline from this index up to `second`."""
     second: int
 
 
@@ -98,7 +98,7 @@ class Settled:
     world: World
     now: float
     timeline: list[TimedRecord]
-    """The records since the settled state before."""
+    """The records since the previous settled state."""
     happening: Happening
     before: Settled | None = None
     depth: int = 0
@@ -141,13 +141,14 @@ class Trial(Run):
     decisions: int = 0
     """The number of steps of the engine."""
     most: float = math.inf
-    """The number of steps after which it does not go on."""
+    """The number of steps after which it stops."""
     _turns: dict[Any, list[int]] = field(default_factory=dict)
-    """For each combination of the states of all tasks: the length that the timeline had at each launch in it.
+    """For each combination of sub-states of all tasks: the length of the timeline at each launch that
+    happened in this combination.
     """
     _marks: list[int] = field(default_factory=list)
-    """The lengths for the states at the last launch. Only these states can have become a ring by it, because
-    `_allowed` never falls.
+    """The lengths for the combination at the last launch. Only this one can have become a ring by that
+    launch, because `_allowed` never falls.
     """
 
     @classmethod
@@ -282,7 +283,7 @@ class Exploration:
                     self.next = here
                     return
                 yield from self._try(here, Happening(event=event))
-            # A state that was found meanwhile is never before this one.
+            # The states that were found meanwhile sort after this one, so this one is still the first.
             heapq.heappop(self._queue)
 
     def _try(self, here: Settled | None, happening: Happening) -> Iterator[Outcome]:
@@ -296,7 +297,7 @@ class Exploration:
                     self.next = here or outcome.reached
                     return
                 yield self._outcome(here, replace(happening, start_fails=fails))
-        # The counts are not a part of the state, so both ways are tried from each state.
+        # The counts are not a part of the state, so each event is tried without counted events and with them.
         if self._counts and here is not None and not happening.counted:
             if self.budget <= 0:
                 self.next = here

@@ -19,7 +19,7 @@ _NEVER = r"(?!)"
 @frozen
 class Program:
     """A program that can put itself into the background. zmsvc searches `on` and `off` in the text of its
-    arguments, in which a blank is before each argument.
+    arguments, each of which has a blank before it.
     """
 
     name: str

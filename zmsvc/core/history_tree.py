@@ -111,7 +111,7 @@ class _Parents:
         return None
 
     def _ordered(self, row: Row) -> int | None:
-        """Return the order of this moment that concerns the task of a row."""
+        """Return the order or failure action that has the same time as a row and concerns its task."""
         for transaction in (row.transaction, ""):
             index = self._order.get(transaction)
             if index is None or self.rows[index].at != row.at:

@@ -37,8 +37,8 @@ def host_for(world: World | Draft, key: Key) -> str | None:
 
 
 def _free(world: World | Draft, names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the hosts that take tasks; None if one of them may run copies of tasks. Among thousands of tasks
-    of one step few name other hosts than the rest.
+    """Return the hosts that take tasks; None if one of them may run copies of tasks. The result is kept for
+    the step, in which thousands of tasks may name the same hosts.
     """
     known = world.free_hosts if isinstance(world, Draft) else {}
     if names not in known:

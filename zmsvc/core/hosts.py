@@ -30,7 +30,9 @@ class Host:
     """A host on which tasks of the context run, or may run."""
 
     epoch: str = ""
-    """The ID of its keeper; empty if it has told nothing yet. Under another ID no old process is left."""
+    """The ID of its keeper; empty if it has told nothing yet. When the ID has changed, no earlier process is
+    left.
+    """
     greeting: int = 0
     """The number of its last report within this epoch."""
     state: HostState = HostState.SILENT

@@ -1,7 +1,7 @@
 """The parts of a context whose tasks do not influence each other, and the tasks in a part that are
 interchangeable. So `check --prove` tries each part alone, and one task for all that are like it. Pure.
 
-An influence is a rule, `<requires>`, or the process that Thread tasks share. `<after>` alone is none: it
+An influence is a rule, `<requires>`, or the process that Thread tasks share. `<after>` alone is not: it
 delays tasks that start at the same time, and one event starts tasks of one part only.
 """
 

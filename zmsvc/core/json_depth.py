@@ -30,7 +30,7 @@ def is_shallow(text: bytes) -> bool:
     """Return True if a JSON text cannot be nested deeper than MAX_DEPTH, without a look at its structure."""
     if len(text) < _LEAST_DEEP:
         return True
-    # To find a few brackets is several times as fast as to count them in the whole text.
+    # Finding a few brackets is several times as fast as counting those of the whole text.
     find = text.find
     for bracket in (_OBJECT, _ARRAY):
         at, left = find(bracket), _FEW
@@ -47,7 +47,7 @@ def _brackets(text: bytes) -> int:
 
 def check_depth(text: str) -> None:
     """Raise ProtocolError if a JSON text is nested deeper than MAX_DEPTH."""
-    # Most texts have fewer brackets in total. To count them takes 1 us for 10 kB.
+    # Most texts have fewer brackets in total. Counting takes 1 us for 10 kB.
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     brackets = _BUT_BRACKETS.sub("", _STRING.sub("", text))

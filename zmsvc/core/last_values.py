@@ -34,7 +34,9 @@ MAX_ASKED = 1000
 """The number of LastValues of other transactions that a subscriber asks."""
 MAX_ASKED_OF_TRANSACTION = 8
 MAX_MESSAGES, MAX_BYTES = 20_000, 64 << 20
-"""The highest limits that a configuration may set. As many messages wait in the process of a subscriber."""
+"""The highest limits that a configuration may set, and the number of messages that may wait in the process of
+a subscriber.
+"""
 MAX_MESSAGE = 15 << 20
 """The largest message in bytes that is kept. The answer that contains it is larger."""
 
@@ -189,7 +191,7 @@ class Answer:
 
 
 def chosen(names: Iterable[str]) -> list[str]:
-    """Return the LastValues to ask, of all whose names are seen: each a transaction and an ID with a colon
+    """Return the LastValues to ask, chosen from these names: each is a transaction and an ID with a colon
     between them. Any client can invent such names. So at most MAX_ASKED are asked, and each transaction gets
     its first turn before any other gets its second.
     """

@@ -73,8 +73,8 @@ def socket_from_json(values: Mapping[str, Any]) -> ListenSocket:
 
 
 def address(text: str) -> str:
-    """Return the address of a socket in one form, from that of systemd's ListenStream= or of ZeroMQ. Raises
-    ValueError.
+    """Convert the address of a socket to the form of this module. The text may have that of systemd's
+    ListenStream= or of ZeroMQ. Raises ValueError.
     """
     word = text.strip(WHITE)
     scheme, separator, rest = word.partition("://")

@@ -14,7 +14,7 @@ from zmsvc.core.frozen import frozen
 
 
 class QueuePolicy(StrEnum):
-    """The message that is dropped when as many wait as the mark says."""
+    """The message that is dropped when the number of waiting messages is the mark."""
 
     DROP_NEWEST = "drop-newest"
     """The one that has just come, as ZeroMQ does."""

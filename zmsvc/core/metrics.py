@@ -30,7 +30,7 @@ increase.
 COMMON_REASONS = ("exit-code", "signal")
 """The reasons of failures that have a series from the beginning; others get theirs with the first failure."""
 _MOST = 2.0**63
-"""The largest value that is believed: so a sum of many fits into a float."""
+"""A larger value is taken as 0, so that a sum of many values fits into a float."""
 
 
 @frozen

@@ -15,7 +15,7 @@ from zmsvc.core.world import Task
 
 
 def settle(draft: Draft) -> None:
-    """Let each task go on that waits for nothing any longer."""
+    """Let each task proceed that no longer waits for anything."""
     if not (draft.context.successors or draft.before.context.successors):
         draft.unsettled.clear()
     while draft.unsettled or draft.wants_required:
@@ -99,7 +99,7 @@ def _start_required(draft: Draft, key: Key) -> None:
 
 
 def _answer_those_behind(draft: Draft, key: Key) -> None:
-    """Answer the clients that would wait too long for tasks behind this one."""
+    """Answer the clients that would wait too long for tasks that come after this one."""
     task = draft.tasks.get(key)
     if task is None:
         return
@@ -113,9 +113,7 @@ def _answer_those_behind(draft: Draft, key: Key) -> None:
 
 
 def _renew(draft: Draft, key: Key) -> None:
-    """Let the time begin again after which the clients get an answer that wait for a task behind some without
-    a host.
-    """
+    """Renew the time after which the clients get an answer that wait for a task behind one without a host."""
     reached, found = {key}, [key]
     while found:
         for name in awaited_starts(draft, found.pop()):
@@ -129,7 +127,7 @@ def _renew(draft: Draft, key: Key) -> None:
 
 
 def _delay_starts(draft: Draft, key: Key, why: str) -> None:
-    """Answer the clients that wait for tasks behind one that starts later. The tasks go on waiting."""
+    """Answer the clients that wait for tasks after one whose start is delayed. The tasks go on waiting."""
     reached, found = {key}, [key]
     while found:
         here = found.pop()

@@ -25,9 +25,7 @@ class Placement:
 
 
 def apart_from(placements: Mapping[str, Placement], named: Named) -> dict[str, tuple[str, ...]]:
-    """Return the tasks that share no host with a task, by its ID. It does not matter which of the two names
-    the other one.
-    """
+    """Return the tasks that share no host with a task, by its ID. Either of the two may name the other."""
     found: dict[str, dict[str, None]] = {}
     for task, placement in placements.items():
         for other in _others(task, placement.apart, named):

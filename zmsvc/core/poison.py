@@ -36,11 +36,11 @@ BURST = 40.0
 together.
 """
 _REPORT_SIZE = 200
-"""Bytes that a report without its texts counts for."""
+"""The size of a report without its texts, as the bound counts it."""
 
 
 class PoisonAction(StrEnum):
-    """The action at a poison message."""
+    """What a task does at a poison message."""
 
     FAIL = "fail"
     """The task fails."""
@@ -70,7 +70,7 @@ class Poison:
 
     @property
     def size(self) -> int:
-        """The bytes that the message takes in the quarantine, about."""
+        """The bytes that the message takes in the quarantine, approximately."""
         texts = (
             self.topic,
             self.sender,

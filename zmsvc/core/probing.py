@@ -208,12 +208,12 @@ class Health(StrEnum):
     """The health of a task, in Docker's words."""
 
     STARTING = "starting"
-    """No probe has succeeded, and none has failed that counts."""
+    """No probe has succeeded, and no failure has counted."""
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
     """The last probe has failed."""
     FAILED = "failed"
-    """As many probes in a row have failed as `retries` says."""
+    """`retries` probes in a row have failed."""
 
 
 @frozen

@@ -66,9 +66,9 @@ class Violation:
     """The rules that fired, or that would have to fire for the claim to hold."""
     timeline: tuple[TimedRecord, ...] = ()
     repeats: bool = False
-    """True if the end of the timeline follows for ever."""
+    """True if the end of the timeline repeats for ever."""
     alike: tuple[str, ...] = ()
-    """The tasks of which the same is true, as they are like the first one."""
+    """The tasks that are like the first one, so that the same is true of them."""
 
 
 @frozen
@@ -94,9 +94,9 @@ class Proof:
     """True if each event was tried in each state that can be reached. False if the bound was reached before.
     """
     depth: int = 0
-    """If the bound came first: each sequence of so many events was tried."""
+    """If the bound was reached: each sequence of up to this many events was tried."""
     ends: int | None = None
-    """If the bound was reached: each sequence of events was tried in which at most so many tasks end well
+    """If the bound was reached: each sequence of events was tried in which at most this many tasks end well
     although they have no rule for that. None if not even the sequences without such an end were all tried.
     """
     unfinished: tuple[str, ...] = ()

@@ -136,7 +136,7 @@ def plan(world: World, new: Context, now: float) -> tuple[str, dict[str, Any]]:
 
 
 def _changes_course(before: Task | None, after: Task) -> bool:
-    """Return True if an order has changed the way of a task."""
+    """Return True if the order for a task has taken effect."""
     return before is None or (before.sub_state, before.restart_pending) != (
         after.sub_state,
         after.restart_pending,

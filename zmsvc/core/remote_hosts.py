@@ -15,21 +15,25 @@ from zmsvc.core.frozen import frozen
 MAX_HOSTS = 128
 """Each host takes four descriptors, and most programs may have 1,024."""
 MAX_ANSWER = 16 << 20
-"""Bytes of one host's answer, as of a supervisor's; the status of 1,000 tasks has 0.5 MiB."""
+"""Bytes of one host's answer: as much as zmsvcctl takes from a supervisor. The status of 1,000 tasks has 0.5
+MiB.
+"""
 MAX_ANSWERS = 128 << 20
 """Bytes of the answers of all hosts, which are in memory at the same time."""
 CONNECT_TIME = 10
 """Seconds in which ssh has to connect."""
 ALIVE_INTERVAL, ALIVE_COUNT = 5, 3
-"""ssh asks a silent host every so many seconds, and gives it up when so many questions have no answer."""
+"""The seconds after which ssh asks a silent host for a sign of life, and the number of unanswered questions
+after which it gives up.
+"""
 
 UNREACHABLE, TIMED_OUT, USAGE = 5, 124, 2
 SSH_FAILED = 255
-"""The exit status of ssh that failed itself, or whose command a signal has ended."""
+"""The exit status of ssh if ssh itself has failed, or if a signal has ended the command."""
 NOT_FOUND = 127
 _GRAVEST = (UNREACHABLE, TIMED_OUT, USAGE, 4, 1)
-"""The exit statuses that go before others, the gravest first: what was not asked, what may still go on, what
-was refused, what has failed.
+"""The exit statuses that hide others, the gravest first: a host was not asked, an order may still be in
+progress, one was refused, one has failed.
 """
 
 COMPLAINT = "zmsvcctl: "
@@ -70,7 +74,7 @@ def parse(lists: Iterable[str]) -> tuple[RemoteHost, ...]:
         )
     for at, host in enumerate(hosts):
         if any((host.host, host.user, host.port) == (each.host, each.user, each.port) for each in hosts[:at]):
-            # An order would be carried out twice there.
+            # An order would be carried out twice on this host.
             raise UsageError(f"cannot use -H: {host.name} is named twice")
     return hosts
 
@@ -110,11 +114,12 @@ def ssh_words(
         f"ConnectTimeout={connect}",
         f"ServerAliveInterval={ALIVE_INTERVAL}",
         f"ServerAliveCountMax={ALIVE_COUNT}",
-        # A host needs no way to this one, and a port that is taken must not stop the command.
+        # No connection back to this host is needed, and a forwarded port that is in use must not stop the
+        # command.
         "ClearAllForwardings=yes",
         "ForwardAgent=no",
         "ForwardX11=no",
-        # The banner of a host is not part of its answer.
+        # ssh does not print the banner of the host, which is not part of the answer.
         "LogLevel=ERROR",
     )
     return [
@@ -139,8 +144,8 @@ def code_of(status: int) -> int:
 
 
 def reason_of(host: RemoteHost, status: int, told: Sequence[str]) -> str | None:
-    """Return in one line why a host could not be asked; None if its zmsvcctl has answered. `told` are the
-    lines on stderr that zmsvcctl has not written.
+    """Return in one line why a host could not be asked; None if its zmsvcctl has answered. `told` has the
+    lines on stderr that are not of zmsvcctl.
     """
     if status == NOT_FOUND:
         return f"cannot find zmsvcctl on {host.name}: the PATH of ssh there lacks it (install zmsvc there)"

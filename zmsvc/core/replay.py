@@ -1,5 +1,5 @@
-"""Run recorded facts through `step` again, and find where it decides otherwise than the engine that recorded
-them. Pure; protocol/recording.py reads and writes the record.
+"""Run recorded facts through `step` again, and find where it decides differently from the engine that
+recorded them. Pure; protocol/recording.py reads and writes the record.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Step:
     world: World
     """The world after it."""
     recorded: Essence | None
-    """The recorded effects; None if the engine has failed then."""
+    """The recorded effects; None if the engine failed at this fact."""
     today: Essence | None
     """The effects that today's engine decides on; None if it fails."""
     error: str = ""

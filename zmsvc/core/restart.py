@@ -71,7 +71,7 @@ def contradictions(restart: Restart | None, task: str, written: Sequence[Rule]) 
 
 
 def fires_for(rule: Rule, end: Exit | None) -> bool:
-    """Return True if a rule fires for this end. None is for triggers other than an end."""
+    """Return True if a rule fires for this end. An end of None stands for a trigger that is not an end."""
     reason = end.reason if end is not None else None
     match rule.only:
         case Only.ABNORMAL:

@@ -41,7 +41,7 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
     """
     draft.new_supervisor = True
     draft.keeper_signals_others = fact.keeper_signals_others
-    # A predecessor whose state is lost may have used the numbers of its own generation.
+    # If the state of a predecessor is lost, it may have used launch IDs of its own generation.
     draft.next_launch = max(draft.next_launch, fact.generation << GENERATION_BITS)
     _note_silence(draft)
     draft.settle_all()
@@ -107,7 +107,7 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
             draft.change(key, deadline=draft.now + PLACE_TIMEOUT)
         elif task.alarm is not None:
             draft.emit(fx.WakeAt(key=key, when=task.alarm))
-        # Another host tells about its tasks when it joins.
+        # Another host reports its tasks when it joins.
         if task.live and not task.host and not adopt_launch(draft, key, children, fact):
             without.append(key)
     # Last, since the rules of lost tasks may reach any other task.
@@ -240,7 +240,7 @@ def _feed(draft: Draft, key: Key) -> None:
 
 
 def _note_silence(draft: Draft) -> None:
-    """Note that a new supervisor has no line to any host yet."""
+    """Note that a new supervisor is not connected to any other host yet."""
     for name, host in draft.hosts.items():
         if host.state is HostState.HERE:
             draft.put_host(name, replace(host, state=HostState.SILENT, since=draft.now))
@@ -263,7 +263,8 @@ def _keep(draft: Draft, key: Key) -> None:
         reload_at=0.0,
         tokens_at=0.0,
         poison_tokens_at=0.0,
-        # It cannot be said which of the tasks that started with it are awaited. So it waits for none of them.
+        # It is not known which of the tasks that started with it are still awaited, so it waits for none of
+        # them.
         barrier=replace(task.barrier, stage=Stage.PASSED) if task.barrier else None,
     )
 

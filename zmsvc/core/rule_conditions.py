@@ -16,7 +16,7 @@ from zmsvc.core.world import Exit, Reason
 MOST = 100
 """The highest count of `after`. The state file stores the time of each event that is counted."""
 MOST_ENDS = 1000
-"""The highest number of ends that a `when` names. Fewer different ends exist."""
+"""The highest number of ends that a `when` names. There are not as many different ones."""
 _STATUS = re.compile(r"0*([1-9][0-9]{0,2})")
 _WORD = re.compile(r"[^ \t\r\n]+")
 _AFTER = re.compile(r"([0-9]{1,9})[ \t\r\n]+in[ \t\r\n]+([^ \t\r\n].*)", re.DOTALL)
@@ -109,7 +109,9 @@ def _is(condition: EndCondition, end: Exit) -> bool:
 
 
 def lacks(service: TaskDefinition, reason: Reason) -> str:
-    """Return the option that a task lacks for a failure with this reason; empty if it lacks none."""
+    """Return the option without which a task cannot fail for this reason; empty if the task has it or needs
+    none.
+    """
     there = {
         Reason.WATCHDOG: bool(service.limits.watchdog),
         Reason.UNHEALTHY: service.health is not None,

@@ -1,5 +1,5 @@
-"""A run of a context on the simulated machine: its start, and events at given times. Processes need the
-assumed durations to be ready and to end, feed their watchdogs, and run until an event ends them. Pure.
+"""A run of a context on the simulated machine: its start, and events at given times. Processes take the
+assumed times to become ready and to end, feed their watchdogs, and run until an event ends them. Pure.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Event:
     detail: str = ""
     """The exit status or the signal of a failure."""
     at: float | None = None
-    """Seconds after the start of the context. None: as soon as no process is about to be ready or to end. A
-    back-off is not waited for.
+    """Seconds after the start of the context. None: as soon as no process is about to be ready or to end;
+    that does not include the end of a back-off.
     """
     times: int = 1
     """The number of times that it happens, in the matrix."""
@@ -297,7 +297,7 @@ class Run(SimulatedMachine):
             self.advance_once()
 
     def advance_while(self, condition: Callable[[], bool], until: float) -> None:
-        """Let everything happen while a condition holds, at most until a time."""
+        """Let everything happen while a condition holds, but not beyond a time."""
         while condition() and (at := self.next_time) is not None and at <= until and not self.too_long:
             self.advance_once()
 
@@ -509,7 +509,7 @@ def _consequence(run: Run, event: Event, duration: float) -> Consequence:
 
 
 def _repeat(run: Run, event: Event, end: float) -> None:
-    """Let a failure happen as often as its event says, each time to another launch, before this time."""
+    """Let a failure happen as often as its event says, each time to the next launch, all before this time."""
     name, last = event.what, 0
     for number in range(event.times):
         if event.reason in _AT_THE_START:
@@ -538,7 +538,7 @@ _IN_MATRIX = (
     Reason.MEMORY_LIMIT,
 )
 RING = 3
-"""The number of starts in the second half of the time that make a ring."""
+"""With this number of starts in the second half of the time, a task counts as part of a ring."""
 
 
 def _active(run: Run) -> set[str]:

@@ -38,7 +38,9 @@ class SettingFault:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Any value, which stays unchanged: its type is not converted, or `check` cannot find it out."""
+    """Any value, which stays unchanged: values of its type are not converted, or `check` does not know the
+    type.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of these texts, each with its value."""
+    """One of these texts; each stands for a value."""
 
     values: Mapping[str, object]
 

@@ -92,7 +92,7 @@ class SimulatedKeeper:
         self.out.append(ft.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
 
     def watch(self, order: fx.WatchTopics) -> None:
-        """Take an order of what to watch. Without topics, it ends a watch."""
+        """Take an order to watch topics. One without topics ends the watch."""
         self.watches.pop(order.launch, None)
         if order.ready or order.expect:
             self.watches[order.launch] = order
@@ -146,7 +146,7 @@ class SimulatedHost:
 
     keeper: SimulatedKeeper
     up: bool = False
-    """True while there is a line to it. Without one no order and no fact goes through."""
+    """True while it is connected. Otherwise no order and no fact gets through."""
     greeting: int = 0
 
 
@@ -180,11 +180,11 @@ class SimulatedMachine:
         return self.happen(started)
 
     def join(self, name: str) -> list[Effect]:
-        """Let a host tell what it holds. Return the effects."""
+        """Let a host report what it holds. Return the effects."""
         host = self.hosts[name]
         host.up = True
         host.greeting += 1
-        # Each end comes after what its process has said, as with a new supervisor.
+        # Each end is taken after the other facts of its process, as with a new supervisor.
         host.keeper.out.clear()
         for end in host.keeper.ends.values():
             host.keeper.out.append(
@@ -198,8 +198,8 @@ class SimulatedMachine:
         )
 
     def held(self, keeper: SimulatedKeeper | None = None) -> dict[str, Any]:
-        """Return the children of a keeper and the ends that no supervisor has acknowledged. Without one, it
-        is the keeper of this host.
+        """Return the children of a keeper and the ends that no supervisor has acknowledged. By default it is
+        the keeper of this host.
         """
         keeper = keeper or self.keeper
         children = tuple(
@@ -361,8 +361,8 @@ class SimulatedMachine:
         return True
 
     def lose_supervisor(self, saved: World, facts: Iterable[Fact] = ()) -> None:
-        """Let the supervisor die. The next one has only the saved world and the keeper. `facts` wait in other
-        queues.
+        """Let the supervisor die. The next one has only the saved world and the keeper. `facts` still wait in
+        queues that outlive it.
         """
         self.facts.clear()
         self.keeper.out.clear()

@@ -167,10 +167,10 @@ def _heard(awaited: Iterable[Task]) -> _Heard:
 
 
 def _let_pass(draft: Draft, keys: Iterable[Key], awaited: list[Task]) -> list[Key]:
-    """Let those tasks go on that wait for nothing any longer, and return them.
+    """Let those tasks go on that need not wait any longer, and return them.
 
-    A task with `<ready>` may become ready only by its first step. So it does not wait for tasks that start
-    after it: these may wait for it.
+    A task with `<ready>` may become ready only by its first step. So it does not wait for tasks that have it
+    in their `<after>`: these may wait for it.
     """
     heard = _heard(awaited)
     heard_early = _heard(each for each in awaited if each.sub_state is not SubState.START_AFTER)

@@ -19,7 +19,7 @@ class Total(StrEnum):
     LAUNCHES = "launches"
     """Launches of a task, by their cause: operator, context, bus or rule."""
     RESTARTS = "restarts"
-    """Starts of a task by a rule after its own failure."""
+    """Starts of a task by one of its own rules after it has failed."""
     FAILURES = "failures"
     """Failures of a task, by their reason."""
     FIRINGS = "firings"

@@ -40,8 +40,8 @@ _LATER = {TaskEvent.STOP: TaskEvent.STOP_LATER, TaskEvent.RESTART: TaskEvent.RES
 KILL_TIMEOUT = 10.0
 """Seconds after SIGKILL before a process that is still there is reported as a survivor."""
 PLACE_TIMEOUT = 15.0
-"""Seconds without a host after which the clients that wait for a start get an answer. A host that is there
-joins within 2 s, and a cluster takes 4 to 12 s to be certain that a host is off.
+"""Seconds without a host after which the clients that wait for a start get an answer. A host that can be
+reached joins within 2 s, and a cluster takes 4 to 12 s to be certain that a host is off.
 """
 
 
@@ -64,8 +64,8 @@ def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
 
 
 def _in_order(draft: Draft, key: Key, event: TaskEvent) -> TaskEvent:
-    """Return the event that takes the place of a start or a stop of a task that has an order with others, or
-    has no host. At the end of the step core.ordering_waits finds whether it has to wait.
+    """Return the event that replaces a start or a stop of a task that has `<after>` or `<requires>`, or has
+    no host. At the end of the step core.ordering_waits decides whether it has to wait.
     """
     transition = TABLE[draft.tasks[key].sub_state].get(event)
     if transition is None:
@@ -142,10 +142,11 @@ def _after_failure(old: Task) -> bool:
 
 
 def process_started(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    # The timeout begins now and not with the order: among a thousand launches one may wait for seconds.
+    # The timeout begins now and not with the order: in a start of a thousand tasks, a launch may wait for
+    # seconds.
     draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
     service = draft.service(key)
-    # The output process finds a line, the watcher process a message.
+    # The task is ready when the output process has found the line, or the watcher process the message.
     if (
         service is not None
         and probe_of(service.ready) is not None
@@ -187,7 +188,7 @@ def executed(draft: Draft, key: Key) -> None:
     if service is None or not (service.notify or service.ready):
         apply(draft, key, TaskEvent.READY)
     elif topic_of(service.ready):
-        # Its first message may be the answer to one of a task that would wait for it.
+        # Its first message may be an answer to a message of a task that would wait for this one.
         start_barrier.program_ready(draft, key)
 
 
@@ -369,7 +370,7 @@ def stop_signal(service: TaskDefinition | None) -> str:
 def signals_others(draft: Draft, key: Key) -> bool:
     """Return True if the other processes of a task get a stop signal before they are killed."""
     service = draft.service(key)
-    # The keeper of another host is never of a release that cannot do this.
+    # Only this host may have a keeper of an earlier release that cannot do this.
     can = draft.keeper_signals_others or bool(draft.tasks[key].host)
     return can and (service is None or service.kill_mode is KillMode.CONTROL_GROUP)
 

@@ -24,7 +24,7 @@ and the launch is None where it names none.
 """
 _Name = TypeVar("_Name", bound=Hashable)
 _SPARE = 64
-"""The heap may have so many outdated times beyond the number of clocks. With more, they are removed."""
+"""The heap may have this many times more than there are clocks. Above that, the outdated ones are removed."""
 
 
 @frozen
@@ -46,8 +46,8 @@ class LaunchWatch:
         return frozenset([*([self.ready] if self.ready else []), *(each.topic for each in self.expect)])
 
     def senders(self, topic: str) -> Iterator[_Sender]:
-        """Yield the headers with which a message on a topic counts. One that names another launch does not:
-        it may be the last message of the launch before.
+        """Yield the headers with which a message on a topic counts. A header that names another launch does
+        not count: the message may be the last one of the previous launch.
         """
         return itertools.product((topic,), (self.transaction, ""), (self.task, ""), (self.launch, None))
 
@@ -78,7 +78,7 @@ class _Clock:
 
     since: float
     due: float
-    """The time in the heap. The topic is not silent before that."""
+    """The time in the heap, before which the topic cannot be silent for too long."""
 
 
 class WatchedTopics:
@@ -110,8 +110,8 @@ class WatchedTopics:
     # --- watches
 
     def watch(self, watch: LaunchWatch, now: float) -> None:
-        """Watch these topics of a launch in place of those before. If they are the same, report again what
-        was reported, and let the clocks go on.
+        """Watch these topics of a launch in place of the previous ones. If they are the same, repeat the
+        reports about them, and let the clocks go on.
         """
         before = self._watches.get(watch.launch)
         if before is None or (before.ready, before.expect) != (watch.ready, watch.expect):
@@ -218,7 +218,7 @@ class WatchedTopics:
 
 
 def _count_down(counts: Counter[_Name], name: _Name) -> bool:
-    """Count one less. Return True if that is none."""
+    """Decrease a count. Return True if it is now 0."""
     counts[name] -= 1
     if counts[name]:
         return False

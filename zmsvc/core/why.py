@@ -86,7 +86,7 @@ def explain(
 
 @frozen
 class _Reason:
-    """A reason why a task is in its state and not in another one. `until` is monotonic."""
+    """A reason why a task is in its state. `until` is monotonic."""
 
     kind: str
     text: str
@@ -445,7 +445,7 @@ def _is_killed(link: Link) -> bool:
 
 
 _ASKED = (Reason.REQUESTED, Reason.NOT_READY, Reason.UNHEALTHY, Reason.MEMORY_LIMIT)
-"""The reasons of an end that the task was asked for by its stop signal."""
+"""The reasons of ends that a stop signal asks for."""
 
 
 def _disabled(name: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from zmsvc.core.frozen import frozen
 from zmsvc.core.message_origin import MessageOrigin, origin_of
 
 MAX_SENDERS = 10_000
-"""The number of senders and topics that are told apart. Any client can invent senders."""
+"""The number of pairs of sender and topic that are counted separately. Any client can invent senders."""
 MAX_LIES = 100
 
 _OWN = {*access.TOPICS, "control"}
@@ -52,7 +52,7 @@ class Sender:
     task: str
     declared: bool = False
     count: int = 0
-    """Messages that came, and those whose numbers show that they did not."""
+    """The messages that were received, and those that are missing, as the numbers of the others show."""
     size: int = 0
     """The average size in bytes of the messages that were received."""
 
@@ -94,7 +94,7 @@ class Traffic:
         self._counts: dict[tuple[str, str, str], _Count] = {}
         self._twice: set[tuple[str, str, str]] = set()
         self.others = 0
-        """Messages of more senders than are told apart."""
+        """Messages of senders that are not counted separately, because there are too many."""
 
     def add(self, frame: bytes) -> None:
         """Count a message. Those of zmsvc itself are left out."""
@@ -148,7 +148,7 @@ class Traffic:
         return found
 
     def lies(self, before: Tasks, after: Tasks) -> list[str]:
-        """Return the senders that the messages name but that cannot have sent them, because the transaction,
+        """Return the senders that are named in messages but cannot have sent them, because the transaction,
         the task or the launch did not exist before or after the messages. A client that uses the ID of a
         running task is found only by its launch numbers.
         """

@@ -100,7 +100,7 @@ class Barrier:
 
     @property
     def is_awaited(self) -> bool:
-        """True if a message of another task may come before this task hears it."""
+        """True if another task may publish a message before this task hears its topic."""
         return self.stage is Stage.AWAITED and self.topics != ()
 
 
@@ -122,7 +122,7 @@ class Task:
     since: float = 0.0
     """The time at which the task entered its state. Its sub-state may have changed since."""
     deadline: float | None = None
-    """The time for which the task needs `DeadlinePassed`: the end of the limit for READY=1, of the stop
+    """The time at which the task needs `DeadlinePassed`: the end of the limit for READY=1, of the stop
     timeout, of the watchdog interval or of the back-off, depending on its sub-state.
     """
     launch: int = 0
@@ -211,7 +211,7 @@ class Task:
 
     @property
     def alarm(self) -> float | None:
-        """The next time for which the task needs `DeadlinePassed`."""
+        """The next time at which the task needs `DeadlinePassed`."""
         due = [at for at in (self.deadline, self.probe_at) if at is not None]
         return min(due, default=None)
 
@@ -273,7 +273,7 @@ class PendingRequest:
     later: frozenset[Key] = frozenset()
     """The tasks whose current launch has to end first. The request awaits the start of the next launch."""
     stopped_by: Mapping[Key, str] = field(default_factory=dict)
-    """The origin of the order that stopped a task before it had started, in words, by key."""
+    """By key: the origin, in words, of the order that stopped a task before it had started."""
     failures: tuple[tuple[Key, str], ...] = ()
     """The tasks for which the request has failed, each with the reason."""
     opened: bool = False
