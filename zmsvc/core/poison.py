@@ -40,7 +40,7 @@ _REPORT_SIZE = 200
 
 
 class PoisonAction(StrEnum):
-    """What a task does at a poison message."""
+    """The reaction of a task to a poison message."""
 
     FAIL = "fail"
     """The task fails."""

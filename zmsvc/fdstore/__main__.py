@@ -13,7 +13,7 @@ MOST = 4096
 """The most descriptors of all tasks."""
 RESERVED = 512
 """The number of descriptors that are not used for stores: they are for connections to tasks, and for
-descriptors that come with orders and are refused.
+descriptors that come with orders and are then refused.
 """
 
 

@@ -1,7 +1,7 @@
 """Hold the stored descriptors of tasks, and give them to the next process of the task.
 
 A descriptor comes from a task, and the call that closes or examines it may hang for as long as the task likes
-(SO_LINGER, FUSE, NFS). So the loop closes no such descriptor: a thread for each task does. And it asks the
+(SO_LINGER, FUSE, NFS). So not the loop closes such a descriptor, but a thread for each task. And it asks the
 kernel nothing about a file that its file system would have to answer.
 """
 
@@ -169,9 +169,9 @@ class DescriptorStores:
         self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     def _serve(self, sock: socket.socket, task: str) -> None:
-        """Send a process its descriptors, when it has asked for them. Before it asks, the fork that passes
-        the connection on may still hold it: then that process could be the last to close a descriptor on its
-        way, and hang in close(2).
+        """Send a process its descriptors, when it has asked for them. Before it asks, the zygote may still
+        hold the other end of the connection. If it then closed that end last, it would close the descriptors
+        in transit, and could hang in close(2).
         """
         own = self._of(task)
         self._epoll.unregister(sock.fileno())

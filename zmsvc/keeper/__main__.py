@@ -70,7 +70,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
         if message.startswith("unrecognized") and unknown.startswith("-"):
-            # Imported here so that a keeper does not carry this module: most options are right.
+            # Imported here so that a keeper does not carry this module, which only a wrong option needs.
             from zmsvc.core.similar import similar
 
             message += similar(unknown, self._option_string_actions)
@@ -270,7 +270,8 @@ def _keep(
     # As in the supervisor: a full collection would visit all objects of the imports for 8 to 12 ms.
     interpreter.freeze()
     cgroup = _delegated_cgroup()
-    # Before the keys are read, which the output process must not have, and in the keeper's cgroup.
+    # This comes before the keys are read, because the output process must not have them, and after the move
+    # to the keeper's cgroup.
     machine = Machine(spares.fork())
     keys = keyring(places.keys)
     listeners = Listeners(places, owns_directory=owns_directory)

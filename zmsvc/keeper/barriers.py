@@ -26,7 +26,7 @@ class Barriers:
         """
         if not spec.barrier:
             return None
-        # A zygote may have died with the former one.
+        # There may be a barrier of an earlier try, whose zygote has died.
         self.open([spec.launch])
         try:
             return self._closed(spec.launch)
@@ -52,8 +52,8 @@ class Barriers:
         """Let these tasks go on. A launch without a barrier, or with an open one, is left out."""
         for launch in launches:
             if (writer := self._writers.pop(launch, None)) is not None:
-                # A child that the keeper forks now may have the pipe as well, so a byte says it, and not the
-                # end of the pipe.
+                # A byte opens the barrier, and not the end of the pipe: a child that the keeper forks now may
+                # have a copy of the pipe.
                 with contextlib.suppress(BrokenPipeError):
                     os.write(writer, b"\n")
                 os.close(writer)

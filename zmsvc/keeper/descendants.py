@@ -7,8 +7,8 @@ process, and the orphans that are in its session or carry the marks of the launc
 
 A process of the daemon's own user can move itself into another control group of the unit, for example that of
 the keeper. So orphans are checked even if there are control groups. This costs little while there are no
-orphans: once for all children that end in one turn, the keeper compares the number of its children with the
-number that it forked.
+orphans: the keeper compares the number of its children with the number that it forked, once for all children
+that end in one turn.
 """
 
 from __future__ import annotations

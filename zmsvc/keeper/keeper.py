@@ -94,7 +94,9 @@ class Keeper:
         self._flush_at: float | None = None
         """The time of the next try to send, after the kernel had no memory or descriptor for a message."""
         self._may_reap = True
-        """False if no signal has come since the kernel was last asked for ended children: none has ended."""
+        """False if no signal has come since the kernel was last asked for ended children: then no child has
+        ended.
+        """
         self._stopping = False
         self._waits_since_stop: float | None = None
         """The time at which the keeper waited again after the first signal that ends the context. A second
@@ -228,7 +230,7 @@ class Keeper:
         assert self._ending is not None
         now = self._machine.now()
         # The kernel gives the children of an orphan to the keeper only when the orphan has ended, so each
-        # search may find new ones.
+        # search may find more orphans.
         self._nothing_left = not self._process_table.kill_everything()
         if now >= self._ending:
             self._ending = now + END_TIMEOUT
@@ -255,8 +257,8 @@ class Keeper:
             self._start_watcher()
 
     def _know_worker(self, pid: int | None) -> None:
-        """Note a child that is not a task. None is one that could not be started, and must not count: the
-        number of known children says whether there are others.
+        """Note a child that is not a task. None stands for one that could not be started. It must not count,
+        because the keeper compares the number of known children with that of its children to find orphans.
         """
         if pid is not None:
             self._process_table.workers.add(pid)

@@ -58,11 +58,11 @@ class KeeperMachine(Protocol):
         """Run a zmsvc module in a child; return its PID."""
 
     def release_spares(self) -> None:
-        """End the spare processes of which no child was made."""
+        """End the spare processes that were not used."""
 
     def close_elsewhere(self, sockets: Collection[socket.socket]) -> int | None:
-        """Close sockets here, and let another process, a child that ends by itself, be the last that has
-        them. Return its PID.
+        """Close sockets here, and let a child, which then ends by itself, be the last process that has them.
+        Return its PID.
         """
 
     def ended_child(self) -> ChildEnd | None:
@@ -209,7 +209,8 @@ class Machine:
 
     def spawn(self, module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
         if (spare := self._spares.pop(module, None)) is not None:
-            # If it was killed, or the order is too large for a packet, a program does as well.
+            # If the spare process was killed, or the order is too large for a packet, an interpreter is
+            # executed instead.
             with contextlib.suppress(OSError):
                 spare.order(arguments, {**os.environ, **environment}, fds)
                 return spare.pid
@@ -229,8 +230,8 @@ class Machine:
             os.close(writer)
             raise
         if pid == 0:
-            # The child waits until the keeper has closed its own copies. The end of a process closes what it
-            # has without the wait of SO_LINGER.
+            # The child waits until the keeper has closed its own copies. When a process ends, the kernel
+            # closes its descriptors without the wait of SO_LINGER.
             try:
                 os.close(writer)
                 os.read(reader, 1)

@@ -148,8 +148,8 @@ class OutputClient(ConnectedProcess):
     # --- pipes
 
     def _open(self, identifier: str, transaction: str = "", task: str = "") -> tuple[Pipe, int]:
-        # Only the reading end is non-blocking. It has to be: a task of the same user can open its own pipe
-        # and take the bytes that the reader was about to read.
+        # Only the reading end is non-blocking, because a task of the same user can open its own pipe and take
+        # the bytes that the reader was about to read.
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if self.channel is None or self._unsent:

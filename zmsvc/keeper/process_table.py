@@ -58,7 +58,7 @@ ITS_TASK_HAS_ENDED = "its task has ended"
 
 
 class _KnownChildren(Collection[int]):
-    """The children of the keeper that are not orphans. This is a view and no copy, since a thousand tasks may
+    """The children of the keeper that are not orphans. This is a view, not a copy, since a thousand tasks may
     end at once.
     """
 
@@ -77,7 +77,9 @@ class _KnownChildren(Collection[int]):
             yield self._zygote.pid
 
     def __len__(self) -> int:
-        """Return a lower bound: a main process that a task has named may be the child of another process."""
+        """Return at least the number of children that are not orphans: a main process that a task has named
+        may be the child of another process.
+        """
         known = len(self._tasks) + len(self._others) + (self._zygote.pid is not None)
         return max(0, known - len(self._named_mains))
 
@@ -110,7 +112,9 @@ class ProcessTable:
         it with the next one.
         """
         self._reserved: dict[int, Path] = {}
-        """The control group of each launch that waits for its fork. It counts as one use."""
+        """The control group of each launch that waits for its fork. Each such launch counts as one use of the
+        group.
+        """
         self._oom_kills = oom.of_context(cgroup.parent if cgroup else None)
         self._shared_processes = SharedProcesses(zygote, machine, dispatcher, self._member_ended)
         self._search_at: float | None = None

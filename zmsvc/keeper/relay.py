@@ -42,8 +42,8 @@ class Relay:
         self._flush()
 
     def _drop_oldest_repeatable(self) -> None:
-        """Drop one notification, if possible a watchdog ping or a status line: those come again, READY and
-        STOPPING do not.
+        """Drop one notification, if possible a watchdog ping or a status line: those are sent again, while
+        READY and STOPPING are not.
         """
         repeatable = next(
             (text for text in self._waiting if text.startswith((b"STATUS=", b"WATCHDOG="))), self._waiting[0]

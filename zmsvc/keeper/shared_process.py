@@ -88,7 +88,7 @@ class SharedProcess:
             except BlockingIOError:
                 break
             except (ProtocolError, OSError) as error:
-                # Code of a user runs in that process and may have written to any of its descriptors.
+                # Users' code runs in that process and may have written to any of its descriptors.
                 complain(f"zmsvcd: shared process {self.pid}: {error}")
                 report = None
             if report is None:

@@ -46,8 +46,8 @@ class Spare:
     channel: socket.socket
 
     def order(self, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> None:
-        """Make the process run its module. The descriptors get the same numbers there, and so do the present
-        standard streams. Raises OSError.
+        """Make the process run its module. The descriptors and the present standard streams get the same
+        numbers there. Raises OSError.
         """
         fds = [*_STREAMS, *fds]
         data = marshal.dumps((arguments, dict(environment), fds))
@@ -110,7 +110,8 @@ def _reset_signals() -> None:
 def _await_order(channel: int) -> tuple[list[str], dict[str, str]] | None:
     """Return the arguments and the environment; None if the keeper needs this process no more."""
     sock = socket.socket(fileno=channel)
-    # Above all the ends of the other channels: a spare process ends when the keeper closes the last one.
+    # This closes above all the keeper's ends of the other channels: a spare process ends when the last copy
+    # of its keeper's end is closed.
     for fd in map(int, os.listdir("/proc/self/fd")):
         if fd not in (*_STREAMS, channel):
             with contextlib.suppress(OSError):  # The descriptor of the directory is closed already.
@@ -128,7 +129,7 @@ def _await_order(channel: int) -> tuple[list[str], dict[str, str]] | None:
     received = array.array("i")
     for _level, _kind, content in ancillary:
         received.frombytes(content)
-    # First out of the way: the number that one of them has may be the one that another one needs.
+    # First move all out of the way: one of them may have the number that another one needs.
     above = max(wanted) + 1
     for fd, number in [(_move(fd, above), number) for fd, number in zip(received, wanted, strict=True)]:
         os.dup2(fd, number)
@@ -150,7 +151,7 @@ def _run(module: str, arguments: list[str], environment: dict[str, str]) -> int:
     os.environ.clear()
     os.environ.update(environment)
     if "NOTIFY_SOCKET" in environment:
-        # The next keeper finds by this what a killed one has left.
+        # By this the next keeper finds the processes that a killed one has left.
         linux.show_environment(os.fsencode(f"NOTIFY_SOCKET={environment['NOTIFY_SOCKET']}") + b"\0")
     linux.set_process_title(" ".join([module, *arguments]))
     sys.argv[:] = [module, *arguments]

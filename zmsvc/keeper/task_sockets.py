@@ -82,7 +82,7 @@ class TaskSockets:
 
         A client may have sent descriptors over a connection that no task has accepted. The process that
         closes the socket closes them too, and a descriptor with SO_LINGER, or of a FUSE file system, would
-        block the keeper. So another process is the last that has the socket.
+        block the keeper. So the last process that has the socket is another one.
         """
         if not self._released:
             return None
@@ -110,7 +110,7 @@ def _tcp(each: ListenSocket) -> socket.socket:
     if end.host != "*":
         host = end.host.strip("[]")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        # Numbers alone: this looks up no name.
+        # The address is a number, so no name is looked up.
         kind, flags = socket.SOCK_STREAM, socket.AI_NUMERICHOST
         (found, *_) = socket.getaddrinfo(host, end.port, family, kind, 0, flags)
         return _bound(family, found[4], each)

@@ -1,5 +1,6 @@
 """The keeper's client of the watcher process, which watches the topics of Commands. The keeper knows what is
-to be watched, and tells the next process when one has died. It passes the reports on, and judges none.
+to be watched. When the process has died, the keeper tells the next one. It passes the reports on and judges
+none.
 
 The keeper starts the process with the first Command that has topics to watch.
 """
@@ -48,7 +49,7 @@ class WatcherProcess(ConnectedProcess):
         self._curve, self._report = curve, report
         self._watches: dict[int, WatchTopics] = {}
         self._orders: list[protocol.Order] = []
-        """Unsent orders that are no watches, two at most."""
+        """Unsent orders other than watches, two at most."""
         self._unsent: dict[int, None] = {}
         """The launches whose watch the process has yet to get, in order."""
         self._ping_sent_at: float | None = None
@@ -96,7 +97,7 @@ class WatcherProcess(ConnectedProcess):
             self._flush()
 
     def keep(self, launches: Collection[int]) -> None:
-        """Watch only these launches of those that are watched."""
+        """End the watch of each launch that is not one of these."""
         for launch in self._watches.keys() - {*launches}:
             self.forget(launch)
 

@@ -1,8 +1,8 @@
 """The keeper's channel to the zygote, which forks every task. The keeper restarts a zygote that ends.
 
 The keeper never waits for the zygote. Launches are queued, the zygote works on one of them at a time, and its
-answer is an event as others are. A forked task waits at its start gate until the keeper knows its PID. If the
-PID is lost because the zygote died, the keeper closes the gate and the task ends.
+answer is an event like any other. A forked task waits at its start gate until the keeper knows its PID. If
+the PID is lost because the zygote died, the keeper closes the gate and the task ends.
 """
 
 from __future__ import annotations
@@ -381,8 +381,8 @@ class ZygoteClient:
         match answer:
             case forking.Forked(pid=pid):
                 if order.data:
-                    # EPIPE: the task was killed. EAGAIN: the common gate is full of bytes, so the task can
-                    # pass it.
+                    # EPIPE: the task was killed. EAGAIN: the common gate is full of bytes, one of which lets
+                    # the task pass.
                     with contextlib.suppress(BrokenPipeError, BlockingIOError):
                         os.write(order.gate_writer if order.gate_writer >= 0 else self._common_gate, b"\n")
                     if self._output is not None and order.output is not None:

@@ -1,9 +1,7 @@
-"""The client of the keeper, and the receiver of the tasks' notifications. Both become facts, in an
-unambiguous order.
-
-The datagrams of a task are read after the messages of the keeper and become facts before the end of the task,
-so nothing that a task sent comes after its end. They are only peeked at. When their consequences are in the
-state file, `discard_peeked` discards them, so a crash in between loses nothing.
+"""The client of the keeper, and the receiver of the tasks' notifications. Both become facts, in a fixed
+order. The datagrams of a task are read after the messages of the keeper and become facts before the end of
+the task, so no fact of a task comes after its end. They are only peeked at. When their consequences are in
+the state file, `discard_peeked` discards them, so a crash in between loses nothing.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ _URGENT = sv.SignalTask | sv.KillTask | sv.ReplaceDevice
 
 
 CROWD = 100
-"""With so many launches that the keeper has not reported yet, the supervisor reads messages in portions."""
+"""With this many launches that the keeper has not reported yet, the supervisor reads messages in portions."""
 
 LAUNCHED_MS = 1000
 """Milliseconds in which the keeper has to report a launch when a process that may belong to it sends
@@ -75,8 +73,8 @@ Speaker = tuple[int, str]
 
 @frozen
 class _DeferredEnd:
-    """An end that waits until all datagrams that came from `user` before the question `asked` have been
-    taken.
+    """An end that waits until all datagrams of `user` from before the question with the number `asked` have
+    been taken.
     """
 
     end: Fact
@@ -238,8 +236,8 @@ class Children:
     def facts(self, *, all_said: bool = False) -> list[Fact]:
         """Return the facts since the last call.
 
-        Some waiting datagrams may be left for the next call, unless `all_said`. But a datagram that came
-        before an end is never left until after it.
+        Some waiting datagrams may be left for the next call, unless `all_said`. But each datagram from before
+        an end becomes a fact before that end.
         """
         starts, ends = self._from_keeper()
         notification_facts: list[Fact] = []
@@ -333,7 +331,7 @@ class Children:
 
     def _speaker(self, datagram: notify.Datagram) -> Speaker:
         member_id = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
-        # A task that has a process of its own may send that line, too, but only about itself.
+        # A task that has a process of its own may send this line, too, but only about itself.
         if (datagram.pid, "") in self._launch_of:
             return datagram.pid, ""
         return self._admitted(datagram) or (datagram.pid, member_id)
@@ -345,7 +343,7 @@ class Children:
         launch = self.outside.launch_of(datagram.pid, self.context_mark) if self.context_mark else None
         if launch is None or launch not in self._speaker_of:
             return None
-        # A result is what the task itself says: it changes nothing that the main process decides.
+        # Each process of the task may send a result: it changes nothing that only the main process decides.
         if not (self._admits_all(launch) or notify.only_reports_a_result(datagram)):
             return None
         # A process of another user may have the same mark, but not this user ID.

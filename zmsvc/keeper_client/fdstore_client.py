@@ -16,8 +16,8 @@ from zmsvc.protocol import fdstore as protocol
 from zmsvc.protocol.supervision import StoreContents
 
 MAX_CLOSING = 2 * listening.MAX_STORED
-"""The number of descriptors of a task that may wait to be closed. While there are more, the task stores none,
-because to close them hangs.
+"""The number of descriptors of a task that may wait to be closed. While there are more, the task can store
+none: closing them hangs.
 """
 
 log = logging.getLogger(__name__)

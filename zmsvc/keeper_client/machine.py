@@ -1,6 +1,6 @@
-"""The calls that the supervisor needs of the machine beside its event loop: it reads /proc and sockets, and
-kills processes after the death of the keeper. A test puts a simulated kernel in its place, and runs the
-supervisor on an event loop with a virtual clock.
+"""The calls to the machine that the supervisor needs in addition to its event loop: it reads /proc and
+sockets, and kills processes after the death of the keeper. A test puts a simulated kernel in its place, and
+runs the supervisor on an event loop with a virtual clock.
 """
 
 from __future__ import annotations

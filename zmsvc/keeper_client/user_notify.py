@@ -22,7 +22,7 @@ BATCH = 1024
 """The number of datagrams that are copied at once: more than the kernel queues (net.unix.max_dgram_qlen)."""
 BATCH_BYTES = 8 << 20
 BATCH_DESCRIPTORS = 256
-"""After so many descriptors the next datagrams wait for the next batch."""
+"""After this many descriptors, further datagrams wait for the next batch."""
 
 
 class Waker(Protocol):
@@ -65,8 +65,8 @@ class UserNotify:
                 self._may_discard.set()
 
     def ask(self) -> int:
-        """Ask the thread to say when all datagrams from before this call have been taken. Return a number for
-        `said_all`.
+        """Ask the thread to note when all datagrams from before this call have been taken. Return the number
+        of the question, for `said_all`.
         """
         with self._lock:
             self._wanted += 1
@@ -115,11 +115,11 @@ class UserNotify:
                 with self._lock:
                     self._batch, self._taken = [], False
                     self._may_discard.clear()
-                # The loop has passed them on, if the task may store descriptors.
+                # If the task may store descriptors, the loop has passed them on.
                 for fd in (fd for datagram in batch for fd in datagram.others):
                     with contextlib.suppress(OSError):
                         os.close(fd)
-                # This starts another turn, which answers a question that came meanwhile.
+                # This starts another turn of the thread, which answers a question that came meanwhile.
                 os.eventfd_write(self._bell, 1)
 
     def _copy(self) -> list[Datagram]:

@@ -1,1 +1,3 @@
-"""The process that reads the output of tasks: of all, or of those that are ready by a line of it alone."""
+"""The process that reads the output of tasks: of all of them, or only of those that become ready by a line of
+it.
+"""

@@ -1,7 +1,7 @@
 """Search the lines of tasks for the patterns by which they are ready.
 
-A pattern may need exponential time for a line. The pattern is the operator's and the line that of a program,
-so the CPU time of each search is limited: other tasks must not wait for it.
+A search may take exponential time. The pattern comes from the operator and the line from a program, so the
+CPU time of each search is limited: other tasks must not wait for it.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Output:
                 if events & ~select.EPOLLOUT and not self._handle_order():
                     channel_open = False
         for fd in list(self._pipes):
-            # Read at most the capacity of a pipe: a process that is left may write for ever.
+            # Read at most the capacity of a pipe: a process that has outlived its task may write for ever.
             for _ in range(LARGEST_PIPE // READ):
                 if not self._read(fd):
                     break

@@ -15,7 +15,7 @@ MOST = 1 << 20
 LAST = 2.0
 """Seconds that `close` waits for the reader."""
 WRITE = 4096
-"""Bytes of one write. If the reader stops reading, it blocks no more than one write."""
+"""Bytes of one write: as much as is blocked if the reader stops reading."""
 
 
 class StandardError:

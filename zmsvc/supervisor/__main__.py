@@ -56,7 +56,8 @@ def main() -> int:
         return 0
     # The keeper ends a hung supervisor with SIGABRT. Then the log shows where it hung.
     faulthandler.enable()
-    # Otherwise each full collection stops the supervisor for 8 to 15 ms, to find that no import is garbage.
+    # Otherwise each full collection would examine all that was imported, which stops the supervisor for 8 to
+    # 15 ms.
     interpreter.freeze()
     try:
         return asyncio.run(_supervise(args))
@@ -141,8 +142,8 @@ def _context(places: Places, store: StateFile, hello: Hello, *, curve: bool) -> 
 
 
 def _carried(store: StateFile, world: World, hello: Hello) -> Carried | None:
-    """Return what another host has written down; None if this keeper's context has begun already, or if an
-    earlier run has taken this same file: what it did since is newer.
+    """Return what another host has written down. Return None if a supervisor of this keeper has started the
+    context already, or if an earlier run has taken this same file: its own decisions since then are newer.
     """
     path = os.environ.get(carried_file.VARIABLE)
     if not path or world.keeper_id == hello.epoch:

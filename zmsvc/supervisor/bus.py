@@ -94,8 +94,8 @@ class Bus:
         self._loop.add_reader(sockets.fileno(self._publisher.socket), self._attach)
 
     async def attach(self, timeout_s: float) -> bool:
-        """Wait until our own subscription has come back through the device, so that both directions
-        are open. Return False if it has not after this time.
+        """Wait until our own subscription has come back through the device, so that both directions are open.
+        Return False if that takes longer than this time.
         """
         self._attach()
         try:
@@ -125,7 +125,7 @@ class Bus:
             self._attached.set()
         self._publisher.drain()
         if self._publisher.behind:
-            # As in `_receive`: an endless flood of subscriptions gets at most half of our time.
+            # As in `_receive`, an endless flood of subscriptions gets at most half of our time.
             self._attach_pause = self._loop.call_later(self._loop.time() - began, self._attach_on)
 
     def _attach_on(self) -> None:

@@ -159,7 +159,7 @@ class ClientConnection:
         self._call_hung_up()
 
     def _call_hung_up(self) -> None:
-        # Call it later: a task that asyncio cancels before its first step runs no code, and the order would
-        # be lost.
+        # Call it later: an asyncio task that is canceled before its first step runs no code, and the order
+        # would be lost.
         if self._hung_up is not None:
             self._loop.call_soon(self._hung_up)

@@ -1,4 +1,4 @@
-"""Publish `context_info` once for all changes of a moment, and the less often the larger the context is."""
+"""Publish `context_info` once for all changes of a short time, which is longer for a large context."""
 
 from __future__ import annotations
 

@@ -161,7 +161,8 @@ class Control:
             del self._open[uid]
 
     def _done(self, connection: ClientConnection, task: asyncio.Task[Any]) -> None:
-        # The task itself cannot do this: if it is canceled before its first turn, it runs no code.
+        # A callback does this and not the asyncio task itself: one that is canceled before its first turn
+        # runs no code.
         connection.close()
         self._clients.discard(task)
 

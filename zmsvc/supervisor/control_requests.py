@@ -166,7 +166,7 @@ class Requests:
         """
         loop, wanted = self._loop, bool(request.get("usage"))
         measured = await self._usage.measure(loop.world) if wanted else None
-        # All that follows is of one moment: the loop takes no turn meanwhile.
+        # Nothing below awaits, so all values are of one moment.
         world = loop.world
         transaction, tasks = request.get("transaction"), tuple(request.get("tasks") or ())
         if unknown := _unknown(world, transaction, tasks):
@@ -325,7 +325,7 @@ class Requests:
         return ""
 
     def _history(self, transaction: str, limit: int) -> list[Row]:
-        """Return the last rows of a transaction, and those that belong to none."""
+        """Return the last rows of a transaction, together with those that belong to no transaction."""
         rows = [
             row
             for name in ("", transaction)

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class FactRecorder:
-    """The writer of a record. `soon` calls a function when the events that wait now have been taken."""
+    """The writer of a record. `soon` calls a function after the events that wait now."""
 
     def __init__(
         self,
@@ -55,9 +55,9 @@ class FactRecorder:
         self._replayable = False
         """True if the segment has its snapshot, or continues one that has it."""
         self._at_stake = 0
-        """The facts of the segment that are lost if its snapshot cannot be written."""
+        """The number of facts of the segment, which are lost if its snapshot cannot be written."""
         self.unrecorded = 0
-        """The facts that could not be recorded."""
+        """The number of facts that could not be recorded."""
 
     def turn(
         self, before: World, facts: Sequence[Fact], effects: Sequence[Sequence[Effect]], now: float, at: float
@@ -116,7 +116,7 @@ class FactRecorder:
         self._recovered()
 
     def _fail(self, error: Exception, now: float, facts: int) -> None:
-        """Record nothing for some time. The segment ends where it is."""
+        """Record nothing for some time. The segment ends here."""
         self.close()
         self.unrecorded += facts + self._at_stake
         self._replayable, self._at_stake = False, 0

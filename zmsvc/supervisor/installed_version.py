@@ -1,4 +1,4 @@
-"""Ask the supervisor of the installed zmsvc, which is a newer one after an upgrade, if it can take over."""
+"""Ask the installed zmsvc, which is a newer one after an upgrade, if its supervisor can take over."""
 
 from __future__ import annotations
 

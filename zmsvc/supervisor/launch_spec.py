@@ -86,7 +86,7 @@ _ANSWERS = (State.ACTIVATING, State.ACTIVE)
 
 
 def _retaining(world: World, transaction: str) -> tuple[str, ...]:
-    """Return the LastValue tasks of a transaction that have a process, or will at once."""
+    """Return the LastValue tasks of a transaction that have a process, or are about to get one."""
     tasks = ((each, world.tasks.get((transaction, each))) for each in world.context.retaining)
     return tuple(each for each, task in tasks if task and task.live and task.state in _ANSWERS)
 

@@ -473,7 +473,7 @@ class Loop:
 
     def _watch_topics(self, effect: fx.WatchTopics) -> None:
         if self.children.protocol < PROTOCOL_WATCHER:
-            return  # It has not launched a task with such topics either, see `dropped_options`.
+            return  # Under this keeper no task with such topics was launched, see `dropped_options`.
         transaction, task = effect.key
         self.children.tell(
             watching.WatchTopics(
@@ -517,7 +517,7 @@ class Loop:
 
 def _rank(effect: Effect) -> int:
     """Return the place of an effect among those of a turn. Orders to hold sockets and stores come first,
-    because a launch needs these, and to watch topics, because a launch may publish at once.
+    because a launch needs them, and so do orders to watch topics, because a launch may publish at once.
     """
     if isinstance(effect, fx.HoldSockets | fx.HoldStores | fx.KeepWatches | fx.WatchTopics):
         return 0

@@ -1,5 +1,5 @@
 """The measurement of the tasks that have a `memory_restart`: at intervals, in a thread, while such a task
-runs. What follows from it is `core.memory_limit`'s job.
+runs. core.memory_limit decides what follows.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MemoryGauge:
         found = list(memory_limit.to_measure(self._loop.world, self._memory))
         if found and not self._loop.over.is_set():
             self._work = self._running.create_task(self._measure(found))
-        # Without a task to measure, the next change of the world begins again.
+        # Now no task is to be measured. The next change of the world begins again.
 
     async def _measure(self, found: Sequence[Measurement]) -> None:
         # Measure in a thread: the kernel goes through all pages of a process.

@@ -40,7 +40,7 @@ def write(record: Record) -> None:
         fields |= {"ZMSVC_TASK": record.task, "ZMSVC_EVENT": record.event}
     if record.instance:
         fields |= {"ZMSVC_INSTANCE": record.instance, "SYSLOG_IDENTIFIER": record.instance}
-    # Each start and each end writes several records, so this does not look for the line of the caller.
+    # Each start and each end writes several records, so this saves the time to find the line of the caller.
     text = f"{record.event} {history.as_text(details)}"
     if log.isEnabledFor(level := _level(record)):
         log.handle(log.makeRecord(log.name, level, __file__, 0, text, (), None, "write", {"journal": fields}))

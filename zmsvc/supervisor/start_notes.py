@@ -30,8 +30,8 @@ def warnings(context: Context, *, curve: bool) -> list[str]:
 
 def resumption(context: Context, names: Sequence[str], path_before: str | None, host: str = "") -> str:
     """Return the announcement of the transactions that are resumed; empty if there is none. `path_before` is
-    the context file of their run, if it is known: another file of the same name has the same state file.
-    `host` is the host that they come from, if it is another one.
+    the context file of their run, if it is known: another file of the same name would use the same state
+    file. `host` is the host that they come from, if it is another one.
     """
     if not names:
         return ""

@@ -18,8 +18,8 @@ from zmsvc.supervisor import records, status_report
 INTERVAL = 0.1
 """Seconds between two status lines."""
 MAX_ERROR = 2000
-"""The number of characters of the error of a start, about a page of a terminal: a thousand tasks may fail for
-the same reason.
+"""The number of characters of the error after a failed start, about a page of a terminal: a thousand tasks
+may fail for the same reason.
 """
 
 

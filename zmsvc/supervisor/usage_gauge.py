@@ -48,7 +48,7 @@ class UsageGauge:
             usage, before = measured.get(task.pid or 0), self._last.get(task.launch)
             if usage is None and before is None:
                 continue
-            # The main process may have ended, or another one may have taken its place.
+            # The main process may have ended meanwhile, or another one may have taken its place.
             usage = usage or ProcessUsage(cpu_seconds=0.0, memory_bytes=0, threads=0)
             result[task.launch] = replace(usage, cpu_seconds=max(usage.cpu_seconds, before or 0.0))
         self._last = {launch: usage.cpu_seconds for launch, usage in result.items()}

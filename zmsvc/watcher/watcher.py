@@ -39,7 +39,7 @@ _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 _BATCH = 1000
 """The number of messages that are read between two looks at the clock."""
 _LONGEST = 3600.0
-"""Seconds of one wait; the timeout of poll(2) is an int of milliseconds."""
+"""The longest wait in seconds: poll(2) takes milliseconds as an int."""
 
 
 class Watcher:

@@ -2,7 +2,7 @@
 takes milliseconds.
 
 The zygote and a task share a page until one of them writes to it; then the kernel copies it. Copied pages are
-most of the cost of a start. So the zygote does once whatever all tasks have in common, and only the task
+most of the cost of a start. So the zygote does once all work that the tasks have in common, and only the task
 reads its launch. This also keeps the secrets of one task out of the memory of the next one. The zygote
 creates no ZMQ context, because its forks would share it.
 """
