@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         linux.die_with_parent(int(os.environ.get("ZMSVC_KEEPER", os.getppid())))
     if os.geteuid() and linux.has_capabilities():
         # The unit has capabilities to change the user of tasks, which the device does not need. If a seccomp
-        # filter forbids to drop them, only a second line of defense is lost.
+        # filter forbids it to drop them, only a second line of defense is lost.
         with contextlib.suppress(OSError):
             linux.drop_capabilities()
     try:
@@ -61,8 +61,8 @@ def _run(settings: DeviceSettings, notifier: Notifier) -> None:
         device.stop()
     except ZmsvcError as error:
         _log(str(error))
-        # Do not return: the interpreter would close the context of libzmq, which may hang or wait for a
-        # flood.
+        # Do not return: the interpreter would close the context of libzmq, which may hang, or take as long as
+        # a flood of messages lasts.
         os._exit(1)
 
 

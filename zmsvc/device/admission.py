@@ -100,4 +100,4 @@ def _kernel() -> SockDiag | None:
     try:
         return SockDiag()
     except ZmsvcError:
-        return None  # Then all users of this machine count as one owner.
+        return None  # The owner is not known, so all such users of this machine count as one.

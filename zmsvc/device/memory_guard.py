@@ -26,7 +26,7 @@ MAX_MEMORY = 512 << 20
 guard gives up at once.
 """
 MAX_SUBSCRIPTIONS = 20_000
-"""Different prefixes. 5,000 tasks that each subscribe to some of their own have 15,000."""
+"""The number of different prefixes. 5,000 tasks with three of their own each have 15,000."""
 MAX_SUBSCRIBED = 1 << 20
 """Bytes of all prefixes. Each byte takes 70 to 200 bytes in the device, where libzmq has three trees of them,
 and a third of that in every publisher.
@@ -117,7 +117,7 @@ class MemoryGuard:
         self._subscribed = max(0, self._subscribed + size)
 
     def peer_left(self) -> None:
-        """Note that a peer is gone."""
+        """Note that a peer has left."""
         if self._trim_at is None and self._used() > _TRIM_ABOVE:
             self._trim_at = time.monotonic() + _TRIM_S
 

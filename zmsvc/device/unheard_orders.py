@@ -61,7 +61,7 @@ class UnheardOrders:
         for peer in (self._subscriber, self._peer):
             peer.set_hwm(socket_options.CLIENT_HWM)
             peer.setsockopt(zmq.LINGER, 0)
-        # Connect before the first subscription: those from before the connect come in another form.
+        # Connect before the first subscription: earlier ones would arrive in another form.
         self._peer.connect(_XSUB)
 
     @property

@@ -94,9 +94,7 @@ class Keeper:
         self._flush_at: float | None = None
         """The time of the next try to send, after the kernel had no memory or descriptor for a message."""
         self._may_reap = True
-        """False if no signal has come since the kernel was last asked for ended children: then no child has
-        ended.
-        """
+        """False if no signal has come since the kernel was last asked for ended children: none has ended."""
         self._stopping = False
         self._waits_since_stop: float | None = None
         """The time at which the keeper waited again after the first signal that ends the context. A second

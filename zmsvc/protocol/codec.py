@@ -1,8 +1,9 @@
 """The codec between messages and JSON objects. The field `op` of an object names the class; every other field
 is a field of the class.
 
-A compact codec leaves out the fields that have their default. A field may then also have an enumeration, a
-set, a mapping with keys that are no texts, or one of several dataclasses, which the field `op` names.
+A compact codec leaves out the fields that have their default. The value of a field may then also be an
+enumeration, a set, a mapping with keys of another type than str, or one of several dataclasses, which the
+field `op` names.
 """
 
 from __future__ import annotations
@@ -205,7 +206,7 @@ class _Reader:
 
 
 def _plain_types(hint: Any) -> frozenset[type]:
-    """Return the types whose values need no conversion for a field, and no closer look."""
+    """Return the types of a field whose values need neither a conversion nor a further check."""
     kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
     return frozenset(kind for kind in kinds if kind in _PLAIN)
 

@@ -79,7 +79,7 @@ class LaunchSpec:
     """The path of that interpreter. None is the one of zmsvc."""
     own_environment: bool = False
     """The keeper sets this for a task of another user if a person started zmsvcd. Such a task inherits no
-    variable that says anything about that person.
+    variable that tells something about that person.
     """
     rlimits: Mapping[str, int] = field(default_factory=dict)
     memory_max: int | str = -1

@@ -20,9 +20,9 @@ class TakePipe:
     """Read a pipe to its end. The descriptor is sent with this message."""
 
     pipe: int
-    """The keeper's number of the pipe."""
+    """The number that the keeper has given the pipe."""
     identifier: str
-    """The identifier of the lines: the instance of the task."""
+    """The identifier of the log entries: the instance of the task."""
     pid: int
     """The process that got the writing end."""
     transaction: str = ""

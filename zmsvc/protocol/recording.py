@@ -1,9 +1,10 @@
 """The format of a record: the facts that the engine took and the effects that it decided on, which the
-supervisor writes and zmsvcctl reads. A record is a row of segments, and a segment is lines of JSON objects.
+supervisor writes and zmsvcctl reads. A record is a sequence of segments. A segment consists of lines, each
+with a JSON object.
 
 The first line of a segment is its head. A snapshot of the world takes several lines, because it is written
 little by little while turns go on: it is the world before the first turn of the segment, wherever its lines
-are. A line without an end is that of a supervisor that was killed, and is not read.
+are. A line without its final line break, which a killed supervisor leaves, is not read.
 
 What `step` does not need is left out: the texts of the context file, and the contents of messages that tasks
 could not handle.
@@ -34,7 +35,7 @@ FORMAT = 1
 another number, if a record without it means the default.
 """
 MAX_TIME = 250e9
-"""The end of the times that can be shown, near the end of the year 9891."""
+"""The latest time that is accepted, in the year 9891: later ones cannot be shown."""
 PORTION = 50
 """The tasks of a snapshot that one line has. To write one takes a millisecond."""
 
@@ -46,7 +47,7 @@ _APART = {
     World: ("context", "tasks", "launches", "auxiliaries", "starts", "load"),
     Context: ("tasks", "written", *_UNUSED[Context]),
 }
-"""The fields that a snapshot has in other lines, or that follow from others."""
+"""The fields that a snapshot has in other lines, or that follow from other fields."""
 _REPEATED = {
     fx.PublishControl: ("items", "service"),
     fx.PublishProcess: ("service",),
@@ -134,7 +135,9 @@ def _context_lines(context: Context) -> Iterator[bytes]:
 
 
 def _written(context: Context) -> Iterator[Any]:
-    """Yield the tasks as the file has them: the ID of one that is the same as among the tasks."""
+    """Yield the tasks as the file has them. For one that equals the task of the context with this ID, yield
+    only the ID.
+    """
     for name, service in context.written.items():
         yield name if context.tasks.get(name) is service else _PARTS.encode(service)
 
@@ -179,7 +182,7 @@ def _portions(found: Iterable[T]) -> Iterator[list[T]]:
 
 
 def essence(effects: Iterable[Effect]) -> tuple[Mapping[str, Any], ...]:
-    """Return effects as a record has them, to compare them with it."""
+    """Return effects as a record has them, so that both can be compared."""
     return tuple(json.loads(_dumps([_EFFECTS.encode(each) for each in effects])))
 
 
@@ -219,7 +222,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def _snapshot(bodies: Sequence[Mapping[str, Any]]) -> WorldSnapshot:
-    """Return the snapshot that lines make up."""
+    """Return the snapshot that these lines contain."""
     whole = next((each for each in bodies if each.get("op") == "world"), {})
     context = next((each for each in bodies if each.get("op") == "context"), {})
     services = {_id(each): each for each in _entries(bodies, "services")}

@@ -91,7 +91,7 @@ class HoldStores:
 
 @frozen
 class KeepWatches:
-    """Watch only these launches of those whose topics are watched. Since protocol 5."""
+    """End the watch of each launch that is not one of these. Since protocol 5."""
 
     launches: tuple[int, ...]
 
@@ -331,7 +331,7 @@ class Hello:
     """The keeper's first message: the processes, ends and settings that it has."""
 
     epoch: str
-    """The ID of the keeper. If it is another one than before, no earlier process is alive."""
+    """The ID of the keeper. If it has changed, no earlier process is alive."""
     restarts: int
     """Number of supervisors before this one."""
     stopping: bool

@@ -62,7 +62,7 @@ class AsyncioLoop:
 
     def begin_chores(self) -> None:
         """Begin to do the chores when they are due, if that has not begun. Any thread may call this."""
-        # A thread of the user may publish after the end of the loop.
+        # A thread of the user may call this after the end of the loop.
         if self._next_chores is None and not self._loop.is_closed():
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._do_chores)
@@ -148,7 +148,7 @@ class AsyncioLoop:
                     if inspect.isawaitable(result):
                         await result
                     else:
-                        # Any number of messages may wait; others have their turn, too.
+                        # Any number of messages may wait, so let other asyncio tasks have their turn.
                         await asyncio.sleep(0)
                 await readable.wait()
         finally:
@@ -166,7 +166,7 @@ class AsyncioLoop:
             self._loop.remove_reader(fd)
 
     def _on_stop(self) -> None:
-        # The descriptor stays readable for ever.
+        # Stop reading: the descriptor stays readable for ever.
         self._loop.remove_reader(self._stop.fd)
         self._stopping.set()
         for each in self._readable:
@@ -181,7 +181,7 @@ class AsyncioLoop:
         """Return the next message, which `take` returns; None if none comes within `seconds`, or before the
         stop request.
         """
-        # Others have their turn, too, while messages wait.
+        # Let other asyncio tasks have their turn while messages wait.
         await asyncio.sleep(0)
         if self._stop.requested or (message := take()) is not None or source.subscription is None:
             return None if self._stop.requested else message

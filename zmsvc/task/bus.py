@@ -30,7 +30,9 @@ log = logging.getLogger(__name__)
 
 
 class Subscription:
-    """A subscriber for one thread. `bus` sees when the device has confirmed the subscription to `marker`."""
+    """A subscriber for one thread. `bus` receives the device's confirmation of `marker`, which is subscribed
+    to last.
+    """
 
     def __init__(self, socket: sockets.BareSocket, marker: bytes, bus: TaskBus) -> None:
         self._socket = socket

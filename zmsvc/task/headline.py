@@ -17,7 +17,7 @@ def headline(error: BaseException) -> str:
     if isinstance(error, ZmsvcError):
         return str(error)
     if isinstance(error, SyntaxError):
-        # The text of the error has only the last part of the path, and each service may have such a file.
+        # The text of the error has only the name of the file, which several services may have.
         where = f" ({error.filename}, line {error.lineno})" if error.filename else ""
         return f"{type(error).__name__}: {error.msg}{where}"
     first, *more = [

@@ -59,7 +59,7 @@ class Message(Generic[T]):
 
 
 class _OpenMessage(Generic[T]):
-    """A message that is being made: to set the fields of a frozen one takes three times as long."""
+    """A message that is being made: setting the fields of a frozen one takes three times as long."""
 
     __slots__ = tuple(each.name for each in fields(Message))
     topic: str
@@ -127,7 +127,7 @@ class Inbox:
         """The conversion of the content."""
         self.take_dropped: Callable[[str], int | None] = _none_dropped
         """Return how many messages of a topic the queues of this task have dropped since the last call; None
-        if that is not a loss.
+        if such messages do not count as lost.
         """
 
     @property
@@ -152,7 +152,8 @@ class Inbox:
         """Return the message of a frame; None if it is not for this task. Raises ProtocolError for a content
         that cannot be converted.
         """
-        # The SDK writes the number last in the header. The bytes before it are those of the message before.
+        # The SDK writes the number last in the header. The bytes up to it are the same as in the previous
+        # message.
         end = frame.find(_SEQUENCE, 0, _MAX_HEAD)
         known = self._known.get(frame[:end]) if type(frame) is bytes else None
         if known is not None and (found := self._after_known(known, frame, end + len(_SEQUENCE))) is not None:
@@ -194,7 +195,7 @@ class Inbox:
         return self._decode(text)
 
     def _remember(self, start: bytes, header: Mapping[str, Any], key: _Key) -> None:
-        """Note that a frame which begins with these bytes has this header, if it goes on with a number."""
+        """Note that a frame has this header if it begins with these bytes and continues with a number."""
         before = {name: value for name, value in header.items() if name != "sequence"}
         if type(before.get("launch")) is not int or before.keys() & {messages.RECIPIENT, "dropped"}:
             return
@@ -209,8 +210,8 @@ class Inbox:
             self._known[start] = _Known(before, key, before["launch"])
 
     def _after_known(self, known: _Known, frame: bytes, at: int) -> Message[Any] | None:
-        """Return the message of a frame with a known start, whose number is at `at`. None if it goes on in
-        another way than that of the SDK.
+        """Return the message of a frame with a known start, whose number is at `at`. None if the rest does
+        not have the form of the SDK.
         """
         stop = frame.find(_CONTENT, at, at + _MAX_DIGITS + len(_CONTENT))
         number = frame[at:stop]
@@ -310,8 +311,8 @@ class Inbox:
             reasons.append(f"the queue of this task has dropped {dropped} of this topic")
         if by_sender > 0:
             reasons.append(f"the sender has dropped {by_sender}, because its queue to the device was full")
-        # A message is lost nowhere else but in the device. Only a monitor of the connection, for 85 kB, could
-        # tell its two reasons apart.
+        # Messages are lost only in the device. Its two reasons for that could be told apart only by a monitor
+        # of the connection, which takes 85 kB.
         reason = ", ".join(reasons) or "the queue of the device for this task was full, or it was restarted"
         self._missed.add("Missed %d messages on %s from %s: %s", count, key[2], key[1], reason)
 

@@ -25,7 +25,7 @@ from zmsvc.task.sdk import FrameTask, TaskService
 NAMES = ("last-values-1", "last-values-2")
 """The names of the two files in the descriptor store."""
 _SLACK = 1 << 20
-"""Bytes of messages that are not wanted any more, at least, before the others are copied."""
+"""The messages that are still wanted are copied when the others have at least this many bytes."""
 _PATIENCE = 2.0
 """Seconds in which an answer has to be sent. The subscriber waits no longer."""
 _ANSWERING = 100
@@ -40,7 +40,7 @@ class _Answer:
 
     frames: Iterator[bytes]
     until: float
-    """The time after which nothing of it is sent any more."""
+    """The time after which the rest of it is not sent."""
     refused: bytes | None = None
     """The frame for which the queue had no room."""
 
@@ -98,7 +98,7 @@ class LastValueTask(FrameTask):
         return self._fds
 
     def _key(self, frame: bytes) -> last_values.Key | None:
-        """Return the sender and the topic of a message that is to be kept; None of any other one."""
+        """Return the sender and the topic of a message that is to be kept; None for any other message."""
         of_topic, _, text = frame.partition(messages.SEPARATOR)
         topic = of_topic.decode(errors="replace")
         if wiring.is_own(topic) or (self._topics and topic not in self._topics):
@@ -116,7 +116,7 @@ class LastValueTask(FrameTask):
 
     def _keep(self, key: last_values.Key, frame: bytes) -> None:
         if not self._values.fits(len(frame)):
-            # The one before it is not the last one any more.
+            # The previous message is no longer the last one.
             self._values.remove(key)
             self._too_large.add(
                 "Does not keep a message on %s of %d bytes: it is too large", key[2], len(frame)
@@ -145,14 +145,14 @@ class LastValueTask(FrameTask):
         subscription = self._subscription
         if subscription is None or request.address in self._answered:
             return
-        # The subscriber asks again soon. So this does not wait for its subscription, which may never come.
+        # Do not wait for its subscription, which may never come: the subscriber asks again soon.
         prefix = messages.prefix(f"{last_values.ANSWER}{request.address}")
         if len(self._answers) < _ANSWERING and subscription.is_subscribed(prefix):
             self._answered[request.address] = None
             if len(self._answered) > _ANSWERED:
                 self._answered.popitem(last=False)
             self._answers.append(_Answer(self._frames(request), time.monotonic() + _PATIENCE))
-        # Send even without a new answer: the look at the subscriptions has consumed the event that announces
+        # Send even without a new answer: reading the subscriptions has consumed the event that announces
         # room.
         self._send_answers()
 

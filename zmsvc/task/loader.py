@@ -52,7 +52,7 @@ def load(name: str, directories: Iterable[str]) -> type[TaskService]:
 
 
 def _similar(name: str, searched: Iterable[str]) -> str:
-    # Imported here, since each task would carry it: most services are there.
+    # Imported here, since each task would otherwise carry it: only a missing service needs it.
     from zmsvc.core.similar import similar
 
     found = (

@@ -14,7 +14,7 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
 def raised_in_body(error: BaseException, code: CodeType, line: int) -> bool:
     """Return True if an exception has passed through the body of the loop with its `for` on this line of a
-    function. An iterator is not told how the loop over it ended: by a `break`, or by an exception.
+    function. An iterator does not learn how the loop over it ended: by a `break`, or by an exception.
     """
     raised = [at for frame, at in traceback.walk_tb(error.__traceback__) if frame.f_code is code]
     if not raised:

@@ -167,7 +167,7 @@ class MonitorEndpoint:
 
     In a context with CURVE keys the endpoint uses the device's key pair, so a client needs only one server
     key. Without keys, the users that may connect to the bus by tcp may connect here. When subscriptions fill
-    this process, it closes all connections. Those of well-behaved peers, too, but libzmq connects these
+    this process, it closes all connections. Well-behaved peers lose theirs as well, but libzmq connects them
     again.
     """
 
@@ -196,7 +196,7 @@ class MonitorEndpoint:
         self.socket: Socket = socket_options.public(
             self._context, kind, self._curve, gate=self._handler is not None
         )
-        # This has to exist before the socket binds, since it would miss connections otherwise.
+        # The handler has to exist before the socket binds, since it would otherwise miss connections.
         self._events = (
             socket_monitor.MonitorEvents(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
             if self._handler
@@ -212,9 +212,7 @@ class MonitorEndpoint:
         self.socket.close(0)
 
     def is_full(self) -> bool:
-        """Return True if subscriptions fill this process. There is nothing else with which peers can fill
-        it.
-        """
+        """Return True if subscriptions fill this process. Peers can fill it with nothing else."""
         return not self.answers and linux.own_memory() - self._initial_memory > MAX_GROWTH
 
     def reopen(self) -> None:

@@ -60,7 +60,7 @@ class PoisonReports:
             self._sparse.add("%s on %s from %s is set aside: %s", which, found.topic, sender, line)
             self.flush(self._stop.now())
         else:
-            if not isinstance(error, ProtocolError):  # this one names the message itself
+            if not isinstance(error, ProtocolError):  # a ProtocolError names the message itself
                 self._log.error(
                     "%s on %s from %s ends this task: %s raised an exception",
                     which,

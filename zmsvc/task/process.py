@@ -1,5 +1,5 @@
-"""Set up a forked process for a task, and end it: limits, user, environment, streams. No code of the user
-runs in this module but exit handlers.
+"""Set up a forked process for a task, and end it: limits, user, environment, streams. In this module no code
+of the user runs except exit handlers.
 """
 
 from __future__ import annotations
@@ -370,7 +370,7 @@ def _setenv(variables: Mapping[str, str]) -> None:
     if known is None:
         os.environ.update(variables)
         return
-    # The same as os.environ.update, without its four function calls for each variable.
+    # This does what os.environ.update does, without its four function calls for each variable.
     for name, value in variables.items():
         key, text = name.encode(_ENCODING, "surrogateescape"), value.encode(_ENCODING, "surrogateescape")
         os.putenv(key, text)

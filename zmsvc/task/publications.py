@@ -38,7 +38,7 @@ class Publications:
             service_name=spec.service_name or spec.instance,
             launch=spec.launch,
         )
-        # Encoded once, since that takes a third of the time of a message.
+        # The header is encoded once, since that takes a third of the time of a message.
         self._header = messages.encoded(header)
         self._header_of_repeated = messages.encoded(header | {"action": REPEATED})
         self._send, self._repeats = send, repeats
@@ -46,7 +46,9 @@ class Publications:
         self._sequences: dict[str, int] = {}
         """The number of the last message of each topic."""
         self._dropped: dict[str, int] = {}
-        """The number of messages of a topic that were dropped here, if there are any."""
+        """The number of messages of a topic that were dropped in this process. A topic without any is left
+        out.
+        """
         self._silent: dict[str, tuple[float, int]] = {}
         """The topics whose last number is to be repeated, with the time of the next repetition and the number
         of repetitions so far. The time is 0 if a message was published on the topic after the last `repeat`.

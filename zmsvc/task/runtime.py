@@ -129,7 +129,7 @@ class TaskRuntime:
         expects = spec.expect or spec.ready_topic
         self._expected = _expected_topics(spec, status_sink) if expects else None
         self._in_loops: dict[tuple[CodeType, int], bytes] = {}
-        """The message that each loop over messages has got last, by the function and the line of the loop."""
+        """The last message of each loop over messages, by the function and the line of the loop."""
         self._in_callback = False
         self._reload_signal = spec.environment.get(RELOAD_SIGNAL, "")
         self._reloads: ReloadRequests | None = None
@@ -195,7 +195,7 @@ class TaskRuntime:
                     )
         finally:
             self._stop.interruptible = before
-        # Check again: a signal after the last check of the loop has not interrupted anything.
+        # Check again: a signal that came after the last check of the loop has interrupted nothing.
         return self._stop.requested
 
     def _wait_in_other_thread(self, until: float) -> bool:
@@ -502,7 +502,7 @@ class TaskRuntime:
         self._read_settings(service_class.task_class)
         self._loaded = True
         # Until here SIGTERM has its default action: an import that hangs has nothing to release, and could
-        # not see a stop request.
+        # not notice a stop request.
         self._stop.listen()
         service = instantiate(service_class, self)
         self.made(service)
@@ -580,7 +580,7 @@ class TaskRuntime:
     def _subscribe_to_frames(self, task: FrameTask) -> list[tuple[Subscription, Handle]]:
         if topics := task.heard():
             self._status_sink.declare(topics, published_topics(task))
-        # Otherwise it may hear anything until it is ready.
+        # Without this declaration, others have to assume until READY that it may hear anything.
         self._close_barrier()
         if (subscription := self._subscriptions.add(task.prefixes())) is None:
             return []

@@ -98,8 +98,8 @@ def _record(cls: type, leaves: Mapping[object, Leaf]) -> Structure:
 
 
 def shape_of(hint: Any, name: str, leaves: Mapping[object, Leaf]) -> Shape:
-    """Return the shape of the values of a type. `leaves` has the types that a single value is converted to.
-    Raises LaunchError for a type that has none; `name` is for its text.
+    """Return the shape of the values of a type. `leaves` has the types of single values. Raises LaunchError
+    for a type that has none; `name` is for its text.
     """
     if hint in leaves:
         return leaves[hint]

@@ -27,14 +27,14 @@ PATIENCE = 2.0
 AGAIN = 0.05
 """Seconds until a LastValue that has not answered is asked again. It may be about to start."""
 QUIET = 0.2
-"""Seconds without an answer after which the LastValues of other transactions are waited for no longer. It is
-short, because a slow one looks like a subscription that a client has invented.
+"""Seconds without an answer after which the task no longer waits for the LastValues of other transactions.
+This is short, because a client may have invented such a LastValue, and a slow one looks the same.
 """
 
 
 class PrecededSubscription(Subscription):
     """A subscription that returns the retained messages first. When it is confirmed, call `begin`, then `ask`
-    and `read` until nothing is to come or PATIENCE has passed, then `finish`.
+    and `read` until nothing more is to come or PATIENCE has passed, then `finish`.
     """
 
     def __init__(

@@ -53,7 +53,7 @@ class Stop:
         time.sleep(seconds)
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop | None:
-        """Return an event loop with this clock. None: asyncio's usual one has it."""
+        """Return an event loop with this clock; None if asyncio's usual one has it."""
         return None
 
     def poller(self, *fds: int) -> select.poll:
@@ -76,7 +76,7 @@ class Stop:
         """Sleep until the stop request, a readable descriptor of `poll`, or the timeout. It may return
         earlier. Return the readable descriptors.
         """
-        # Rounded up: a pause of 0.4 ms must not become a busy loop of pauses of 0 ms.
+        # Round up: a pause of 0.4 ms must not become a busy loop of pauses of 0 ms.
         return [fd for fd, _ in poll.poll(-(-min(seconds, _LONGEST) * 1000 // 1))]
 
 

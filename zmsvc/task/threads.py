@@ -60,8 +60,8 @@ class _Member:
         self._runtime = TaskRuntime(
             spec, fds, status_sink=self._notifier, bus=bus, stop=self.stop, log=self._log
         )
-        # This must not be a daemon thread: threads that the task starts would inherit that, and would not be
-        # joined at the end.
+        # Do not make this a daemon thread: threads that the task starts would inherit that property, and
+        # would not be joined at the end.
         self.thread = threading.Thread(target=self._run, name=spec.task, daemon=False)
 
     def _add_fields(self, record: logging.LogRecord) -> bool:

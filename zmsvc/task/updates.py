@@ -1,5 +1,5 @@
-"""Send the results of a task to the supervisor. Each is sent once and unchanged, or the caller gets to know
-that it was not sent.
+"""Send the results of a task to the supervisor. Each is sent once and unchanged, or the caller is told that
+it was not sent.
 
 The supervisor accepts a sustained rate of 1,000 results per second and task. A task that reports faster waits
 here for a millisecond with each result, and a task that finds the queue of the supervisor full waits for

@@ -34,7 +34,7 @@ from zmsvc.task.sdk import Task, TaskService
 from zmsvc.task.stop import Stop
 
 PATIENCE = 10.0
-"""Seconds of real time that a task may compute without a wait."""
+"""Seconds of real time for which a task may compute without a wait."""
 _BUSY = 1000
 """The number of readings of the clock that take no time while a task does not wait. Each further reading adds
 _TICK to the clock, so that a task that never waits comes to the end of the run.
