@@ -67,7 +67,7 @@ def _parser_before(verbs: Sequence[VerbEntry]) -> argparse.ArgumentParser:
 
 
 def _parser_after(verb: VerbEntry) -> argparse.ArgumentParser:
-    """Return the parser of the words after the verb. To make the parsers of all verbs would take longer than
+    """Return the parser of the words after the verb. Making the parsers of all verbs would take longer than
     the answer.
     """
     parser = _Parser(prog=f"{PROGRAM} {verb.name}", description=f"{verb.about[:1].upper()}{verb.about[1:]}.")
@@ -197,5 +197,5 @@ def _failed(
 
 
 if __name__ == "__main__":
-    # If the reader has gone, EPIPE shows that, and not a signal.
+    # If the reader has gone, EPIPE shows it, not a signal.
     sys.exit(main())

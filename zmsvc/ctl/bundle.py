@@ -1,7 +1,7 @@
 """The file that `report` writes and `replay` reads: a tar archive, compressed by gzip, of plain files.
 
-A bundle may come from anybody. It is never unpacked: its files are read in memory, by their names, up to a
-bound of all their bytes. Nothing in it is executed.
+A bundle may come from anybody. It is never unpacked on the disk: its files are read in memory, by their
+names, up to a bound on all their bytes together. Nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from zmsvc.host import directories
 FORMAT = 1
 """The number of the format of a bundle. A reader refuses any other one."""
 MAX_BYTES = 128 << 20
-"""The largest bundle that is read, unpacked."""
+"""The largest bundle that is read: bytes after decompression."""
 MANIFEST = "manifest.json"
 """The file with the number of the format, which comes first."""
 
@@ -75,7 +75,7 @@ def _why(error: OSError | PlaceError) -> str:
 
 
 def read(path: Path, most: int = MAX_BYTES) -> Bundle:
-    """Read a bundle of at most so many bytes, unpacked. Raises CtlError for any other file."""
+    """Read a bundle of at most this many bytes after decompression. Raises CtlError for any other file."""
     try:
         with open(path, "rb") as file, gzip.GzipFile(fileobj=file) as unpacked:
             return _read(_Bounded(unpacked, most))

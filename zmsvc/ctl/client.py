@@ -30,7 +30,7 @@ MAX_DROPS = 5
 supervisor. Without a limit, a request that kills each supervisor that reads it would be repeated for ever.
 """
 SERVED = 600.0
-"""Seconds. When a connection has lasted so long, its drop does not count: the keeper replaces a hung
+"""Seconds. When a connection has lasted for this time, its drop does not count: the keeper replaces a hung
 supervisor in less time, so the request has not killed this one. A wait may outlive many supervisors.
 """
 MAX_LINE = 16 << 20

@@ -125,7 +125,8 @@ class HostCheck:
         except OSError as error:
             self._fault(f"cannot read the resource agent {AGENT}: {(error.strerror or '').lower()}")
             return
-        # An agent that cannot run cannot stop its resource, and then the cluster cuts the power of this host.
+        # An agent that cannot be executed cannot stop its resource, and then the cluster cuts the power of
+        # this host.
         try:
             done = cluster_state.run(str(AGENT), "meta-data")
             words = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]

@@ -1,4 +1,4 @@
-"""The state of the cluster of Pacemaker on this host, as its own programs tell it."""
+"""The state of the cluster of Pacemaker on this host, as its own programs report it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _contexts() -> dict[str, str]:
     """Return the contexts of the resources, by the IDs of these."""
     done = run("cibadmin", "--query", "--xpath", "//primitive[@provider='zmsvc'][@type='context']")
     if done.returncode:
-        # There is no such resource, or this user may not ask: crm_mon has told that already.
+        # There is no such resource, or this user may not ask; crm_mon has already reported the latter.
         return {}
     # As in _asked.
     from xml.etree import ElementTree

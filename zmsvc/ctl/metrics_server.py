@@ -169,7 +169,8 @@ class MetricsServer:
         self._refusals.add("%s is refused (--allow USER admits a user)", who)
         connection.setblocking(False)
         with suppress(BlockingIOError):
-            # To close a connection with unread data resets it, and the client may not see the answer.
+            # Read the rest: closing a connection with unread data resets it, and the client may not see the
+            # answer.
             connection.recv(MAX_HEAD)
         connection.send(_response(403, f"{who} is refused\n"))
 
@@ -198,7 +199,8 @@ class MetricsServer:
         headers = {
             name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
         }
-        # A web page could let a browser on this machine ask for it under a name of its own.
+        # Only a loopback name is accepted: a web page could make a browser on this machine ask under a name
+        # of the page's own.
         if not local and not _is_own_name(headers.get("host", "localhost")):
             return _response(403, "the Host is not a name of this machine's loopback\n")
         method, path = words[0], words[1].partition("?")[0]

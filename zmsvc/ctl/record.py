@@ -1,5 +1,5 @@
 """Replay a record: the world at a moment in the form of `status`, and the facts at which today's engine
-decides otherwise. The verbs status, replay and report use it.
+decides differently. The verbs status, replay and report use it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Replayed:
     def _noted(self) -> Iterator[Segment]:
         for data in self._found:
             if b"\n" not in data:
-                continue  # When the supervisor began this segment, it was killed, or the disk was full.
+                continue  # The supervisor died before this segment had its world, or the disk was full.
             part = read_segment(data)
             if part.run not in self.runs:
                 self.runs.append(part.run)
@@ -120,7 +120,7 @@ def status(replayed: Replayed, name: str, transaction: str | None = None, tasks:
             world, replayed.clock(), lambda _key, _task, _service: {}, only=transaction, tasks=names
         )
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # A record may come from anybody, and its world need not be one that the engine makes.
+        # A record may come from anybody, and may have a world that the engine never makes.
         raise CtlError(2, f"cannot show the record: its world is damaged ({error!r})") from None
     return {
         **status_source.empty(name, context.path),

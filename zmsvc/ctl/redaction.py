@@ -1,7 +1,7 @@
 """Take the values of `<environment>` out of what `report` packs.
 
 Each value is replaced by a text that is the same for the same value, so a replay finds the same differences
-in a reload. The key of that is forgotten, so values cannot be tried.
+in a reload. The key of this function is forgotten, so nobody can find a value by trying.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Redaction:
         return self._instead(found) if inside and isinstance(found, str) and found else found
 
     def xml(self, root: etree._Element) -> bytes:
-        """Return the text of an XML file without the values in elements and attributes named environment. It
-        has no comments.
+        """Return the text of an XML file without the values in elements and attributes named environment. The
+        result has no comments.
         """
         for element in root.iter():
             inside = any(each.tag == _NAME for each in (element, *element.iterancestors()))

@@ -86,7 +86,8 @@ class BusListener:
                 f"allow our key: zmsvcctl keys)",
             )
         if events[0] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            # A device that is starting may also end the connection, and accept the next one a moment later.
+            # The device may be starting: then it ends this connection, and accepts the next one a moment
+            # later.
             terminal.complain(
                 f"the peer at {self._endpoint} ends the connection: is it the frontend of a context, and "
                 f"is ours the key of its device?"

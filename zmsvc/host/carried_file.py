@@ -14,7 +14,7 @@ VARIABLE = "ZMSVC_RESUME"
 
 
 class CarriedFile:
-    """The content of a file, and a text that no other file has."""
+    """The content of a file, and a text that identifies the file."""
 
     __slots__ = ("carried", "stamp")
 
@@ -26,7 +26,7 @@ class CarriedFile:
 def read(path: str) -> CarriedFile:
     """Return the content of the file. Raises CarriedError."""
     try:
-        # Not blocking: the open of a FIFO would wait for a writer.
+        # Open without blocking: the open of a FIFO would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             about = os.fstat(descriptor)

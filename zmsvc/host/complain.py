@@ -51,7 +51,7 @@ def _to_file(path: str, text: str) -> None:
     except OSError:
         return
     try:
-        # The same name for every process of the daemon, as in `ps`.
+        # All processes of the daemon write under this name.
         begin = f"{stamp(time.time())} {logline.start('zmsvcd', os.getpid(), '')}{logline.NAMES[WARNING]}: "
         file.write(
             "".join(begin + logline.body(line) for line in text.splitlines()).encode(

@@ -14,7 +14,9 @@ from zmsvc.core.values import optional_path
 from zmsvc.host import directories
 
 MOST = 1 << 20
-"""The most bytes of one file. By default the kernel accepts 2 MiB of arguments and variables together."""
+"""The largest size of one file in bytes. By default the kernel accepts 2 MiB of arguments and variables
+together.
+"""
 
 
 def read_all(texts: Iterable[str]) -> dict[str, str]:
@@ -36,7 +38,7 @@ def replaceable(text: str) -> str:
     except PlaceError as error:
         return str(error)
     except OSError:
-        return ""  # `read` has the same error.
+        return ""  # `read` reports the same error.
     return ""
 
 
@@ -70,7 +72,7 @@ def _content(path: str) -> bytes:
             raise ValueError("not a regular file")
         data = file.read(MOST + 1)
     if data is None:
-        # This is a file of the kernel that has nothing to read now.
+        # The file is one of the kernel's that has nothing to read now.
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     if len(data) > MOST:
         raise ValueError(f"more than {MOST >> 20} MiB")

@@ -24,7 +24,9 @@ def stamp(at: float) -> str:
 
 @functools.lru_cache(maxsize=1)
 def _second(at: int) -> tuple[str, str]:
-    """Return a time without its fraction, and its zone. Many lines are of one second."""
+    """Return a time without its fraction, and its zone. The result is cached, because many lines have the
+    same second.
+    """
     moment = time.localtime(at)
     return time.strftime("%Y-%m-%dT%H:%M:%S", moment), time.strftime("%z", moment)
 

@@ -31,7 +31,7 @@ _DETAIL = ("topic", "sender", "sender_transaction", "sequence", "error", "traceb
 
 def bounded(waiting: Sequence[Quarantine]) -> list[Quarantine]:
     """Return the messages that wait until the state file can be written, as far as the bounds of the
-    quarantine allow. Of the others only the count is kept.
+    quarantine allow. The others are only counted.
     """
     entries = [(at, each.key[1], each.message.size if each.message else 0) for at, each in enumerate(waiting)]
     gone = poison.excess(entries)

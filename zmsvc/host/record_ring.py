@@ -108,7 +108,7 @@ def read(directory: Path) -> list[bytes]:
         found: list[bytes] = []
         for name in sorted(_sizes(held), reverse=True)[: MAX_SEGMENTS + 1]:
             found.append(_contents(name, held))
-            # The owner of the directory may have put more there.
+            # The owner of the directory may have put further files there.
             if sum(map(len, found)) > RING:
                 break
         return found[::-1]

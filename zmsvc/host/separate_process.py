@@ -28,7 +28,8 @@ def call(function: Callable[[], Result], what: str) -> Result:
     """
     reader, writer = os.pipe()
     parent = os.getpid()
-    # A signal that the fork gets before it has its own handlers would be written to the parent's event loop.
+    # Block signals: one that the fork gets before it has its own handlers would be written to the parent's
+    # event loop.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
@@ -61,7 +62,7 @@ def _answer(
     """Run in the fork. It never returns into the code of the parent."""
     try:
         linux.die_with_parent(parent)
-        # A collection would visit, and so copy, the objects of the parent.
+        # No collection: it would visit, and so copy, the objects of the parent.
         gc.disable()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):

@@ -99,7 +99,7 @@ def disabled_of_saved(saved: object) -> frozenset[str]:
 
 
 class _DamageError(sqlite3.DatabaseError):
-    """SQLite can read the file, but its check fails."""
+    """The error of a file that SQLite can read and whose check fails."""
 
     sqlite_errorname = "SQLITE_CORRUPT"
 
@@ -256,7 +256,7 @@ class StateFile:
         return ContextFiles(text=text, parts=parts_of_saved(self.meta("context_parts"), text, path))
 
     def _set_context_files(self, context: Context) -> None:
-        # Raw bytes: an XML file declares its encoding.
+        # Store raw bytes: an XML file declares its encoding.
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('context_file', ?)", (context.text,))
         self._set_meta("context_parts", saved_parts(context.text, context.parts))
 

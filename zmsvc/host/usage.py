@@ -187,7 +187,8 @@ def _allowed(look: Callable[[], list[Any]]) -> list[Any]:
 def _children(pid: int) -> list[Figures]:
     """Return all descendants of a process.
 
-    The kernel has a list of children, while psutil would read every process of the machine for each of ours.
+    The kernel has a list of children, while psutil would read every process of the machine for each process
+    of a task.
     """
     found: list[Figures] = []
     seen: set[int] = set()

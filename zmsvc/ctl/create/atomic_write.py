@@ -103,7 +103,7 @@ def _draft(change: Change, undo: ExitStack) -> Path:
     """Write the new content under a temporary name in the same directory. The name is always the same, so
     leftovers do not accumulate.
     """
-    # The target of a symbolic link is replaced, and the link stays.
+    # If the path is a symbolic link, its target is replaced and the link stays.
     target = Path(os.path.realpath(change.path))
     draft = target.with_name(f".{target.name}.zmsvc-new")
     draft.unlink(missing_ok=True)

@@ -73,7 +73,7 @@ def _plain(words: Sequence[str]) -> bool:
 
 
 def _kept(tag: str, value: str) -> str:
-    """Return a leaf whose white space at its ends is not lost."""
+    """Return a leaf that keeps the white space at its ends."""
     space = ' xml:space="preserve"' if value != value.strip(WHITE) else ""
     return f"<{tag}{space}>{xml(value)}</{tag}>"
 

@@ -31,7 +31,7 @@ _OF_SOCKET = {
     "backlog": "the attribute backlog of <listen> has this number",
     "interface": "a socket listens at an address, and not at an interface",
 }
-"""Options of [socket:x] that are not said, with the way out."""
+"""Options of [socket:x] that have no counterpart, with the way out."""
 _OF_WATCHER = {
     "warmup_delay": "the processes start at once",
     "on_demand": "the task starts with its transaction",
@@ -54,7 +54,7 @@ _READ = (
     "max_retry", "respawn", "autostart", "singleton", "copy_env", "send_hup", "use", "use_sockets",
 )  # fmt: skip
 _OF_CIRCUS = ("check_delay", "endpoint", "pubsub_endpoint", "pidfile", "include", "include_dir", "umask")
-"""Options of [circus] that are read, or that only say how circusctl reaches circusd."""
+"""Options of [circus] that need no warning: they are read here, or only say how circusctl reaches circusd."""
 _PLUGIN = "there are no plugins; zmsvcctl watch, or a rule of the task, tells of events"
 
 
@@ -164,7 +164,7 @@ class _Watcher:
             f"{self.section.text('cmd')} {self.section.text('args')}",
             use_sockets=self._is("use_sockets", default=False),
         )
-        # Tasks of their own could not share a socket.
+        # Several tasks could not share a socket.
         tasks = 1 if wanted and count else count
         for number in range(1, tasks + 1):
             draft = TaskDraft(

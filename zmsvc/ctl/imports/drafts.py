@@ -84,7 +84,7 @@ class TaskDraft:
                 place, f"{said}: a task that fails is started again, <start_limit_burst> 1 or more ends that"
             )
             return
-        # The delays of zmsvc are doubled, up to a minute, and a tenth may be added.
+        # zmsvc doubles its delays, up to a minute, and may add a tenth.
         delays = sum(min(0.1 * 2**count, 60) * 1.1 for count in range(min(retries, 1000)))
         self.put("start_limit_burst", str(retries), place, said)
         self.put("start_limit_interval", f"{int(delays + retries * seconds_each) + 5}s", place, said)
@@ -143,12 +143,12 @@ def finished(drafts: Iterable[TaskDraft], restart: str | None) -> list[CommandTa
 
 
 def _put_in_order(tasks: dict[str, CommandTask], ranks: Sequence[Sequence[str]]) -> None:
-    """Let the tasks of each rank start after those of the rank before it."""
+    """Let the tasks of each rank start after those of the previous rank."""
     before: list[str] = []
     for rank in ranks:
         for task in rank if before else ():
             tasks[task] = replace(tasks[task], options=[*tasks[task].options, ("after", " ".join(before))])
-        # Nothing waits for a task that an order alone starts, so the ranks before it count as well.
+        # No task waits for one that only an order starts, so the tasks of earlier ranks are named as well.
         alone = not any(tasks[task].entry_action for task in rank)
         before = [*(before if alone else ()), *rank]
 

@@ -19,7 +19,7 @@ class FileLine:
 
 
 class UnreadableError(UsageError):
-    """The file cannot be read, or is none that import knows."""
+    """The file cannot be read, or has none of the forms that import knows."""
 
     def __init__(self, place: FileLine | str, why: str) -> None:
         super().__init__(f"cannot import {place}: {why}")

@@ -23,7 +23,7 @@ from zmsvc.host.log_file import stamp
 TAIL = 1 << 20
 """Bytes at the end of a log file that are searched for the last lines of a task."""
 LATE = 1000
-"""The number of entries by which an entry may be late."""
+"""The number of entries that may stand before an entry although they are later."""
 FOLLOWED = 10
 """Entries that `-f` shows first, as journalctl and tail do."""
 
@@ -273,7 +273,7 @@ def show(
 
 def _last(picked: Iterable[LogEntry], formatter: Formatter, count: int | None, *, reverse: bool) -> list[str]:
     last = deque(picked, count)
-    # Also with the newest entry first, the lines of an entry keep their order.
+    # The lines of an entry keep their order, even if the newest entry comes first.
     return [line for entry in (reversed(last) if reverse else last) for line in formatter(entry)]
 
 

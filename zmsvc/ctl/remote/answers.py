@@ -21,11 +21,11 @@ class Answers(Protocol):
     """Prints the answers of hosts."""
 
     def take(self, host: RemoteHost, data: bytes) -> Why | None:
-        """Take a part of a host's answer. Return why the host is not to go on, if it is not."""
+        """Take a part of a host's answer. Return the reason if the host has to be stopped."""
 
     def end(self, host: RemoteHost, code: int, error: str | None) -> tuple[int, str | None]:
-        """Take the end of a host's answer, and return its exit status and error, which may be others now.
-        `error` is why the end did not come from zmsvcctl there.
+        """Take the end of a host's answer. Return its exit status and error, which this method may change.
+        `error` says why the end did not come from zmsvcctl there.
         """
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Lines:
 
     def end(self, host: RemoteHost, code: int, error: str | None) -> tuple[int, str | None]:
         rest = self._rests.pop(host)
-        # The last line of a host that was ended is not complete.
+        # The last line of a host whose ssh was ended is not complete.
         if not rest or error is not None or self._show(host, rest):
             return code, error
         return UNREACHABLE, senseless(host.name)
@@ -116,7 +116,7 @@ class Lines:
 
 
 class JsonLines(Lines):
-    """The same with --json: a document a line, with the host beside the answer."""
+    """The same with --json: a document on each line, with the host beside the answer."""
 
     def _show(self, host: RemoteHost, line: bytearray) -> bool:
         try:
@@ -160,7 +160,7 @@ class Documents:
 
 
 def _safe(line: str) -> str:
-    """Return a line of a host whose color ends with it, and that has none where the output has none."""
+    """Return a line of a host so that its color ends with it, and without color if the output has none."""
     if "\x1b" not in line:
         return line
     return line + _RESET if terminal.style().colors else line.replace("\x1b", "\\x1b")

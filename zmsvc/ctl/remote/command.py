@@ -18,7 +18,7 @@ from zmsvc.ctl.remote.ssh_processes import Part, SshEnded, SshProcesses, Told, W
 from zmsvc.ctl.verb_table import GLOBAL, ORDERS, Argument, VerbEntry
 
 PATIENCE = 30.0
-"""Seconds in which a host has to answer: to connect takes at most ten of them."""
+"""Seconds in which a host has to answer, at most ten of them to connect."""
 PATIENCE_OF_ORDERS = 600.0
 """The same for a verb that waits for tasks, if --timeout does not say how long."""
 PATIENCE_OF_MANY = 3600.0
@@ -96,8 +96,8 @@ def _refuse(verb: VerbEntry, args: argparse.Namespace, hosts: int) -> None:
 
 
 def command_words(verb: VerbEntry, args: argparse.Namespace) -> list[str]:
-    """Return the words after `zmsvcctl` that mean the same there. Options with their defaults are left out:
-    an earlier release need not know them.
+    """Return the words after `zmsvcctl` for the command on the hosts. Options with their defaults are left
+    out: an earlier release need not know them.
     """
     words, rest = [verb.name], []
     for option in (*GLOBAL, *verb.options):
@@ -111,7 +111,7 @@ def command_words(verb: VerbEntry, args: argparse.Namespace) -> list[str]:
         elif not option.takes_value:
             words.append(option.flags[-1])
         elif option.flags[-1].startswith("--"):
-            # In one word, since the value may begin with a hyphen.
+            # Pass option and value as one word, since the value may begin with a hyphen.
             words += [f"{option.flags[-1]}={each}" for each in values]
         else:
             words += [word for each in values for word in (option.flags[-1], each)]
@@ -197,7 +197,7 @@ class _Outcome:
         code, error = ssh_processes.code_and_reason(
             ended, seconds=self.seconds, longest=self.longest, order=self.order
         )
-        # The user who presses Ctrl-C knows why nothing more comes.
+        # A user who has pressed Ctrl-C knows why nothing more comes.
         quiet = ended.why is Why.INTERRUPTED and not self.order
         if not self.take(ended.host, code, error, quiet=quiet):
             for line in ended.told:
@@ -211,7 +211,7 @@ class _Outcome:
         return error is not None
 
     def close(self, number: int | None) -> int:
-        """Say what was done, and return the exit status. `number` is the signal that has ended zmsvcctl."""
+        """Report what was done, and return the exit status. `number` is the signal that ended zmsvcctl."""
         self._compare_versions()
         if self.order and len(self.hosts) > 1 and any(self.codes.values()):
             done = ", ".join(host.name for host in self.hosts if not self.codes[host])

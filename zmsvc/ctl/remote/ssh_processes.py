@@ -21,13 +21,14 @@ from zmsvc.ctl.client import CtlError
 MAX_TOLD = 64 << 10
 """Bytes of one host's lines on stderr that are kept; what comes after them is dropped."""
 KILL_AFTER = 1.0
-"""Seconds from SIGTERM to SIGKILL, and from that until ssh is left alone: it waits in the kernel."""
+"""Seconds from SIGTERM to SIGKILL, and from SIGKILL until zmsvcctl gives up an ssh that hangs in the kernel.
+"""
 _LINE = 64
 """Bytes that a line counts in addition: it is shown after the name of its host."""
 _CHUNK = 64 << 10
 _DRAIN = 16
-"""Chunks that are read of a pipe after the end of ssh. A pipe of the kernel has at most so much; a process
-that ssh has left behind may write for ever.
+"""The number of chunks that are read from a pipe after the end of ssh: as much as a pipe can hold, because a
+process that ssh has left behind may write for ever.
 """
 
 
@@ -79,7 +80,7 @@ class _Running:
     process: subprocess.Popen[bytes]
     pidfd: int
     until: float | None
-    """The monotonic time of the next step against it: its limit, SIGKILL, or the end of our patience."""
+    """The monotonic time of the next step against it: SIGTERM at its limit, SIGKILL, or giving it up."""
     why: Why | None = None
     killed: bool = False
     taken: int = 0
@@ -128,14 +129,15 @@ class SshProcesses:
             raise KeyboardInterrupt
         self.signal = number
         self.end_all()
-        # Python goes on to wait after a signal, but now there is a limit: SIGKILL.
+        # Python continues the wait after a signal, so the handler sets a shorter one: until SIGKILL.
         os.eventfd_write(self._rung, 1)
 
     def start(self, host: RemoteHost, words: Sequence[str], environment: Mapping[str, str]) -> None:
         """Run a command with these words on a host. Raises CtlError if there is no ssh, or none can run."""
         command = ["ssh", *remote_hosts.ssh_words(host, words, self._seconds)]
         try:
-            # In a session of its own ssh gets no Ctrl-C of the terminal, and cannot ask there for a password.
+            # In a session of its own ssh gets no Ctrl-C from the terminal, and cannot ask for a password
+            # there.
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -170,7 +172,7 @@ class SshProcesses:
     # --- the loop
 
     def events(self) -> Iterator[Event]:
-        """Yield what the hosts say, until all have ended."""
+        """Yield the events of the hosts, until all have ended."""
         while self._running:
             now = time.monotonic()
             for running in [each for each in self._running.values() if (each.until or now + 1) <= now]:
@@ -233,7 +235,7 @@ class SshProcesses:
 
     def _answer(self, running: _Running, data: bytes) -> Iterator[Event]:
         if running.why is not None:
-            return  # Its answer is not complete anyway.
+            return  # The answer of a host that is being ended is not complete anyway.
         running.taken += len(data)
         if self._longest is not None and running.taken > self._longest:
             self.end(running.host, Why.LONG)
@@ -253,12 +255,12 @@ class SshProcesses:
             if text.startswith(remote_hosts.COMPLAINT):
                 yield Told(host=running.host, line=text)
             elif not text.strip():
-                continue  # A banner has empty lines.
+                continue  # Empty lines are left out: a banner has some.
             elif running.kept + len(text) < MAX_TOLD:
                 running.kept += len(text) + _LINE
                 running.told.append(text)
             else:
-                # The last line has the reason, so it stays.
+                # The last line is kept, because it has the reason.
                 running.dropped += 1
                 running.told[-1:] = [text[:MAX_TOLD]]
 

@@ -44,11 +44,11 @@ class Watch:
         threading.Thread(target=self._run, name="zmsvc-top-watch", daemon=True).start()
 
     def look_again(self) -> None:
-        """Have the next look begin now."""
+        """Let the next look begin now."""
         self._again.set()
 
     def trouble(self, now: float) -> str:
-        """Return why the snapshot is not of now; empty if it is."""
+        """Return why the snapshot is not current; empty if it is."""
         if self.error is not None:
             return _text(self.error)
         if self._waiting and now - self._asked > SLOW:

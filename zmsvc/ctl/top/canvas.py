@@ -1,4 +1,4 @@
-"""The material of the screen of `top`: styled text, sizes, and all that is known. Pure."""
+"""The parts of which the screen of `top` is made: styled text, sizes, and the data that it shows. Pure."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class Status:
 
     snapshot: Snapshot
     total_memory: int = 0
-    """Bytes of the machine; 0 if that is not known."""
+    """The memory of the machine in bytes; 0 if that is not known."""
     trouble: str = ""
-    """Why the snapshot is not of now; empty if it is."""
+    """Why the snapshot is not current; empty if it is."""
     age: float = 0.0
     """The age of the snapshot in seconds; shown if there is trouble."""
     message: str = ""
@@ -62,7 +62,7 @@ class Status:
     bad: bool = False
     """True if the message is a failure."""
     pane: tuple[str, ...] | None = None
-    """The lines of the pane; None while they are read."""
+    """The lines of the pane; None while they are being read."""
     utf8: bool = True
 
 

@@ -66,7 +66,7 @@ class Cursor:
 
     selected: Key | None = None
     index: int = 0
-    """The line of the selected entry, for the time when it is gone."""
+    """The line of the selected entry. It remains selected when the entry is gone."""
     first: int = 0
     """The first line of the table that is shown."""
     sort: str = "cpu"
@@ -96,8 +96,8 @@ def entries(snapshot: Snapshot, cursor: Cursor) -> list[Entry]:
 
 
 def settled(cursor: Cursor, shown: Sequence[Entry], height: int) -> Cursor:
-    """Return the cursor with its selection among these entries and on the screen, which has `height` lines
-    for them.
+    """Return the cursor moved so that it selects one of these entries and is on the screen, which has
+    `height` lines for them.
     """
     if not shown:
         return replace(cursor, selected=None, index=0, first=0)
@@ -207,7 +207,7 @@ def _toggle(cursor: Cursor, pane: Pane) -> Cursor:
 
 
 def _escape(cursor: Cursor) -> Cursor:
-    """Take back one thing: first the pane, then the filter."""
+    """Close the pane; without one, clear the filter."""
     if cursor.pane:
         return replace(cursor, pane=None, on_pane=False, back=0)
     return replace(cursor, filter="")
@@ -221,7 +221,7 @@ def _order(cursor: Cursor, verb: str) -> tuple[Cursor, Request | None]:
         return replace(cursor, notice=f"there is no task to {verb}"), None
     transaction, task = cursor.selected
     order = UserOrder(verb=verb, transaction=transaction, task=task)
-    # A start ends no process.
+    # A start ends no process, so it needs no confirmation.
     if verb == "start":
         return cursor, order
     return replace(cursor, mode=Mode.CONFIRM, order=order), None
@@ -231,7 +231,7 @@ def _choose_signal(cursor: Cursor) -> Cursor:
     if cursor.selected is None or not cursor.selected[1]:
         return replace(cursor, notice="select a task to send a signal to")
     transaction, task = cursor.selected
-    # The task is noted now: the row may be at another line when the user presses the next key.
+    # Note the task now: its row may be at another line when the user presses the next key.
     order = UserOrder(verb="signal", transaction=transaction, task=task)
     return replace(cursor, mode=Mode.SIGNAL, typed="", order=order)
 

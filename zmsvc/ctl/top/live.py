@@ -23,17 +23,17 @@ from zmsvc.ctl.top.window import Window, opened
 PATIENCE = 1.0
 """Seconds to wait for the first answer before the screen is drawn without one."""
 TICK = 1.0
-"""Seconds between two pictures while an answer is late, since the picture says for how long."""
+"""Seconds between two pictures while an answer is late: the picture shows how late it is."""
 
 
 @frozen
 class Abilities:
-    """How the live view reaches the context, and how it may look. The functions may block, and raise
-    ZmsvcError.
+    """The functions by which the live view reaches the context, and the abilities of the terminal. The
+    functions may block, and raise ZmsvcError.
     """
 
     name: str
-    """The context."""
+    """The name of the context."""
     look: Callable[[], Snapshot]
     give: Callable[[UserOrder], str]
     read: Callable[[Subject], Sequence[str]]
@@ -92,7 +92,7 @@ class _View:
             self._check_first()
             picture = self._picture(window.size())
             window.draw(picture)
-            # Without news in this time, the answer is late, and the picture has to say so.
+            # Without news in this time the answer is late, and the picture has to show that.
             expected = self._abilities.interval + SLOW
             if not window.wait(TICK if self._watch.is_late() else expected):
                 return

@@ -30,7 +30,7 @@ class Meter:
         self._samples: dict[tuple[str, str], _Sample] = {}
 
     def snapshot(self, status: ContextStatus, now: float) -> Snapshot:
-        """Return what an answer says, which came at `now` of the monotonic clock."""
+        """Return the snapshot of an answer that came at `now`, a monotonic time."""
         shown = [each for each in status.transactions if each.open or self._transaction is not None]
         before, self._samples = self._samples, {}
         threads: dict[int, tuple[UsageStatus, int] | None] = {}

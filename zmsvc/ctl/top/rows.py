@@ -29,7 +29,7 @@ class Tree(StrEnum):
 
     @property
     def following(self) -> Tree:
-        """The arrangement that comes after this one."""
+        """The arrangement that a key selects after this one."""
         every = list(Tree)
         return every[(every.index(self) + 1) % len(every)]
 
@@ -130,7 +130,7 @@ def matching(rows: Iterable[TaskRow], words: str) -> list[TaskRow]:
 
 def _has(row: TaskRow, words: Sequence[str]) -> bool:
     searched = f"{row.task} {row.instance} {row.transaction} {row.state} {row.sub}".casefold()
-    # A PID counts as a whole: with many tasks, each short number is a part of one.
+    # Only a whole PID matches: with many tasks, some PID contains any short number.
     pid = str(row.pid)
     return all(word in searched or word == pid for word in words)
 

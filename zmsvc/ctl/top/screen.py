@@ -53,10 +53,10 @@ def screen(status: Status, size: Size, cursor: Cursor) -> Picture:
         lines, cursor = lines + below, replace(cursor, back=back)
     caret = None
     if parts.message:
-        # A screen without the line that says it has it here.
+        # On a screen without its own line for this text, the text stands here.
         hidden = "" if parts.info else _hidden(cursor, len(shown), len(visible))
         message, column = _message(status, cursor, hidden)
-        # The end of a prompt is where the user types, so that its beginning is left out.
+        # The user types at the end of a prompt, so a long one loses its beginning.
         caret = (len(lines), min(column, max(0, size.columns - 1))) if column else None
         lines.append(message)
     if parts.keys:

@@ -103,7 +103,7 @@ def _that_fit(columns: list[Column], width: int) -> list[Column]:
 
 
 def _narrowed(columns: list[Column], excess: int) -> list[Column]:
-    """Take so many columns from texts, from the widest first."""
+    """Take this many columns from texts, first from the widest one."""
     found = list(columns)
     for _ in range(excess):
         at = max(

@@ -41,14 +41,14 @@ def width(text: str) -> int:
 def _columns(char: str) -> int:
     if char.isascii():
         return 1
-    # Combining characters, and the vowels and final consonants of Hangul, which join the one before.
+    # Combining characters, and the vowels and final consonants of Hangul, which join the previous character.
     if unicodedata.category(char) in ("Mn", "Me") or "\u1160" <= char <= "\u11ff":
         return 0
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
 def cut(text: str, columns: int, *, utf8: bool) -> str:
-    """Return the beginning of a text that fits into so many columns. An ellipsis, or `~` without `utf8`,
+    """Return the beginning of a text that fits into this many columns. An ellipsis, or `~` without `utf8`,
     stands for the rest.
     """
     if width(text) <= columns:
@@ -68,19 +68,19 @@ def _beginning(text: str, columns: int) -> str:
 
 
 def left(text: str, columns: int, *, utf8: bool) -> str:
-    """Return a text in exactly so many columns, from the left."""
+    """Return a text in exactly this many columns, at the left."""
     shown = cut(text, columns, utf8=utf8)
     return shown + " " * (columns - width(shown))
 
 
 def right(text: str, columns: int, *, utf8: bool) -> str:
-    """Return a text in exactly so many columns, at the right."""
+    """Return a text in exactly this many columns, at the right."""
     shown = cut(text, columns, utf8=utf8)
     return " " * (columns - width(shown)) + shown
 
 
 def wrapped(text: str, columns: int) -> Iterator[str]:
-    """Yield the lines of a text that is broken after so many columns."""
+    """Yield the lines of a text that is broken after this many columns."""
     rest = text
     while width(rest) > columns:
         # A character that is wider than the terminal has a line of its own, and is not tried for ever.

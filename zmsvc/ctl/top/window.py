@@ -89,7 +89,7 @@ class Window:
         self._window.redrawwin()
 
     def wait(self, seconds: float | None) -> bool:
-        """Wait for a key, a signal or news, for at most so long. Return False if the terminal is gone."""
+        """Wait for a key, a signal or news, for at most this time. Return False if the terminal is gone."""
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
         if self._keys:
@@ -130,7 +130,7 @@ class Window:
             except curses.error:
                 return
             except (UnicodeError, OverflowError):
-                continue  # Bytes that are no text in this locale.
+                continue  # These bytes are not text in this locale.
             if isinstance(key, int):
                 if key in _NAMES:
                     yield _NAMES[key]
@@ -189,7 +189,7 @@ def opened(wakeup: int, news: int, *, colors: bool) -> Iterator[Window]:
 
     # curses installs its own handler of SIGWINCH only if there is none.
     handlers = dict.fromkeys((signal.SIGWINCH, signal.SIGCONT), note) | dict.fromkeys(_ENDS, _end)
-    # A text on stderr would be drawn into the picture.
+    # Redirect stderr: a text there would be drawn into the picture.
     with contextlib.redirect_stderr(None), _handlers(handlers, news):
         screen = curses.initscr()
         try:

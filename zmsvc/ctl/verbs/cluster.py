@@ -102,7 +102,9 @@ def _guard(places: Places) -> str:
 
 
 def _give(places: Places, *, as_json: bool) -> int:
-    """Let only the agent of the cluster start the unit. First the guard, so that no moment is without one."""
+    """Let only the agent of the cluster start the unit. The guard comes first, so that the unit is never
+    without one.
+    """
     unit, guard = f"zmsvc@{places.name}.service", _guard(places)
     enabled = _unit_file_state(unit) == "enabled"
     changed = enabled or not os.path.exists(guard)

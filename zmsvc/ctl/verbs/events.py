@@ -22,7 +22,7 @@ MAX_DEPTH = 20
 MAX_SINCE = 100_000
 """The most rows since a time: as many as the history keeps."""
 MAX_ROWS = 1000
-"""Rows of history that are shown of a context that does not run. A supervisor shows as many."""
+"""The number of rows of history that are shown of a context that does not run; a supervisor shows as many."""
 
 
 def events(args: argparse.Namespace, served: float = SERVED) -> int:
@@ -99,7 +99,9 @@ class _Wanted:
         }
 
     def fits(self, row: Json) -> bool:
-        """Return False for a row of a supervisor of an earlier release, which does not know the selection."""
+        """Return False for a row outside the selection: a supervisor of an earlier release does not know the
+        selection and sends every row.
+        """
         at = row.get("at")
         moment = render.epoch(at) if self.since is not None and isinstance(at, str) else None
         late = self.since is None or moment is None or moment >= self.since - 0.001

@@ -86,7 +86,7 @@ def write(path: Path, data: bytes) -> None:
 def _check_replaceable(path: Path, directory: int) -> None:
     """Raise CtlError for a device, a pipe or a directory: root would replace even /dev/null by a file."""
     with suppress(FileNotFoundError):
-        # Also at the end of a link, as /dev/stdout is one. A dangling one is replaced.
+        # Follow links, since /dev/stdout is one. A dangling link is replaced.
         if not stat.S_ISREG(os.stat(path.name, dir_fd=directory).st_mode):
             raise CtlError(
                 1, f"cannot write {path}: it is not a regular file (without --output: standard output)"

@@ -31,7 +31,7 @@ MAX_TEXT = 200
 
 
 def replay(args: argparse.Namespace) -> int:
-    """replay: Returns 1 if today's engine decides otherwise."""
+    """replay: print the differences. Returns 1 if today's engine decides differently."""
     found = bundle.read(Path(args.file))
     until = math.inf if args.until is None else time_ranges.moment(args.until)
     replayed = Replayed(found.segments, args.file, until)

@@ -128,7 +128,7 @@ def show(args: argparse.Namespace) -> int:
             )
     else:
         transactions = ContextStatus(data).transactions
-        # Of a context that does not run: those that its next start resumes.
+        # If the context does not run, these are the transactions that its next start resumes.
         opened = [each.id for each in transactions if each.open or each.resumes]
         shown = [data | {"open": opened, "need_reload": needs_reload(ContextStatus(data), places)}]
     found = [{name: _value(each, name, table[name]) for name in names} for each in shown]
@@ -148,7 +148,7 @@ def show(args: argparse.Namespace) -> int:
 
 def _main_process(task: Json) -> Json:
     """Return the result and the status of the last main process, in the words of systemd. While a process
-    runs, they are not those of the one before it.
+    runs, they do not show the end of the previous one.
     """
     end = task.get("exit")
     if not isinstance(end, dict) or task.get("pid") is not None:

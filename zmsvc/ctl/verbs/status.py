@@ -51,7 +51,7 @@ def status(args: argparse.Namespace) -> int:
         return _not_running(args, places)
     status = ContextStatus(data)
     if tasks and args.transaction is None and any(each.open for each in status.transactions):
-        # Every transaction has the task, but those that are stopped do not matter.
+        # Every transaction has the task, but stopped ones are not shown beside an open one.
         status.transactions = [each for each in status.transactions if each.open]
     contexts: Json = {"contexts": [_completed(data, status, places)]} if args.json else {}
     if not args.json:

@@ -70,8 +70,8 @@ def _value(text: str) -> Any:
 
 
 def report(notifier: Notifier, text: str, timeout: float | None, patience: float = PATIENCE) -> None:
-    """Report a result, and wait until it is saved: for `timeout` seconds, or else for `patience` seconds.
-    Raises CtlError.
+    """Report a result, and wait until it is saved: for `timeout` seconds, or for `patience` seconds without a
+    timeout. Raises CtlError.
     """
     limit = timeout or patience
     until = time.monotonic() + limit

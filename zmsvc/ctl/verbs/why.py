@@ -107,7 +107,7 @@ def _add_users(told: Json) -> None:
 
 
 def _add_start(told: Json, places: Places) -> None:
-    """Add the command that starts this context on this machine, if that is what helps."""
+    """If a start of the context helps, add the command that starts it on this machine."""
     down = any(reason.get("kind") == "context-down" for reason in objects(told.get("reasons")))
     for step in objects(told.get("advice"))[:1] if down else ():
         file = str(places.config_file) if places.config_file.exists() else ""
@@ -125,7 +125,9 @@ def _user(uid: int) -> str:
 
 
 def _add_log(told: Json, past: Json | None, places: Places, client: Client) -> None:
-    """Add the last lines of the log of the task that matters. Without a log there is still the rest."""
+    """Add the last lines of the log of the task that matters. Without a log the explanation has no such
+    lines.
+    """
     log = told.get("log")
     if not isinstance(log, dict):
         return

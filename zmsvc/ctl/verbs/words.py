@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from zmsvc.ctl.client import Json
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}(@[0-9]{1,4})?")
-"""The form of the names of transactions and tasks. core/values.py has it more exactly, and takes as long to
-import as all the rest.
+"""The form of the names of transactions and tasks. core/values.py is more exact, but importing it takes as
+long as all the rest.
 """
 LIMIT = 0.5
 """Seconds until it ends without an answer."""
@@ -40,7 +40,7 @@ def words(args: argparse.Namespace) -> int:
     threading.Thread(target=_give_up, daemon=True).start()
     found: dict[str, None] = {}
     with contextlib.redirect_stderr(None), contextlib.suppress(Exception):
-        # Nothing may be written to the line that the user types, not even a traceback.
+        # Nothing may appear on the line that the user types, not even a traceback.
         for word in _CHOICES[args.kind](args):
             found[word] = None
     with contextlib.suppress(OSError):
@@ -49,7 +49,7 @@ def words(args: argparse.Namespace) -> int:
 
 
 def _give_up() -> None:
-    # A thread, and no alarm: Python handles a signal only after a call that blocks.
+    # This is a thread and not an alarm, because Python handles a signal only after a call that blocks.
     time.sleep(LIMIT)
     os._exit(0)
 
@@ -92,7 +92,7 @@ def _answers(args: argparse.Namespace) -> Iterator[Json]:
     until = time.monotonic() + PATIENCE
     contexts = running() if args.context is None else [paths.places(args.context)]
     for number, places in enumerate(contexts):
-        # A context that does not answer leaves the others their share of the time.
+        # A context that does not answer must leave the others their share of the time.
         with contextlib.suppress(CtlError):
             left = max(0.01, until - time.monotonic())
             yield Client(places, patience=left / (len(contexts) - number)).ask("status")

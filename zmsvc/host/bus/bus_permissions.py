@@ -27,8 +27,8 @@ def write(file: Path, context: Context) -> None:
 
 
 def open_sockets(places: Places, context: Context) -> tuple[frozenset[int], list[str]]:
-    """Let the user of each task open the sockets of the bus, and no longer users that the context file does
-    not name any more. Return the users that can open all of the sockets, and the problems to report to the
+    """Let the user of each task open the sockets of the bus. Users that the context file no longer names lose
+    that permission. Return the users that can open all of the sockets, and the problems to report to the
     operator.
     """
     uids = other_users(task.user for task in context.tasks.values() if task.user)

@@ -103,8 +103,8 @@ class _Connection:
         poller.register(self._monitor, zmq.POLLIN)
         reached = complete = matched = False
         present = not presence
-        # If libzmq has subscriptions in a sorted tree, the sentinel is the last one. A build in which it is
-        # not gets 20 ms for the others.
+        # If libzmq has subscriptions in a sorted tree, the sentinel is the last one. A build that sends it
+        # earlier gets 20 ms for the others.
         while self._left_ms() and poller.poll(
             min(_SETTLE_MS, self._left_ms()) if complete and present else self._left_ms()
         ):

@@ -3,8 +3,7 @@ creates no sockets.
 
 The directory of a context's keys has `server.key` and `client.key`, each with its `.key_secret`, and
 `clients/` with the public keys that may connect. A machine that runs only clients has a directory of the same
-form, with the public key of the server and its own client pair. So the secret key of the server never leaves
-the server, nor that of the client the client.
+form, with the public key of the server and its own client pair. So neither secret key leaves its machine.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 kernel reports the peer's user ID, and libzmq waits for the answer.
 
 A ZAP request of the NULL mechanism names neither port nor descriptor, so it cannot be matched to a
-connection. It need not be. libzmq's I/O thread reports ACCEPTED before a connection can send a request, and
-DISCONNECTED when none of its messages can be forwarded any more. So the request is answered with 200 only
-when each connection that was accepted before it is either permitted or closed: the request's own connection
-is one of them. A test sends hostile and permitted connections in a mix.
+connection. That is not necessary. libzmq's I/O thread reports ACCEPTED before a connection can send a
+request, and DISCONNECTED when none of its messages can be forwarded any more. So the request is answered with
+200 only when each connection that was accepted before it is either permitted or closed: the request's own
+connection is one of them. A test sends hostile and permitted connections in a mix.
 """
 
 from __future__ import annotations

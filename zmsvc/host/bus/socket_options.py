@@ -82,11 +82,11 @@ XPUB_SUBSCRIPTIONS_HWM = 100
 that the peer has sent them. A low mark also slows a flood down, since two threads have to take turns.
 """
 PUBLISHER_SUBSCRIPTIONS_HWM = 1000
-"""Subscriptions that wait in a publisher; more wait in the device. libzmq processes in one go whatever waits:
+"""Subscriptions that wait in a publisher; more wait in the device. libzmq processes all of them in one go:
 20,000 take 100 ms.
 """
 XSUB_SUBSCRIPTIONS_HWM = 50_000
-"""Subscriptions that wait in the device for one publisher. There are never so many prefixes at once, so a
+"""Subscriptions that wait in the device for one publisher. There are never as many prefixes at once, so a
 publisher that connects gets all of them.
 """
 HANDSHAKE_S = 5.0

@@ -221,8 +221,8 @@ class Publisher:
     def send(self, frame: bytes) -> bool:
         """Send without blocking; return False if the queue is full and the message is dropped."""
         check_size(frame)
-        # To drain takes five times as long as to send. A subscription that has just come may be overlooked
-        # for a moment, as on its way here.
+        # Reading subscriptions takes five times as long as sending. A subscription that has just arrived may
+        # be overlooked for a moment, like one that is still on its way.
         now = time.monotonic()
         drained = now >= self._drained_at + DRAIN_S
         if drained:

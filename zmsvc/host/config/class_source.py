@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _MAX_MODULE = 1 << 20
-"""Bytes. A larger module is data."""
+"""Bytes. A larger module is taken for data."""
 _MAX_STEPS = 10_000
-"""The number of names to look up. Hostile code can make it grow exponentially."""
+"""The limit of names to look up. Hostile code can make their number grow exponentially."""
 MAX_DEPTH = 20
-"""The number of names in a chain in which each stands for the next one. A longer chain is a circle."""
+"""The limit of names in a chain in which each stands for the next one. A longer chain is taken for a circle.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class ClassSource:
     """The number of names that were looked up."""
 
     def find(self, full: str) -> Named | None:
-        """Return the definition of a full name in a module of the directory."""
+        """Return the definition that a full name, MODULE.NAME, has in the directory."""
         module_name, _, name = full.rpartition(".")
         module = self._module(module_name) if module_name else None
         return None if module is None else self.resolve(module, ast.Name(name))

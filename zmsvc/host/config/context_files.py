@@ -1,5 +1,5 @@
 """The files of a context: `Context-NAME.xml`, and `Context-NAME.d/*.xml` beside it, which add tasks. This
-module has them as the model of the core; `file_bytes` reads them.
+module converts them to and from the model of the core; `file_bytes` reads them.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def read(path: str | Path) -> ContextFiles:
 
 
 def saved_parts(text: bytes, parts: Iterable[ContextPart]) -> str:
-    """Return the files of the directory for the state file, which has the `text` of the context file beside
-    them.
+    """Return the files of the directory in the form of the state file. The `text` of the context file is
+    stored there separately.
     """
     return file_bytes.saved(text, _files(parts))
 

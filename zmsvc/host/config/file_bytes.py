@@ -43,10 +43,11 @@ def read(path: str | Path) -> tuple[bytes, tuple[File, ...]]:
 
 
 def saved(text: bytes, parts: Iterable[File]) -> str:
-    """Return the files of the directory for the state file, which has the `text` of the context file beside
-    them.
+    """Return the files of the directory in the form of the state file. The `text` of the context file is
+    stored there separately.
 
-    An earlier release replaces that text and not this value. So the value names the text that it belongs to.
+    An earlier release would replace that text and leave this value. So the value has a digest of the text to
+    which it belongs.
     """
     # Latin-1 has a character for each byte; the files may have any encoding.
     files = {os.path.basename(path): each.decode("latin-1") for path, each in parts}

@@ -25,7 +25,7 @@ class _File:
     text: bytes
     root: etree._Element
     children: Sequence[etree._Element]
-    """The children of the root of this file. They are below the root of the context file now."""
+    """The children of the root of this file, which are now below the root of the context file."""
 
     def lines(self) -> Mapping[etree._Element, int]:
         return lines_of(self.text, [self.root, *(each for child in self.children for each in child.iter())])

@@ -31,9 +31,9 @@ from zmsvc.host.kernel import linux, programs
 from zmsvc.host.paths import control_socket, service_path
 
 _MAX_MODULES = 100
-"""The number of modules of a service that are compiled. More would make the operator wait."""
+"""The most modules of a service that are compiled. More would make the operator wait."""
 _MAX_MODULE = 1 << 20
-"""Bytes. A larger module is data."""
+"""Bytes. A larger module is taken for data."""
 
 
 def check_binds(context: Context, *, curve: bool) -> list[ConfigWarning]:

@@ -69,7 +69,7 @@ def read_options(service: etree._Element, options: Iterable[Option], notes: Faul
     seen: set[str] = set()
     for element in service:
         name = str(element.tag)
-        # The schema reports an unknown element, and a second one.
+        # The schema reports an unknown element and a repeated one.
         if name not in by_name or (name in seen and not isinstance(by_name[name].kind, Several)):
             continue
         seen.add(name)

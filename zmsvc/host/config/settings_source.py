@@ -49,7 +49,7 @@ class _Reader(ClassSource):
     """The modules of one directory of services that were read, and the shapes of their classes."""
 
     records: dict[ast.ClassDef, Shape] = field(default_factory=dict)
-    """In a class that contains itself, that field is unknown."""
+    """If a class contains itself, the type of that field counts as unknown."""
 
     def record(self, found: Named) -> Shape:
         """Return the shape of a dataclass, and Raw for any other class."""
@@ -95,7 +95,7 @@ class _Reader(ClassSource):
         return members, complete
 
     def _member(self, module: Module, statement: ast.AnnAssign) -> Member | None:
-        """Return the value of a field. None if the annotation does not make one that can be set."""
+        """Return the value of a field. None if the annotation is not that of a field that can be set."""
         annotation = _unquoted(statement.annotation)
         owner = annotation.value if isinstance(annotation, ast.Subscript) else annotation
         if self.full_name(module, owner) in ("typing.ClassVar", "dataclasses.KW_ONLY"):

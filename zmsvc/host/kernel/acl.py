@@ -28,7 +28,7 @@ def admit(path: Path, uids: Iterable[int]) -> None:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISSOCK(mode) or stat.S_ISREG(mode)):
             raise OSError(errno.EINVAL, "neither a socket nor a regular file", str(path))
-        # Only by this name can the attributes of an O_PATH descriptor be reached.
+        # The attributes of an O_PATH descriptor can be reached only by this name.
         _set(f"/proc/self/fd/{fd}", mode, sorted(set(uids)))
     finally:
         os.close(fd)

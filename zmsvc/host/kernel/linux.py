@@ -24,8 +24,8 @@ from pathlib import Path
 from zmsvc.host.python.interpreter import Switch, disabled
 
 ROOM = 16
-"""The number of descriptors that long-lived files and sockets must leave free. To find, signal or kill a
-process takes a few of them for a moment.
+"""The number of descriptors that long-lived files and sockets must leave free. Finding, signaling or killing
+a process takes a few of them for a moment.
 """
 
 # From the Linux kernel headers (prctl.h).
@@ -227,7 +227,7 @@ def leave_room(fd: int) -> None:
 
 def same_file(first: int, second: int) -> bool:
     """Return True if two descriptors of this process are of the same open file, as after dup(2). Return False
-    as well if the kernel does not tell. No file system is asked.
+    as well if the kernel does not answer. No file system is asked.
     """
     number = _KCMP_NUMBERS.get((os.uname().machine, struct.calcsize("P")))
     own = os.getpid()

@@ -43,7 +43,7 @@ def _context_number(context_mark: bytes) -> int:
 
 
 def set_limit(value: int) -> None:
-    """Mark this process and all its later forks. If that is forbidden, only the other marks are left."""
+    """Mark this process and all its later forks. If that is forbidden, only the other marks remain."""
     try:
         resource.setrlimit(RLIMIT_LOCKS, (value, resource.getrlimit(RLIMIT_LOCKS)[1]))
     except (OSError, ValueError):

@@ -2,7 +2,8 @@
 
 CPython has a cache behind an instruction for what it learns about it (PEP 659). Functions lie where their
 import has put them, so a start wrote to 77 pages for the caches of 66 kB of code. The copies lie on 33 pages.
-With the code around the fork, which the rehearsal does not run, a start writes to 58 pages.
+Together with the code around the fork, which the rehearsal does not run, a start now writes to 58 pages for
+caches.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class RunDetector:
 
         The caches of a copy are empty. On a Python without the attribute of the caches nothing is copied.
         """
-        # By identity: code objects of two files may be equal.
+        # Compare by identity: code objects of two files may be equal.
         ran = {
             id(code): code
             for code, seen in self._before
@@ -92,7 +93,8 @@ def run_in_fork(call: Callable[[], object], patience_s: int) -> Collection[int]:
 
 def _copies(codes: dict[int, CodeType]) -> dict[int, CodeType]:
     """Return a copy of each code object. The first call makes each code object create several objects that
-    stay with it. So call it once in vain: otherwise these objects would lie between the copies.
+    stay with it. So call it once before and drop the result: otherwise these objects would lie between the
+    copies.
     """
     return {key: code.replace() for key, code in codes.items()}
 

@@ -26,7 +26,7 @@ def _widths() -> dict[int, int]:
     """Return the size in bytes of each instruction with its caches.
 
     Instructions that a debugger or a JIT puts in place of others are left out, since they have the sizes of
-    those.
+    the instructions that they replace.
     """
     others = ("INSTRUMENTED_", "ENTER_EXECUTOR")
     plain = {
@@ -52,7 +52,7 @@ def counting(code: CodeType) -> Iterator[int]:
     # not be read.
     if _MORTAL not in text:
         return
-    # The instructions follow the fields of a PyCodeObject.
+    # In memory, the instructions follow the fields of the PyCodeObject.
     start = id(code) + CodeType.__basicsize__
     if ctypes.string_at(start, len(text)) != text:
         return

@@ -10,7 +10,7 @@ import importlib
 import sys
 
 OPENSSL = {"asyncio": "ssl", "hashlib": "_hashlib"}
-"""The module by which each of these reaches OpenSSL."""
+"""The module through which each of these imports OpenSSL."""
 _OWN_DIGESTS = ("_md5", "_sha1", "_sha2" if sys.version_info >= (3, 12) else "_sha256", "_sha3", "_blake2")
 """The digests that hashlib has without OpenSSL. Some distributions leave them out."""
 
@@ -23,7 +23,7 @@ def _import_without_openssl() -> None:
     except ImportError:
         del wanted["hashlib"]
     hidden = [name for name in wanted.values() if name not in sys.modules]
-    # A module that is None cannot be imported.
+    # The import of a module that is None fails.
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         for module in wanted:

@@ -74,8 +74,8 @@ _DIGITS = frozenset("01234567")
 _DEBUG = 7
 _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
-# Fields of the thread, or asyncio task, that logs. Tasks that share a process need them. A context variable
-# has to be global.
+# The fields of the thread, or asyncio task, that logs: tasks that share a process need them. It is global
+# because a context variable has to be.
 _here: ContextVar[Mapping[str, str]] = ContextVar("zmsvc.journal", default=MappingProxyType({}))
 
 
@@ -298,7 +298,7 @@ def configure(
     if kind is Sink:
         fds, file, problem = _line_targets(target)
     root = logging.getLogger()
-    # Use the handler from before the fork again: to add one would clear the cache of every logger.
+    # Use the handler from before the fork again: adding one would clear the cache of every logger.
     if [type(each) for each in root.handlers] != [kind]:
         for old in root.handlers[:]:
             root.removeHandler(old)
@@ -339,7 +339,7 @@ def _line_targets(target: str) -> tuple[list[int], LogFile | None, OSError | Non
 
 
 _SEEN_S = 1.0
-"""Seconds that the start of a program waits for journald at most, which may hang."""
+"""The most seconds that the start of a program waits for journald, which may hang."""
 _EMPTY = b"\n" * 1024
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 SOCKET = "/run/systemd/journal/socket"
 PATIENCE = 2.0
-"""Seconds that one entry waits for journald at most."""
+"""The most seconds that one entry waits for journald."""
 _ROOM = 8 << 20
 _FIELD = re.compile(r"[A-Z0-9][A-Z0-9_]{0,63}")
 _GONE = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOTCONN, errno.EPIPE)

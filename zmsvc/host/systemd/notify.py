@@ -69,7 +69,7 @@ _SO_PEEK_OFF = 42  # asm-generic/socket.h; Python has no name for it
 _ANCILLARY = socket.CMSG_SPACE(struct.calcsize("3i")) + socket.CMSG_SPACE(8 * 4)
 MAX_DESCRIPTORS = 253
 """The most descriptors in one datagram: SCM_MAX_FD of the kernel."""
-# Errors that say that the socket at the other end is gone. Another process has bound the path, or will.
+# Errors of a socket whose other end is gone. Another process has bound the path, or will.
 _STALE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.ECONNRESET, errno.ENOENT, errno.EPIPE})
 
 _RESULT = frozenset({"X_ZMSVC_UPDATE", "X_ZMSVC_UPDATE_FD"})
@@ -408,7 +408,7 @@ def _datagram(
 def _lines(data: bytes, *, cut: bool) -> list[tuple[str, str]]:
     raw = data.split(b"\n")
     if cut:
-        raw.pop()  # half a value may look like a complete one
+        raw.pop()  # a part of a value may look like a complete one
     pairs = (line.decode("utf-8", "replace").partition("=") for line in raw)
     return [(key, value) for key, separator, value in pairs if separator and key]
 
