@@ -60,7 +60,7 @@ def measure(times: int) -> dict[str, list[float]]:
 
 
 def in_zygote(times: int) -> dict[str, list[float]]:
-    """Measure in a process that is to this one what the zygote is to the keeper."""
+    """Measure in a child of this process, as the zygote is a child of the keeper."""
     linux.become_subreaper()
     reader, writer = os.pipe()
     pid = os.fork()

@@ -38,9 +38,9 @@ class Report:
 
     pages: int = 0
     on: Counter[str] = field(default_factory=Counter)
-    """Pages in which this was written to."""
+    """The number of pages in which this was written to."""
     alone: Counter[str] = field(default_factory=Counter)
-    """Pages in which nothing but this was written to."""
+    """The number of pages in which nothing else was written to."""
     names: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, written: set[tuple[str, str]]) -> None:

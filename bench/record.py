@@ -1,5 +1,5 @@
 """Measure what a record costs the supervisor: the CPU time in which the engine decides on the start of many
-tasks, and the one in which these turns are recorded.
+tasks, and that in which these turns are recorded.
 
 `python -m bench.record`, or `make bench-record`. No task is started: the facts are those of such a start, in
 turns of a few tasks.

@@ -1,9 +1,9 @@
 """Measure how far one context goes on one machine: tasks, transactions, messages, updates, history.
 
-`python -m bench.scale`, or `make bench-scale`, prints the tables of docs/scale.md. It measures the CPU time of
-processes as the kernel counts it, and from that how much one core could do in a second: what else the machine
-does changes these figures little, and a time by the clock a lot. The number of runs is fixed, and a new run
-begins only before `--seconds` have passed.
+`python -m bench.scale`, or `make bench-scale`, prints the tables of docs/scale.md. It measures the CPU time
+of processes as the kernel counts it, and from that how much one core could do in a second: other work of the
+machine changes these figures little, while it changes a time by the clock a lot. The number of runs is fixed,
+and a new run begins only before `--seconds` have passed.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def history(found: Found, home: Path) -> None:
 
 
 def _fill(file: Path, rows: int) -> None:
-    """Copy the rows of history until there are so many."""
+    """Copy the rows of history until there are this many."""
     with contextlib.closing(sqlite3.connect(file)) as db, db:
         (count,) = db.execute("SELECT count(*) FROM events").fetchone()
         while count < rows:

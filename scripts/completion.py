@@ -129,7 +129,7 @@ def _bash_value(option: Argument) -> str:
 
 
 MOVING = ("contexts", "transactions", "tasks")
-"""Words that change while contexts run. `zmsvcctl words` knows them."""
+"""Words that change while contexts run; `zmsvcctl words` prints them."""
 
 
 def _bash_offer(what: str) -> str:

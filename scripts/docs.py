@@ -86,7 +86,7 @@ def _name_headings(tokens: Sequence[Token]) -> str:
 
 
 def _turn_links(tokens: Sequence[Token], source: str, pages: frozenset[str]) -> Iterator[str]:
-    """Let links to pages lead to their HTML. Yields the other files of the tree to which there are links."""
+    """Make links to pages lead to their HTML. Yield the other files of the tree to which the page links."""
     place = posixpath.dirname(source)
     for token in (child for each in tokens for child in each.children or ()):
         name = {"link_open": "href", "image": "src"}.get(token.type)
@@ -214,7 +214,7 @@ def build(root: Path, target: Path) -> Mapping[str, Page]:
             )
         )
     for name in files:
-        # A missing file or a directory is a fault that the check of the links reports.
+        # Leave a missing file or a directory to the check of the links, which reports it.
         if (root / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, target / name)
@@ -225,7 +225,7 @@ def build(root: Path, target: Path) -> Mapping[str, Page]:
 
 
 class Links(HTMLParser):
-    """The links of a page, and the names in it to which a link can lead."""
+    """The links of a page, and its anchors."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

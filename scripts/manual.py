@@ -159,7 +159,7 @@ SECTIONS = {
 
 
 def page(text: str) -> str:
-    """Return the page with its sections made new."""
+    """Return the page with its generated sections renewed."""
     for name, make in SECTIONS.items():
         begin, end = BEGIN.format(name=name), END.format(name=name)
         before, _, rest = text.partition(begin + "\n")

@@ -1,6 +1,6 @@
-"""Compare messages of the SDK with those of bare pyzmq, through the same device and with the same JSON library:
-messages of 1.5 kB a second, and the delay of one message. And the memory of a task that subscribes beside one
-that only publishes.
+"""Compare messages of the SDK with those of bare pyzmq, through the same device and with the same JSON
+library: messages of 1.5 kB a second, and the delay of one message. Also compare the memory of a task that
+subscribes with that of one that only publishes.
 """
 
 from __future__ import annotations

@@ -61,8 +61,9 @@ CIB = """<cib crm_feature_set="3.1.0" validate-with="pacemaker-3.0" epoch="1" nu
 <rsc_defaults><meta_attributes id="d"><nvpair id="d1" name="resource-stickiness" value="100"/></meta_attributes></rsc_defaults>
 </configuration><status/></cib>
 """
-"""The first configuration. It claims an old set of features, because a member leaves at once that finds a newer one
-than its own. Without `dc-deadtime` a new cluster waits 20 s for other members."""
+"""The first configuration. It claims an old set of features, because a member that finds a newer set than its
+own leaves at once. Without `dc-deadtime` a new cluster waits 20 s for other members.
+"""
 
 
 class BenchError(Exception):

@@ -507,7 +507,7 @@ class FakeContext:
         self.names_mains = False
         """True if tasks name other processes of theirs as the main one."""
         self.held_back = 0
-        """The number of times that others go before the keeper."""
+        """The number of turns in which the keeper lets others go first."""
         self.forked: Counter[tuple[int, int]] = Counter()
         self.keepers = 0
         self._start_keeper()
@@ -668,7 +668,7 @@ class FakeContext:
             if process.act():
                 return True
         if not choices:
-            # No other process could go on before this one.
+            # No other process can go on, so the keeper need not wait any more.
             self.held_back = 0
             return keeper
         choices[0]()
@@ -709,4 +709,4 @@ def _take(clients: Clients, order: Order) -> None:
 
 
 def void(_made: object) -> None:
-    """A thing that lives by what refers to it."""
+    """An object to which a weak reference is possible."""

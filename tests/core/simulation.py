@@ -1,7 +1,7 @@
-"""A machine around the real `step`, of which everything is simulated: keeper, processes, clock and state
-file. It works as the loop of the supervisor does: it takes facts in turns, saves the world, and then carries
-out the effects. `checked_step` checks each step against everything that must hold in every world, so each
-test that uses the simulation tests that as well.
+"""A simulated machine around the real `step`: keeper, processes, clock and state file. It works as the loop
+of the supervisor does: it takes facts in turns, saves the world, and then carries out the effects.
+`checked_step` checks each step against everything that must hold in every world, so each test that uses the
+simulation tests that as well.
 """
 
 from __future__ import annotations
@@ -283,8 +283,8 @@ def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None
 
 
 def check_answers(before: World, after: World, effects: Iterable[Effect], fact: Fact) -> None:
-    """Check that each request is answered once, those that no longer wait and those that are answered at
-    once. If a failure ends the context during its start, that start has no answer.
+    """Check that each request is answered once: those that stop waiting, and those that never wait. If a
+    failure ends the context during its start, that start has no answer.
     """
     answered = Counter(
         0 if isinstance(e, fx.Ready) else e.request for e in effects if isinstance(e, fx.Reply | fx.Ready)

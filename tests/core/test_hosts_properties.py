@@ -163,7 +163,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(HOSTS))
     def refuse_fence(self, name: str) -> None:
-        """The cluster says of a host that is here that it was off, because its answer is an old one."""
+        """The cluster reports a host that has joined as off, because its answer is an old one."""
         known = self.sim.world.hosts.get(name)
         if known is not None and known.past:
             self.sim.happen(ft.HostLost(host=name, epoch=known.past[-1]))
@@ -194,8 +194,8 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def all_known(self) -> bool:
-        """True if this supervisor has heard of each host that has processes: one without the state of its
-        predecessor believes the file about where there may be copies.
+        """True if this supervisor has heard of each host that has processes. A supervisor without the state
+        of its predecessor looks for copies of a task only on the hosts that the file names.
         """
         known = self.sim.world.hosts
         return all(
@@ -205,8 +205,8 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def at_named_hosts(self) -> bool:
-        """True if the file still names each host that may have a copy of a task: a file without it says that
-        there is none.
+        """True if the file still names each host that may have a copy of a task: the supervisor looks for
+        copies on no other host.
         """
         defined = self.sim.world.context.tasks
         return all(

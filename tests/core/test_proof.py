@@ -38,7 +38,7 @@ def only(given: Rule, ends: Only) -> Rule:
 
 
 def filled(*tasks: TaskDefinition) -> list[TaskDefinition]:
-    """Return the tasks and others, no two of which are alike: 30 altogether."""
+    """Return these tasks and further ones, 30 in total, no two of which are alike."""
     others = [up(f"other{number}", restart_delay=1.0 + number) for number in range(SIZE - len(tasks))]
     return [*tasks, *others]
 
@@ -357,7 +357,7 @@ def test_important_are_those_that_say_so_or_else_all_that_start_with_their_trans
 
 
 def naive(of: Context) -> set[Claim]:
-    """Return the claims that do not hold: every event of every task in every state, nothing left out."""
+    """Return the claims that do not hold, by trying every event of every task in every state."""
     important, violated, started = important_of(of), set[Claim](), set[str]()
     counts = (
         (False, True) if any(each.after for task in of.tasks.values() for each in task.rules) else (False,)

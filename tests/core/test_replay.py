@@ -36,7 +36,9 @@ SEGMENT = 4
 
 @dataclass
 class RecordedSimulation(Simulation):
-    """A simulation that records each step. A supervisor begins a segment when it starts, and later ones."""
+    """A simulation that records each step. A supervisor begins a segment when it starts, and again after some
+    turns.
+    """
 
     segments: list[list[bytes]] = field(default_factory=list)
     worlds: list[World] = field(default_factory=list)
@@ -136,7 +138,7 @@ def test_a_replay_ends_at_the_named_time() -> None:
 
 
 def test_an_engine_that_decides_otherwise_is_found_at_the_fact() -> None:
-    """The record is made to say that its engine has started b under another number."""
+    """The record is changed: in it, the engine has started b under another number."""
     sim = recorded()
     decided = b'{"op":"Launch","launch":2,"key":["T1","b"]}'
     (place,) = [(part, at) for part in sim.segments for at, line in enumerate(part) if decided in line]

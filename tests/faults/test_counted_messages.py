@@ -1,5 +1,5 @@
-"""A sensor, a filter and a writer talk while they, the device and the supervisor are killed at random: each lost
-message is counted by a subscriber that lives, or fell into the absence of its subscriber or sender.
+"""A sensor, a filter and a writer talk while they, the device and the supervisor are killed at random: each
+lost message is counted by its subscriber, unless subscriber or sender was dead at the time.
 
 The services write what they publish and receive to files. In-order delivery makes the check one of numbers, not
 of times.

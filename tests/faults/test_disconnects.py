@@ -1,5 +1,5 @@
-"""Clients that ask and hang up: their order is carried out, and they take no resources any more. Other
-clients keep their connections.
+"""Clients that ask and hang up: their order is carried out, and their resources are freed. Other clients keep
+their connections.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Memory runs out: a task whose process the kernel kills for it fails with the reason oom-kill, and no other
-task notices.
+"""Memory runs out: a task whose process the kernel therefore kills fails with the reason oom-kill, and no
+other task notices.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ def test_without_a_free_descriptor_a_task_does_not_wait() -> None:
     pipe = os.pipe()
     for fd in pipe:
         os.close(fd)
-    # Below the second limit there are free descriptors, the numbers of this pipe among them, but they are
-    # reserved for stops.
+    # Below the first limit no descriptor is free. Below the second one there are free ones, such as those of
+    # this pipe, but they are reserved for stops.
     for limit in (3, max(pipe) + linux.ROOM // 2):
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         try:

@@ -70,7 +70,7 @@ def test_the_device_becomes_ready_in_a_flood_of_subscriptions(device: Forwarder,
             assert process.stdout is not None
             assert process.stdout.readline() == "go\n"
             device.start("--expect", "1000000000")
-            # 1: on a busy machine the flood takes the whole time that the end may take.
+            # The status is 1 if the flood lasts longer than the end may take, as on a busy machine.
             assert device.end() in (0, 1)
         finally:
             process.kill()
@@ -80,7 +80,7 @@ def test_the_device_stops_while_it_waits_for_subscribers(device: Forwarder) -> N
     device.launch("--expect", "1000")
     subscriber = socket_options.unconnected_subscriber(device.context, [b""], None)
     device.opened.append(subscriber)
-    # Before the connection, since the handshake may be over at once.
+    # The monitor comes before the connection, since the handshake may be over at once.
     news = subscriber.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
     device.opened.append(news)
     socket_options.connect(subscriber, device.subscribe_endpoint)

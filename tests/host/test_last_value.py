@@ -303,7 +303,7 @@ def test_it_sends_what_was_asked_for_once_to_an_address_with_a_subscription(
     request = b"zmsvc.snapshot.TX:ts_last @@@ "
     publisher = bus.connected_publisher(request)
     onlooker = bus.subscriber(b"zmsvc.retained.")
-    # The onlooker first: the task answers as soon as there is a subscription to the address.
+    # The onlooker subscribes first: the task answers as soon as there is a subscription to the address.
     waiting.wait_for(lambda: publisher.has_subscription(b"zmsvc.retained."))
     ear = bus.subscriber(b"zmsvc.retained.A @@@ ")
     for topic in ("temperature", "pressure"):

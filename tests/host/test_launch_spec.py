@@ -56,7 +56,7 @@ def test_no_task_starts_without_an_option_that_a_keeper_of_1_0_would_drop(
 
 
 def test_a_keeper_that_would_drop_a_time_limit_does_not_start_the_task_that_needs_it() -> None:
-    """No time limit is newer than zmsvc 1.0 yet."""
+    """There is no time limit yet that zmsvc 1.0 lacks."""
     (watchdog,) = (each for each in OPTIONS if each.field == "watchdog")
     later = [replace(watchdog, protocol=PROTOCOL)]
     service = TaskDefinition(id="a", instance="Echo", limits=Limits(watchdog=5.0))

@@ -49,7 +49,7 @@ def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(
     numbers = itertools.count()
 
     def behind() -> bool:
-        """Tell more than it takes at once, until so many have come when it looks."""
+        """Send more subscriptions than the publisher reads at once, and wait until this many have arrived."""
         for _ in range(3 * sockets.DRAIN_BATCH):
             tell(b"\x01%d" % next(numbers))
         known = len(publisher._known)

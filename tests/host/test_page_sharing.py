@@ -297,8 +297,8 @@ EVERYDAY = """
 
 @immortals
 def test_everyday_work_counts_no_immortal_object_up_or_down() -> None:
-    """A count that changes with each use would leave the range of immortal ones some day. Code that runs at
-    the moment may change a count once.
+    """A count that changes with each use would some day leave the range of immortal ones. Code that is
+    running may change a count once.
     """
     assert python(EVERYDAY) == "True 0"
 

@@ -21,7 +21,7 @@ from zmsvc.protocol.supervision import Exited
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessTable:
-    pids = count(2**22 + 1)  # above what the kernel gives
+    pids = count(2**22 + 1)  # higher than any PID of the kernel
     zygote = zygote_client(cgroups=True)
     monkeypatch.setattr(
         zygote,

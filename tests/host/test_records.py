@@ -1,5 +1,5 @@
-"""The record of a context: a bounded ring that no fault of the disk or of its directory turns against the
-supervisor, and bundles from anybody that `replay` reads without harm.
+"""The record of a context: a bounded ring, whose faults of disk or directory do no harm to the supervisor,
+and bundles of unknown origin, which `replay` reads without harm.
 """
 
 from __future__ import annotations

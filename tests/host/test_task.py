@@ -326,7 +326,7 @@ def test_a_stopped_run_is_interrupted_and_closed_once(nest: Nest, gate: Path, wo
     assert update(nest) == {"at": "run"}
     task.signal(signal.SIGTERM)
     assert update(nest) == {"at": "close"}
-    task.signal(signal.SIGTERM)  # the second one changes nothing
+    task.signal(signal.SIGTERM)  # a second one changes nothing
     release(gate)
     assert update(nest) == {"read": "go"}
     assert task.end() == 0

@@ -36,8 +36,8 @@ def stubborn(context: Context) -> int:
 
 
 def press_until_gone(daemon: subprocess.Popen[bytes], pid: int) -> None:
-    """Press Ctrl-C until the task has ended. A second one within a quarter of a second counts as the same. Then
-    the daemon ends, and a further one would kill its interpreter: so this waits after each.
+    """Press Ctrl-C until the task has ended. A second one within a quarter of a second counts as the same.
+    This waits after each, because a further one would kill the interpreter of a daemon that is about to end.
     """
     until = time.monotonic() + PATIENCE
     while Path(f"/proc/{pid}").exists():

@@ -91,7 +91,7 @@ def test_a_daemon_of_a_killed_keeper_is_ended_before_the_next_one_starts_anythin
     context.start()
     context.task_is("ts_1", "running")
     first = pid_in(file)
-    # Kill the supervisor, too, since it would handle this at once.
+    # Kill the supervisor, too, which would otherwise handle this at once.
     supervisor = int(context.status()["pid"])
     assert context.daemon is not None
     stop_process(supervisor)

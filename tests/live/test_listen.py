@@ -121,7 +121,7 @@ def test_no_connection_is_refused_while_a_task_restarts_or_the_supervisor_is_rep
     before = context.task_is("ts_1", "running")["pid"]
     os.kill(before, signal.SIGKILL)
     wait_for_end(before)
-    # Nothing accepts now, and the connection waits for the next process.
+    # No process accepts connections now, so this one waits for the next process.
     (_, second) = ask(place)
     assert int(second) != before
     context.kill_supervisor()

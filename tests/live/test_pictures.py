@@ -56,7 +56,7 @@ def test_the_terminal_of_the_readme_is_what_zmsvcctl_prints(
 ) -> None:
     today = tmp_path / "today.svg"
     today.write_text(pictures["drawn"](shown.terminal))
-    # The pager's cut may be at another character of a line with a PID or an age of another length.
+    # The pager may cut a line at another character if its PID or age has another length.
     now, then = ([masked(line) for line in lines(file)] for file in (today, PICTURES / "terminal.svg"))
     assert len(now) == len(then) > 20, "make pictures"
     for a, b in zip(now, then, strict=True):

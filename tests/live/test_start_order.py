@@ -1,5 +1,5 @@
-"""`<after>` and `<requires>`: who starts after whom and stops before whom, also over a crash of the
-supervisor.
+"""`<after>` and `<requires>`: which task starts after which and stops before which, also across a crash of
+the supervisor.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ServiceGated(TaskService):
 
 
 def gated(context: Context) -> None:
-    """Make a service whose tasks are ready when ID.gate exists, and end when ID.close does not."""
+    """Make a service whose tasks are ready when ID.gate exists, and delay their end while ID.close exists."""
     context.service("Gated", GATED.format(home=str(context.home)))
 
 

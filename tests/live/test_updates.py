@@ -57,7 +57,7 @@ def test_thousands_of_updates_all_arrive_as_they_were_reported(
     while len(heard) < 5000:
         _, body = listener.next()
         heard += [body["content"]["status"]["n"]] if body["header"]["action"] == "updated" else []
-        listener.heard.clear()  # each check of it would take longer than the last
+        listener.heard.clear()  # otherwise each check of the growing list would take longer
     assert heard == list(range(5000))
     assert context.status()["dropped"]["updates"] == 0
 
@@ -174,8 +174,8 @@ def test_updates_while_no_supervisor_is_there_are_delivered_once(
     ],
 )
 def test_a_hostile_datagram_loses_no_other_message(context: Context, home: Path, datagram: str) -> None:
-    """The supervisor refuses and counts it, processes the other messages of this task and of its neighbor as
-    before, and does not crash.
+    """The supervisor refuses and counts the datagram, processes the other messages of this task and of its
+    neighbor as before, and does not crash.
     """
     send = f"s.sendto(({datagram}).encode(), os.environ['NOTIFY_SOCKET'])"
     context.looped(

@@ -160,7 +160,7 @@ def test_a_signal_that_the_keeper_of_1_0_does_not_know_ends_neither_it_nor_the_t
 
 def test_the_supervisor_of_1_0_serves_under_todays_keeper(context: Context, home: Path, old: Path) -> None:
     """This happens after a downgrade. The state file has the same schema, and a keeper speaks every earlier
-    protocol. A task that waits for others before its first step waits no longer.
+    protocol. A task that was waiting for others before its first step no longer waits.
     """
     fill(context)
     os.mkfifo(gate := home / "gate")

@@ -1,7 +1,7 @@
 """Take the values of `<environment>` out of what `report` packs.
 
 Each value is replaced by a text that is the same for the same value, so a replay finds the same differences
-in a reload. The key of this function is forgotten, so nobody can find a value by trying.
+in a reload. The key of this function is forgotten, so no reader of the file can find a value by trying.
 """
 
 from __future__ import annotations
