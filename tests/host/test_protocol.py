@@ -93,7 +93,7 @@ def test_a_message_without_a_field_that_it_needs_is_refused(codec: Codec[Any], k
         for each in dataclasses.fields(kind)
         if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
     ]
-    op = next(op for op, reader in codec._readers.items() if reader._kind is kind)
+    op = next(op for op, each in codec._kinds.items() if each is kind)
     if not needed:
         assert codec.decode({"op": op}) == kind()
         return
@@ -119,7 +119,7 @@ def test_a_message_with_a_wrong_type_is_refused_with_the_field(body: dict[str, A
 
 def test_every_message_of_a_direction_has_an_operation_of_its_own() -> None:
     for codec, union in CHANNELS:
-        assert {reader._kind for reader in codec._readers.values()} == set(kinds(union))
+        assert set(codec._kinds.values()) == set(kinds(union))
 
 
 @given(

@@ -1,8 +1,9 @@
 """Spare processes, from which the first supervisor, device and output process of a context are made.
 
-The keeper forks them before it reads any key, listens to a socket or becomes the parent of a task. Each waits
-for one order, imports its module, and runs it. So a process of a context shares with the keeper what both
-import, and neither executes an interpreter nor imports the standard library again: see docs/performance.md.
+The keeper forks them before it reads any key, listens to a socket or becomes the parent of a task. Each
+imports its module, waits for one order, and runs the module. So a process of a context shares with the keeper
+what both import, and neither executes an interpreter nor imports the standard library again: see
+docs/performance.md.
 
 Only the first process of each kind is made in this way. A later one is executed, because the installed files
 may be those of another version by then.
@@ -20,7 +21,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -88,8 +89,16 @@ def _wait_and_run(module: str, channel: int) -> NoReturn:
         os.setsid()
         _reset_signals()
         linux.set_process_title(f"{module}: spare")
+        # This closes above all the keeper's ends of the other channels: a spare process ends when the last
+        # copy of its keeper's end is closed.
+        _close_all_but({*_STREAMS, channel})
+        # As with `python -P`: no module comes from the directory of the script.
+        if not sys.flags.safe_path and sys.path:
+            del sys.path[0]
+        # While the keeper gets ready, and for the device while the supervisor does.
+        imported = importlib.import_module(f"{module}.__main__")
         order = _await_order(channel)
-        status = _run(module, *order) if order else 0
+        status = _run(module, imported.main, *order) if order else 0
     except BaseException:
         traceback.print_exc()
     finally:
@@ -107,15 +116,16 @@ def _reset_signals() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _close_all_but(kept: Collection[int]) -> None:
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd not in kept:
+            with contextlib.suppress(OSError):  # The descriptor of the directory is closed already.
+                os.close(fd)
+
+
 def _await_order(channel: int) -> tuple[list[str], dict[str, str]] | None:
     """Return the arguments and the environment; None if the keeper needs this process no more."""
     sock = socket.socket(fileno=channel)
-    # This closes above all the keeper's ends of the other channels: a spare process ends when the last copy
-    # of its keeper's end is closed.
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd not in (*_STREAMS, channel):
-            with contextlib.suppress(OSError):  # The descriptor of the directory is closed already.
-                os.close(fd)
     sock.settimeout(IDLE_S)
     try:
         room = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
@@ -143,10 +153,8 @@ def _move(fd: int, above: int) -> int:
     return moved
 
 
-def _run(module: str, arguments: list[str], environment: dict[str, str]) -> int:
+def _run(module: str, main: Callable[[], object], arguments: list[str], environment: dict[str, str]) -> int:
     """Do what executing the interpreter with `-P -m MODULE ARGUMENTS` does, and return the exit status."""
-    if not sys.flags.safe_path and sys.path:
-        del sys.path[0]
     # Set all variables again: functions of C read the initial environment, which is overwritten below.
     os.environ.clear()
     os.environ.update(environment)
@@ -156,7 +164,7 @@ def _run(module: str, arguments: list[str], environment: dict[str, str]) -> int:
     linux.set_process_title(" ".join([module, *arguments]))
     sys.argv[:] = [module, *arguments]
     try:
-        status = importlib.import_module(f"{module}.__main__").main()
+        status = main()
     except SystemExit as end:
         status = end.code
     if isinstance(status, str):

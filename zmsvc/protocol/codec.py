@@ -25,57 +25,55 @@ _LeftOut = Mapping[type[Any], Collection[str]]
 
 
 class Codec(Generic[Message]):
-    """The codec of one direction of a channel. `kinds` has the class for each `op`."""
+    """The codec of one direction of a channel. `kinds` has the class for each `op`.
+
+    It inspects a class when it is first needed: a process reads or writes few kinds of the many.
+    """
 
     def __init__(self, kinds: Mapping[str, type[Message]]) -> None:
-        self._readers = {op: _Reader(kind) for op, kind in kinds.items()}
-        self._writers: dict[type[Message], Callable[[Any], dict[str, Any]]] = {
-            kind: _Writer(op, kind) for op, kind in kinds.items()
-        }
+        self._kinds = dict(kinds)
+        self._operations = {kind: op for op, kind in kinds.items()}
+        self._readers: dict[str, _Reader] = {}
+        self._writers: dict[type[Message], Callable[[Any], dict[str, Any]]] = {}
 
     @property
     def operations(self) -> tuple[str, ...]:
         """The `op` words of this direction."""
-        return tuple(self._readers)
+        return tuple(self._kinds)
 
     def encode(self, message: Message) -> dict[str, Any]:
         """Return the JSON object of a message. Its tuples are arrays in JSON."""
-        return self._writers[type(message)](message)
+        kind = type(message)
+        if kind not in self._writers:
+            self._writers[kind] = self._writer(kind)
+        return self._writers[kind](message)
+
+    def _writer(self, kind: type[Message]) -> Callable[[Any], dict[str, Any]]:
+        return _Writer(self._operations[kind], kind)
 
     def decode(self, body: Mapping[str, Any]) -> Message:
         """Return the message of a JSON object. Raises ProtocolError for an unknown `op`, a missing field or a
         wrong type.
         """
         op = body.get("op")
-        reader = self._readers.get(op) if isinstance(op, str) else None
-        if reader is None:
+        kind = self._kinds.get(op) if isinstance(op, str) else None
+        if not isinstance(op, str) or kind is None:
             raise ProtocolError(f"cannot read message: {op!r} is not an operation of this channel")
-        message: Message = reader(body)
+        if op not in self._readers:
+            self._readers[op] = _Reader(kind)
+        message: Message = self._readers[op](body)
         return message
 
 
 class CompactCodec(Codec[Message]):
-    """A codec whose objects lack the fields that have their default, and those of `left_out`, by class.
-
-    It inspects a class when it is first needed: a supervisor writes few kinds of the many, and reads none.
-    """
+    """A codec whose objects lack the fields that have their default, and those of `left_out`, by class."""
 
     def __init__(self, kinds: Mapping[str, type[Message]], left_out: _LeftOut) -> None:
-        super().__init__({})
-        self._kinds, self._left_out = kinds, left_out
-        self._operations = {kind: op for op, kind in kinds.items()}
+        super().__init__(kinds)
+        self._left_out = left_out
 
-    def encode(self, message: Message) -> dict[str, Any]:
-        kind = type(message)
-        if kind not in self._writers:
-            self._writers[kind] = _CompactWriter(kind, self._left_out, self._operations[kind])
-        return self._writers[kind](message)
-
-    def decode(self, body: Mapping[str, Any]) -> Message:
-        op = body.get("op")
-        if isinstance(op, str) and op in self._kinds and op not in self._readers:
-            self._readers[op] = _Reader(self._kinds[op])
-        return super().decode(body)
+    def _writer(self, kind: type[Message]) -> Callable[[Any], dict[str, Any]]:
+        return _CompactWriter(kind, self._left_out, self._operations[kind])
 
 
 class _Writer:
