@@ -113,7 +113,7 @@ def test_nobody_starts_a_context_of_a_cluster_by_hand_or_at_boot(given: Installe
 # --- the exit statuses
 
 
-def test_it_passes_ocf_tester(given: Installed, machine: Machine) -> None:
+def test_the_agent_passes_ocf_tester(given: Installed, machine: Machine) -> None:
     need(shutil.which("ocf-tester"), "ocf-tester is not installed (apt-get install resource-agents)")
     # Its document type is that of OCF 1.0, which has neither of these.
     later = """'s/("reload-agent", 10, ""),//; s/ reloadable="1"//'"""

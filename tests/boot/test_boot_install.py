@@ -73,7 +73,7 @@ def test_the_unit_runs_what_was_installed(stage: Path) -> None:
     assert "\nExecReload=/usr/bin/zmsvcctl -c %i reload\n" in unit
 
 
-def test_everyone_may_read_it(stage: Path) -> None:
+def test_every_user_may_read_the_installed_files(stage: Path) -> None:
     assert [
         path for path in stage.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o4 == 0
     ] == []

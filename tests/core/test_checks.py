@@ -255,11 +255,11 @@ def conditional(words: str, *when: str, after: Threshold | None = None) -> Rule:
     return replace(rule(words), when=ends, after=after)
 
 
-def test_a_rule_is_warned_about_that_names_an_end_in_vain_or_adds_nothing_to_another_one() -> None:
+def test_a_rule_with_a_useless_condition_is_warned_about() -> None:
     other = task("b")
     vain = replace(task("a"), rules=(conditional("on_fail start b", "watchdog", "oom-kill"),))
     assert warned(vain, other) == [
-        "a: the rule on_fail: start b, when watchdog oom-kill names an end in vain: the task has no <watchdog>, "
+        "a: the rule on_fail: start b, when watchdog oom-kill names an end that cannot happen: the task has no <watchdog>, "
         "so it never fails by watchdog"
     ]
     counting = conditional("on_fail start b", after=Threshold(count=3, within=60.0))
@@ -285,7 +285,7 @@ def test_a_count_that_the_delays_between_restarts_do_not_reach_is_warned_about()
     )
 
 
-def test_a_task_that_restarts_itself_when_it_has_recovered_is_no_ring() -> None:
+def test_a_task_that_restarts_itself_when_it_has_recovered_is_not_a_ring() -> None:
     assert warned(task("a", "on_recover restart a")) == []
     assert "ring of rules" in warned(task("a", "on_recover restart b"), task("b", "on_start restart a"))[0]
 

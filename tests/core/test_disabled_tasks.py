@@ -81,7 +81,7 @@ def test_a_reload_that_adds_a_disabled_task_again_does_not_start_it() -> None:
     assert (sim.sub_state("b"), sim.sub_state("d")) == ("waiting", "start")
 
 
-def test_enable_takes_it_back_at_the_next_start_of_a_transaction() -> None:
+def test_an_enabled_task_starts_with_the_next_start_of_a_transaction() -> None:
     sim = disabled()
     sim.ask("start")
     sim.ask("enable", "b", transaction=None)

@@ -491,7 +491,7 @@ def test_a_task_may_ask_for_more_time() -> None:
     assert sim.alarms == {("T1", "a"): BEGINNING + 30}
 
 
-def test_a_timeout_of_none_is_unlimited() -> None:
+def test_a_timeout_of_0_is_unlimited() -> None:
     sim = Simulation.of(task("a", start_timeout=0.0, stop_timeout=0.0))
     sim.obedient = False
     sim.begin()
@@ -602,7 +602,7 @@ def test_leftover_processes_are_killed_and_named() -> None:
     assert told[0].detail["ended"][0]["signal"] == "SIGKILL"
 
 
-def test_the_last_exit_may_come_twice_while_the_rest_is_killed() -> None:
+def test_a_repeated_exit_changes_nothing_while_leftovers_are_killed() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()

@@ -201,7 +201,7 @@ def test_graphviz_reads_it() -> None:
     subprocess.run(["dot", "-Tsvg"], input=text.encode(), check=True, capture_output=True)
 
 
-def test_the_data_has_tasks_with_states_and_rules_with_ids_that_stay() -> None:
+def test_the_json_has_tasks_with_states_and_rules_with_stable_ids() -> None:
     again = Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call="ts001", only=Only.MEMORY_LIMIT)
     first, second = DAY.tasks.values()
     tasks = (replace(first, rules=(*first.rules, again), replicas=2), replace(second, after=("ts001",)))

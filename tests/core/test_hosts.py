@@ -180,7 +180,7 @@ def test_a_stop_cancels_the_wait_for_a_host() -> None:
     assert sim.where("a") == []
 
 
-def test_a_task_before_it_that_fails_meanwhile_counts() -> None:
+def test_a_task_that_waits_for_a_host_waits_again_for_a_required_task_that_has_failed() -> None:
     sim = Cluster.of(task("a"), placed("b", hosts=("h2",), requires=("a",)))
     assert isinstance(sim, Cluster)
     sim.add("h2")
@@ -292,7 +292,7 @@ def test_under_another_epoch_every_launch_of_the_host_has_ended() -> None:
     assert sim.where("b") == []
 
 
-def test_what_an_order_asked_for_has_happened_when_the_host_is_lost() -> None:
+def test_an_ordered_stop_counts_as_done_when_the_host_is_lost() -> None:
     sim = cluster(placed("a", rule("on_fail", "start", "b"), hosts=("h2",)), task("b", entry=False))
     sim.obedient = False
     sim.ask("stop", "a", request=3)

@@ -22,7 +22,7 @@ def kept(values: LastValues) -> list[str]:
     return [sender for (_, sender, _), _ in values.items()]
 
 
-def test_the_message_that_was_not_replaced_for_longest_is_given_up_first() -> None:
+def test_the_message_that_was_replaced_least_recently_is_dropped_first() -> None:
     values = LastValues(Retention(max_messages=3, max_bytes=100))
     for sender in ("a", "b", "c", "a"):
         assert values.put(key(sender), LogPosition(0, 10)) == 0
@@ -122,7 +122,7 @@ def test_the_end_of_an_answer_names_who_has_answered() -> None:
 @pytest.mark.parametrize(
     "text", [b"", b"[]", b'{"header":1}', b'{"message":{}}', b'{"topic":1,"message":{}}']
 )
-def test_garbage_is_no_answer(text: bytes) -> None:
+def test_garbage_is_not_taken_for_an_answer(text: bytes) -> None:
     try:
         answer = last_values.answer_of(text)
     except ProtocolError:
@@ -208,7 +208,7 @@ def test_the_origin_of_a_message_is_what_its_header_says(text: bytes, origin: Me
     assert origin_of(text) == origin
 
 
-def test_invented_names_of_one_transaction_take_no_place_from_others() -> None:
+def test_invented_names_of_one_transaction_do_not_displace_others() -> None:
     names = [f"A:{number}" for number in range(5000)] + [f"T{number}:ts_last" for number in range(900)]
     names += ["no name", "x:y:z", "..:a", ":a", "A:"]
     chosen = last_values.chosen(names)

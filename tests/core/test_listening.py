@@ -77,7 +77,7 @@ def test_an_address_has_the_form_of_systemd_or_of_zeromq(text: str, expected: st
         "http://1.2.3.4:80",
     ],
 )
-def test_anything_else_is_no_address(text: str) -> None:
+def test_a_malformed_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         address(text)
 

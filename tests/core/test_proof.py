@@ -257,7 +257,7 @@ def test_the_bound_holds_while_one_event_still_has_consequences() -> None:
     assert (later.unfinished, later.violations) == (("start", "exit(a)"), ())
 
 
-def test_a_part_that_does_not_come_to_rest_takes_no_other_part_its_result() -> None:
+def test_a_part_that_never_settles_leaves_the_results_of_the_others() -> None:
     small = [up("x"), task("y", restart_delay=7.0)]
     found = prove(context(*small, *ring_of(SIZE).tasks.values()), 300)
     assert [each.tasks for each in found.violations] == [("y",)]
@@ -437,7 +437,7 @@ def test_what_is_left_out_changes_no_result(first: int) -> None:
         assert Claim.NO_RING in told or told == expected, seed
 
 
-def test_of_tasks_beside_a_ring_none_is_said_to_never_start() -> None:
+def test_no_task_is_reported_as_never_starting_beside_a_ring() -> None:
     tasks = [
         up("a", rule("on_start", "restart", "b"), rule("on_update", "start", "c")),
         waiting("b", rule("on_start", "restart", "a")),

@@ -16,7 +16,7 @@ def test_a_word_that_is_like_no_other_is_followed_by_nothing() -> None:
     assert similar("", []) == ""
 
 
-def test_an_id_with_another_number_is_no_misspelled_one() -> None:
+def test_an_id_with_another_number_is_not_taken_for_a_misspelled_one() -> None:
     assert similar_id("ts_9", ["ts_1", "ts_2"]) == ""
     assert similar_id("ts_1000", ["ts_100"]) == " (did you mean ts_100?)"
     assert similar_id("TS_1", ["ts_1"]) == " (did you mean ts_1?)"

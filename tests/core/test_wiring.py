@@ -87,7 +87,7 @@ def test_messages_are_counted_by_topic_and_sender_with_those_that_did_not_come()
     ]
 
 
-def test_a_number_that_comes_twice_is_counted_as_the_message_that_it_is() -> None:
+def test_each_message_is_counted_even_if_its_number_is_repeated() -> None:
     traffic = Traffic()
     for sequence in (5, 5, 4):
         traffic.add(frame(launch=3, sequence=sequence))
@@ -151,7 +151,7 @@ RESTS = Running(launch=5, process=False)
         ([{"task": ""}], RUNS, RUNS, ""),
     ],
 )
-def test_a_sender_that_cannot_be_what_it_says_is_named(
+def test_a_forged_sender_is_named(
     sent: list[dict[str, Any]], before: Running | None, after: Running | None, lie: str
 ) -> None:
     traffic = Traffic()

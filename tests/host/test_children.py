@@ -214,7 +214,7 @@ def test_shutdown_does_not_wait_for_a_keeper_that_is_gone(both: Both) -> None:
     assert (both.children.lost, backlog) == (True, [True, False])
 
 
-def test_all_orders_are_sent_at_the_end_and_a_late_reader_is_not_held(both: Both) -> None:
+def test_all_orders_are_sent_at_the_end_and_a_later_read_does_not_block(both: Both) -> None:
     """The keeper sends nothing more: it waits for the end of the supervisor."""
     count = 0
     while not both.children.waiting:

@@ -510,7 +510,7 @@ def test_the_environment_of_a_task_is_not_in_its_json() -> None:
     assert "hunter2" not in str(context.source)
 
 
-def test_nothing_is_lost_where_the_form_has_no_place() -> None:
+def test_json_keeps_what_the_form_of_zmicroservices_cannot_hold() -> None:
     assert as_json('<a x="1"><x>2</x><x>3</x></a>') == {"x": ["1", "2", "3"]}
     assert as_json('<a unit="s"> 5 </a>') == {"unit": "s", "#text": "5"}
     assert as_json("<a> one <b/> two </a>") == {"b": "", "#text": "one two"}

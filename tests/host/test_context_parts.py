@@ -150,7 +150,7 @@ def test_graph_draws_the_tasks_of_all_files(file: Path, capsys: pytest.CaptureFi
     assert "b1" in capsys.readouterr().out
 
 
-def test_what_is_no_readable_file_is_a_fault_and_never_waited_for(file: Path) -> None:
+def test_a_fifo_a_dangling_link_and_a_directory_are_faults_and_block_nothing(file: Path) -> None:
     directory = file.with_suffix(".d")
     os.mkfifo(directory / "fifo.xml")
     (directory / "link.xml").symlink_to("nowhere")

@@ -111,7 +111,7 @@ for turn in range(1_000):
 """
 
 
-def test_a_user_who_swaps_directories_and_links_has_nothing_made_elsewhere(tmp_path: Path) -> None:
+def test_a_user_who_swaps_directories_and_links_cannot_redirect_a_new_directory(tmp_path: Path) -> None:
     (stranger,) = others(1)
     for parent in (tmp_path, *tmp_path.parents[:3]):
         parent.chmod(parent.stat().st_mode | 0o111)

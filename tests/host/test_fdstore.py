@@ -144,7 +144,7 @@ def test_a_name_is_removed_and_a_store_that_is_not_held_is_emptied(store: Store,
     os.close(reader)
 
 
-def test_what_has_lost_its_other_end_is_removed_unless_it_is_not_polled(store: Store) -> None:
+def test_a_descriptor_without_its_other_end_is_removed_unless_polling_is_off(store: Store) -> None:
     store.hold(a=9)
     pairs = [socket.socketpair() for _ in range(2)]
     store.put(pairs[0][0].fileno(), name="polled")
@@ -181,7 +181,7 @@ def test_a_close_that_hangs_delays_neither_other_tasks_nor_the_store(store: Stor
     store.counts(closing={})
 
 
-def test_what_cannot_be_polled_is_stored_all_the_same(store: Store, tmp_path: Path) -> None:
+def test_a_descriptor_that_cannot_be_polled_is_stored_as_well(store: Store, tmp_path: Path) -> None:
     store.hold(a=9)
     here = os.open(tmp_path, os.O_RDONLY)
     made = [here]

@@ -50,7 +50,7 @@ def test_a_file_that_differs_or_is_gone_needs_a_reload(home: House) -> None:
     assert found(home, file) is True
 
 
-def test_an_earlier_supervisor_and_what_is_no_file_are_unknown(home: House) -> None:
+def test_a_change_is_unknown_for_an_earlier_supervisor_or_a_path_without_a_file(home: House) -> None:
     home.supervisor()
     assert found(home, home.file(text="<Context />"), "") is None
     pipe = home.root / "Context-Echo.xml"

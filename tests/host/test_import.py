@@ -81,7 +81,9 @@ def test_a_file_becomes_a_context_and_each_other_thing_has_a_line(
     assert sorted(done.warnings) == lines, done.err
 
 
-def test_what_supervisor_says_is_said(home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_supervisor_becomes_the_same_options_of_tasks(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("IMPORTED_TOKEN", "secret")
 
     def tasks(case: str) -> list[TaskDefinition]:
@@ -158,7 +160,7 @@ def test_a_procfile_runs_in_its_directory_with_ports_and_env_file(home: Path, ca
     assert f"{home}/.env:1: warning: " in err
 
 
-def test_what_circus_says_is_said(home: Path, capsys: Capture) -> None:
+def test_a_file_of_circus_becomes_the_same_options_of_tasks(home: Path, capsys: Capture) -> None:
     def tasks(case: str) -> list[TaskDefinition]:
         return Import(capsys, home / "c.ini", imported_files.CIRCUS[case][0]).tasks
 
@@ -224,7 +226,7 @@ WantedBy=multi-user.target
 """
 
 
-def test_what_a_unit_says_is_said(home: Path, capsys: Capture) -> None:
+def test_a_unit_becomes_the_same_options_of_a_task(home: Path, capsys: Capture) -> None:
     done = Import(capsys, home / "server.service", UNIT)
     (task,) = done.tasks
     assert task.command == (

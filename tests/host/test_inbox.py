@@ -126,7 +126,7 @@ def test_starts_that_clients_invent_take_bounded_room() -> None:
     assert len(usual._known) <= 1000
 
 
-def test_a_retained_frame_is_no_news() -> None:
+def test_a_retained_message_does_not_count_as_a_gap() -> None:
     usual = inbox()
     first = frame("raw", HEADERS[0], b"5", b"{}", b"}")
     assert usual.message(first) is not None

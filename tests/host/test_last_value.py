@@ -202,7 +202,7 @@ def test_a_retained_message_that_a_task_cannot_handle_does_not_end_it(
         zmsvc_simulation.run(1)
 
 
-def test_what_is_given_up_is_counted_and_logged(
+def test_dropped_messages_are_counted_and_logged(
     zmsvc_simulation: Simulation, caplog: pytest.LogCaptureFixture
 ) -> None:
     zmsvc_simulation.start(testing.ServiceLastValue, config={"max_messages": "2", "max_bytes": "1K"})

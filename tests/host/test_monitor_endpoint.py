@@ -63,7 +63,7 @@ def turns(monitor: MonitorEndpoint, wanted: Callable[[], object]) -> int:
     return count
 
 
-def test_a_turn_judges_so_many_connections_and_the_next_one_the_rest(
+def test_a_turn_judges_a_limited_number_of_connections_and_the_next_turn_the_rest(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str
 ) -> None:
     with closing(MonitorEndpoint(context, endpoint, "pub", TaskKeys(), print)) as monitor:
@@ -133,7 +133,7 @@ def test_silent_connections_of_a_user_who_may_not_connect_take_a_bounded_number_
         assert int(stranger.stdout.readline()) <= loopback_gate._MAX_WAITING
 
 
-def test_a_turn_answers_so_many_questions_and_the_next_one_the_rest(
+def test_a_turn_answers_a_limited_number_of_questions_and_the_next_turn_the_rest(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     endpoint = f"ipc://{tmp_path}/mon"
@@ -151,7 +151,7 @@ def test_a_turn_answers_so_many_questions_and_the_next_one_the_rest(
             each.close()
 
 
-def test_a_question_to_the_supervisor_ends_in_the_middle_of_other_messages(
+def test_a_question_to_the_supervisor_ends_in_time_despite_other_messages(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     subscribe_endpoint, over = f"ipc://{tmp_path}/front", threading.Event()

@@ -43,7 +43,7 @@ def told(*tasks: dict[str, Any], state: str = "active") -> dict[str, Any]:
     return {"transactions": [{"id": "T1", "state": state, "tasks": list(tasks)}]}
 
 
-def test_it_needs_nothing_but_the_standard_library() -> None:
+def test_the_agent_needs_only_the_standard_library() -> None:
     # -I: not this tree, and no packages of the user. -S: none of the machine.
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(AGENT), "meta-data"], capture_output=True, text=True, check=True
@@ -134,7 +134,7 @@ def test_a_reason_is_one_line_without_control_characters(
     assert len(said) <= agent.MAX_REASON + len("ocf-exit-reason:\n")
 
 
-def test_what_it_writes_is_what_zmsvcd_reads(agent: ModuleType) -> None:
+def test_the_file_of_the_agent_is_one_that_zmsvcd_reads(agent: ModuleType) -> None:
     from zmsvc.core.carried import parse
 
     decided = agent.decided_by(told(task("a", held=True), task("b", disabled=True)))

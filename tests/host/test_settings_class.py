@@ -194,7 +194,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("text", UNKNOWN.values(), ids=UNKNOWN)
-def test_a_class_that_cannot_be_found_out_takes_any_value(tmp_path: Path, text: str) -> None:
+def test_a_settings_class_that_cannot_be_read_takes_any_value(tmp_path: Path, text: str) -> None:
     shape = settings_source.settings_of(service(tmp_path, text), "Work")
     assert shape is None
 
@@ -211,7 +211,7 @@ PARTLY = {
 
 
 @pytest.mark.parametrize("text", PARTLY.values(), ids=PARTLY)
-def test_what_is_not_known_of_a_class_takes_any_value(tmp_path: Path, text: str) -> None:
+def test_an_unknown_part_of_a_settings_class_takes_any_value(tmp_path: Path, text: str) -> None:
     shape = settings_source.settings_of(service(tmp_path, text), "Work")
     assert shape is not None
     assert settings.convert(shape, {"n": "text", "m": "x"})[1] == []

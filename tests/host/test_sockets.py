@@ -254,7 +254,7 @@ def test_a_single_message_without_a_listener_fails(tmp_path: Path) -> None:
         sockets.send_once(f"ipc://{tmp_path}/bus", b"x", 1.0)
 
 
-def test_without_time_to_connect_nobody_is_said_to_be_missing(device: Forwarder) -> None:
+def test_a_timeout_before_the_connection_is_not_reported_as_a_missing_subscriber(device: Forwarder) -> None:
     with pytest.raises(ZmsvcError, match=r"cannot reach ipc://.*: no connection was made in time"):
         sockets.send_once(device.publish_endpoint, b"x", 0.0)
 

@@ -33,7 +33,7 @@ def test_the_compact_schema_is_made_of_the_other_one() -> None:
         assert file.read_text() == text, "make options"
 
 
-def test_each_element_and_attribute_has_a_documentation() -> None:
+def test_each_element_and_attribute_is_documented() -> None:
     undocumented = set()
     for each in etree.parse(DATA / "context.rng").iter(f"{RNG}element", f"{RNG}attribute"):
         outer = next(

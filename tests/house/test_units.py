@@ -89,7 +89,7 @@ def test_the_confinement_is_as_tight_as_arbitrary_tasks_allow(unit: Path) -> Non
     assert found.returncode == 0, found.stdout
 
 
-def test_a_context_leaves_nothing_to_another_one_and_has_a_bound(unit: Path) -> None:
+def test_a_unit_removes_ipc_objects_and_keys_of_its_context_and_limits_its_tasks(unit: Path) -> None:
     lines = unit.read_text().splitlines()
     assert {
         "RemoveIPC=yes",
@@ -100,7 +100,7 @@ def test_a_context_leaves_nothing_to_another_one_and_has_a_bound(unit: Path) -> 
     } <= set(lines)
 
 
-def test_a_context_of_a_user_has_the_same_bound_and_gains_no_privileges() -> None:
+def test_the_unit_of_a_user_limits_tasks_and_gains_no_privileges() -> None:
     lines = (ROOT / "units/user/zmsvc@.service.in").read_text().splitlines()
     assert {"TasksMax=32768", "UMask=0077", "NoNewPrivileges=yes"} <= set(lines)
 

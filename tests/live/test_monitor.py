@@ -138,7 +138,7 @@ def check_files(row: dict[str, Any], home: Path) -> None:
     assert isinstance(port["family"], int)
 
 
-def test_a_sample_has_1_0s_figures_of_every_task_of_its_transaction_that_has_a_process(
+def test_a_sample_has_the_figures_of_1_0_for_every_task_with_a_process(
     context: Context, home: Path, listen: Callable[[str], Stranger]
 ) -> None:
     context.looped(

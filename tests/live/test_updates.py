@@ -173,7 +173,9 @@ def test_updates_while_no_supervisor_is_there_are_delivered_once(
         "'X_ZMSVC_UPDATE=[1]'",
     ],
 )
-def test_a_hostile_datagram_loses_no_other_message(context: Context, home: Path, datagram: str) -> None:
+def test_other_messages_are_processed_in_spite_of_a_hostile_datagram(
+    context: Context, home: Path, datagram: str
+) -> None:
     """The supervisor refuses and counts the datagram, processes the other messages of this task and of its
     neighbor as before, and does not crash.
     """

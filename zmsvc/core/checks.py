@@ -461,7 +461,7 @@ def _rule_warnings(task: TaskDefinition) -> Iterator[tuple[Rule, str]]:
         if times > 1:
             yield rule, f"the rule {_words(rule)} occurs {times} times"
         for why in rule_conditions.vain(rule, task):
-            yield rule, f"the rule {_words(rule)} names an end in vain: {why}"
+            yield rule, f"the rule {_words(rule)} names an end that cannot happen: {why}"
         plain = replace(rule, when=(), after=None)
         if plain != rule and plain in rules:
             yield rule, f"the rule {_words(rule)} has no effect beside the rule {_words(plain)}"

@@ -135,7 +135,7 @@ def _put_in_place(change: Change, draft: Path, undo: ExitStack) -> None:
             # link never replaces a file, unlike rename.
             os.link(draft, target)
         except FileExistsError as error:
-            raise Changed(f"cannot write {change.path}: another process has just made it") from error
+            raise Changed(f"cannot write {change.path}: another process has just created it") from error
         undo.callback(_undo, target.unlink)
         draft.unlink()
     else:
