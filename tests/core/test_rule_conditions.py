@@ -52,8 +52,8 @@ def test_each_trigger_takes_the_reasons_of_its_own_ends(trigger: Trigger, reason
         ("on_fail", "exited", "is not a failure, and on_exit fires on it"),
         ("on_fail", "start-limit", "fires on_any_fail alone"),
         ("on_exit", "oom-kill", "is a failure, on which on_fail fires, expected one of exited, requested$"),
-        ("on_start", "watchdog", "is for ends, which on_start is not about"),
-        ("on_recover", "watchdog", "is for ends"),
+        ("on_start", "watchdog", "has no meaning: on_start is not about the end of a task"),
+        ("on_recover", "watchdog", "has no meaning: on_recover is not about"),
     ],
 )
 def test_a_bad_when_is_explained(trigger: str, text: str, words: str) -> None:

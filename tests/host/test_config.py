@@ -416,7 +416,10 @@ def test_a_condition_that_cannot_be_met_is_a_fault_on_the_line_of_its_rule(
 def test_a_condition_in_the_wrong_place_is_a_fault() -> None:
     on_start = changed(("<on_start>", "<on_start when='watchdog'>"))
     (fault,) = faults(on_start)
-    assert "the when of <on_start> is for ends, which on_start is not about, expected none" in fault
+    assert (
+        "the when of <on_start> has no meaning: on_start is not about the end of a task, expected none"
+        in fault
+    )
     (fault,) = faults(changed(("<on_start>", "<on_start after='3 in 1min'>")))
     assert "<on_start> has the attribute after and no rule, expected <action> and <call>" in fault
     (fault,) = faults(changed(("<on_fail>", "<on_fail><when>watchdog</when>")))

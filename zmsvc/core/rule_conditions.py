@@ -37,7 +37,7 @@ def read_ends(trigger: Trigger, text: str, signal_name: Callable[[str], str]) ->
     signal. Raises ValueError.
     """
     if trigger not in TRIGGERS_OF_ENDS:
-        raise ValueError(f"is for ends, which {trigger} is not about, expected none")
+        raise ValueError(f"has no meaning: {trigger} is not about the end of a task, expected none")
     words = _WORD.findall(text)
     if not words:
         raise ValueError(f"is empty, expected {_expected(trigger)}")

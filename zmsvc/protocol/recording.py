@@ -254,7 +254,7 @@ def _entries(bodies: Sequence[Mapping[str, Any]], op: str) -> Iterator[Any]:
         if body.get("op") == op:
             entries = body.get(op)
             if not isinstance(entries, list):
-                raise ProtocolError(f"a line has no list of {op}")
+                raise ProtocolError(f"a line of the kind {op} has no list of entries")
             yield from entries
 
 
