@@ -195,7 +195,7 @@ def test_a_snapshot_ends_when_every_last_value_has_sent_all_or_it_is_full() -> N
 @pytest.mark.parametrize(
     ("text", "origin"),
     [
-        (messages.published("t", messages.encoded(HEAD | {"launch": 3}), 9, b"{}").partition(b" @@@ ")[2],
+        (messages.published(messages.published_head("t", messages.encoded(HEAD | {"launch": 3})), 9, b"{}").partition(b" @@@ ")[2],
             MessageOrigin(transaction="TX", sender="ts_1", launch=3, sequence=9)),
         (b'{"header": {"sequence": 2, "launch": true, "recipient": "ts_9", "service_id": 5}}',
             MessageOrigin(sequence=2, recipient="ts_9")),

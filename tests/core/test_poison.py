@@ -15,9 +15,13 @@ from zmsvc.core import messages, poison
 from zmsvc.core.errors import ProtocolError
 
 FRAME = messages.published(
-    "temperature",
-    messages.encoded(
-        messages.header(transaction="T", service_id="ts_9", action="published", service_name="x", launch=3)
+    messages.published_head(
+        "temperature",
+        messages.encoded(
+            messages.header(
+                transaction="T", service_id="ts_9", action="published", service_name="x", launch=3
+            )
+        ),
     ),
     5,
     b'{"celsius":"\xc3\xa9\\ud800"}',

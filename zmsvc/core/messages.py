@@ -66,17 +66,19 @@ def check_topic(topic: str) -> None:
         raise ValueError(f"cannot publish: {topic!r} cannot be a topic")
 
 
-def published(topic: str, header: bytes, sequence: int, content: bytes, dropped: int = 0) -> bytes:
-    """Return the frame of a numbered message of a task. `header` and `content` are encoded JSON, see
-    `encoded`. `dropped` is the number of messages of the launch and topic that the sender itself has dropped.
+def published_head(topic: str, header: bytes) -> bytes:
+    """Return the start of the frames of a task's numbered messages on a topic. `header` is encoded JSON, see
+    `encoded`.
     """
-    return b'%b @@@ {"header":%b,"sequence":%d%b},"content":%b}' % (
-        topic.encode(),
-        header[:-1],
-        sequence,
-        b',"dropped":%d' % dropped if dropped else b"",
-        content,
-    )
+    return b'%b @@@ {"header":%b,"sequence":' % (topic.encode(), header[:-1])
+
+
+def published(head: bytes, sequence: int, content: bytes, dropped: int = 0) -> bytes:
+    """Return the frame of a numbered message. `content` is encoded JSON. `dropped` is the number of messages
+    of the launch and topic that the sender itself has dropped.
+    """
+    count = b'%d,"dropped":%d' % (sequence, dropped) if dropped else b"%d" % sequence
+    return b"".join((head, count, b'},"content":', content, b"}"))
 
 
 def encode(topic: str, body: Mapping[str, Any]) -> bytes:

@@ -125,7 +125,11 @@ class TaskBus:
 
         Raises RefusedError if the device does not let the task's user connect.
         """
-        sent = self.offer(frame)
+        with self._lock:
+            if self._publisher is None or self._behind:
+                sent = self.offer(frame)
+            else:
+                sent = self._publisher.send(frame)
         if not sent:
             self._dropped.add("Cannot publish: the queue to the device is full, a message is dropped")
         return sent

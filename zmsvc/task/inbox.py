@@ -25,6 +25,7 @@ _SEQUENCE, _CONTENT = b',"sequence":', b'},"content":'
 """The parts of a frame of the SDK before and after the number; see `core.messages.published`."""
 _MAX_HEAD = 1024
 """Bytes of a frame in which its number is looked for."""
+_ZERO, _CLOSING = b"0}"
 _MAX_DIGITS = 18
 _MAX_KNOWN = 1000
 """The number of starts of frames that are remembered. Any client can invent them."""
@@ -215,7 +216,7 @@ class Inbox:
         """
         stop = frame.find(_CONTENT, at, at + _MAX_DIGITS + len(_CONTENT))
         number = frame[at:stop]
-        if stop < 0 or not number.isdigit() or number.startswith(b"0") or not frame.endswith(b"}"):
+        if stop < 0 or not number.isdigit() or number[0] == _ZERO or frame[-1] != _CLOSING:
             return None
         try:
             content = self._decode(frame[stop + len(_CONTENT) : -1])
@@ -223,7 +224,17 @@ class Inbox:
             return None
         sequence = int(number)
         header = {**known.header, "sequence": sequence}
-        missed = self._count(known.launch, sequence, header, known.key)
+        last, missed = self._latest, 0
+        # Most messages follow the one before; `_count` does the same for them.
+        if (
+            last is not None
+            and sequence == last.sequence + 1
+            and last.launch == known.launch
+            and known.key == self._latest_key
+        ):
+            last.sequence = last.known = sequence
+        else:
+            missed = self._count(known.launch, sequence, header, known.key)
         return self._made(known.key, header, content, sequence, missed)
 
     def _made(

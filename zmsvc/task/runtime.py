@@ -190,9 +190,10 @@ class TaskRuntime:
                 pause = min(until - now, self._feed(now, self._watchdog / 2), self._chores(now))
                 if not more:
                     # A wait inside a callback ends only by time or by the stop request.
-                    self._call_watchers(
-                        self._stop.pause(pause, self._stop.poller() if self._in_callback else self._poller)
-                    )
+                    poller = self._stop.poller() if self._in_callback else self._poller
+                    readable = self._stop.pause(pause, poller)
+                    if self._watched:
+                        self._call_watchers(readable)
         finally:
             self._stop.interruptible = before
         # Check again: a signal that came after the last check of the loop has interrupted nothing.
@@ -255,7 +256,9 @@ class TaskRuntime:
                 if now >= until:
                     return None
                 if not more:
-                    self._call_watchers(self._stop.pause(min(until - now, pause), poller))
+                    readable = self._stop.pause(min(until - now, pause), poller)
+                    if self._watched:
+                        self._call_watchers(readable)
         finally:
             self._stop.interruptible = before
         return None
@@ -312,8 +315,6 @@ class TaskRuntime:
         self._poller.unregister(fd)
 
     def _call_watchers(self, readable: Iterable[int]) -> None:
-        if not self._watched:
-            return
         for fd in readable:
             if fd in self._watched and not self._in_callback:
                 self._in_callback = True
@@ -387,21 +388,16 @@ class TaskRuntime:
         self._in_callback = True
         try:
             more = False
-            for each in self._handled:
-                more = self._deliver_batch(*each) or more
+            for subscription, handle in self._handled:
+                for _ in range(_BATCH):
+                    if self._stop.requested or (frame := subscription.receive()) is None:
+                        break
+                    handle(frame)
+                else:
+                    more = True
             return more
         finally:
             self._in_callback = False
-
-    def _deliver_batch(self, subscription: Subscription, handle: Handle) -> bool:
-        for _ in range(_BATCH):
-            if self._stop.requested:
-                return False
-            frame = subscription.receive()
-            if frame is None:
-                return False
-            handle(frame)
-        return True
 
     def _handle_control(self, frame: bytes, service: TaskService) -> Awaitable[None] | None:
         try:
@@ -415,7 +411,7 @@ class TaskRuntime:
             return service.on_control(body)
         return None
 
-    def _handle_message(self, frame: bytes, task: Task, source: TopicMessages) -> Awaitable[None] | None:
+    def _handle_message(self, task: Task, source: TopicMessages, frame: bytes) -> Awaitable[None] | None:
         try:
             message = source.inbox.message(frame)
             if self._event_loop is not None and self._subscriptions.missed != self._missed:
@@ -574,7 +570,7 @@ class TaskRuntime:
             source = self._subscriptions.source(topics, every_transaction=task.every_transaction)
             if task.handles_messages() and source.subscription is not None:
                 source.inbox.convert = _conversion(task)
-                handled.append((source.subscription, lambda frame: self._handle_message(frame, task, source)))
+                handled.append((source.subscription, functools.partial(self._handle_message, task, source)))
         return handled
 
     def _subscribe_to_frames(self, task: FrameTask) -> list[tuple[Subscription, Handle]]:

@@ -72,12 +72,12 @@ class Stop:
         """
         yield None
 
-    def pause(self, seconds: float, poll: select.poll) -> list[int]:
+    def pause(self, seconds: float, poll: select.poll) -> dict[int, int]:
         """Sleep until the stop request, a readable descriptor of `poll`, or the timeout. It may return
-        earlier. Return the readable descriptors.
+        earlier. Return the readable descriptors, each with its events.
         """
         # Round up: a pause of 0.4 ms must not become a busy loop of pauses of 0 ms.
-        return [fd for fd, _ in poll.poll(-(-min(seconds, _LONGEST) * 1000 // 1))]
+        return dict(poll.poll(-(-min(seconds, _LONGEST) * 1000 // 1)))
 
 
 class SignalStop(Stop):
@@ -125,13 +125,13 @@ class SignalStop(Stop):
         finally:
             signal.set_wakeup_fd(before)
 
-    def pause(self, seconds: float, poll: select.poll) -> list[int]:
+    def pause(self, seconds: float, poll: select.poll) -> dict[int, int]:
         # Without the wakeup descriptor, a signal just before poll() would be noticed only after the sleep.
         # The descriptor is set only while we sleep, since an event loop of the user may set its own at other
         # times.
         before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         try:
-            readable = [] if self.requested else super().pause(seconds, poll)
+            readable = {} if self.requested else super().pause(seconds, poll)
         finally:
             signal.set_wakeup_fd(before)
         # A signal that comes after the poll is read by the next call, which returns at once then.

@@ -511,11 +511,11 @@ class _SimulatedStop(Stop):
     def sleep(self, seconds: float) -> None:
         self._pause(seconds)
 
-    def pause(self, seconds: float, poll: select.poll) -> list[int]:
-        found = [fd for fd, _ in poll.poll(0)]
+    def pause(self, seconds: float, poll: select.poll) -> dict[int, int]:
+        found = dict(poll.poll(0))
         if not found:
             self._pause(seconds)
-            found = [fd for fd, _ in poll.poll(0)]
+            found = dict(poll.poll(0))
         return found
 
     def _pause(self, seconds: float) -> None:

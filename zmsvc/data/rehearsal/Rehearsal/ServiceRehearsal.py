@@ -28,11 +28,12 @@ class Rehearsing(LoopedTask):
             every_transaction=False,
             log=self.log,
         )
-        head = messages.header(
+        header = messages.header(
             transaction=self.transaction, service_id="other", action="x", service_name="x", launch=1
         )
+        head = messages.published_head("rehearsal", messages.encoded(header))
         for number in range(1, 4):
-            inbox.message(messages.published("rehearsal", messages.encoded(head), number, b"{}"))
+            inbox.message(messages.published(head, number, b"{}"))
 
     def step(self) -> None:
         """One result, and another one at the end."""
