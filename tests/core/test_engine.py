@@ -1304,6 +1304,24 @@ def test_a_changed_task_restarts_without_firing_its_rules() -> None:
     assert sim.task("a").cause.by == "context"
 
 
+def test_a_changed_task_in_back_off_starts_at_once_with_the_new_file_and_another_one_waits() -> None:
+    again = [rule("on_fail", "restart", name) for name in "ab"]
+    sim = Simulation.of(task("a", again[0]), task("b", again[1]))
+    sim.begin()
+    for name in "ab":
+        sim.end(name, code=1)
+    before = sim.launched("a"), sim.launched("b")
+    new = task("a", again[0], nice=1), task("b", again[1])
+    assert planned(sim, *new) == [("restart", "T1", "a")]
+    sim.reload(*new)
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("start", "back-off")
+    assert (sim.launched("a"), sim.launched("b")) == (before[0] + 1, before[1])
+    assert (sim.task("a").cause.by, sim.task("a").failures) == ("context", 0)
+    sim.ready("a")
+    (reply,) = sim.replies()
+    assert reply.ok
+
+
 def test_a_changed_task_that_is_being_stopped_stays_stopped() -> None:
     sim = Simulation.of(task("a"), task("b"))
     sim.begin()

@@ -79,7 +79,9 @@ def _launched_with(service: TaskDefinition) -> TaskDefinition:
 
 
 def reload(draft: Draft, fact: ContextReloaded) -> None:
-    """Change only what differs: added entry tasks start, removed tasks stop, changed tasks restart."""
+    """Change only what differs: added entry tasks start, removed tasks stop, changed tasks restart, those in
+    back-off at once.
+    """
     old, new = draft.context, fact.context
     if refusal := _refusal(draft, new):
         _refuse(draft, fact, refusal)
@@ -93,6 +95,7 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
     _remember(draft, old)
     _disable_as_others(draft, difference.added)
     for name in names:
+        _start_at_once(draft, _present(draft, [name], difference.changed))
         _add(draft, name, difference.added)
     draft.record(("", ""), "reloaded", **difference.as_json())
     if fact.request is not None:
@@ -191,6 +194,13 @@ def _change(draft: Draft, name: str, difference: _Difference) -> None:
         if task.state is State.ACTIVE or task.sub_state in (SubState.LAUNCHING, SubState.START):
             draft.change(key, rules_suppressed=True)
             apply(draft, key, TaskEvent.RESTART, cause=BY_CONTEXT)
+
+
+def _start_at_once(draft: Draft, keys: list[Key]) -> None:
+    """Start the tasks that wait for a back-off: their failures were those of the old definition."""
+    for key in keys:
+        if draft.tasks[key].sub_state is SubState.BACK_OFF:
+            apply(draft, key, TaskEvent.START, cause=BY_CONTEXT, quick_starts=0, failures=0)
 
 
 def _remember(draft: Draft, old: Context) -> None:
