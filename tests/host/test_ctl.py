@@ -135,7 +135,6 @@ def test_help_names_every_verb(capsys: Capture) -> None:
         ["--frobnicate"],
         ["status", "--frobnicate"],
         ["--timeout", "soon", "status"],
-        ["check"],
         ["status", "--timeout", "-1"],
         ["logs", "-n", "many"],
         ["watch", "--count", "0"],
@@ -219,6 +218,15 @@ def test_an_option_before_the_verb_is_not_undone_after_it() -> None:
 
 
 # --- which context
+
+
+def test_check_without_a_file_is_about_the_selected_context(home: House, capsys: Capture) -> None:
+    home.file("Other", "<Context>")
+    assert main(["check"]) == 2
+    assert f"{home.config}/Context-Other.xml:1: " in capsys.readouterr().err
+    home.file("Echo", "<Context></Con>")
+    assert main(["-c", "Echo", "check"]) == 2
+    assert f"{home.config}/Context-Echo.xml:1: " in capsys.readouterr().err
 
 
 def test_without_a_name_the_only_running_context_is_meant(home: House, capsys: Capture) -> None:

@@ -834,15 +834,15 @@ Find every fault of context files, each as *FILE:LINE*, and warn of what is lega
 with its line if it concerns a place in the file. The modules of a service are compiled, and none is run.
 The settings class of a task is read from its source, and each value that it refuses is a fault, as far as the
 source shows it without being run. So is a **<subscribe>** without a topic.
-The files in *Context-NAME.d* are checked with *Context-NAME.xml*, whichever of them is named.
+The files in *Context-NAME.d* are checked with *Context-NAME.xml*, whichever of them is named. Without *FILE*
+it is the file of the selected context: **zmsvcctl -c Shop check**.
 
 With **--prove** the decisions of the daemon run on a simulated machine, as with **simulate**: in each state
 that the tasks can reach each of them fails, ends or reports an update, all Thread tasks fail together, and
 the supervisor dies. Three claims are proven or have a counter-example, and the exit status is 1 then: each
 task can start; no rules fire each other for ever; after any single failure each important task that was
 active is active again (see *important* in **zmsvc.xml**(5)). A counter-example is shown as events in time,
-with the lines of the rules and what helps. Tasks that differ only in their names are tried once. Without
-*FILE* it is about the file of the selected context.
+with the lines of the rules and what helps. Tasks that differ only in their names are tried once.
 
 The proof assumes that events come one at a time: when what follows from the one before has happened, and no
 back-off and no start limit counts it any more. A rule with *after* is tried at the first event that it
@@ -1269,9 +1269,10 @@ Without a task: read the context file again and change what differs. A bad file 
 comes when removed tasks have ended and added or changed ones have started. If a task failed, the answer says
 so and the exit status is 1, and the file is in effect all the same. With **--no-block** the answer does not
 wait for tasks. Rules, limits and the like take effect at once without a restart of the task, and a **state**
-of another type when its transaction starts the next time. A task that does not run takes its changes when it
-is started the next time. A failed task stays failed, as with **systemctl daemon-reload**: if the file has
-changed for it, stderr names it and the command that starts it.
+of another type when its transaction starts the next time. A changed task that waits for its back-off starts
+at once. A task that does not run takes its changes when it is started the next time. A failed task stays
+failed, as with **systemctl daemon-reload**: if the file has changed for it, stderr names it and the command
+that starts it.
 
 With tasks: have these read their own configuration again, and leave the context file alone. Each gets its
 *reload_signal*, or its *reload_command* is executed, in all open transactions or in the named one. The order

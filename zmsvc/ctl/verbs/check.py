@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zmsvc.core import checks, wiring
-from zmsvc.core.errors import ConfigError, UsageError
+from zmsvc.core.errors import ConfigError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import listens
 from zmsvc.ctl.select_context import choose
@@ -45,12 +45,8 @@ def check(args: argparse.Namespace) -> int:
 
 
 def _files(args: argparse.Namespace) -> list[str]:
-    """Return the files to check. Without any, --prove is about the file of the selected context."""
-    if args.files:
-        return [*args.files]
-    if not args.prove:
-        raise UsageError("cannot check: no FILE is named (see zmsvcctl check --help)")
-    return [str(choose(args.context).config_file)]
+    """Return the files to check: without any, the file of the selected context."""
+    return [*args.files] or [str(choose(args.context).config_file)]
 
 
 class FileReport:
