@@ -240,6 +240,11 @@ def test_every_command_of_these_pages_is_tested_somewhere() -> None:
             "make demo",
             ". .venv/bin/activate",
             "systemctl start zmsvc@EchoAction",  # tests/boot/test_boot_service.py
+            # tests/packages/test_deb.py
+            "apt install git make dpkg-dev && apt install --no-install-recommends npm",
+            "apt install --no-install-recommends prometheus",
+            "sed -i 's/<interval>10</<interval>ten</' /etc/zmsvc/Context-EchoAction.xml",
+            "sed -i 's/<interval>ten</<interval>10</' /etc/zmsvc/Context-EchoAction.xml",
             ". .venv/bin/activate",
             "python -m zmsvc.task hello/Services/Hello",
             "zmsvcd --detach hello/Conf/Context-Hello.xml",

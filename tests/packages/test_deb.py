@@ -111,6 +111,34 @@ def test_a_context_runs_after_the_installation_and_nothing_is_left_after_purge(
     assert named_after_zmsvc(debian) == there
 
 
+def test_the_first_steps_of_the_readme_on_a_debian_machine(debian: Debian, packages: Packages) -> None:
+    """The example runs, Prometheus has its metrics, and it is broken, explained and mended. Cockpit has tests of
+    its own.
+    """
+    readme = (ROOT / "README.md").read_text()
+    section = readme[readme.index("### A Debian machine") : readme.index("### Several machines")]
+    build, prometheus, broken, mended = re.findall(r"^```sh\n(.*?)^```", section, re.M | re.S)
+    debian.install(packages.current)
+    machine = debian.machine
+    machine.sh("useradd -m NAME")
+    _, start = build.split("cockpit\nsystemctl")
+    machine.sh(f"systemctl{start}")
+    assert "ts_100  EchoAction  active" in machine.sh("zmsvcctl status", user="NAME").stdout
+    # There is no network, and the suites have Prometheus.
+    install, rest = prometheus.split("\n", 1)
+    assert install.startswith("apt install ")
+    *settings, query = rest.strip().splitlines()
+    machine.sh("\n".join(settings))
+    metric = 'zmsvc_task_state{context="EchoAction", instance="localhost:9649"'
+    wait_for(lambda: metric in machine.sh(query.split("#")[0], check=False).stdout, 60)
+
+    machine.sh(broken, check=False)
+    wait_for(lambda: "interval 'ten'" in machine.sh("zmsvcctl -c EchoAction why ts_100").stdout)
+    assert "its interval 'ten' is not a time" in machine.sh("zmsvcctl -c EchoAction check").stderr
+    machine.sh(mended)
+    assert state(debian.context("EchoAction"), "ts_100") == "active"
+
+
 def test_what_make_install_left_in_usr_local_is_named(debian: Debian, packages: Packages) -> None:
     shadows = ("/usr/local/lib/systemd/system/zmsvc@.service", "/usr/local/bin/zmsvcd")
     for path in shadows:
