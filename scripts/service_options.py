@@ -11,7 +11,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from zmsvc.core.option_kinds import Attributes, Fields, Kind, Several, Value, Variables, Words, any_of
+from zmsvc.core.option_kinds import (
+    Attributes,
+    Elements,
+    Fields,
+    Kind,
+    Several,
+    Value,
+    Variables,
+    Words,
+    any_of,
+)
 from zmsvc.core.service_options import EVERY_TYPE, OPTIONS, Option, types_of
 
 DATA = Path(__file__).parents[1] / "zmsvc" / "data"
@@ -85,6 +95,12 @@ def _content(kind: Kind) -> Iterator[str]:
             yield "<interleave>"
             for name in kind.names:
                 yield f'  <optional><element name="{name}">{kind.value.schema}</element></optional>'
+            yield "</interleave>"
+        case Elements():
+            yield "<interleave>"
+            for name, each in kind.values.items():
+                words = f"<list><oneOrMore>{each.schema}</oneOrMore></list>"
+                yield f'  <zeroOrMore><element name="{name}">{words}</element></zeroOrMore>'
             yield "</interleave>"
         case Variables():
             yield '<ref name="space"/>'

@@ -18,6 +18,7 @@ from lxml import etree
 from zmsvc.core import option_kinds as kinds
 from zmsvc.core import probing
 from zmsvc.core.frozen import frozen
+from zmsvc.core.placement import Placement
 from zmsvc.core.probing import Probe
 from zmsvc.core.service_options import (
     EVERY_TYPE,
@@ -80,6 +81,8 @@ class More(ServiceOptions):
     alarms: str = option(kinds.TOPIC, "alarm", summary="A topic.")
     unset: str = option(kinds.VARIABLE, "LANG", summary="A variable.")
     successor: str = option(kinds.TASK, "ts_1", summary="A task.")
+    machine: str = option(kinds.HOST, "h1", summary="A host.")
+    nodes: Placement | None = option(kinds.PLACEMENT, None, summary="Elements.")
     places: tuple[str, ...] = option(kinds.Several(value=kinds.PATH), (), summary="Places.")
     sizes: dict[str, int] = option(
         kinds.Fields(names=("low", "high"), value=kinds.SIZE), factory=dict, name="memory", summary="Fields."
@@ -116,6 +119,11 @@ GOOD: dict[str, tuple[str, Any]] = {
     "alarms": (" a b ", "a b"),
     "unset": (" _A1", "_A1"),
     "successor": ("\nts_1.A-b ", "ts_1.A-b"),
+    "machine": (" h-1.example ", "h-1.example"),
+    "nodes": (
+        "<host>h2 h3</host><with>a</with><host>h4</host>",
+        Placement(hosts=("h2", "h3", "h4"), together=("a",)),
+    ),
     "sizes": ("<high>1K</high>", {"high": 1024}),
     "labels": ("<A.B>x</A.B>", {"A.B": "x"}),
     "thaw_command": ("<arg>a</arg><arg>b c</arg>", ("a", "b c")),
@@ -148,6 +156,8 @@ BAD = {
     "alarms": "a @@@ b",
     "unset": "A-B",
     "successor": "a/b",
+    "machine": "-h1",
+    "nodes": "<host>h2 h/3</host>",
     "sizes": "<high>much</high>",
     "labels": "<A-B/>",
     "thaw_command": "a 'b",

@@ -99,7 +99,7 @@ def faults(
     """Return every fault between elements. `binds` maps the names of elements to their endpoints, as far as
     those could be read; `any_fail` has the rules of the context.
     """
-    known = _KnownTasks(tasks)
+    known = KnownTasks(tasks)
     return [
         *_repeated(tasks),
         *_sockets(tasks, binds),
@@ -109,7 +109,7 @@ def faults(
     ]
 
 
-class _KnownTasks:
+class KnownTasks:
     """The indexes of the tasks of a file by their IDs, and the hints for unknown IDs."""
 
     def __init__(self, tasks: Sequence[TaskDefinition]) -> None:
@@ -176,7 +176,7 @@ def _sockets(tasks: Sequence[TaskDefinition], binds: Mapping[str, Endpoint]) -> 
                 yield Fault(text=text, task=index, option="listen", number=number)
 
 
-def _calls(tasks: Sequence[TaskDefinition], any_fail: Sequence[Rule], known: _KnownTasks) -> Iterator[Fault]:
+def _calls(tasks: Sequence[TaskDefinition], any_fail: Sequence[Rule], known: KnownTasks) -> Iterator[Fault]:
     rules: list[tuple[int | None, Sequence[Rule]]] = [(None, any_fail)]
     rules += [(index, task.rules) for index, task in enumerate(tasks)]
     for index, of_one in rules:
@@ -186,7 +186,7 @@ def _calls(tasks: Sequence[TaskDefinition], any_fail: Sequence[Rule], known: _Kn
                 yield Fault(text=text, task=index, rule=number)
 
 
-def _order(tasks: Sequence[TaskDefinition], known: _KnownTasks) -> Iterator[Fault]:
+def _order(tasks: Sequence[TaskDefinition], known: KnownTasks) -> Iterator[Fault]:
     """Yield the tasks in `<after>` and `<requires>` that do not exist, and the rings."""
     for index, task in enumerate(tasks):
         for option, names in (("after", task.after), ("requires", task.requires)):
@@ -195,7 +195,7 @@ def _order(tasks: Sequence[TaskDefinition], known: _KnownTasks) -> Iterator[Faul
                     text = f"<{option}> names {quote(name)}, {known.expected_for(name)}"
                     yield Fault(text=text, task=index, option=option, word=name)
     before = {task.id: [name for name in task.predecessors if name in known.indexes] for task in tasks}
-    for ring in _rings(before):
+    for ring in rings(before):
         index = known.indexes[ring[0]]
         option = "after" if ring[1] in tasks[index].after else "requires"
         words = " after ".join(ring)
@@ -203,7 +203,7 @@ def _order(tasks: Sequence[TaskDefinition], known: _KnownTasks) -> Iterator[Faul
         yield Fault(text=text, task=index, option=option, word=ring[1])
 
 
-def _rings(before: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
+def rings(before: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
     """Yield rings, each as IDs from a task to itself; no task is in two of them. `before` has the tasks that
     come before a task. The time is proportional to their number.
     """
@@ -307,7 +307,7 @@ def config_warnings(context: Context, *, curve: bool = False) -> list[ConfigWarn
     for part in context.parts:
         found += [ConfigWarning(file=part.path, line=line, text=text) for line, text in part.passed_over]
     found += [*_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_privileged(tasks)]
-    found += [*_unreachable(context), *_rule_cycles(tasks)]
+    found += [*_unreachable(context), *_rule_cycles(tasks), *_placements(context)]
     for task in tasks.values():
         found += [
             ConfigWarning(task=task.id, rule=rule, text=f"{task.id}: {text}")
@@ -315,6 +315,26 @@ def config_warnings(context: Context, *, curve: bool = False) -> list[ConfigWarn
         ]
         found += [ConfigWarning(task=task.id, text=f"{task.id}: {text}") for text in _setting_warnings(task)]
     return [*found, *_differing_threads(tasks.values())]
+
+
+def _placements(context: Context) -> Iterator[ConfigWarning]:
+    """Yield warnings about hosts that no task may have, and about tasks that will wait for one."""
+    if context.listed.names and not context.placed:
+        text = "<hosts> lists hosts, and no task has a <placement>: all run on the host of the context"
+        yield ConfigWarning(element="hosts", text=text)
+    if context.listed.endpoint and endpoint(context.listed.endpoint, bind=False).local:
+        text = f"the endpoint {context.listed.endpoint} of <hosts> leads each host to itself"
+        yield ConfigWarning(element="hosts", text=text)
+    for task in context.as_written.values():
+        if task.placement is None or task.id not in task.placement.apart:
+            continue
+        number, hosts = task.replicas or 1, len(task.placement.hosts or context.hosts)
+        if number > hosts:
+            text = (
+                f"{task.id}: {number} replicas keep apart from each other and may run on {hosts} "
+                f"{'host' if hosts == 1 else 'hosts'}, so {number - hosts} of them will wait"
+            )
+            yield ConfigWarning(task=task.id, text=text)
 
 
 def _binds_apart(context: Context, *, curve: bool) -> Iterator[ConfigWarning]:

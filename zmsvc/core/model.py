@@ -13,7 +13,7 @@ from typing import Any
 from zmsvc.core import replicas
 from zmsvc.core.access import BusAccess
 from zmsvc.core.frozen import frozen
-from zmsvc.core.placement import Placement, apart_from, together_with
+from zmsvc.core.placement import ListedHosts, apart_from, together_with
 from zmsvc.core.service_options import ServiceOptions, ServiceType
 
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -144,8 +144,6 @@ class TaskDefinition(ServiceOptions):
     source: Mapping[str, Any] = field(default_factory=dict)
     retains: bool = False
     """True if it is the service LastValue of zmsvc itself, which keeps the last messages."""
-    placement: Placement | None = None
-    """None: the task runs on the host of the supervisor."""
 
     @property
     def predecessors(self) -> tuple[str, ...]:
@@ -217,6 +215,8 @@ class Context:
     max_transactions: int = MAX_TRANSACTIONS
     record: bool = False
     """True if the supervisor records the facts that it takes."""
+    listed: ListedHosts = ListedHosts()
+    """The hosts that the file lists."""
     on_any_fail: tuple[Rule, ...] = ()
     """The rules that every task has beside those of its own `on_fail`."""
     source: Mapping[str, Any] = field(default_factory=dict)
@@ -240,7 +240,8 @@ class Context:
     placed: tuple[str, ...] = field(init=False, compare=False, repr=False)
     """The tasks that have a placement."""
     hosts: tuple[str, ...] = field(init=False, compare=False, repr=False)
-    """The hosts that placements name, in the order of the file."""
+    """The hosts that the file lists; if it lists none, those that placements name, in the order of the file.
+    """
     apart: Mapping[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
     """The tasks that share no host with a task, by its ID."""
     together: Mapping[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
@@ -254,7 +255,7 @@ class Context:
         placements = {task.id: task.placement for task in tasks if task.placement is not None}
         named = dict.fromkeys(host for each in placements.values() for host in each.hosts)
         object.__setattr__(self, "placed", tuple(placements))
-        object.__setattr__(self, "hosts", tuple(named))
+        object.__setattr__(self, "hosts", self.listed.names or tuple(named))
         object.__setattr__(self, "apart", apart_from(placements, self.named))
         object.__setattr__(self, "together", together_with(placements, self.named))
 

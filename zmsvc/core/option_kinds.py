@@ -10,7 +10,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Any
 
-from zmsvc.core import expected_topics, listening, probing, ready_line
+from zmsvc.core import expected_topics, listening, placement, probing, ready_line
 from zmsvc.core.frozen import frozen
 from zmsvc.core.owners import owner
 from zmsvc.core.values import (
@@ -123,7 +123,23 @@ class Attributes:
         return f"an element without text and with the attributes {listed}"
 
 
-Kind = Value | Fields | Variables | Several | Words | Attributes
+@frozen
+class Elements:
+    """An element with child elements of these names, in any order; each may be repeated, and has one or more
+    values with white space between them.
+    """
+
+    values: Mapping[str, Value]
+    make: Callable[..., Any]
+    """Return the value of the option from those of the children that are there, a tuple by each name."""
+
+    @property
+    def words(self) -> str:
+        listed = "; ".join(f"{name}, {kind.words}" for name, kind in self.values.items())
+        return f"the elements {listed}; each may be repeated, or have several with blanks between them"
+
+
+Kind = Value | Fields | Variables | Several | Words | Attributes | Elements
 
 
 def any_of(names: Iterable[str]) -> str:
@@ -301,6 +317,27 @@ TASK = Value(words="the id of a task", schema=_token(r"[A-Za-z0-9_.\-]{1,64}"), 
 """A task of the same file. core.checks finds out whether there is one."""
 
 
+_HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def _host(text: str) -> str:
+    word = text.strip(WHITE)
+    if not _HOST.fullmatch(word):
+        raise ValueError(
+            f"{quote(text)} cannot be the name of a host, expected 1 to 64 of A-Z a-z 0-9 _ . -, the first a "
+            f"letter or a digit"
+        )
+    return word
+
+
+HOST = Value(
+    words="the name of a host, as the cluster calls it",
+    schema=_token(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}"),
+    read=_host,
+)
+"""A host of the cluster. core.placement_checks finds out whether the context has it."""
+
+
 def _mode(text: str) -> int:
     digits = text.strip(WHITE)
     if not re.fullmatch("0?[0-7]{1,3}", digits):
@@ -417,3 +454,5 @@ EXPECT = Several(
     value=None, attributes={"topic": TOPIC, "within": _PROBE["interval"]}, make=expected_topics.make
 )
 """Several `expected_topics.ExpectedTopic`."""
+PLACEMENT = Elements(values={"host": HOST, "apart": TASK, "with": TASK}, make=placement.placement)
+"""A `placement.Placement`."""

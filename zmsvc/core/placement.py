@@ -1,4 +1,6 @@
-"""The placement of a task: the hosts on which it may run. Pure; host_choice.py chooses one of them."""
+"""The hosts of a context, and the placement of a task: the hosts on which it may run. Pure; host_choice.py
+chooses one of them.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,37 @@ Named = Callable[[str], tuple[str, ...]]
 
 
 @frozen
+class ListedHosts:
+    """The `<hosts>` of a context file: the hosts of a cluster on which its tasks may run."""
+
+    names: tuple[str, ...] = ()
+    """The hosts, in the order of the file."""
+    endpoint: str = ""
+    """Where these hosts connect to the supervisor: an address that moves with the context."""
+    bind: str = ""
+    """The address that the supervisor binds for them."""
+
+
+@frozen
 class Placement:
     """The hosts on which a task may run. A task without a placement runs on the host of its supervisor."""
 
     hosts: tuple[str, ...] = ()
-    """The hosts in the order in which they are tried; empty: those that the placements of the context name,
-    the one with the fewest tasks first.
+    """The hosts in the order in which they are tried; empty: those of the context, the one with the fewest
+    tasks first.
     """
     apart: tuple[str, ...] = ()
     """Tasks on whose hosts this one does not run."""
     together: tuple[str, ...] = ()
     """Tasks on whose host this one runs (`<with>`)."""
+
+
+def placement(**elements: tuple[str, ...]) -> Placement:
+    """Return the placement of a `<placement>`, from the words of its elements by their names."""
+    host, apart, together = (
+        tuple(dict.fromkeys(elements.get(name, ()))) for name in ("host", "apart", "with")
+    )
+    return Placement(hosts=host, apart=apart, together=together)
 
 
 def apart_from(placements: Mapping[str, Placement], named: Named) -> dict[str, tuple[str, ...]]:

@@ -22,7 +22,7 @@ from zmsvc.core.task_key import Key
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, World, definition_to_keep
 
-_SETTINGS = ("log_name", "bus_access", "max_transactions", "record", "on_any_fail")
+_SETTINGS = ("log_name", "bus_access", "max_transactions", "record", "hosts", "on_any_fail")
 """The settings of the context itself that a reload can change."""
 
 
@@ -107,6 +107,8 @@ def _refusal(draft: Draft, new: Context) -> str:
     old = draft.context
     if (old.endpoints, old.id) != (new.endpoints, new.id):
         return "endpoints or ContextID differ; a restart of the context is needed for that"
+    if (old.listed.endpoint, old.listed.bind) != (new.listed.endpoint, new.listed.bind):
+        return "the endpoint or the bind of <hosts> differs; a restart of the context is needed for that"
     return "the context is stopping" if draft.stopping else ""
 
 

@@ -31,6 +31,7 @@ from zmsvc.core.option_kinds import (
     OPTIONAL_FILE,
     OWNER,
     PATH,
+    PLACEMENT,
     READY,
     SIGNAL,
     SIZE,
@@ -51,6 +52,7 @@ from zmsvc.core.option_kinds import (
     choice,
     whole_number,
 )
+from zmsvc.core.placement import Placement
 from zmsvc.core.poison import PoisonAction
 from zmsvc.core.probing import Probe, Ready
 
@@ -976,6 +978,60 @@ class ServiceOptions:
             restarts it, too.
             """,
         in_place=EVERY_TYPE,
+    )
+    placement: Placement | None = option(
+        PLACEMENT,
+        None,
+        summary="The other hosts of a cluster on which the task may run.",
+        default_words="the task runs on the host of the context",
+        manual="""
+            The names are those of
+            .Li <hosts> .
+            The task runs on the first
+            .Li host
+            that is there and takes tasks; without any
+            .Li host ,
+            it runs on that one of
+            .Li <hosts>
+            which has the fewest tasks of the context.
+            It never shares a host with the tasks in
+            .Li apart ,
+            and always has the host of those in
+            .Li with ,
+            whichever of them starts first; so a task runs at one time and on one host only.
+            Replicas that keep
+            .Li apart
+            from their own ID run on a host each.
+            .Bd -literal
+            <placement>
+              <host>h2</host><host>h3</host>
+              <apart>ts_2</apart>
+            </placement>
+            .Ed
+            .Pp
+            A task for which no host is there waits
+            .Pq Li unplaced
+            and starts when one joins; its
+            .Li start_timeout
+            begins then.
+            When its host is lost, and the cluster has made certain that it is off, the task has failed
+            (reason
+            .Li lost ) ,
+            and its rules of
+            .Li <on_fail>
+            act: a restart takes place on another host.
+            A task that runs stays where it is until then, or until
+            .Ql zmsvcctl cluster drain
+            moves it.
+            Files, services, programs and users that the task needs have to be on each host.
+            .Pp
+            Such a task has no
+            .Li <listen> ,
+            .Li <file_descriptor_store_max>
+            or
+            .Li <memory_restart> ,
+            and is a Process or a Command.
+            """,
     )
     important: bool | None = option(
         YES_NO,

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from zmsvc.core import listening
 from zmsvc.core.access import BusAccess
-from zmsvc.core.checks import ConfigWarning, faults
+from zmsvc.core.checks import ConfigWarning, Fault, faults
 from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.expansion import expand
 from zmsvc.core.model import MAX_TRANSACTIONS, Context, ContextPart, DeviceEndpoints, Rule, Trigger
+from zmsvc.core.placement import ListedHosts
+from zmsvc.core.placement_checks import placement_faults
 from zmsvc.core.values import (
     TASK_ID,
     WHITE,
@@ -31,7 +33,7 @@ from zmsvc.core.values import (
     whole,
 )
 from zmsvc.host import paths
-from zmsvc.host.config import context_files
+from zmsvc.host.config import context_files, listed_hosts
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.file_bytes import MAX_SIZE
 from zmsvc.host.config.merged_tree import MergedTree, merged
@@ -106,11 +108,12 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
     sources = _sources(source, len(elements))
     reads = [read_service(*pair, notes, folder) for pair in zip(elements, sources, strict=True)]
     ends, places = _endpoints(root, notes, name)
+    settings = _settings(root, places, notes)
     _monitors(reads, places, notes)
     any_fail = list(read_rules(root, (Trigger.ON_ANY_FAIL,), notes))
     note_rules_that_never_fire(any_fail, [read.task for read in reads], notes)
     _check_across(whole, reads, any_fail, places, notes)
-    settings = _settings(root, notes)
+    _check_placements(whole, reads, settings["listed"], places, notes)
     if not notes.found and not valid:
         # This happens only if the schema is stricter than `explain`. A test compares the two.
         notes.fault(
@@ -223,12 +226,13 @@ def _connected(text: str) -> Endpoint | None:
     return endpoint(text, bind=False)
 
 
-def _settings(root: etree._Element, notes: FaultList) -> dict[str, Any]:
+def _settings(root: etree._Element, places: _Places, notes: FaultList) -> dict[str, Any]:
     """Return fields of the context that one element or attribute has."""
     return {
         "bus_access": _bus_access(root, notes),
         "max_transactions": _max_transactions(root, notes),
         "record": _record(root, notes),
+        "listed": listed_hosts.read(root, places.bound, notes),
     }
 
 
@@ -346,22 +350,42 @@ def _check_across(
             ident, f"<ContextID> {quote(leaf(ident))} is no id, expected 1 to 64 of A-Z a-z 0-9 _ . -"
         )
     for fault in faults([read.task for read in reads], places.four, [rule for rule, _ in any_fail]):
-        element = root.find(fault.element) if fault.element else None
-        if fault.task is not None:
-            read = reads[fault.task]
-            element = read.element if fault.rule is None else read.rules[fault.rule]
-            if fault.option:
-                element = _option_element(read, fault.option, fault.word, fault.number)
-        elif fault.rule is not None:
-            element = any_fail[fault.rule][1]
-        other = ""
-        if fault.other is not None:
-            there = reads[fault.other]
-            place = there.element
-            if fault.other_number is not None:
-                place = _option_element(there, fault.option, "", fault.other_number)
-            other = f" (see {whole.place(place)})"
-        notes.fault(root if element is None else element, f"{fault.text}{other}")
+        _note(whole, reads, any_fail, fault, notes)
+
+
+def _check_placements(
+    whole: MergedTree, reads: Sequence[ParsedService], listed: ListedHosts, places: _Places, notes: FaultList
+) -> None:
+    if listed.names or whole.root.find("hosts") is None:
+        for fault in placement_faults([read.task for read in reads], listed, places.four):
+            _note(whole, reads, (), fault, notes)
+
+
+def _note(
+    whole: MergedTree,
+    reads: Sequence[ParsedService],
+    any_fail: Sequence[tuple[Rule, etree._Element]],
+    fault: Fault,
+    notes: FaultList,
+) -> None:
+    """Note a fault at the element that it is about."""
+    root = whole.root
+    element = root.find(fault.element) if fault.element else None
+    if fault.task is not None:
+        read = reads[fault.task]
+        element = read.element if fault.rule is None else read.rules[fault.rule]
+        if fault.option:
+            element = _option_element(read, fault.option, fault.word, fault.number)
+    elif fault.rule is not None:
+        element = any_fail[fault.rule][1]
+    other = ""
+    if fault.other is not None:
+        there = reads[fault.other]
+        place = there.element
+        if fault.other_number is not None:
+            place = _option_element(there, fault.option, "", fault.other_number)
+        other = f" (see {whole.place(place)})"
+    notes.fault(root if element is None else element, f"{fault.text}{other}")
 
 
 def _option_element(read: ParsedService, option: str, word: str, number: int | None) -> etree._Element:
@@ -371,7 +395,7 @@ def _option_element(read: ParsedService, option: str, word: str, number: int | N
         # The task that was read lacks the elements whose address is itself a fault.
         found = [each for each in found if _is_address(text_of(each))]
         return found[number] if number < len(found) else read.element
-    return next((each for each in found if word in text_of(each).split()), read.element)
+    return next((each for each in found if not word or word in text_of(each).split()), read.element)
 
 
 def _is_address(text: str) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmsvc.core.frozen import frozen
 from zmsvc.core.model import TRIGGERS_OF_TASK
-from zmsvc.core.option_kinds import Attributes, Fields, Kind, Several, Value, Variables, Words
+from zmsvc.core.option_kinds import Attributes, Elements, Fields, Kind, Several, Value, Variables, Words
 from zmsvc.core.service_options import OPTIONS, Option, ServiceType
 from zmsvc.core.similar import similar
 from zmsvc.core.values import WHITE, quote
@@ -87,6 +87,8 @@ def _option(kind: Kind) -> Schema:
             return Schema(attributes=tuple(kind.values))
         case Value() | Several():
             return TEXT
+        case Elements():
+            return Schema(children={f"{name}*": TEXT for name in kind.values})
         case Fields():
             return Schema(children={f"{name}?": TEXT for name in kind.names})
         case Variables():
@@ -126,6 +128,7 @@ CONTEXT = Schema(
         "TaskLogName?": TEXT,
         "max_transactions?": TEXT,
         "record?": TEXT,
+        "hosts?": Schema(text=True, attributes=("endpoint", "bind"), needed=("endpoint",)),
         "on_any_fail*": _RULE,
         "TaskService+": Schema(
             children={"Task": _TASK},
@@ -140,7 +143,17 @@ CONTEXT = Schema(
 )
 
 NEW = frozenset(
-    {"after", "bus_access", "max_transactions", "on_any_fail", "on_recover", "record", "service", "when"}
+    {
+        "after",
+        "bus_access",
+        "hosts",
+        "max_transactions",
+        "on_any_fail",
+        "on_recover",
+        "record",
+        "service",
+        "when",
+    }
 )
 """Names that zmsvc has added in places where it passes over unknown names. A misspelled one of these is a
 fault, because no file of zmicroservices has it.

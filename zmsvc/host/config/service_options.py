@@ -16,6 +16,7 @@ from zmsvc.core.option_kinds import (
     SIGNAL,
     VARIABLE_WORDS,
     Attributes,
+    Elements,
     Fields,
     Kind,
     Several,
@@ -94,11 +95,13 @@ def _read(element: etree._Element, kind: Kind, notes: FaultList) -> Any:
         case Several(make=make) if make is not None:
             return _with_attributes(element, kind, make, notes)
         case Several():
-            return notes.value(element, lambda text: _read_several(kind, text), None)
+            return notes.value(element, _words_reader(kind), None)
         case Fields():
             # The schema reports an unknown name.
             known = [child for child in element if child.tag in kind.names]
             return {str(child.tag): notes.value(child, kind.value.read, None) for child in known}
+        case Elements():
+            return _of_elements(element, kind, notes)
         case Variables():
             return _variables(element, notes)
         case Words():
@@ -153,6 +156,20 @@ def _of_attributes(element: etree._Element, kind: Attributes, notes: FaultList) 
     except ValueError as error:
         notes.fault(element, f"<{element.tag!s}> {error}")
         return None
+
+
+def _of_elements(element: etree._Element, kind: Elements, notes: FaultList) -> Any:
+    values: dict[str, tuple[Any, ...]] = {}
+    # The schema reports an unknown name.
+    for child in element:
+        if (value := kind.values.get(name := str(child.tag))) is not None:
+            several = Several(value=value, separated=True)
+            values[name] = values.get(name, ()) + notes.value(child, _words_reader(several), ())
+    return kind.make(**values)
+
+
+def _words_reader(kind: Several) -> Callable[[str], tuple[Any, ...]]:
+    return lambda text: _read_several(kind, text)
 
 
 def _attributes(element: etree._Element, kinds: Mapping[str, Value], notes: FaultList) -> dict[str, Any]:
