@@ -128,7 +128,7 @@ def _bash_value(option: Argument) -> str:
     return f"{offer}; " if offer else ""
 
 
-MOVING = ("contexts", "transactions", "tasks")
+MOVING = ("contexts", "transactions", "tasks", "hosts")
 """Words that change while contexts run; `zmsvcctl words` prints them."""
 
 

@@ -24,6 +24,7 @@ from zmsvc.core.model import (
     Threshold,
     Trigger,
 )
+from zmsvc.core.placement import Placement
 from zmsvc.core.wiring import Sender, Topic
 
 ENDS = DeviceEndpoints(
@@ -224,3 +225,29 @@ def test_the_json_has_tasks_with_states_and_rules_with_stable_ids() -> None:
     assert len(found["rules"]) == 5
     assert found["order"] == [{"task": "ts002", "kind": "after", "target": "ts001"}]
     assert as_json(day)["rules"] == found["rules"]
+
+
+def test_a_placement_is_in_the_label_and_in_the_data_and_gives_way_to_the_host_of_a_running_task() -> None:
+    tasks = (
+        TaskDefinition(id="a", instance="Run", placement=Placement(hosts=("h2", "h3"), apart=("b", "c"))),
+        TaskDefinition(id="b", instance="Run", placement=Placement(together=("a",))),
+        TaskDefinition(id="c", instance="Run"),
+    )
+    placed = context(*tasks)
+    assert 'label="a\\nRun\\nfor h2, h3\\napart from b, c"' in dot(placed)
+    assert 'label="b\\nRun\\nfor any host\\nwith a"' in dot(placed)
+    shown = Shown(hosts={"a": "h3"})
+    assert "a<br/>Run<br/>active<br/>on h3<br/>apart from b, c" in mermaid(placed, {"a": "active"}, shown)
+    told = {each["id"]: (each["placement"], each["hosts"]) for each in as_json(placed, None, shown)["tasks"]}
+    assert told == {
+        "a": ({"hosts": ["h2", "h3"], "apart": ["b", "c"], "with": []}, ["h3"]),
+        "b": ({"hosts": [], "apart": [], "with": ["a"]}, []),
+        "c": (None, []),
+    }
+
+
+def test_replicas_on_several_hosts_name_all_of_them() -> None:
+    one = TaskDefinition(id="w", instance="Run", replicas=3, placement=Placement(apart=("w",)))
+    placed = replace(context(one), tasks=expand([one]), written={"w": one})
+    shown = Shown(hosts={"w@1": "h3", "w@2": "h2", "w@3": "h3"})
+    assert "3 replicas\\non h2, h3\\napart from w" in dot(placed, None, shown)

@@ -76,6 +76,8 @@ def test_matches_find_fields_and_cgroups() -> None:
         "+",
         "_SYSTEMD_UNIT=zmsvc@Echo.service",
         "+",
+        "_SYSTEMD_UNIT=zmsvc-host@Echo.service",
+        "+",
         "_SYSTEMD_USER_UNIT=zmsvc@Echo.service",
         "_UID=0",
     ]

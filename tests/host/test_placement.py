@@ -11,7 +11,7 @@ from zmsvc.core.checks import config_warnings
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import Context, at_home
 from zmsvc.core.placement import ListedHosts, Placement
-from zmsvc.host.config import reader
+from zmsvc.host.config import exposed_binds, reader
 
 HEAD = """<Context>
   <FrontEndEndpoint>tcp://10.0.0.9:5556</FrontEndEndpoint>
@@ -269,3 +269,22 @@ def test_the_schema_takes_what_the_reader_takes() -> None:
     assert parse(good).placed == ("a", "b")
     for old, new in (("<host>h2", "<host>-h"), ("<apart>b", "<apart>"), ("<host>h2", "<at>x</at><host>h2")):
         assert not schema.validate(etree.fromstring(good.replace(old, new)))
+
+
+def test_hosts_need_keys_even_on_loopback() -> None:
+    text = file(task("a", ""), hosts=HOSTS.replace("10.0.0.9", "127.0.0.1").replace("*", "127.0.0.1"))
+    local = text.replace("tcp://10.0.0.9", "tcp://127.0.0.1").replace("tcp://*", "tcp://127.0.0.1")
+    (told,) = exposed_binds.refused(parse(local))
+    assert told[0] == local[: local.index("<hosts")].count("\n") + 1
+    assert told[1].startswith("cannot bind tcp://127.0.0.1:5558 for <hosts> without CURVE keys: ")
+    assert "(zmsvcctl -c F keys make)" in told[1]
+    assert (
+        exposed_binds.refused(
+            parse(
+                local.replace("<hosts", "<!--hosts")
+                .replace("</hosts>", "-->")
+                .replace("<placement></placement>", "")
+            )
+        )
+        == []
+    )

@@ -112,3 +112,23 @@ def test_a_bad_file_is_not_tried(tmp_path: Path, capsys: Capture) -> None:
     file = written(tmp_path, task("a", "on_fail restart z"))
     assert main(["check", "--prove", file]) == 2
     assert "on_fail calls" in capsys.readouterr().err
+
+
+def test_a_placement_is_left_out_and_the_result_says_so(tmp_path: Path, capsys: Capture) -> None:
+    hosts = "<hosts endpoint='tcp://10.0.0.9:5558'>h2 h3</hosts>"
+    bus = "".join(
+        f"<{name}>tcp://10.0.0.9:{port}</{name}>"
+        for name, port in (("FrontEndEndpoint", 5556), ("BackendEndpoint", 5557))
+    )
+    placed = task("a", "on_fail restart a", service="<placement><host>h2</host></placement>")
+    file = written(tmp_path, bus, hosts, placed, task("b"))
+    assert main(["check", "--prove", file]) in (0, 1)
+    line = f"{file}: assumed: all tasks run on one host: the <placement> of 1 is left out"
+    assert line in capsys.readouterr().out.splitlines()
+    main(["--json", "check", "--prove", file])
+    (one,) = json.loads(capsys.readouterr().out)["files"]
+    assert one["proof"]["placements_left_out"] == 1
+    assert main(["simulate", file]) == 0
+    assert capsys.readouterr().out.endswith("all tasks run on one host: the <placement> of 1 is left out\n")
+    assert main(["--json", "simulate", file]) == 0
+    assert json.loads(capsys.readouterr().out)["assumed"]["placements_left_out"] == 1

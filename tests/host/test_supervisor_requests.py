@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import pytest
 
+from zmsvc.core import effects as fx
+from zmsvc.core import facts as ft
 from zmsvc.host.kernel import signals
 from zmsvc.keeper_client.children import Children
 from zmsvc.supervisor.control_requests import Requests
@@ -114,3 +116,28 @@ def test_a_task_that_is_named_twice_gets_one_signal() -> None:
 def test_a_real_time_signal_has_a_number_like_every_other_one() -> None:
     for number in range(signal.SIGRTMIN, signal.SIGRTMAX + 1):
         assert signals.number(signals.name(str(number))) == number
+
+
+@pytest.mark.parametrize("host", [None, "", 3, ["h2"]])
+@pytest.mark.parametrize("verb", ["drain", "undrain"])
+def test_a_drain_names_a_host(verb: str, host: Any) -> None:
+    assert refused({"verb": verb, "host": host}) == (2, f"cannot {verb}: expected the name of a host")
+
+
+@pytest.mark.parametrize("verb", ["drain", "undrain"])
+def test_a_drain_is_a_fact_with_its_operator(verb: str) -> None:
+    taken: list[ft.DrainRequested] = []
+
+    async def ask(fact: ft.DrainRequested) -> fx.Reply:
+        taken.append(fact)
+        return fx.Reply(request=7, ok=True, data={"tasks": []})
+
+    loop = SimpleNamespace(next_request=lambda: 7, ask=ask)
+    table = Requests(cast(Loop, loop), {}).table()
+    request = {"verb": verb, "host": "h2", "block": False}
+    answer = asyncio.run(table[verb](request, 12, unwritten))
+    assert (answer["ok"], answer["data"]) == (True, {"tasks": []})
+    origin = ft.Origin(by="operator", uid=12)
+    assert taken == [
+        ft.DrainRequested(host="h2", drained=verb == "drain", origin=origin, request=7, block=False)
+    ]

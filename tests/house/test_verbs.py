@@ -30,8 +30,8 @@ PAUSE = verb_table.VerbEntry(
     group=verb_table.ORDERS,
     manual="Pause tasks with the *freezer* of their cgroup, see **cgroups**(7).",
 )
-WITHOUT_A_VERB = {"restart-device", "reload-dry-run", "reload-tasks", "quarantine-drop"}
-"""`quarantine drop`, `keys revoke --now`, `reload --dry-run` and `reload TASK` send them."""
+WITHOUT_A_VERB = {"restart-device", "reload-dry-run", "reload-tasks", "quarantine-drop", "drain", "undrain"}
+"""`quarantine drop`, `keys revoke --now`, `reload --dry-run`, `reload TASK` and `cluster drain` send them."""
 
 
 def script(name: str) -> dict[str, Any]:

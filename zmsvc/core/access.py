@@ -94,6 +94,8 @@ ORDERS = (
     OrderRule(Verb.FORGET, control=Who.GROUP),
     OrderRule(Verb.ENABLE, control=Who.GROUP, repeatable=True),
     OrderRule(Verb.DISABLE, control=Who.GROUP, repeatable=True),
+    OrderRule("drain", control=Who.GROUP, repeatable=True),
+    OrderRule("undrain", control=Who.GROUP, repeatable=True),
     OrderRule(Verb.RELOAD, control=Who.OWNER),
     OrderRule("reload-dry-run", control=Who.OWNER, repeatable=True),
     OrderRule("reexec", control=Who.OWNER),

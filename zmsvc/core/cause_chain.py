@@ -49,6 +49,8 @@ class Link:
     task: str = ""
     launch: int = 0
     pid: int | None = None
+    host: str = ""
+    """The other host on which the launch was; empty: that of the context."""
     rule: str = ""
     by: str = ""
     """The origin of an order: operator, bus, context or signal. The chain ends there."""
@@ -224,6 +226,7 @@ class _Walk:
             task=name,
             launch=launch,
             pid=detail.get("pid") if isinstance(detail.get("pid"), int) else None,
+            host=_host(detail),
             exit={"code": detail.get("exit_code"), "signal": detail.get("signal"), "reason": reason},
             update=self._update(name, launch),
         )
@@ -322,9 +325,12 @@ class _Walk:
         row = self.history.of_launch(name, launch, "launching")
         started = self.history.of_launch(name, launch, "started") if ready else None
         shown = started or row
-        text = f"{name} became ready" if started else f"{name} was started"
         task = self._task(name)
         current = task is not None and task.launch == launch
+        host = _host(shown.detail) if shown else task.host if current and task else ""
+        text = (f"{name} became ready" if started else f"{name} was started") + (
+            f" on {host}" if host else ""
+        )
         yield Link(
             event="started" if started else "launching",
             text=text,
@@ -332,6 +338,7 @@ class _Walk:
             task=name,
             launch=launch,
             pid=task.pid if current and task else None,
+            host=host,
             update=self._update(name, launch) if ready else None,
         )
         cause = self._cause_of(row) if row else task.cause if current and task else None
@@ -371,10 +378,25 @@ class _Walk:
             return Link(event="context", text=text, at=at, by="context")
         # An order starts the tasks that the named ones require as well.
         row = self.history.order(self._requirers(name), ("start", "restart"), at)
+        drain = self._drain_before(name, at)
+        if drain is not None and (row is None or drain.at > row.at):
+            return _ordered("drained", drain, "operator", f"drain of {drain.detail.get('host')}")
         if row is not None:
             return order_link(row, name)
         who = "a message on the bus" if cause.by == "bus" else "an operator"
         return Link(event="requested", text=f"{who} ordered it", at=at, by=cause.by, uid=cause.uid)
+
+    def _drain_before(self, name: str, at: float | None) -> Row | None:
+        """Return the drain that moved a task: the last one of the host of its launch before this one."""
+        drain: Row | None = None
+        for row in reversed(self.history.rows):
+            if at is not None and row.at > at:
+                continue
+            if row.event == "drained" and drain is None:
+                drain = row
+            elif row.event == "launching" and row.task == name and row.at != at:
+                return drain if drain is not None and _host(row.detail) == _host(drain.detail) else None
+        return None
 
     def _reload_before(self, name: str, at: float | None) -> Row | None:
         """Return the last reload up to this time that added or changed the task, if it came after the
@@ -471,6 +493,8 @@ def end_text(detail: Mapping[str, Any]) -> str:
         Reason.START_LIMIT.value: "reached its start limit",
         Reason.LOST.value: "was lost: its process ended when the keeper of the context had died",
     }.get(str(reason))
+    if reason == Reason.LOST.value and _host(detail):
+        text = f"was lost on {_host(detail)}"
     if text is None:
         text = f"was stopped: {stop_text(str(reason))}{how}"
     message = str(detail.get("message") or "")
@@ -486,6 +510,11 @@ def stop_text(reason: str) -> str:
         Reason.MEMORY_LIMIT.value: "it used more memory than its memory_restart",
         Reason.NOT_READY.value: "it was not ready within its start_timeout",
     }.get(reason, reason)
+
+
+def _host(detail: Mapping[str, Any]) -> str:
+    host = detail.get("host")
+    return host if isinstance(host, str) else ""
 
 
 def _what(action: object) -> str:

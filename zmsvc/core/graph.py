@@ -6,6 +6,7 @@ messages, with their topics. Replicas of a task are one node. Pure; nothing is d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import field
 from typing import Any
 
 from zmsvc.core.cause import rule_text
@@ -66,6 +67,8 @@ class Shown:
     """The time over which messages were counted; 0 if they were not."""
     rules: bool = True
     """False for messages alone."""
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """The other hosts on which tasks run now, by the IDs of these tasks."""
 
 
 _RULES = Shown()
@@ -85,7 +88,7 @@ def dot(context: Context, states: Mapping[str, State] | None = None, shown: Show
     ]
     for task in context.as_written.values():
         state = known.get(task.id)
-        label = _dot("\n".join(_label(task, state)))
+        label = _dot("\n".join(_label(context, task, state, shown)))
         border = 2 if task.entry else 1
         fill = FILL.get(state or "", _PLAIN)
         lines.append(f'  {names[task.id]} [label={label}, peripheries={border}, fillcolor="{fill}"];')
@@ -108,7 +111,7 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None, shown: 
     in_state: dict[State, list[str]] = {}
     for task in context.as_written.values():
         state = known.get(task.id)
-        label = "<br/>".join(_mermaid(line) for line in _label(task, state))
+        label = "<br/>".join(_mermaid(line) for line in _label(context, task, state, shown))
         left, right = ('(["', '"])') if task.entry else ('["', '"]')
         lines.append(f"  {names[task.id]}{left}{label}{right}")
         if state and state in FILL:
@@ -126,7 +129,9 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None, shown: 
     return "\n".join(lines) + "\n"
 
 
-def as_json(context: Context, states: Mapping[str, State] | None = None) -> dict[str, Any]:
+def as_json(
+    context: Context, states: Mapping[str, State] | None = None, shown: Shown = _RULES
+) -> dict[str, Any]:
     """Return tasks, rules and order as data. A rule keeps its ID until it changes. The history event of its
     firing has the same words in `source` and `rule`.
     """
@@ -140,6 +145,8 @@ def as_json(context: Context, states: Mapping[str, State] | None = None) -> dict
             "type": task.service_type.value,
             "entry": task.entry,
             "replicas": task.replicas,
+            "placement": _placement_as_json(task),
+            "hosts": _hosts_of(context, task, shown),
             "state": known.get(task.id),
         }
         for task in context.as_written.values()
@@ -253,9 +260,34 @@ def _arrows(context: Context) -> Iterator[_Edge]:
                 )
 
 
-def _label(task: TaskDefinition, state: State | None) -> list[str]:
+def _label(context: Context, task: TaskDefinition, state: State | None, shown: Shown) -> list[str]:
     count = [f"{task.replicas} replicas"] if task.replicas is not None else []
-    return [task.id, task.instance, *count, *([state] if state else [])]
+    place = _placement_lines(task)
+    if on := _hosts_of(context, task, shown):
+        place[:1] = [f"on {', '.join(on)}"]
+    return [task.id, task.instance, *count, *([state] if state else []), *place]
+
+
+def _placement_lines(task: TaskDefinition) -> list[str]:
+    """Return the placement of a task, its hosts in the first line."""
+    if task.placement is None:
+        return []
+    lines = [f"for {', '.join(task.placement.hosts) or 'any host'}"]
+    for word, names in (("apart from", task.placement.apart), ("with", task.placement.together)):
+        lines += [f"{word} {', '.join(names)}"] if names else []
+    return lines
+
+
+def _placement_as_json(task: TaskDefinition) -> dict[str, Any] | None:
+    placement = task.placement
+    if placement is None:
+        return None
+    return {"hosts": [*placement.hosts], "apart": [*placement.apart], "with": [*placement.together]}
+
+
+def _hosts_of(context: Context, task: TaskDefinition, shown: Shown) -> list[str]:
+    """Return the other hosts on which a task or its replicas run now."""
+    return sorted({shown.hosts[name] for name in context.named(task.id) if name in shown.hosts})
 
 
 _WORST_FIRST = ("failed", "deactivating", "activating", "inactive", "active")

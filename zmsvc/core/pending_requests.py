@@ -269,6 +269,7 @@ def _reply(draft: Draft, waiter: PendingRequest) -> fx.Reply:
             "pid": t.pid,
             "held": t.stopped_by_operator,
         }
+        | ({"host": t.host} if t.host else {})
         | ({"killed": t.resting and _killed(t)} if key in waiter.ending else {})
         | ({"reloaded": _reloaded(draft, key)} if waiter.verb is Verb.RELOAD_TASKS else {})
         for key, t in tasks

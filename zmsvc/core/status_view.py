@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zmsvc.core.frozen import frozen
+from zmsvc.core.hosts import HostState
 from zmsvc.core.lifecycle import State
 from zmsvc.core.model import TaskDefinition
 from zmsvc.core.ordering import wait_text
@@ -97,6 +98,35 @@ def _task(world: World, key: Key, task: Task, clock: Clock, of_machine: OfMachin
         "status": wait_text(world, key) or status_at(task, clock.now),
         **of_machine(key, task, service),
     }
+
+
+def hosts(world: World, clock: Clock) -> list[dict[str, Any]]:
+    """Return the other hosts of the context: those that its file lists, and those that still have tasks of
+    it.
+    """
+    others = sorted({*world.hosts, *world.load}.difference(world.context.hosts))
+    return [_host(world, name, clock) for name in (*world.context.hosts, *others)]
+
+
+def _host(world: World, name: str, clock: Clock) -> dict[str, Any]:
+    known = world.hosts.get(name)
+    state = None if known is None or (known.state is HostState.SILENT and not known.epoch) else known.state
+    return {
+        "name": name,
+        "state": _HOST_WORDS[state],
+        "since": clock.text(known.since) if known is not None and state is not None else None,
+        "drained": known is not None and known.drained,
+        "tasks": world.load.get(name, 0),
+    }
+
+
+_HOST_WORDS = {
+    None: "not-joined",
+    HostState.HERE: "joined",
+    HostState.SILENT: "silent",
+    HostState.OFF: "lost",
+}
+"""The words for users."""
 
 
 def context_state(world: World) -> State:

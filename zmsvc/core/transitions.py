@@ -118,8 +118,7 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
         leftovers=(),
         probe_ends=0,
     )
-    where = {"host": host} if host else {}
-    draft.record(key, "launching", launch=number, cause=as_json(task.cause), **where)
+    draft.record(key, "launching", launch=number, cause=as_json(task.cause), **_where(host))
     if host:
         draft.move(key, host, 1)
     draft.count(Total.LAUNCHES, key[1], task.cause.by)
@@ -128,6 +127,11 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.publish_process(key, "start")
     draft.started[key] = None
     draft.emit(fx.Launch(launch=number, key=key, host=host))
+
+
+def _where(host: str) -> dict[str, str]:
+    """Return the host of a launch as a detail of an event; nothing at home."""
+    return {"host": host} if host else {}
 
 
 def _after_failure(old: Task) -> bool:
@@ -161,7 +165,7 @@ def be_ready(draft: Draft, key: Key, _event: TaskEvent) -> None:
         key, action="started", has_failed=False, deadline=_after(draft, draft.limits(key).watchdog)
     )
     draft.publish_control(key, "started", success=True, pid=task.pid, items={})
-    draft.record(key, "started", pid=task.pid, launch=task.launch)
+    draft.record(key, "started", pid=task.pid, launch=task.launch, **_where(task.host))
     _watch(draft, key)
     start_barrier.program_ready(draft, key)
     complete_starts(draft, key)
@@ -512,7 +516,7 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
         items["message"] = task.status
     draft.publish_control(key, task.action, success=not bad, pid=pid, items=items)
     leftovers = {"ended": [ft.leftover_as_json(entry) for entry in task.leftovers]} if task.leftovers else {}
-    detail = {"pid": pid, "launch": task.launch, **items, **leftovers}
+    detail = {"pid": pid, "launch": task.launch, **items, **leftovers, **_where(host)}
     if bad:
         draft.record_failure(key, **detail)
     else:

@@ -13,7 +13,8 @@ from zmsvc.core.back_off import over_limit, recent_starts
 from zmsvc.core.cause import rule_text
 from zmsvc.core.cause_chain import History, Link, Row, chain, stop_text
 from zmsvc.core.frozen import frozen
-from zmsvc.core.host_choice import host_wait_text
+from zmsvc.core.host_choice import host_wait_text, obstacles
+from zmsvc.core.hosts import HostState
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.model import Action, Rule, TaskDefinition, Trigger
 from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
@@ -67,6 +68,7 @@ def explain(
         "sub": "dead" if last else task.sub_state.value,
         "last": last,
         "pid": task.pid if running else None,
+        "host": task.host or None if running else None,
         "since": None if last else clock.monotonic(task.since) if task.launch else None,
         "status": task.status,
         "reasons": [_reason_as_json(each, clock) for each in case.reasons()],
@@ -95,6 +97,8 @@ class _Reason:
     at: float | None = None
     """The time of the order, in seconds of the epoch."""
     uid: int | None = None
+    host: str = ""
+    """The other host that the reason is about."""
 
 
 def _reason_as_json(reason: _Reason, clock: TimeFormat) -> dict[str, Any]:
@@ -102,6 +106,7 @@ def _reason_as_json(reason: _Reason, clock: TimeFormat) -> dict[str, Any]:
         "kind": reason.kind,
         "text": reason.text,
         "task": reason.task or None,
+        "host": reason.host or None,
         "until": None if reason.until is None else clock.monotonic(reason.until),
         "at": None if reason.at is None else clock.wall(reason.at),
         "uid": reason.uid,
@@ -116,6 +121,7 @@ def _link_as_json(link: Link, clock: TimeFormat) -> dict[str, Any]:
         "text": link.text,
         "launch": link.launch or None,
         "pid": link.pid,
+        "host": link.host or None,
         "rule": link.rule or None,
         "by": link.by or None,
         "uid": link.uid,
@@ -148,6 +154,7 @@ class _Case:
         if not self.running:
             yield self._context_down()
         yield from self._of_the_context()
+        yield from self._of_the_host()
         if self.task.state is State.ACTIVE:
             if self.task.health_text:
                 yield _Reason(kind="unhealthy", text=f"its probe has failed: {self.task.health_text}")
@@ -185,6 +192,16 @@ class _Case:
             yield _Reason(kind="removed", text="the context file has this task no longer, since a reload")
         if self.transaction is not None and not self.transaction.open:
             yield self._closed()
+
+    def _of_the_host(self) -> Iterator[_Reason]:
+        """Yield the silence of the host of the task: what is known of the task is from before."""
+        host = self.world.hosts.get(self.task.host)
+        if self.running and host is not None and host.state is HostState.SILENT:
+            text = (
+                f"nothing is heard from its host {self.task.host}, where it may run on: nothing is decided "
+                f"until the host joins again or is off for certain"
+            )
+            yield _Reason(kind="host-silent", text=text, host=self.task.host)
 
     def _closed(self) -> _Reason:
         for row in reversed(self.history.rows):
@@ -240,7 +257,8 @@ class _Case:
                     text = f"it starts after {name}, which is {_state(other)}"
                     yield _Reason(kind="after", text=text, task=name)
             case SubState.UNPLACED:
-                yield _Reason(kind="unplaced", text=f"it {host_wait_text(self.world, self.key)}")
+                host = next((name for name, _ in obstacles(self.world, self.key)), "")
+                yield _Reason(kind="unplaced", text=f"it {host_wait_text(self.world, self.key)}", host=host)
             case SubState.STOP_AFTER:
                 for name in awaited_ends(self.world, self.key):
                     yield _Reason(kind="stops-after", text=f"it stops after {name}", task=name)
@@ -358,6 +376,7 @@ class _Case:
             yield _step("start the context", f"zmsvcd --detach {self.world.context.name}")
             return
         if self.running and self.task.state is State.ACTIVE and "unhealthy" not in kinds:
+            yield from self._of_hosts(kinds, ctl)
             return
         if "transaction-closed" in kinds:
             yield _step("start its transaction again", f"{ctl} start --transaction {self.key[0]}")
@@ -366,6 +385,7 @@ class _Case:
             yield _step("put it into the context file again, then", f"{ctl} reload")
             return
         yield from self._mend(links, ctl)
+        yield from self._of_hosts(kinds, ctl)
         if waited := next((each.task for each in kinds.values() if each.task), ""):
             yield _step(f"find out about {waited}", f"{ctl} why{chosen} {waited}")
         if "survivor" in kinds:
@@ -379,6 +399,23 @@ class _Case:
             at_once = " at once" if self.task.sub_state is SubState.BACK_OFF else ""
             yield _step(f"start it{at_once}", f"{ctl} start{chosen} {self.name}")
 
+    def _of_hosts(self, kinds: Mapping[str, _Reason], ctl: str) -> Iterator[dict[str, str]]:
+        """Yield the step against a host that is silent, or that keeps the task waiting."""
+        if "host-silent" in kinds:
+            host = kinds["host-silent"].host
+            yield _step(
+                f"if {host} is off and the cluster cannot make certain of it", f"pcs stonith confirm {host}"
+            )
+        elif "unplaced" in kinds:
+            drained = [
+                name
+                for name, _ in obstacles(self.world, self.key)
+                if name in self.world.hosts and self.world.hosts[name].drained
+            ]
+            for name in drained[:1]:
+                yield _step(f"let tasks run on {name} again", f"{ctl} cluster undrain {name}")
+            yield _step("see which hosts have joined", f"{ctl} status")
+
     def _mend(self, links: Sequence[Link], ctl: str) -> Iterator[dict[str, str]]:
         """Yield the step against the failure that the chain begins with."""
         name, reason, end = self._failure(links)
@@ -390,10 +427,16 @@ class _Case:
         text, command = _MENDING[reason]
         if reason is Reason.SIGNAL and signal not in _CORE_SIGNALS:
             text, command = "find who sent {signal} to {task}; it leaves no core dump", _LOGS
-        file, pid = self.world.context.path or "FILE", end.pid if end else None
+        file, pid, host = self.world.context.path or "FILE", end.pid if end else None, end.host if end else ""
+        if host and reason is Reason.LOST:
+            text, command = (
+                "find what happened to {host}",
+                "{ctl} events --event host-lost --event host-joined",
+            )
+        there = f"zmsvcctl -H {host} -c {self.world.context.name}" if host else ctl
         yield _step(
-            text.format(task=name, signal=signal or "the signal"),
-            command.format(ctl=ctl, task=name, file=file, pid=pid or "PID"),
+            text.format(task=name, host=host, signal=signal or "the signal"),
+            command.format(ctl=ctl, there=there, task=name, file=file, pid=pid or "PID"),
         )
 
     def _failure(self, links: Sequence[Link]) -> tuple[str, Reason | None, Link | None]:
@@ -415,7 +458,7 @@ _CORE_SIGNALS = frozenset(
     f"SIG{each}" for each in ("ABRT", "BUS", "FPE", "ILL", "QUIT", "SEGV", "SYS", "TRAP", "XCPU", "XFSZ")
 )
 """The signals that leave a core dump: see signal(7)."""
-_LOGS = "{ctl} logs -n 50 {task}"
+_LOGS = "{there} logs -n 50 {task}"
 _MENDING: Mapping[Reason, tuple[str, str]] = {
     Reason.EXIT_CODE: ("find the cause in the log of {task}", _LOGS),
     Reason.SIGNAL: ("find who sent the signal, or the core dump of {task}", "coredumpctl info {pid}"),

@@ -516,6 +516,7 @@ def task_as_json(
         "instance": service.instance if service else "",
         "description": service.description if service else "",
         "pid": task.pid,
+        "host": task.host or None,
         "launch": task.launch,
         "state": task.state.value,
         "sub": task.sub_state.value,

@@ -164,6 +164,9 @@ def context(status: ContextStatus, extras: StatusExtras, style: Style) -> list[s
             f"subscribe at {clean(status.subscribe_endpoint)}, publish to {clean(status.publish_endpoint)}",
         )
     )
+    lines += [
+        _row("Hosts" if not number else "", line) for number, line in enumerate(_hosts(status, extras, style))
+    ]
     if status.dropped:
         lines.append(
             _row(
@@ -177,6 +180,23 @@ def context(status: ContextStatus, extras: StatusExtras, style: Style) -> list[s
         lines.append(_row("Unsaved", style.paint("red", clean(status.unsaved))))
     lines.append(_row("Tasks", _count(status, whole=extras.whole)))
     return [*lines, *_transactions(status, extras, style)]
+
+
+_HOST_STATES = {"joined": "active", "silent": "deactivating", "lost": "failed", "not-joined": "inactive"}
+"""The states of tasks whose colors the states of hosts have."""
+
+
+def _hosts(status: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
+    """Return a line for each other host of the context, with what keeps tasks from it."""
+    width = max((len(each.name) for each in status.hosts), default=0)
+    lines = []
+    for each in status.hosts:
+        words = [style.state(_HOST_STATES.get(each.state, "inactive"), clean(each.state.replace("-", " ")))]
+        words[0] += f" since {since(each.since, extras.now)}" if each.since else ""
+        words += ["drained"] if each.drained else []
+        words.append(f"{each.tasks} task{'s' if each.tasks != 1 else ''}")
+        lines.append(f"{clean(each.name):<{width}}  {', '.join(words)}")
+    return lines
 
 
 def _transactions(status: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
@@ -238,7 +258,7 @@ def _transaction(
     return lines
 
 
-_COLUMNS = ("id", "instance", "state", "pid", "since", "memory", "restarts", "exit")
+_COLUMNS = ("id", "instance", "state", "host", "pid", "since", "memory", "restarts", "exit")
 
 
 def _cells(task: TaskStatus, extras: StatusExtras) -> tuple[str, ...]:
@@ -247,9 +267,10 @@ def _cells(task: TaskStatus, extras: StatusExtras) -> tuple[str, ...]:
         clean(task.id),
         clean(task.instance),
         f"{clean(task.state)} ({clean(task.sub)})" + (f", was {clean(task.last)}" if task.last else ""),
+        f"on {clean(task.host)}" if task.host else "",
         f"PID {task.pid}" if task.pid is not None else "",
         "" if task.last else since(task.since, extras.now),
-        extras.memory.get(task.pid, "") if task.pid is not None else "",
+        extras.memory.get(pid, "") if (pid := task.local_pid) is not None else "",
         f"{task.restarts} restart{'s' if task.restarts != 1 else ''}" if task.restarts else "",
         f"last exit: {clean(last_exit(task.exit))}" if task.exit else "",
     )
@@ -267,7 +288,7 @@ def _line(task: TaskStatus, row: Sequence[str], widths: Sequence[int], style: St
     ).rstrip()
 
 
-_WAITING = ("back-off", "start-after", "stop-after", "waiting")
+_WAITING = ("back-off", "start-after", "stop-after", "unplaced", "waiting")
 """The sub-states whose status text says what the task waits for, or why it was not started."""
 
 

@@ -323,10 +323,13 @@ def _context(meta: Mapping[str, object], places: Places) -> Context | None:
 def _task(context: Context | None, key: Key, task: Task, when: When, *, disabled: bool) -> Json:
     service = service_of(context, key[1], task) if context else None
     last = None if task.resting else {"state": task.state.value, "sub": task.sub_state.value, "pid": task.pid}
+    if last and task.host:
+        last["host"] = task.host
     entry = task_as_json(key[1], task, service, lambda at: when(key, at), disabled=disabled)
     return {
         **entry,
         "pid": None,
+        "host": None,
         "state": "inactive" if last else entry["state"],
         "sub": "dead" if last else entry["sub"],
         "last": last,

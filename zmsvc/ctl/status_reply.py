@@ -68,6 +68,7 @@ class TaskStatus:
         "health",
         "health_text",
         "held",
+        "host",
         "id",
         "instance",
         "last",
@@ -95,6 +96,8 @@ class TaskStatus:
         self.sub = _text(data.get("sub"))
         self.action = _text(data.get("action"))
         self.pid = _number(data.get("pid"))
+        self.host = _text(data.get("host"))
+        """The other host on which it runs; empty: that of the context."""
         self.launch = _number(data.get("launch"))
         last = data.get("last")
         self.last = f"{_text(last.get('state'))} ({_text(last.get('sub'))})" if isinstance(last, dict) else ""
@@ -122,6 +125,24 @@ class TaskStatus:
         self.missed = _number(data.get("missed")) or 0
         self.poisoned = _number(data.get("poisoned")) or 0
         self.stored = _number(data.get("stored_descriptors")) or 0
+
+    @property
+    def local_pid(self) -> int | None:
+        """The PID if the process is on the host of the context. On another host the number means nothing."""
+        return None if self.host else self.pid
+
+
+class HostStatus:
+    """Another host of the context."""
+
+    __slots__ = ("drained", "name", "since", "state", "tasks")
+
+    def __init__(self, data: Json) -> None:
+        self.name = _text(data.get("name"))
+        self.state = _text(data.get("state"))
+        self.since = _text(data.get("since"))
+        self.drained = data.get("drained") is True
+        self.tasks = _number(data.get("tasks")) or 0
 
 
 class TransactionStatus:
@@ -153,6 +174,7 @@ class ContextStatus:
         "dropped",
         "file",
         "file_digest",
+        "hosts",
         "id",
         "keeper_pid",
         "keeper_version",
@@ -196,6 +218,7 @@ class ContextStatus:
         self.dropped = {
             str(what): count for what, count in counts.items() if isinstance(count, int) and count
         }
+        self.hosts = [HostStatus(each) for each in objects(data.get("hosts"))]
         self.transactions = [TransactionStatus(each) for each in objects(data.get("transactions"))]
 
     @property

@@ -847,7 +847,8 @@ with the lines of the rules and what helps. Tasks that differ only in their name
 The proof assumes that events come one at a time: when what follows from the one before has happened, and no
 back-off and no start limit counts it any more. A rule with *after* is tried at the first event that it
 counts and at the last one. A process that is started gets ready, unless a rule
-distinguishes failed starts, and it ends at its stop signal. Orders of operators and of the bus, reloads, and
+distinguishes failed starts, and it ends at its stop signal. All tasks run on one host: a *placement* is left
+out. Orders of operators and of the bus, reloads, and
 failures of the machine or of the keeper are not tried. The number of decisions is bounded. If the bound is
 reached first, the result says so and says what has been tried. Nothing is proven then, and the exit status is
 0 unless there is a counter-example.""",
@@ -1125,12 +1126,20 @@ clients that may connect do so again by themselves. None of this needs a restart
     VerbEntry(
         "cluster",
         "verbs.cluster.run",
-        "give a context to a cluster of Pacemaker, check a host, and show where it runs",
+        "give a context to a cluster of Pacemaker, check a host, drain it, and show where it runs",
         Argument(
             "action",
-            choices=("check", "give", "take", "commands", "status"),
-            metavar="check|give|take|commands|status",
+            choices=("check", "give", "take", "commands", "status", "drain", "undrain"),
+            metavar="check|give|take|commands|status|drain|undrain",
             help="the action",
+        ),
+        Argument(
+            "host_name",
+            nargs="?",
+            metavar="HOST",
+            completes="hosts",
+            help="drain, undrain: a host of the context's <hosts>",
+            manual="**cluster drain**, **cluster undrain**: a host in the *hosts* of the context.",
         ),
         Argument(
             "--ip",
@@ -1162,7 +1171,15 @@ the same on all hosts; with **-H** it compares them. The exit status is 1 if the
 **give** lets only the agent of the cluster start the context on this host, and disables the unit; **take**
 undoes both. **commands** prints the commands of **pcs**(8) that make the context a resource, and runs none.
 **status** shows where the contexts run, with the reason if one is degraded or has failed; the exit status is
-3 if one does not run.""",
+3 if one does not run. Of a context that runs here, it also shows the hosts of its tasks: **joined**,
+**silent** (nothing is heard from it, so nothing is decided), **lost** (it is off for certain),
+**not joined**, and **drained**.
+
+**drain** moves the tasks with a *placement* away from *HOST*, before you work on it: each is stopped there
+and started on another of its hosts, in the order of *after* and *requires*, and no rules fire. A task for
+which there is no other host waits, and the exit status is 1. Until **undrain** no task is started there;
+**undrain** moves nothing back. Both are for the host that runs the context.""",
+        waits=True,
     ),
     VerbEntry(
         "units",
@@ -1346,7 +1363,7 @@ HIDDEN = (
         "words",
         "verbs.words.words",
         "print the names that a shell offers for completion",
-        Argument("kind", choices=("contexts", "transactions", "tasks"), help="the kind of names"),
+        Argument("kind", choices=("contexts", "transactions", "tasks", "hosts"), help="the kind of names"),
         TRANSACTION,
         group=STATE,
     ),

@@ -79,6 +79,8 @@ class Requests:
             "quarantine-drop": self._drop_quarantined,
             "signal": self._signal,
             "reload-tasks": self._reload_tasks,
+            "drain": self._drain,
+            "undrain": self._drain,
             "reload": self._reload,
             "reload-dry-run": self._plan_reload,
             "reexec": self._reexec,
@@ -97,7 +99,7 @@ class Requests:
             triggers=bool(request.get("triggers", True)),
             new=bool(request.get("new", False)),
         )
-        return await self._answered(asked, asked.verb, request.get("timeout"))
+        return await self._answered(asked, asked.verb.word, request.get("timeout"))
 
     async def _signal(self, request: Mapping[str, Any], uid: int, _write: Write) -> Answer:
         """Send a signal to tasks. The name of the signal is read here and not in the core, because it depends
@@ -119,7 +121,7 @@ class Requests:
             signal=name,
             all=every,
         )
-        return await self._answered(asked, asked.verb, None)
+        return await self._answered(asked, asked.verb.word, None)
 
     async def _reload_tasks(self, request: Mapping[str, Any], uid: int, write: Write) -> Answer:
         """Have tasks reload. No keeper gets an order that it does not know."""
@@ -132,6 +134,20 @@ class Requests:
                 if unknown:
                     return self._too_old_keeper("reload", unknown)
         return await self._order(request, uid, write)
+
+    async def _drain(self, request: Mapping[str, Any], uid: int, _write: Write) -> Answer:
+        """Move all tasks away from a host, or let tasks run there again."""
+        host, verb = request.get("host"), str(request["verb"])
+        if not isinstance(host, str) or not host:
+            return failure(2, f"cannot {verb}: expected the name of a host")
+        asked = ft.DrainRequested(
+            host=host,
+            drained=verb == "drain",
+            origin=Origin(by="operator", uid=uid),
+            request=self._loop.next_request(),
+            block=bool(request.get("block", True)),
+        )
+        return await self._answered(asked, verb, request.get("timeout"))
 
     def _too_old_keeper(self, verb: str, unknown: str) -> Answer:
         return failure(
@@ -148,15 +164,19 @@ class Requests:
             return name
         return "--all" if every and self._loop.children.protocol < PROTOCOL_SIGNALS_ALL else ""
 
-    async def _answered(self, asked: Requested | ft.ContextReloaded, verb: Verb, seconds: Any) -> Answer:
-        """Queue an order and wait for its reply, for at most `seconds` if that is a number above 0."""
+    async def _answered(
+        self, asked: Requested | ft.ContextReloaded | ft.DrainRequested, word: str, seconds: Any
+    ) -> Answer:
+        """Queue an order and wait for its reply, for at most `seconds` if that is a number above 0. `word` is
+        the order in messages.
+        """
         limit = _limit(seconds)
         try:
             async with asyncio.timeout(limit):
                 reply = await self._loop.ask(asked)
         except TimeoutError:
             return failure(
-                124, f"cannot say that {verb.word} is done: it takes longer than {limit:g} s, and goes on"
+                124, f"cannot say that {word} is done: it takes longer than {limit:g} s, and goes on"
             )
         return {"ok": reply.ok, "code": reply.code, "error": reply.error, "data": dict(reply.data)}
 
@@ -190,6 +210,7 @@ class Requests:
                 "file_digest": self._file_digest(),
                 "log": "journal" if loop.log_target == "journal" else str(loop.places.log_file),
                 "unsaved": loop.unsaved,
+                "hosts": status_report.hosts(world),
                 "dropped": self._dropped(),
                 "transactions": status_report.transactions(
                     world,
@@ -309,6 +330,10 @@ class Requests:
             if not any(is_named(key[1], (name,)) for key, _ in running):
                 return failure(1, f"cannot show the stacks of {name}: it does not run")
         for key, task in running:
+            if task.host:
+                return failure(
+                    1, f"cannot show the stacks of {key[1]}: it runs on {task.host}, and so its log is"
+                )
             if problem := self._why_no_stacks(key[1], task.pid):
                 return failure(1, f"cannot show the stacks of {key[1]}: {problem}")
         for _, task in running:
@@ -428,7 +453,7 @@ class Requests:
         finally:
             loop.notifier.ready()
         asked = ft.ContextReloaded(context=context, request=loop.next_request(), block=block)
-        return await self._answered(asked, Verb.RELOAD, seconds)
+        return await self._answered(asked, Verb.RELOAD.word, seconds)
 
     async def _plan_reload(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
         """Answer what a reload would do, and change nothing."""

@@ -173,7 +173,8 @@ class Loop:
         processes that they started.
         """
         outside = self.children.outside
-        sessions = {task.pid for task in self.world.tasks.values() if task.pid is not None}
+        tasks = [task for task in self.world.tasks.values() if not task.host]
+        sessions = {task.pid for task in tasks if task.pid is not None}
         killed: set[tuple[int, int | None]] = set()
         until = self._loop.time() + END
         found: list[int] = []
@@ -195,7 +196,7 @@ class Loop:
             self.places.name,
         )
 
-    async def ask(self, request: Requested | ft.ContextReloaded) -> fx.Reply:
+    async def ask(self, request: Requested | ft.ContextReloaded | ft.DrainRequested) -> fx.Reply:
         """Queue a request and wait for its reply."""
         assert request.request is not None
         future: asyncio.Future[fx.Reply] = self._loop.create_future()
@@ -364,7 +365,7 @@ class Loop:
         next one repeats the order.
         """
         task = self.world.tasks.get(effect.key)
-        pid = task.pid if task is not None and effect.stacks else None
+        pid = task.pid if task is not None and effect.stacks and not task.host else None
         if pid is None or not self.writes_stacks(pid):
             self._kill_now(effect.launch)
             return

@@ -47,7 +47,8 @@ def transactions(
     """
 
     def of_machine(key: Key, task: Task, service: TaskDefinition | None) -> dict[str, Any]:
-        in_cgroup = cgroup and not (service and shared(service))
+        # Of a task on another host, the group is below the unit there.
+        in_cgroup = cgroup and not task.host and not (service and shared(service))
         return {
             "stored_descriptors": stored(cgroup_name(key)),
             "cgroup": f"{cgroup}/{cgroup_name(key)}" if in_cgroup else None,
@@ -56,6 +57,13 @@ def transactions(
 
     clock = Clock(now=time.monotonic(), text=as_wall_clock)
     return status_view.transactions(world, clock, of_machine, only=only, tasks=tasks)
+
+
+def hosts(world: World) -> list[dict[str, Any]]:
+    """Return the other hosts of the context as `status` shows them; none for a context without any."""
+    if not world.context.listed.names and not world.hosts:
+        return []
+    return status_view.hosts(world, Clock(now=time.monotonic(), text=as_wall_clock))
 
 
 def _usage(used: ProcessUsage | None) -> dict[str, Any] | None:
@@ -115,8 +123,11 @@ def _pictured(world: World, key: Key, task: Task) -> Mapping[str, Any]:
 
 
 def top_row(world: World, key: Key, task: Task) -> Mapping[str, Any]:
-    """Return a task as the sampler reads it, and as `reply_top` shows it."""
-    return {**_named(key, task, service_of(world.context, key[1], task)), **states_for_bus(task)}
+    """Return a task as the sampler reads it, and as `reply_top` shows it. The sampler measures processes of
+    this host alone.
+    """
+    row = {**_named(key, task, service_of(world.context, key[1], task)), **states_for_bus(task)}
+    return row | {"pid": None} if task.host else row
 
 
 def _named(key: Key, task: Task, service: TaskDefinition | None) -> Mapping[str, Any]:

@@ -56,11 +56,12 @@ class UsageGauge:
 
 
 def _measurable(world: World) -> list[Task]:
-    """Return the tasks that have a process of their own."""
+    """Return the tasks that have a process of their own on this host."""
     return [
         task
         for (_, name), task in world.tasks.items()
         if task.live
         and task.pid is not None
+        and not task.host
         and not ((service := service_of(world.context, name, task)) and shared(service))
     ]

@@ -115,6 +115,7 @@ def matches(of: Writers, transaction: str | None, tasks: Sequence[str], cgroups:
         # user may have a user unit of this name.
         found += [
             [f"_SYSTEMD_UNIT=zmsvc@{of.name}.service"],
+            [f"_SYSTEMD_UNIT=zmsvc-host@{of.name}.service"],
             [f"_SYSTEMD_USER_UNIT=zmsvc@{of.name}.service", f"_UID={of.daemon}"],
         ]
     elif groups := [f"_SYSTEMD_CGROUP={in_journal(path)}" for path in cgroups]:

@@ -51,11 +51,11 @@ class Meter:
         looked: dict[int, tuple[UsageStatus, int] | None],
     ) -> TaskRow:
         usage, start = task.usage, 0
-        if usage is None and task.pid is not None:
+        if usage is None and (pid := task.local_pid) is not None:
             # A Thread task, whose process the supervisor does not measure, or an earlier release.
-            if task.pid not in looked:
-                looked[task.pid] = _look(task.pid)
-            if (found := looked[task.pid]) is not None:
+            if pid not in looked:
+                looked[pid] = _look(pid)
+            if (found := looked[pid]) is not None:
                 usage, start = found
         cpu = None
         if usage is not None:

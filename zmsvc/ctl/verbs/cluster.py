@@ -1,5 +1,5 @@
-"""The verb cluster: gives contexts to a cluster of Pacemaker, checks a host, prints the commands of pcs, and
-shows where contexts run. It changes nothing in the cluster's configuration.
+"""The verb cluster: gives contexts to a cluster of Pacemaker, checks a host, prints the commands of pcs,
+shows where contexts run, and drains hosts. It changes nothing in the cluster's configuration.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from zmsvc.core import cluster
 from zmsvc.core.cluster import Finding
 from zmsvc.core.errors import PlaceError, reason
 from zmsvc.ctl import cluster_state, terminal
-from zmsvc.ctl.client import CtlError
+from zmsvc.ctl.client import Client, CtlError, listens
 from zmsvc.ctl.select_context import choose
-from zmsvc.host import directories
+from zmsvc.ctl.status_reply import objects
+from zmsvc.host import directories, paths
 from zmsvc.host.paths import Places
 
 TYPE_CHECKING = False  # As in client: an import of typing is too slow.
@@ -24,12 +25,19 @@ if TYPE_CHECKING:
     from zmsvc.ctl.client import Json
 
 
+_PATIENCE = 5.0
+"""Seconds to wait for a supervisor, whose answer is not the only thing that is shown."""
+
+
 def run(args: argparse.Namespace) -> int:
-    """cluster: check, give, take, commands or status."""
+    """cluster: check, give, take, commands, status, drain or undrain."""
     if (args.ip or args.shared or args.fstype) and args.action != "commands":
         raise CtlError(
             2, "cannot understand the command: --ip, --shared and --fstype are for cluster commands"
         )
+    if (args.host_name is not None) is not (args.action in _DRAINS):
+        why = "takes no HOST" if args.host_name is not None else "needs a HOST"
+        raise CtlError(2, f"cannot understand the command: cluster {args.action} {why}")
     if args.action == "status":
         return _status(args)
     places = choose(args.context)
@@ -40,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
             return _commands(args, places)
         case "give":
             return _give(places, as_json=args.json)
+        case "drain" | "undrain":
+            return _drain(args, places)
         case _:
             return _take(places, as_json=args.json)
 
@@ -199,12 +209,49 @@ def _commands(args: argparse.Namespace, places: Places) -> int:
     return 0
 
 
+# --- drain
+
+
+_DRAINS = ("drain", "undrain")
+
+
+def _drain(args: argparse.Namespace, places: Places) -> int:
+    """Send the order and print the tasks that it has moved. A task without another host waits for one."""
+    client = Client(places, args.timeout)
+    request = {"host": args.host_name, "block": not args.no_block, "timeout": args.timeout or None}
+    about = {"action": args.action, "context": places.name, "host": args.host_name}
+    try:
+        data = client.ask(args.action, **request)
+    except CtlError as error:
+        if not args.json:
+            _print_moved(error.data)
+        hint = "" if "zmsvcctl" in str(error) else f" (zmsvcctl -c {places.name} status)"
+        raise CtlError(error.code, f"{error}{hint}", {**about, **error.data}) from None
+    if args.json:
+        tasks = [{"host": None, **each} for each in objects(data.get("tasks"))]
+        terminal.out(json.dumps({**about, "tasks": tasks}) + "\n")
+        return 0
+    _print_moved(data)
+    how = "is drained: no task is started there" if args.action == "drain" else "takes tasks again"
+    terminal.out(terminal.clean(f"{args.host_name} {how}") + "\n")
+    return 0
+
+
+def _print_moved(data: Json) -> None:
+    for task in objects(data.get("tasks")):
+        host = f" on {task['host']}" if task.get("host") else ""
+        line = f"{task.get('transaction')}/{task.get('id')}: {task.get('state')} ({task.get('sub')}){host}"
+        terminal.out(terminal.clean(line) + "\n")
+
+
 # --- status
 
 
 def _status(args: argparse.Namespace) -> int:
     """Show the contexts of the cluster. Returns 0 if each of them runs, else 3."""
     told = cluster_state.state()
+    for each in told["resources"]:
+        each["workers"] = _workers(each["context"], args.timeout)
     if args.context is not None:
         told["resources"] = [each for each in told["resources"] if each["context"] == args.context]
         if not told["resources"]:
@@ -236,7 +283,28 @@ def where(resource: Json) -> str:
 def resource_lines(resource: Json) -> list[str]:
     unmanaged = "" if resource["managed"] else ", not managed by the cluster"
     line = f"{resource['context'] or '?'} ({resource['id']}): {where(resource)}{unmanaged}"
-    return [line, *(f"  {why}" for why in resource["reasons"])]
+    return [line, *(f"  {why}" for why in resource["reasons"]), *map(_worker_line, resource["workers"] or ())]
+
+
+def _workers(context: str | None, timeout: float | None) -> list[Json] | None:
+    """Return the other hosts of a context that runs on this one; None if it does not, or does not answer."""
+    if context is None or not paths.CONTEXT_NAME.fullmatch(context) or not listens(paths.places(context)):
+        return None
+    try:
+        return objects(Client(paths.places(context), timeout, patience=_PATIENCE).ask("status").get("hosts"))
+    except CtlError as error:
+        # The cluster's own state is shown all the same.
+        terminal.complain(str(error))
+        return None
+
+
+def _worker_line(worker: Json) -> str:
+    words = [
+        str(worker.get("state")).replace("-", " "),
+        *(["drained"] if worker.get("drained") is True else []),
+    ]
+    number = worker.get("tasks")
+    return f"  {worker.get('name')}: {', '.join(words)}, {number} task{'s' if number != 1 else ''}"
 
 
 def _members(told: Json) -> list[str]:

@@ -22,16 +22,17 @@ PATIENCE = 5.0
 
 def graph(args: argparse.Namespace) -> int:
     """graph: draw tasks and rules as dot, mermaid or svg; with live states for a running context."""
-    context, states = _context_and_states(args)
+    context, states, hosts = _context_and_states(args)
     topics = wiring.topics_of(declared(context))
-    drawn = draw(context, states, Shown(topics=topics), args.format)
+    shown = Shown(topics=topics, hosts=hosts)
+    drawn = draw(context, states, shown, args.format)
     if not args.json:
         terminal.out(drawn)
         return 0
     document = {
         "context": context.name,
         "live": states is not None,
-        **as_json(context, states),
+        **as_json(context, states, shown),
         "topics": wiring.as_json(topics, 0),
         "format": args.format,
         "graph": drawn,
@@ -63,19 +64,24 @@ def _svg(drawn: str) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def _context_and_states(args: argparse.Namespace) -> tuple[Context, dict[str, str] | None]:
-    """Return the context of a file; or of a name, with the states of its tasks if it runs."""
+def _context_and_states(args: argparse.Namespace) -> tuple[Context, dict[str, str] | None, dict[str, str]]:
+    """Return the context of a file; or of a name, with the states of its tasks if it runs, and the other
+    hosts on which they run.
+    """
     if args.what.endswith(".xml") or "/" in args.what:
-        return reader.load(args.what), None
+        return reader.load(args.what), None, {}
     places = choose(args.what)
     try:
         status = status_reply.ContextStatus(
             Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction)
         )
     except NotRunningError:
-        return reader.load(places.config_file), None
+        return reader.load(places.config_file), None, {}
     # Of a task in several open transactions, the state in the newest one is shown.
     shown = [each for each in status.transactions if args.transaction or each.open]
-    return reader.load(status.file or places.config_file), {
-        task.id: task.state for each in shown for task in each.tasks
-    }
+    tasks = [task for each in shown for task in each.tasks]
+    return (
+        reader.load(status.file or places.config_file),
+        {task.id: task.state for task in tasks},
+        {task.id: task.host for task in tasks if task.host},
+    )

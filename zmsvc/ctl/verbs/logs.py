@@ -32,6 +32,8 @@ MAX_READERS = 16
 """The number of tasks whose log one `status` shows. With more, the journalctl processes together would take
 too long.
 """
+MAX_NAMED = 3
+"""The number of tasks that a message about their host names."""
 _RAW = ("cat", "export")
 """Formats of journalctl without escaping; the others are safe for a terminal."""
 
@@ -58,6 +60,7 @@ def logs(args: argparse.Namespace) -> int:
     known = status or past
     _warn_unknown(tasks, known)
     tasks = with_replicas(tasks, known)
+    _warn_elsewhere(args, places, tasks, status)
     log, of = _log_of(known, places), writers(known, places, client.uid)
     if log == "journal":
         found = matches(of, args.transaction, tasks, cgroups(status, places.name, args.transaction, tasks))
@@ -77,6 +80,25 @@ def _warn_unknown(tasks: Sequence[str], known: ContextStatus | None) -> None:
     if unknown := [task for task in tasks if task not in has]:
         which = f"no transaction of {known.name} has {' '.join(unknown)}"
         terminal.complain(f"{which}; its log is searched all the same (zmsvcctl -c {known.name} status)")
+
+
+def _warn_elsewhere(
+    args: argparse.Namespace, places: Places, tasks: Sequence[str], status: ContextStatus | None
+) -> None:
+    """Print on which hosts the logs of tasks are that do not run on this one, with the command that shows
+    them.
+    """
+    elsewhere: dict[str, list[str]] = {}
+    for each in status.transactions if status is not None else ():
+        for task in each.tasks:
+            if task.host and (not tasks or task.id in tasks) and args.transaction in (None, each.id):
+                elsewhere.setdefault(task.host, []).append(task.id)
+    for host, names in elsewhere.items():
+        chosen = ["--transaction", args.transaction] if args.transaction else []
+        words = ["zmsvcctl", "-H", host, "-c", places.name, "logs", *chosen, *(names if tasks else ())]
+        shown = ", ".join(names[:MAX_NAMED]) + (" and others" if names[MAX_NAMED:] else "")
+        verb = "runs" if len(names) == 1 else "run"
+        terminal.complain(f"{shown} {verb} on {host}, and the log is there ({shlex.join(words)})")
 
 
 def with_replicas(tasks: list[str], known: ContextStatus | None) -> list[str]:
@@ -142,12 +164,12 @@ def cgroups(
 
 def _is_cgroup_of(cgroup: str, name: str, transaction: str | None, tasks: Sequence[str]) -> bool:
     """Return True if a cgroup belongs to one of these tasks:
-    `.../zmsvc@NAME.service/tasks/TRANSACTION:TASK`.
+    `.../zmsvc@NAME.service/tasks/TRANSACTION:TASK`, or the same below the unit of a host of its cluster.
     """
     unit, _, key = cgroup.rpartition("/tasks/")
     found, _, task = key.partition(":")
     return (
-        unit.endswith(f"/zmsvc@{name}.service")
+        unit.endswith((f"/zmsvc@{name}.service", f"/zmsvc-host@{name}.service"))
         and transaction in (None, found)
         and (not tasks or is_named(task, tasks))
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from zmsvc.core import proof
 from zmsvc.core.model import Context
 from zmsvc.core.proof import Violation
-from zmsvc.ctl.verbs.simulate import timeline_as_json, timeline_lines
+from zmsvc.ctl.verbs.simulate import one_host, timeline_as_json, timeline_lines
 from zmsvc.host.config.rule_places import places_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ class ProofReport:
 
     def __init__(self, context: Context, file: str, bound: int | None = None) -> None:
         self.file = file
+        self.placed = len(context.placed)
+        self.assumed = one_host(context)
         self.proof = proof.prove(context, bound)
         self.places = places_of(context, file) if self.proof.violations else None
 
@@ -37,7 +39,8 @@ class ProofReport:
     # --- text
 
     def lines(self) -> list[str]:
-        return [*self._violations(), f"{self.file}: {self._result()}"]
+        assumed = [f"{self.file}: assumed: {self.assumed}"] if self.assumed else []
+        return [*self._violations(), *assumed, f"{self.file}: {self._result()}"]
 
     def _violations(self) -> Iterator[str]:
         for each in self.proof.violations:
@@ -105,6 +108,7 @@ class ProofReport:
             "ends": None if found.exhausted else found.ends,
             "unfinished": [*found.unfinished],
             "folded": found.tasks - found.folded,
+            "placements_left_out": self.placed,
             "important": [*found.important],
             "unseen": [*found.unseen],
             "violations": [self._violation(each) for each in found.violations],

@@ -29,6 +29,7 @@ OF_TASK = {
     "SubState": "sub",
     "StateChangeTimestamp": "since",
     "MainPID": "pid",
+    "Host": "host",
     "NRestarts": "restarts",
     "StatusText": "status",
     "Action": "action",

@@ -29,6 +29,12 @@ ASSUMED = (
 )
 
 
+def one_host(context: Context) -> str:
+    """Return what is assumed of a context with placements; empty for any other one."""
+    number = len(context.placed)
+    return f"all tasks run on one host: the <placement> of {number} is left out" if number else ""
+
+
 def simulate(args: argparse.Namespace) -> int:
     """simulate: print what would happen. Returns 1 if an expectation does not hold."""
     context = reader.load(args.file)
@@ -42,11 +48,12 @@ def simulate(args: argparse.Namespace) -> int:
     run = scenario.simulate(context, events, duration) if events or not (args.matrix or expected) else None
     found = list(scenario.matrix(context, duration)) if args.matrix else []
     if args.json:
-        terminal.out(json.dumps(_as_json(args.file, run, found, results)) + "\n")
+        terminal.out(json.dumps(_as_json(context, args.file, run, found, results)) + "\n")
     else:
         lines = [*(_run_lines(run) if run else ()), *(_matrix_lines(found) if args.matrix else ())]
         lines += [line for result in results for line in _result_lines(result)]
-        terminal.out("".join(f"{terminal.clean(line)}\n" for line in (*lines, ASSUMED)))
+        assumed = "; ".join(filter(None, (ASSUMED, one_host(context))))
+        terminal.out("".join(f"{terminal.clean(line)}\n" for line in (*lines, assumed)))
     return 0 if all(result.after is not None for result in results) else 1
 
 
@@ -134,8 +141,11 @@ def _result_lines(result: Result) -> list[str]:
 # --- JSON
 
 
-def _as_json(file: str, run: Run | None, found: Sequence[Consequence], results: Sequence[Result]) -> Json:
-    told: Json = {"file": file, "assumed": {"start": scenario.START_TIME, "stop": scenario.STOP_TIME}}
+def _as_json(
+    context: Context, file: str, run: Run | None, found: Sequence[Consequence], results: Sequence[Result]
+) -> Json:
+    times = {"start": scenario.START_TIME, "stop": scenario.STOP_TIME}
+    told: Json = {"file": file, "assumed": {**times, "placements_left_out": len(context.placed)}}
     if run is not None:
         launches = Counter(each.record.task for each in run.timeline if each.record.event == "launching")
         told["duration"] = run.now

@@ -176,7 +176,7 @@ def _print_tree(
     extras = render.StatusExtras(
         now=now,
         up=render.epoch(status.since) or (None if age is None else now - age),
-        memory=procfs.memory(task.pid for task in status.tasks if task.pid is not None),
+        memory=procfs.memory(pid for task in status.tasks if (pid := task.local_pid) is not None),
         logs=logs,
         whole=named or args.transaction is not None or len(status.transactions) == 1,
         need_reload=needs_reload(status, places) is True,

@@ -86,7 +86,7 @@ class TopView:
 
     def begin(self) -> None:
         """Begin the measurement."""
-        self._sampler.begin(task.pid for _, task in self._ask()[1] if task.pid is not None)
+        self._sampler.begin(pid for _, task in self._ask()[1] if (pid := task.local_pid) is not None)
 
     def rows(self) -> dict[str, Any]:
         """Return the name of the context, and for each transaction the rows of a `monitor` message."""
@@ -100,7 +100,7 @@ class TopView:
         tasks = (
             {
                 "service_id": task.id,
-                "pid": task.pid,
+                "pid": task.local_pid,
                 "action": task.action,
                 "state": task.state,
                 "missed": task.missed,

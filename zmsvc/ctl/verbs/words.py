@@ -36,7 +36,7 @@ PATIENCE = 0.4
 
 
 def words(args: argparse.Namespace) -> int:
-    """words: print contexts, transactions or tasks. Returns 0 in each case."""
+    """words: print contexts, transactions, tasks or hosts. Returns 0 in each case."""
     threading.Thread(target=_give_up, daemon=True).start()
     found: dict[str, None] = {}
     with contextlib.redirect_stderr(None), contextlib.suppress(Exception):
@@ -75,7 +75,12 @@ def _tasks(args: argparse.Namespace) -> Iterator[str]:
                     yield name
 
 
-_CHOICES = {"contexts": _contexts, "transactions": _transactions, "tasks": _tasks}
+def _hosts(args: argparse.Namespace) -> Iterator[str]:
+    for answer in _answers(args):
+        yield from _valid(each.get("name") for each in objects(answer.get("hosts")))
+
+
+_CHOICES = {"contexts": _contexts, "transactions": _transactions, "tasks": _tasks, "hosts": _hosts}
 
 
 def _valid(names: Iterator[object]) -> Iterator[str]:

@@ -181,7 +181,7 @@ _zmsvcctl()
             report) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help -o --output --yes" ;;
             replay) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-pager --timeout -h --help --until --step" ;;
             keys) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --now" ;;
-            cluster) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --ip --shared --fstype" ;;
+            cluster) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --timeout -h --help --ip --shared --fstype" ;;
             units) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --user --install" ;;
             create) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
             import) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --name --restart" ;;
@@ -222,7 +222,8 @@ _zmsvcctl()
         replay.0) _zmsvcctl_files '*.tar.gz' ;;
         keys.0) _zmsvcctl_offer "list make join allow revoke" ;;
         keys.1) _zmsvcctl_files '*.key' ;;
-        cluster.0) _zmsvcctl_offer "check give take commands status" ;;
+        cluster.0) _zmsvcctl_offer "check give take commands status drain undrain" ;;
+        cluster.1) _zmsvcctl_words hosts ;;
         import.0) _zmsvcctl_files '*' ;;
         reload.*) _zmsvcctl_words tasks ;;
         reset-failed.*) _zmsvcctl_words tasks ;;

@@ -30,7 +30,7 @@ complete -c zmsvcctl -s c -l context -x -a '(__zmsvcctl_words contexts)' -d 'the
 complete -c zmsvcctl -l json -d 'answer as JSON'
 complete -c zmsvcctl -s H -l host -x -d 'run this on another machine, over ssh: [USER@]HOST[:PORT], or several with commas'
 complete -c zmsvcctl -l host-timeout -x -d 'with -H: wait no longer for a host; 0 waits as long as it takes'
-complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from start stop restart exit reload enable disable' -l no-block -d 'do not wait until an order is carried out'
+complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from start stop restart cluster exit reload enable disable' -l no-block -d 'do not wait until an order is carried out'
 complete -c zmsvcctl -n '__fish_use_subcommand; or __fish_seen_subcommand_from status why logs replay' -l no-pager -d 'do not use a pager'
 complete -c zmsvcctl -l timeout -x -d 'wait no longer, and end with 124; 0 waits as long as it takes'
 complete -c zmsvcctl -s h -l help -d 'show the options and end'
@@ -206,11 +206,12 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -l now -d 'revoke: en
 complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -a 'list make join allow revoke'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -a '(__fish_complete_suffix .key)'
 
-complete -c zmsvcctl -n __fish_use_subcommand -a cluster -d 'give a context to a cluster of Pacemaker, check a host, and show where it runs'
+complete -c zmsvcctl -n __fish_use_subcommand -a cluster -d 'give a context to a cluster of Pacemaker, check a host, drain it, and show where it runs'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from cluster' -l ip -x -d 'commands: an address that moves with the context'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from cluster' -l shared -x -a '(__fish_complete_path (commandline -ct))' -d 'commands: the disk of the state directory, which moves with the context'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from cluster' -l fstype -x -d 'commands: the type of the file system on that disk; the default is ext4'
-complete -c zmsvcctl -n '__fish_seen_subcommand_from cluster' -a 'check give take commands status'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from cluster' -a 'check give take commands status drain undrain'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from cluster' -a '(__zmsvcctl_words hosts)'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a units -d 'print the systemd units with the paths of this installation, or install them'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from units' -l user -d 'the unit of a user\'s own service manager'

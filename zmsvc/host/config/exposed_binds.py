@@ -27,13 +27,27 @@ missing.
 
 def refused(context: Context) -> list[tuple[int, str]]:
     """Return the binds of the device that need keys: line and `cannot bind ...`."""
-    if not any(
-        _open_to_others(bind) for bind in (context.endpoints.publish_bind, context.endpoints.subscribe_bind)
-    ):
+    binds = (context.endpoints.publish_bind, context.endpoints.subscribe_bind)
+    if not context.listed.names and not any(map(_open_to_others, binds)):
         # Every start comes here, and to parse a file of a thousand tasks again takes time.
         return []
     root = tree(context.text, context.path)
-    return _faults(context, context.text, root, _device(root))
+    found = _faults(context, context.text, root, _device(root))
+    return sorted([*found, *_hosts(context, root)])
+
+
+def _hosts(context: Context, root: etree._Element) -> list[tuple[int, str]]:
+    """Return the fault of `<hosts>`. A client that poses as a host gets the environments of tasks, and can
+    report anything about them; even on loopback it may be a program of another user.
+    """
+    element = root.find("hosts")
+    if element is None:
+        return []
+    words = (
+        f"cannot bind {context.listed.bind} for <hosts> without CURVE keys: any client could pose as a host, "
+        f"expected keys (zmsvcctl -c {context.name} keys make)"
+    )
+    return [(lines(context.text, root)[element], words)]
 
 
 def refused_to_monitors(context: Context) -> list[ConfigWarning]:
