@@ -233,7 +233,7 @@ def test_failed_tasks_and_a_supervisor_that_hangs_are_told(orders: Resource, mac
 def test_the_decisions_of_the_last_host_go_along(orders: Resource, machine: Machine) -> None:
     assert orders("start") == (0, "")
     (own,) = orders.opened()
-    assert orders.carried() == {"host": "h1", "open": [own], "held": [], "disabled": []}
+    assert orders.carried() == {"host": "h1", "open": [own], "held": [], "disabled": [], "generation": 0}
     assert orders("stop") == (0, "")
 
     # From another host: what was open there, and nothing of its own.
@@ -241,7 +241,7 @@ def test_the_decisions_of_the_last_host_go_along(orders: Resource, machine: Mach
     assert orders("start") == (0, "")
     assert orders.opened() == {"T1", "T2"}
     assert ("T2", "ts_2") not in orders.installed.pids()
-    now = {"host": "h1", "open": ["T1", "T2"], "held": [["T2", "ts_2"]], "disabled": []}
+    now = {"host": "h1", "open": ["T1", "T2"], "held": [["T2", "ts_2"]], "disabled": [], "generation": 0}
     assert orders.carried() == now
     orders.installed.ctl("disable", "ts_1")
     writes = "wc -l < /run/cib/writes"

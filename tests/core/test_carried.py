@@ -21,6 +21,7 @@ def test_a_file_is_read_and_unknown_names_are_ignored() -> None:
         host="h1", open=("T2", "T1"), held=(("T1", "ts_1"),), disabled=("ts_2",)
     )
     assert parse(b'{"host": "h1", "open": []}') == Carried(host="h1")
+    assert parse(b'{"host": "h1", "open": [], "generation": 3}').generation == 3
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,12 @@ def test_a_file_is_read_and_unknown_names_are_ignored() -> None:
         (b'{"host": "h1", "open": ["T"], "held": [["U", "a"]]}', 'transaction "U", which is not in "open"'),
         (b'{"host": "h1", "open": ["T"], "held": [["T", ""]]}', '"held" has "", expected the ID of a task'),
         (b'{"host": "h1", "open": [], "disabled": [null]}', '"disabled" has null, expected the ID of a task'),
+        (
+            b'{"host": "h1", "open": [], "generation": -1}',
+            '"generation" is -1, expected a whole number from 0',
+        ),
+        (b'{"host": "h1", "open": [], "generation": true}', '"generation" is true, expected'),
+        (b'{"host": "h1", "open": [], "generation": 1048576}', '"generation" is 1048576, expected'),
         (b'{"host": "h1", "open": [], "disabled": "a"}', '"disabled" is "a", expected a list'),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from xml.etree import ElementTree
 
 import pytest
 
@@ -65,3 +66,23 @@ def test_what_differs_between_hosts_is_told_with_the_hosts() -> None:
     ]
     assert found[0].text == "the context file differs: h1 f1, h2 f2"
     assert found[1].text.endswith("h1 none, h2 k")
+
+
+def test_the_hosts_of_tasks_run_a_clone_that_may_run_nowhere_else() -> None:
+    create, constrain, enable = commands("Orders", hosts=("h2", "h3"))[1:]
+    assert create == (
+        "pcs resource create orders-hosts systemd:zmsvc-host@Orders op monitor interval=5s start timeout=60s "
+        "stop timeout=100s clone orders-hosts-clone --disabled"
+    )
+    assert enable == "pcs resource enable orders-hosts-clone"
+    *words, text = shlex.split(constrain)
+    assert words == ["cibadmin", "--create", "--scope", "constraints", "--xml-text"]
+    location = ElementTree.fromstring(text)
+    assert (location.tag, location.get("rsc")) == ("rsc_location", "orders-hosts-clone")
+    (rule,) = location
+    assert (rule.get("score"), rule.get("boolean-op")) == ("-INFINITY", "and")
+    assert [(each.get("attribute"), each.get("operation"), each.get("value")) for each in rule] == [
+        ("#uname", "ne", "h2"),
+        ("#uname", "ne", "h3"),
+    ]
+    assert len({each.get("id") for each in location.iter()}) == 4

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -140,3 +140,40 @@ def test_the_file_of_the_agent_is_one_that_zmsvcd_reads(agent: ModuleType) -> No
     decided = agent.decided_by(told(task("a", held=True), task("b", disabled=True)))
     found = parse(json.dumps({"host": "h1", **decided}).encode())
     assert (found.open, found.held, found.disabled) == (("T1",), (("T1", "a"),), ("b",))
+
+
+@pytest.mark.parametrize(
+    ("told", "own", "moves", "written"),
+    [
+        (None, False, 0, None),
+        ({"host": "h1", "open": ["T1"], "generation": 4}, True, 4, None),
+        ({"host": "h1", "open": ["T1"], "generation": 4}, False, 5, 5),
+        ({"host": "h2", "open": ["T1"], "generation": 4}, True, 5, 5),
+        # An earlier release has not counted.
+        ({"host": "h2", "open": ["T1"]}, True, 1, 1),
+    ],
+)
+def test_each_move_from_host_to_host_is_counted_before_the_start(
+    agent: ModuleType, tmp_path: Path, told: dict[str, Any] | None, own: bool, moves: int, written: int | None
+) -> None:
+    context = agent.Context({"OCF_RESKEY_context": "Orders", "OCF_RESKEY_CRM_meta_on_node": "h1"})
+    updates: list[dict[str, Any]] = []
+
+    def attribute(*words: str) -> SimpleNamespace:
+        if words[0].startswith("--update="):
+            updates.append(json.loads(words[0].removeprefix("--update=")))
+            return SimpleNamespace(returncode=0)
+        return SimpleNamespace(returncode=0 if told else 6, stdout=json.dumps(told))
+
+    context._attribute = attribute
+    context._state_directory = lambda _unit: tmp_path
+    context.moves, context.saved = tmp_path / "run/moves", tmp_path / "saved"
+    if own:
+        (tmp_path / "state.db").touch()
+    carried = context._taken_over(None)
+    assert [each["generation"] for each in updates] == ([] if written is None else [written])
+    assert (carried is None) is (written is None)
+    if carried is not None:
+        assert (carried["open"], carried["generation"], updates[0]["host"]) == (["T1"], written, told["host"])
+    context._carry({"open": ["T1"], "held": [], "disabled": []})
+    assert (updates[-1]["host"], updates[-1]["generation"]) == ("h1", moves)

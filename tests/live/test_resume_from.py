@@ -100,3 +100,13 @@ def test_a_bad_file_starts_nothing(context: Context, text: str | None, why: str)
         assert done.returncode == 2
         assert done.stderr == f"zmsvcd: cannot start Live: cannot resume from {file}: {why}\n"
     assert not (context.home / "state").exists()
+
+
+def test_the_launches_of_each_move_have_numbers_of_their_own(moved: Context) -> None:
+    file = moved.home / "carried.json"
+    file.write_text(json.dumps({"host": "h1", "open": ["TX"], "generation": 3}))
+    moved.start("--resume-from", str(file))
+    launches = {
+        task["launch"] for one in moved.status()["transactions"] for task in one["tasks"] if one["id"] == "TX"
+    }
+    assert {launch >> 32 for launch in launches} == {3}

@@ -2,8 +2,8 @@
 tasks operators have stopped or disabled. The last host writes a file, and `zmsvcd --resume-from` reads it on
 the next one. Pure.
 
-It is a JSON object: `{"host": "h1", "open": ["TX"], "held": [["TX", "ts_1"]], "disabled": ["ts_2"]}`. Names
-that are not listed here are ignored, so a later release may add some.
+It is a JSON object: `{"host": "h1", "open": ["TX"], "held": [["TX", "ts_1"]], "disabled": ["ts_2"],
+"generation": 3}`. Names that are not listed here are ignored, so a later release may add some.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ class Carried:
     """The tasks that an operator has stopped, each with its transaction."""
     disabled: tuple[str, ...] = ()
     """The tasks that an operator has disabled."""
+    generation: int = 0
+    """The number of moves of the context so far, this one included. Each has launch IDs of its own."""
+
+
+MAX_GENERATION = 1 << 20
+"""A launch ID is then below 2**53, so that a number of JSON has it exactly."""
 
 
 def parse(text: bytes) -> Carried:
@@ -60,7 +66,16 @@ def parse(text: bytes) -> Carried:
         open=opened,
         held=tuple(_held(each, known) for each in _list(given, "held")),
         disabled=tuple(_task(each, "disabled") for each in _list(given, "disabled")),
+        generation=_generation(given.get("generation", 0)),
     )
+
+
+def _generation(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MAX_GENERATION:
+        raise ValueError(
+            f'"generation" is {_shown(value)}, expected a whole number from 0 to {MAX_GENERATION - 1}'
+        )
+    return value
 
 
 def _list(given: Mapping[str, Any], name: str) -> list[Any]:

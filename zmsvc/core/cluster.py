@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from zmsvc.core.frozen import frozen
 
 AGENT = "ocf:zmsvc:context"
+HOST_UNIT = "zmsvc-host@"
+"""The unit that runs tasks of a context on another host, without the name of the context."""
 COMPARED = {
     "version": "zmsvc",
     "agent": "the resource agent",
@@ -40,10 +42,12 @@ def resource_id(context: str) -> str:
     return made if made[0].isalpha() or made[0] == "_" else f"zmsvc-{made}"
 
 
-def commands(context: str, *, address: str = "", disk: str = "", kind: str = "ext4") -> list[str]:
+def commands(
+    context: str, *, address: str = "", disk: str = "", kind: str = "ext4", hosts: Sequence[str] = ()
+) -> list[str]:
     """Return the commands of pcs(8) that make a context a resource, in their order. `address` is an IP
     address with the length of its prefix, for a bus that other hosts hear; `disk` is the device of its state
-    directory.
+    directory; `hosts` are those on which its tasks may run.
 
     Raises ValueError for an address without a prefix.
     """
@@ -64,7 +68,29 @@ def commands(context: str, *, address: str = "", disk: str = "", kind: str = "ex
     parameters = [f"context={context}", *(["state=shared"] if disk else [])]
     limits = ["op", "monitor", "interval=10s", "meta", "migration-threshold=3", "failure-timeout=10min"]
     made.append(["pcs", "resource", "create", name, AGENT, *parameters, *limits, *group])
+    made += _of_hosts(context, f"{name}-hosts", hosts) if hosts else []
     return [shlex.join(words) for words in made]
+
+
+def _of_hosts(context: str, name: str, hosts: Sequence[str]) -> list[list[str]]:
+    """Return the commands that run the tasks of a context on these hosts: a clone, which may run on no other
+    one. It is enabled last, so that it never starts on another host. The constraint is XML, because the words
+    of `pcs constraint location ... rule` are not the same in all releases.
+    """
+    clone = f"{name}-clone"
+    others = "".join(
+        f'<expression id="{name}-only-{at}" attribute="#uname" operation="ne" value="{host}"/>'
+        for at, host in enumerate(hosts, 1)
+    )
+    rule = f'<rule id="{name}-only-rule" score="-INFINITY" boolean-op="and">{others}</rule>'
+    constraint = f'<rsc_location id="{name}-only" rsc="{clone}">{rule}</rsc_location>'
+    limits = ["op", "monitor", "interval=5s", "start", "timeout=60s", "stop", "timeout=100s"]
+    unit = f"systemd:{HOST_UNIT}{context}"
+    return [
+        ["pcs", "resource", "create", name, unit, *limits, "clone", clone, "--disabled"],
+        ["cibadmin", "--create", "--scope", "constraints", "--xml-text", constraint],
+        ["pcs", "resource", "enable", clone],
+    ]
 
 
 def differences(hosts: Mapping[str, Mapping[str, object]]) -> list[Finding]:

@@ -1169,7 +1169,8 @@ Run a context in a cluster of Pacemaker, which starts it on another host when on
 the keys, the unit, the resource agent and the fencing of the cluster, and prints the facts that have to be
 the same on all hosts; with **-H** it compares them. The exit status is 1 if the context cannot run on a host.
 **give** lets only the agent of the cluster start the context on this host, and disables the unit; **take**
-undoes both. **commands** prints the commands of **pcs**(8) that make the context a resource, and runs none.
+undoes both. **commands** prints the commands of **pcs**(8) that make the context a resource, and those that
+run *zmsvc-host@NAME.service* on the hosts of its *hosts*; it runs none.
 **status** shows where the contexts run, with the reason if one is degraded or has failed; the exit status is
 3 if one does not run. Of a context that runs here, it also shows the hosts of its tasks: **joined**,
 **silent** (nothing is heard from it, so nothing is decided), **lost** (it is off for certain),

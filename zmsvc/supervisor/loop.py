@@ -557,6 +557,7 @@ def facts_of_start(
         transaction=transaction,
         generated=ids.transaction_id(),
         carried=carried,
+        generation=0 if carried is None else carried.generation,
     )
     for end in hello.ends:
         # The process has ended, so it needs no start time to identify it.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from zmsvc.core import cluster
 from zmsvc.core.cluster import Finding
-from zmsvc.core.errors import PlaceError, reason
+from zmsvc.core.errors import ConfigError, PlaceError, reason
 from zmsvc.ctl import cluster_state, terminal
 from zmsvc.ctl.client import Client, CtlError, listens
 from zmsvc.ctl.select_context import choose
@@ -198,7 +198,11 @@ def _systemctl(verb: str, unit: str, what: str) -> None:
 def _commands(args: argparse.Namespace, places: Places) -> int:
     try:
         found = cluster.commands(
-            places.name, address=args.ip or "", disk=args.shared or "", kind=args.fstype or "ext4"
+            places.name,
+            address=args.ip or "",
+            disk=args.shared or "",
+            kind=args.fstype or "ext4",
+            hosts=_hosts_of(places),
         )
     except ValueError as error:
         raise CtlError(2, f"cannot print the commands: {error}") from None
@@ -207,6 +211,17 @@ def _commands(args: argparse.Namespace, places: Places) -> int:
     else:
         terminal.out("".join(f"{line}\n" for line in found))
     return 0
+
+
+def _hosts_of(places: Places) -> tuple[str, ...]:
+    """Return the hosts that the context file lists; none if it has faults, which `cluster check` names."""
+    # As in _check.
+    from zmsvc.host.config import reader
+
+    try:
+        return reader.load(places.config_file).listed.names
+    except ConfigError:
+        return ()
 
 
 # --- drain
