@@ -27,6 +27,7 @@ THE_CORE_OF_THE_SUPERVISOR = {
         ("fdstore", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3", "zmq"}),
         ("watcher", {*THE_CORE_OF_THE_SUPERVISOR, "asyncio", "lxml", "sqlite3"}),
         ("supervisor", {"_hashlib", "lxml", "psutil", "ssl"}),
+        ("envoy", {"_hashlib", "lxml", "psutil", "sqlite3", "ssl"}),
     ],
 )
 def test_a_process_imports_no_more_than_it_needs(process: str, unneeded: set[str]) -> None:

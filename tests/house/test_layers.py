@@ -37,14 +37,25 @@ PURE = {
 process.
 """
 
-PROCESSES = ("keeper", "zygote", "supervisor", "device", "output", "fdstore", "watcher", "task", "ctl")
+PROCESSES = (
+    "keeper",
+    "zygote",
+    "supervisor",
+    "envoy",
+    "device",
+    "output",
+    "fdstore",
+    "watcher",
+    "task",
+    "ctl",
+)
 LIBRARIES = {
     "core": {"core"},
     "protocol": {"core", "protocol"},
     "host": {"core", "host"},
     "keeper_client": {"core", "protocol", "host", "keeper_client"},
 }
-CLIENTS_OF_A_KEEPER = ("supervisor",)
+CLIENTS_OF_A_KEEPER = ("supervisor", "envoy")
 MAY_IMPORT = (
     LIBRARIES
     | {room: {"core", "protocol", "host", room} for room in PROCESSES}

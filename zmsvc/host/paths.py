@@ -236,6 +236,25 @@ def places(target: str) -> Places:
     )
 
 
+HOSTS = ".hosts"
+"""The directory, beside those of contexts, for a host that runs tasks of a context whose supervisor may be on
+another one. No context has such a name.
+"""
+
+
+def places_on_host(target: str) -> Places:
+    """Return the paths of a context on a host that runs tasks for it. The supervisor may be on the same
+    machine, so they are other ones than its own. Raises UsageError.
+    """
+    own = places(target)
+    return Places(
+        name=own.name,
+        config_file=own.config_file,
+        runtime=runtime_root() / HOSTS / own.name,
+        state=state_root() / HOSTS / own.name,
+    )
+
+
 def _of_unit(variable: str, override: str, name: str) -> Path | None:
     """Return the directory that systemd has created for this unit, if that is the unit of this context. An
     explicit override takes precedence.

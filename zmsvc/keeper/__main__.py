@@ -20,7 +20,7 @@ import daemon
 
 from zmsvc import __version__
 from zmsvc.core import logline
-from zmsvc.core.errors import CarriedError, PlaceError, ZmsvcError, reason
+from zmsvc.core.errors import CarriedError, ConfigError, PlaceError, ZmsvcError, reason
 from zmsvc.host import directories, paths
 from zmsvc.host.arguments import Help
 from zmsvc.host.complain import DETACHED, complain
@@ -31,6 +31,7 @@ from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
 from zmsvc.keeper.listeners import Listeners
 from zmsvc.keeper.machine import Machine
+from zmsvc.keeper.restarted_process import ENVOY, SUPERVISOR
 
 PREVIOUS_END_S = 5.0
 """Seconds in which the processes of a killed keeper have to end after SIGKILL. The start does not wait longer
@@ -59,6 +60,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="resume what another host has written down, and not what this one knows",
     )
+    p.add_argument(
+        "--host",
+        metavar="HOST",
+        help="run the tasks that the context places on this host, for a supervisor on another one",
+    )
     p.add_argument("--version", action="version", version=f"zmsvcd {__version__}")
     p.add_argument("context", metavar="NAME|FILE.xml", help="the context, by name or by its file")
     return p
@@ -80,6 +86,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    if args.host and (args.no_autostart or args.transaction or args.resume_from):
+        parser().error("--host goes with no other option but --foreground or --detach")
     # Other users must not be able to write the files that zmsvcd creates, even if it inherits a wide umask.
     # (Parent directories are created without an explicit mode.) Tasks get the inherited umask back; see
     # zmsvc.task.process.
@@ -88,10 +96,11 @@ def main(argv: list[str] | None = None) -> int:
     os.umask(inherited | 0o022)
     try:
         interpreter.disabled()
-        places = paths.places(args.context)
+        places = paths.places_on_host(args.context) if args.host else paths.places(args.context)
         if not places.config_file.is_file():
             raise ZmsvcError(f"cannot start {places.name}: there is no context file {places.config_file}")
         _check_carried(places, args.resume_from)
+        program = ENVOY if args.host else SUPERVISOR
         makes_directory = not os.path.lexists(places.runtime)
         _claim_directories(places)
         # A daemon changes its directory to /, so a relative path would lead elsewhere.
@@ -100,11 +109,12 @@ def main(argv: list[str] | None = None) -> int:
         )
         arguments = ["--no-autostart"] * args.no_autostart
         arguments += ["--transaction", args.transaction] if args.transaction else []
+        arguments += ["--host", args.host] if args.host else []
         if args.detach:
-            return _detach(places, [*arguments, target], owns_directory=makes_directory)
+            return _detach(places, [*arguments, target], owns_directory=makes_directory, program=program)
         os.environ.pop(DETACHED, None)
         os.environ.setdefault("ZMSVC_LOG", _log_target(places, detached=False))
-        return _keep(places, [*arguments, target], owns_directory=makes_directory)
+        return _keep(places, [*arguments, target], owns_directory=makes_directory, program=program)
     except PlaceError as error:
         complain(f"zmsvcd: {error}")
         return 1
@@ -190,7 +200,7 @@ def _log_target(places: paths.Places, *, detached: bool) -> str:
     return str(places.log_file) if detached else f"{places.log_file}+stderr"
 
 
-def _detach(places: paths.Places, arguments: list[str], *, owns_directory: bool) -> int:
+def _detach(places: paths.Places, arguments: list[str], *, owns_directory: bool, program: str) -> int:
     """Become a classic daemon. The process that the user started waits until the daemon reports that the
     context is ready, or has ended.
 
@@ -228,7 +238,11 @@ def _detach(places: paths.Places, arguments: list[str], *, owns_directory: bool)
             log.close()
             unanswered = [writer]
             status = _keep(
-                places, arguments, owns_directory=owns_directory, ready=partial(_report_ready, unanswered)
+                places,
+                arguments,
+                owns_directory=owns_directory,
+                program=program,
+                ready=partial(_report_ready, unanswered),
             )
             if unanswered:
                 # The keeper ended before the context was ready. The waiting process exits with the same
@@ -263,6 +277,7 @@ def _keep(
     arguments: list[str],
     *,
     owns_directory: bool,
+    program: str,
     ready: Callable[[str, str], None] | None = None,
 ) -> int:
     """Run as the keeper of this context until the context ends. Return the exit status."""
@@ -272,17 +287,26 @@ def _keep(
     cgroup = _delegated_cgroup()
     # This comes before the keys are read, because the output process must not have them, and after the move
     # to the keeper's cgroup.
-    machine = Machine(spares.fork())
-    keys = keyring(places.keys)
+    machine = Machine(spares.fork() if program == SUPERVISOR else {})
+    keys = keyring(places.keys, of_client=program == ENVOY)
+    if program == ENVOY and keys is None:
+        raise ConfigError([_no_keys(places)])
     listeners = Listeners(places, owns_directory=owns_directory)
     try:
-        keeper = Keeper(places, listeners, arguments, cgroup, keys, machine)
+        keeper = Keeper(places, listeners, arguments, cgroup, keys, machine, program)
         if ready is not None:
             keeper.ready = ready
         _end_previous(places, listeners)
         return keeper.run()
     finally:
         listeners.close()
+
+
+def _no_keys(places: paths.Places) -> str:
+    return (
+        f"cannot serve {places.name} on this host: it needs the CURVE keys of a client in {places.keys} "
+        f"(zmsvcctl -c {places.name} keys make DIRECTORY makes some, on the host of the supervisor)"
+    )
 
 
 def _end_previous(places: paths.Places, listeners: Listeners) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import assert_never
 
 from zmsvc import __version__
-from zmsvc.core.errors import ProtocolError, ZmsvcError
+from zmsvc.core.errors import ConfigError, ProtocolError, ZmsvcError
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux
@@ -34,7 +34,7 @@ from zmsvc.keeper.machine import ChildEnd, KeeperMachine, Machine
 from zmsvc.keeper.output import OutputClient
 from zmsvc.keeper.process_table import ProcessTable
 from zmsvc.keeper.relay import Relay
-from zmsvc.keeper.restarted_process import DeviceProcess, SupervisorProcess
+from zmsvc.keeper.restarted_process import SUPERVISOR, DeviceProcess, SupervisorProcess
 from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.keeper.watcher_process import WatcherProcess
 from zmsvc.keeper.zygote_client import ZygoteClient
@@ -69,7 +69,9 @@ launches of a large context.
 
 
 class Keeper:
-    """The keeper of one context. `run` returns the exit status of the daemon."""
+    """The keeper of one context. `program` is the module that runs as supervisor. `run` returns the exit
+    status of the daemon.
+    """
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class Keeper:
         cgroup: Path | None,
         keyring: Keyring | None,
         machine: KeeperMachine | None = None,
+        program: str = SUPERVISOR,
     ) -> None:
         machine = self._machine = machine or Machine()
         self._listeners, self._keyring, self._cgroup = listeners, keyring, cgroup
@@ -127,7 +130,7 @@ class Keeper:
         curve = keyring.client if keyring else None
         self._watcher = WatcherProcess(*common, self._in_group("watcher"), dispatcher, curve, self._report)
         self._supervisor = SupervisorProcess(
-            machine, arguments, places, listeners, watchdog, self._in_group("supervisor")
+            machine, arguments, places, listeners, watchdog, self._in_group("supervisor"), program
         )
         self._device = DeviceProcess(machine, places, listeners, self._in_group("device"), keyring)
 
@@ -477,7 +480,11 @@ class Keeper:
                 assert_never(order)
 
     def _launch(self, order: LaunchSpec) -> None:
-        spec, fds = self._keyring.keys_for(order) if self._keyring else (order, Descriptors())
+        try:
+            spec, fds = self._keyring.keys_for(order) if self._keyring else (order, Descriptors())
+        except ConfigError as error:
+            self._report(sv.LaunchFailed(launch=order.launch, why=str(error)))
+            return
         if self._has_capabilities:
             spec = replace(spec, drop_capabilities=True)
         if self._without_service_manager and spec.user is not None:

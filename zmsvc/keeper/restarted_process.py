@@ -91,9 +91,14 @@ class RestartedProcess:
             self.machine.signal_child(self.pid, number)
 
 
+SUPERVISOR = "zmsvc.supervisor"
+ENVOY = "zmsvc.envoy"
+"""The program in the place of the supervisor on a host whose tasks have their supervisor elsewhere."""
+
+
 class SupervisorProcess(RestartedProcess):
-    """The supervisor. To one that sends no watchdog ping, the keeper sends SIGABRT, and SIGKILL if that does
-    not end it.
+    """The supervisor, or the envoy in its place. To one that sends no watchdog ping, the keeper sends
+    SIGABRT, and SIGKILL if that does not end it.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class SupervisorProcess(RestartedProcess):
         listeners: Listeners,
         watchdog: float,
         cgroup: Path | None,
+        program: str = SUPERVISOR,
     ) -> None:
         super().__init__(machine, places, listeners, cgroup)
         self.conn: socket.socket | None = None
@@ -115,6 +121,7 @@ class SupervisorProcess(RestartedProcess):
         1.0 never does.
         """
         self._arguments = arguments
+        self._program = program
         self._watchdog = watchdog
         self._watchdog_due = 0.0
         self._aborted = False
@@ -138,7 +145,7 @@ class SupervisorProcess(RestartedProcess):
             fds.append(fdstore.fileno())
             environment["ZMSVC_FDSTORE_FD"] = str(fds[3])
         try:
-            self.spawn("zmsvc.supervisor", self._arguments, environment, fds)
+            self.spawn(self._program, self._arguments, environment, fds)
         except OSError:
             keeper_end.close()
             raise
@@ -236,7 +243,7 @@ class DeviceProcess(RestartedProcess):
         for variable, sock in self._local.items():
             fds.append(sock.fileno())
             environment[variable] = str(sock.fileno())
-        if self._keyring:
+        if self._keyring and self._keyring.server is not None:
             fds.append(self._keyring.server)
             # Pass the key as a descriptor: the file may have been replaced since the keeper read the public
             # key.

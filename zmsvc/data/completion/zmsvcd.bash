@@ -9,11 +9,11 @@ _zmsvcd()
     local -a words
     _zmsvcctl_begin "${2-}"
     case $prev in
-        --transaction) return ;;
+        --transaction | --host) return ;;
         --resume-from) _zmsvcctl_files '*'; return ;;
     esac
     if [[ $cur == -* ]]; then
-        _zmsvcctl_offer "-h --help --foreground --detach --no-autostart --transaction --resume-from --version"
+        _zmsvcctl_offer "-h --help --foreground --detach --no-autostart --transaction --resume-from --host --version"
         return
     fi
     _zmsvcctl_files '*.xml'

@@ -9,4 +9,5 @@ complete -c zmsvcd -l detach -d 'become a daemon; return when the context is rea
 complete -c zmsvcd -l no-autostart -d 'open no transaction if there is none to resume'
 complete -c zmsvcd -l transaction -x -d 'open this transaction if it is not open'
 complete -c zmsvcd -l resume-from -r -F -d 'resume what another host has written down, and not what this one knows'
+complete -c zmsvcd -l host -x -d 'run the tasks that the context places on this host, for a supervisor on another one'
 complete -c zmsvcd -l version -d 'show program\'s version number and exit'

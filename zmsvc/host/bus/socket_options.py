@@ -286,6 +286,34 @@ def public(ctx: Context, kind: int, curve: Curve | None, *, gate: bool) -> Socke
     return sock
 
 
+ENVOY_RECONNECT_MAX_MS = 250
+"""The longest pause of an envoy between two attempts to connect. Only when it has connected can a new
+supervisor adopt its tasks.
+"""
+HOSTS_HWM = 10_000
+"""Messages that wait for one host, or for the supervisor. Each host has a few on their way."""
+
+
+def envoy(ctx: Context, endpoint: str, curve: Curve) -> Socket:
+    """Return the DEALER of an envoy, connected to the supervisor's endpoint for hosts."""
+    sock = client(ctx, zmq.DEALER, curve)
+    _set_hwm(sock, HOSTS_HWM)
+    # A message that waited for a connection would reach another supervisor than the one that it is for.
+    sock.set(zmq.IMMEDIATE, 1)
+    sock.set(zmq.MAXMSGSIZE, MAX_MESSAGE + _SEALING)
+    sock.set(zmq.RECONNECT_IVL_MAX, ENVOY_RECONNECT_MAX_MS)
+    return connect(sock, endpoint)
+
+
+def hosts(ctx: Context, curve: Curve) -> Socket:
+    """Return the ROUTER of a supervisor for envoys, to be bound with `bind`."""
+    sock = _server(ctx, zmq.ROUTER, HOSTS_HWM)
+    sock.set(zmq.HEARTBEAT_IVL, round(FAR_HEARTBEAT_S * 1000))
+    sock.set(zmq.HEARTBEAT_TIMEOUT, round(FAR_PATIENCE_S * 1000))
+    enable_zap(sock, curve)
+    return sock
+
+
 def enable_zap(sock: Socket, curve: Curve | None, *, gate: bool = False) -> None:
     """Make libzmq ask the ZAP handler about each connection to an endpoint that is bound after this call. The
     handler checks CURVE keys or, with `gate`, the peer's user.

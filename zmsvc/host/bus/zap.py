@@ -82,19 +82,21 @@ class KeyHandler(ZapHandler):
             version, request, _domain, address, _identity, mechanism, *credentials = (
                 self.socket.recv_multipart()
             )
-            known = mechanism == b"CURVE" and z85.encode(credentials[0]) in self._keys()
-            verdict = (b"200", b"OK") if known else (b"400", b"unknown key")
-            self.socket.send_multipart([version, request, *verdict, b"", b""])
-            if not known:
+            name = self._keys().get(z85.encode(credentials[0])) if mechanism == b"CURVE" else None
+            verdict = (b"400", b"unknown key", b"") if name is None else (b"200", b"OK", name.encode())
+            # The name is in the property User-Id of each message of this connection.
+            self.socket.send_multipart([version, request, *verdict, b""])
+            if name is None:
                 self._refused.add(
                     "a connection from %s is refused: unknown CURVE key", address.decode(errors="replace")
                 )
 
-    def _keys(self) -> set[bytes]:
-        keys = set()
+    def _keys(self) -> dict[bytes, str]:
+        """Return the names of the clients by their keys."""
+        keys = {}
         for file in self._directory.glob(f"*{PUBLIC}"):
             try:
-                keys.add(load_trusted(file))
+                keys[load_trusted(file)] = file.name.removesuffix(PUBLIC)
             except ConfigError:
                 continue  # One bad file must not lock the others out.
         return keys

@@ -1,0 +1,39 @@
+"""The connection of an envoy to the supervisor of its context."""
+
+from __future__ import annotations
+
+import zmq
+
+from zmsvc.host.bus import socket_options
+from zmsvc.host.bus.curve_keys import Curve
+
+
+class Line:
+    """A DEALER. Nothing that was not sent waits for the next connection."""
+
+    def __init__(self, endpoint: str, curve: Curve) -> None:
+        self._context = socket_options.context()
+        self._socket = socket_options.envoy(self._context, endpoint, curve)
+
+    def fileno(self) -> int:
+        return socket_options.fileno(self._socket)
+
+    def send(self, data: bytes) -> bool:
+        """Send a message. Return False if there is no connection, or its queue is full."""
+        try:
+            self._socket.send(data, zmq.DONTWAIT)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> bytes | None:
+        """Return the next message; None if there is none."""
+        try:
+            return self._socket.recv(zmq.DONTWAIT)
+        except zmq.Again:
+            return None
+
+    def close(self) -> None:
+        # What was said last may still be on its way.
+        self._socket.close(500)
+        self._context.term()
