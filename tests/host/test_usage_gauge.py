@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import replace
 
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Context, DeviceEndpoints, TaskDefinition
@@ -90,3 +91,16 @@ def test_the_figures_of_a_process_are_those_of_the_kernel() -> None:
     assert found.threads >= 1
     assert of_process(2**22 + 1, start_time) is None
     assert of_process(os.getpid(), start_time - 1) is None, "the PID belongs to another process now"
+
+
+def test_a_task_on_another_host_is_not_measured() -> None:
+    """Its PID is that of another process here."""
+    here = world(task=os.getpid())
+    key, task = next(iter(here.tasks.items()))
+    task = replace(task, start_time=linux.start_time(os.getpid()) or 0)
+    here = replace(here, tasks={key: task})
+    elsewhere = replace(here, tasks={key: replace(task, host="h2")})
+    gauge = UsageGauge()
+    assert asyncio.run(gauge.measure(here)).keys() == {os.getpid()}
+    assert asyncio.run(gauge.measure(elsewhere)) == {}
+    assert gauge.of_tasks(elsewhere, {}) == {}

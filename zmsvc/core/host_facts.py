@@ -29,7 +29,7 @@ def joined(draft: Draft, fact: HostJoined) -> None:
     """
     known = draft.hosts.get(fact.host, Host())
     same = known.epoch == fact.epoch
-    if fact.epoch in known.past or (same and fact.greeting <= known.greeting):
+    if not known.is_news(fact.epoch, fact.greeting):
         return
     strangers = _refuse_strangers(draft, fact, same=same)
     past = known.past if same or not known.epoch else (*known.past, known.epoch)[-PAST_EPOCHS:]

@@ -52,6 +52,10 @@ class Host:
         """True if it can hold no process that this context does not know."""
         return not self.strangers and (self.state is not HostState.SILENT or bool(self.epoch))
 
+    def is_news(self, epoch: str, greeting: int) -> bool:
+        """Return False if a report of its keeper comes too late: it has told more since then."""
+        return epoch not in self.past and not (epoch == self.epoch and greeting <= self.greeting)
+
 
 def hosts_to_json(hosts: Mapping[str, Host]) -> dict[str, Any]:
     """Return hosts as plain JSON values."""

@@ -35,6 +35,7 @@ from zmsvc.supervisor import installed_version, start_notes
 from zmsvc.supervisor.bus_start import BusStart
 from zmsvc.supervisor.control import Control
 from zmsvc.supervisor.control_requests import Requests
+from zmsvc.supervisor.hosts_start import HostsStart
 from zmsvc.supervisor.loop import Loop
 from zmsvc.supervisor.memory_gauge import MemoryGauge
 from zmsvc.supervisor.session import Session
@@ -200,7 +201,9 @@ async def _run(loop: Loop, hello: Hello, args: argparse.Namespace, carried: Carr
     requests = Requests(loop, _about(hello))
     control = Control(_inherited("ZMSVC_CONTROL_FD"), requests.table())
     gauge = MemoryGauge(loop, hello.cgroup)
+    hosts = HostsStart(loop)
     try:
+        hosts.begin(takes_over=hello.restarts > 0)
         await Session(loop, control, requests).run(
             hello,
             bus_start.early,
@@ -210,6 +213,7 @@ async def _run(loop: Loop, hello: Hello, args: argparse.Namespace, carried: Carr
         )
     finally:
         gauge.close()
+        hosts.close()
     return 0
 
 

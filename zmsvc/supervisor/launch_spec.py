@@ -27,6 +27,9 @@ from zmsvc.host.paths import Places
 from zmsvc.protocol import PROTOCOL_REPLICAS
 from zmsvc.protocol.launch import AUXILIARY_GROUP, RELOAD_SIGNAL, LaunchSpec
 
+NOT_IN_FILE = "the context file no longer has it (add it again, and type zmsvcctl reload)"
+"""The reason why a task of an earlier context file is not launched."""
+
 
 def spec_of(
     world: World, key: Key, places: Places, log_target: str, granted: Container[int], *, curve: bool = False
@@ -129,6 +132,26 @@ def auxiliary_spec(
         members=None,
         retained=None,
         **_NO_GROUP_LIMITS,
+    )
+
+
+def for_another_host(spec: LaunchSpec, context: Context) -> LaunchSpec:
+    """Return a launch without what only this host knows. The envoy of the other one fills that in: see
+    envoy/own_launches.py. The bus is reached by tcp from there, with keys.
+    """
+    located = context.tasks[spec.task].location
+    return replace(
+        spec,
+        frontend=context.endpoints.subscribe_endpoint,
+        backend=context.endpoints.publish_endpoint,
+        notify="",
+        mark=0,
+        log="",
+        pidfile=None if spec.pidfile is None else "",
+        uid=None,
+        search=(located,) if located else (),
+        keys="",
+        members=None if spec.members is None else "",
     )
 
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Protocol, assert_never
 
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
@@ -37,6 +36,7 @@ from zmsvc.host.state_file import StateFile, TotalKey
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
 from zmsvc.keeper_client.children import Children, children_and_ends
+from zmsvc.keeper_client.remains import kill_remains
 from zmsvc.protocol import (
     PROTOCOL_BARRIER,
     PROTOCOL_SIGNALS_OTHERS,
@@ -49,6 +49,7 @@ from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
 from zmsvc.supervisor.bus import ECHO, Bus
 from zmsvc.supervisor.launch_spec import (
+    NOT_IN_FILE,
     auxiliary_spec,
     cgroup_name,
     dropped_options,
@@ -65,13 +66,21 @@ SAVE_AGAIN = 1.0
 """Seconds until the next attempt to write the state file."""
 STACKS_TIME = 0.25
 """Seconds that a task has to write the stacks of its threads before it is killed; 100 threads take 20 ms."""
-END = 10.0
-"""Seconds for which the supervisor goes on killing processes of a context whose keeper is gone. Only a fork
-bomb takes as long.
-"""
-_NOT_IN_FILE = "the context file no longer has it (add it again, and type zmsvcctl reload)"
+
+LEAVING = "leaving"
+"""The entry of the state file with the hosts that are drained only until their next keeper joins."""
 
 log = logging.getLogger(__name__)
+
+
+class OtherHosts(Protocol):
+    """The part of the supervisor that has the connections to other hosts: hosts.py."""
+
+    def perform(self, effect: fx.ProcessOrder | fx.Forget) -> None:
+        """Order an effect of a task on another host."""
+
+    def turn_ended(self, *, saved: bool) -> None:
+        """Confirm the facts that this turn has acted on."""
 
 
 class Loop:
@@ -106,6 +115,8 @@ class Loop:
         self.unsaved = ""
         """The reason why the last write of the state file failed; empty if it succeeded."""
         self.recorder: FactRecorder | None = None
+        self.hosts: OtherHosts | None = None
+        """The other hosts; None if the context has none."""
         self.on_history: list[Callable[[], None]] = []
         self.on_change: list[Callable[[], None]] = []
         """Functions that are called at the end of each turn that has changed the world."""
@@ -135,6 +146,16 @@ class Loop:
         if key is None or service is None:
             return f"launch {launch}", 0
         return cgroup_name(key), service.file_descriptor_store_max
+
+    # --- other hosts
+
+    def is_leaving(self, host: str) -> bool:
+        return host in (self.store.meta(LEAVING) or "").split()
+
+    def remember_leaving(self, host: str, *, leaving: bool) -> None:
+        names = dict.fromkeys((self.store.meta(LEAVING) or "").split())
+        names.pop(host, None)
+        self.store.remember(LEAVING, " ".join([*names, *[host] * leaving]))
 
     # --- facts in
 
@@ -172,29 +193,8 @@ class Loop:
         """Kill all processes of the context. The kernel kills the tasks with the keeper, but not the
         processes that they started.
         """
-        outside = self.children.outside
-        tasks = [task for task in self.world.tasks.values() if not task.host]
-        sessions = {task.pid for task in tasks if task.pid is not None}
-        killed: set[tuple[int, int | None]] = set()
-        until = self._loop.time() + END
-        found: list[int] = []
-        # Repeat this only for processes that were forked meanwhile: a killed process forks no more, even if
-        # it does not end at once. Do not wait for processes that cannot be killed (setuid root programs, or
-        # those that hang in the kernel).
-        while self._loop.time() < until:
-            found = [
-                pid for pid in outside.belonging(sessions, self.places.context_mark) if pid != os.getpid()
-            ]
-            if not (doomed := {(pid, outside.start_time(pid)) for pid in found} - killed):
-                return
-            outside.kill_each(pid for pid, _ in doomed)
-            killed |= doomed
-        log.error(
-            "%d processes of %s are left: they fork faster than they can be killed (systemd kills those of a "
-            "unit; stop others by SIGSTOP before SIGKILL)",
-            len(found),
-            self.places.name,
-        )
+        sessions = {task.pid for task in self.world.tasks.values() if task.pid is not None and not task.host}
+        kill_remains(self.children.outside, sessions, self.places, self._loop.time)
 
     async def ask(self, request: Requested | ft.ContextReloaded | ft.DrainRequested) -> fx.Reply:
         """Queue a request and wait for its reply."""
@@ -351,6 +351,9 @@ class Loop:
         """
         crashpoint.reached("discard datagrams")
         self.children.discard_peeked()
+        # Facts that wait for the next turn may be among those that another host has sent.
+        if self.hosts is not None and not self._facts:
+            self.hosts.turn_ended(saved=not self.unsaved)
         if self.unsaved:
             return
         for launch in self._unforgotten:
@@ -382,6 +385,10 @@ class Loop:
         self.children.tell(sv.KillTask(launch=launch))
 
     def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, fx.ProcessOrder | fx.Forget) and effect.host:
+            if self.hosts is not None:
+                self.hosts.perform(effect)
+            return
         match effect:
             case fx.Launch():
                 self._launch(effect)
@@ -432,7 +439,7 @@ class Loop:
     def _launch(self, effect: fx.Launch) -> None:
         task = self.world.tasks.get(effect.key)
         if task is None or task.launch != effect.launch or effect.key[1] not in self.world.context.tasks:
-            self.take(ft.LaunchFailed(launch=effect.launch, why=_NOT_IN_FILE))
+            self.take(ft.LaunchFailed(launch=effect.launch, why=NOT_IN_FILE))
             return
         dropped = dropped_options(self.world.context.tasks[effect.key[1]], self.children.protocol)
         if dropped:
@@ -458,7 +465,7 @@ class Loop:
             return
         spec = auxiliary_spec(self.world, effect, self.places, self.log_target, self.granted)
         if spec is None:
-            self.take(ft.LaunchFailed(launch=effect.launch, why=_NOT_IN_FILE))
+            self.take(ft.LaunchFailed(launch=effect.launch, why=NOT_IN_FILE))
         else:
             self.children.tell(spec)
 

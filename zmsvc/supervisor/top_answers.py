@@ -92,7 +92,8 @@ class Top:
     async def _sample(self, transaction: str, wanted: tuple[str, ...]) -> list[Any]:
         world = self._publisher.world
         tasks = [
-            status_report.top_row(world, key, task)
+            # The PID of a task on another host means nothing here.
+            {**status_report.top_row(world, key, task), "pid": None if task.host else task.pid}
             for key, task in status_report.tasks_of(world, transaction)
         ]
         sampler_input = json.dumps(

@@ -1,0 +1,130 @@
+"""Random kills of the supervisor, of envoys, keepers and tasks of a context that runs on several hosts: at no
+time do two processes of one task run, each launch begins and ends once, and each failure fires its rule once.
+
+Each task holds a lock of the kernel while it lives, on a file that all hosts share, and writes down its
+launch: witnesses that do not depend on zmsvc.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from context import Context
+from crowd import QUICK, history
+from needs import need
+from other_hosts import Host, other_hosts, placement, start_all
+from waiting import wait_for
+
+KILLS = int(os.environ.get("ZMSVC_KILLS", "12"))
+"""`make kills` has 100 of them."""
+SEED = int(os.environ.get("ZMSVC_SEED") or random.randrange(2**32))
+
+ALONE = """
+def setup(self):
+    import fcntl, os
+    launch, own = os.environ["ZMSVC_LAUNCH"], "{home}/" + self.service_id
+    self.lock = open(own + ".lock", "w")
+    try:
+        fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with open("{home}/doubles", "a") as file:
+            file.write(self.service_id + " " + launch + "\\n")
+    with open("{home}/born", "a") as file:
+        file.write(launch + "\\n")
+"""
+PLACED = {"near": "h2", "far": "h3", "moving": "h2 h3", "free": ""}
+TASKS = ("home", *PLACED)
+
+
+@pytest.fixture
+def hosts(context: Context) -> Iterator[tuple[Host, ...]]:
+    need(zmq.has("curve"), "this libzmq has no CURVE")
+    with other_hosts(context) as made:
+        yield made
+
+
+@pytest.mark.deadline(90 + 8 * KILLS)
+def test_random_kills_on_several_hosts(context: Context, hosts: tuple[Host, ...], home: Path) -> None:
+    print(f"ZMSVC_SEED={SEED} ZMSVC_KILLS={KILLS}")
+    chance = random.Random(SEED)
+    context.looped("Alone", ALONE.format(home=home))
+    for name in TASKS:
+        placed = placement(*PLACED[name].split()) if name in PLACED else ""
+        context.task(name, "Alone", service=QUICK + placed, rules={"on_fail": ("restart", name)})
+    start_all(context, hosts)
+    settled(context, hosts)
+    for _ in range(KILLS):
+        for victim in chance.sample(
+            ("supervisor", "envoy", "envoy", "keeper", *TASKS), chance.choice((1, 2, 3))
+        ):
+            kill(context, victim, chance.choice(hosts))
+        if chance.random() < 0.5:
+            settled(context, hosts)
+    settled(context, hosts)
+    assert not (home / "doubles").exists(), (home / "doubles").read_text()
+    check_history(context, home)
+
+
+def kill(context: Context, victim: str, host: Host) -> None:
+    if victim == "supervisor":
+        context.kill_supervisor()
+    elif victim == "envoy":
+        host.kill_envoy()
+    elif victim == "keeper":
+        host.kill()
+        host.start()
+    else:
+        pid = context.tasks()[victim]["pid"]
+        if pid is not None:
+            # Its process may have ended, and on a machine of several hosts nothing else has its PID so soon.
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+
+def settled(context: Context, hosts: tuple[Host, ...]) -> None:
+    """Wait until each task runs once, and on other hosts are no other processes than these."""
+
+    def fact() -> bool:
+        tasks = context.tasks()
+        subs = {name: task["sub"] for name, task in tasks.items()}
+        assert set(subs.values()) == {"running"}, subs
+        placed = {tasks[name]["launch"] for name in PLACED}
+        held = [launch for host in hosts for launch in host.holds()]
+        assert sorted(held) == sorted(placed), (held, placed)
+        assert {name: task["pid"] for name, task in context.tasks().items()} == {
+            name: task["pid"] for name, task in tasks.items()
+        }
+        for task in tasks.values():
+            os.kill(task["pid"], 0)
+        return True
+
+    wait_for(fact, 60)
+
+
+def check_history(context: Context, home: Path) -> None:
+    """Check that each launch began and ended at most once, and that each but the last of a task has ended."""
+    rows = [row for row in history(context) if "launch" in row.detail]
+    born = Counter(int(line) for line in (home / "born").read_text().split())
+    told = {
+        event: Counter(row.detail["launch"] for row in rows if row.event in events)
+        for event, events in {
+            "launching": ("launching",),
+            "started": ("started",),
+            "ended": ("failed", "stopped"),
+        }.items()
+    }
+    for event, counted in told.items():
+        assert not counted - Counter(counted.keys()), f"{event} twice: {counted}"
+    assert not born - Counter(born.keys()), f"forked twice: {born}"
+    assert born.keys() <= told["launching"].keys()
+    last = {task["launch"] for task in context.tasks().values()}
+    assert told["launching"].keys() - last == told["ended"].keys()

@@ -1,0 +1,237 @@
+"""Tasks on other hosts: they are started there, their true ends are known, their rules act on other hosts,
+and they go on without the supervisor and without the connection.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+
+import pytest
+import zmq
+from context import Context
+from crowd import history
+from needs import need
+from other_hosts import Host, other_hosts, placement, start_all
+from waiting import wait_for
+
+TALKER = """
+def setup(self):
+    import os, socket, time
+    said = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    said.connect(os.environ["NOTIFY_SOCKET"])
+    while not os.path.exists("{home}/go"):
+        time.sleep(0.01)
+    for number in range(2000):
+        said.send(b"STATUS=status %d" % number)
+    self.update(done=True)
+    open("{home}/said", "w").close()
+"""
+
+
+@pytest.fixture
+def hosts(context: Context) -> Iterator[tuple[Host, ...]]:
+    need(zmq.has("curve"), "this libzmq has no CURVE")
+    with other_hosts(context) as made:
+        yield made
+
+
+@pytest.fixture
+def running(context: Context, hosts: tuple[Host, ...]) -> tuple[Host, ...]:
+    """A context with the task `one` on h2, whose failure starts `two` on h3."""
+    context.looped("Steady")
+    context.task("one", "Steady", rules={"on_fail": ("start", "two")}, service=placement("h2"))
+    context.task("two", "Steady", entry=False, service=placement("h3"))
+    start_all(context, hosts, PATH=f"{context.home}/bin:{os.environ['PATH']}")
+    context.task_is("one", "running")
+    return hosts
+
+
+def fired(context: Context) -> int:
+    """Return how often the rule of `one` has started `two`."""
+    return sum(row.task == "two" and row.event == "launching" for row in history(context))
+
+
+def test_the_end_of_a_task_starts_the_task_of_its_rule_on_another_host(
+    context: Context, running: tuple[Host, ...]
+) -> None:
+    h2, h3 = running
+    one = context.tasks()["one"]
+    assert h2.holds() == {one["launch"]}
+    os.kill(one["pid"], signal.SIGKILL)
+    two = context.task_is("two", "running")
+    assert h3.holds() == {two["launch"]}
+    assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL"
+    assert fired(context) == 1
+
+
+def test_tasks_keep_their_processes_when_the_supervisor_is_killed(
+    context: Context, running: tuple[Host, ...]
+) -> None:
+    h2, _ = running
+    one = context.tasks()["one"]
+    context.kill_supervisor()
+    again = wait_for(lambda: [row for row in history(context) if row.event == "adopted"])
+    assert [row.task for row in again] == ["one"]
+    assert context.tasks()["one"]["pid"] == one["pid"]
+    assert h2.holds() == {one["launch"]}
+    os.kill(one["pid"], signal.SIGKILL)
+    context.task_is("two", "running")
+    assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL"
+    assert fired(context) == 1
+
+
+def test_the_end_of_a_task_that_is_killed_together_with_the_envoy_is_known(
+    context: Context, running: tuple[Host, ...]
+) -> None:
+    h2, _ = running
+    one = context.tasks()["one"]
+    envoy = h2.envoy
+    os.kill(envoy, signal.SIGSTOP)
+    os.kill(one["pid"], signal.SIGKILL)
+    os.kill(envoy, signal.SIGKILL)
+    context.task_is("two", "running")
+    assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL"
+    assert fired(context) == 1
+
+
+def test_nothing_follows_from_a_cut_cable_and_an_end_is_known_when_it_is_whole_again(
+    context: Context, running: tuple[Host, ...]
+) -> None:
+    h2, _ = running
+    one = context.tasks()["one"]
+    h2.cable.cut()
+    wait_for(lambda: [row for row in history(context) if row.event == "host-silent"])
+    wait_for(lambda: "no supervisor is heard" in h2.log)
+    assert h2.holds() == {one["launch"]}
+    os.kill(one["pid"], signal.SIGKILL)
+    wait_for(lambda: not h2.holds())
+    assert context.tasks()["one"]["sub"] == "running"
+    assert fired(context) == 0
+    h2.cable.mend()
+    context.task_is("two", "running")
+    assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL"
+    assert fired(context) == 1
+
+
+def test_a_rule_fires_once_when_the_cluster_says_that_a_host_is_off(
+    context: Context, running: tuple[Host, ...]
+) -> None:
+    h2, h3 = running
+    one = context.tasks()["one"]
+    h2.cable.cut()
+    wait_for(lambda: [row for row in history(context) if row.event == "host-silent"])
+    assert fired(context) == 0
+    say_off(context, "h2")
+    two = context.task_is("two", "running")
+    assert h3.holds() == {two["launch"]}
+    assert context.tasks()["one"]["exit"]["reason"] == "lost"
+    # The cluster was wrong, which no fencing device is to be: what comes back is no part of the context.
+    h2.cable.mend()
+    wait_for(lambda: [row for row in history(context) if row.event == "stranger"])
+    wait_for(lambda: one["launch"] not in h2.holds())
+    assert fired(context) == 1
+
+
+def test_tasks_of_a_keeper_that_is_killed_are_lost(context: Context, running: tuple[Host, ...]) -> None:
+    h2, _ = running
+    h2.kill()
+    h2.start()
+    context.task_is("two", "running")
+    assert context.tasks()["one"]["exit"]["reason"] == "lost"
+    assert fired(context) == 1
+
+
+def test_what_a_task_says_while_the_cable_is_cut_is_told_when_it_is_whole_again(
+    context: Context, hosts: tuple[Host, ...]
+) -> None:
+    h2, _ = hosts
+    context.looped("Talker", TALKER.format(home=context.home))
+    rules = {"on_update": ("start", "two")}
+    context.task("talker", "Talker", entry=False, rules=rules, service=placement("h2"))
+    context.looped("Steady")
+    context.task("home", "Steady")
+    context.task("two", "Steady", entry=False, service=placement("h3"))
+    start_all(context, hosts)
+    context.ctl("start", "--no-block", "talker")
+    talker = context.task_is("talker", "start")
+    h2.cable.cut()
+    wait_for(lambda: "no supervisor is heard" in h2.log)
+    (context.home / "go").touch()
+    # It says more than a notify socket holds: nothing that it says makes it wait.
+    wait_for(lambda: (context.home / "said").exists())
+    assert context.tasks()["talker"]["sub"] == "start"
+    h2.cable.mend()
+    context.task_is("talker", "running", also=lambda task: task["status"] == "status 1999")
+    context.task_is("two", "running")
+    assert context.tasks()["talker"]["pid"] == talker["pid"]
+
+
+def test_the_tasks_of_a_host_that_leaves_move_and_it_takes_tasks_again_when_it_is_back(
+    context: Context, hosts: tuple[Host, ...]
+) -> None:
+    h2, h3 = hosts
+    context.looped("Steady")
+    context.task("one", "Steady", service=placement("h2", "h3"))
+    start_all(context, hosts)
+    one = context.task_is("one", "running")
+    assert h2.holds() == {one["launch"]}
+    assert h2.stop() == 0
+    one = context.task_is("one", "running", also=lambda task: task["launch"] != one["launch"])
+    assert h3.holds() == {one["launch"]}
+    h2.start()
+    wait_for(lambda: "undrained" in [row.event for row in history(context)])
+    h3.kill()
+    h3.start()
+    context.task_is("one", "failed")
+    context.ctl("start", "one")
+    one = context.task_is("one", "running")
+    assert h2.holds() == {one["launch"]}
+
+
+def test_a_client_of_the_bus_cannot_be_a_host(context: Context, hosts: tuple[Host, ...]) -> None:
+    h2, h3 = hosts
+    keys = context.home / "keys" / context.name
+    (keys / "clients/h2.key").rename(keys / "clients/laptop.key")
+    context.looped("Steady")
+    context.task("home", "Steady")
+    context.task("one", "Steady", entry=False, service=placement("h2"))
+    start_all(context, hosts)
+    context.ctl("start", "--no-block", "one")
+    wait_for(lambda: "its key is laptop.key, expected h2.key" in h2.log)
+    one = context.tasks()["one"]
+    assert one["sub"] == "unplaced"
+    assert h2.holds() == h3.holds() == set()
+
+
+def test_another_envoy_takes_over_at_sighup(context: Context, running: tuple[Host, ...]) -> None:
+    h2, _ = running
+    one, envoy = context.tasks()["one"], h2.envoy
+    os.kill(h2.keeper, signal.SIGHUP)
+    wait_for(lambda: h2.envoy != envoy)
+    os.kill(one["pid"], signal.SIGKILL)
+    context.task_is("two", "running")
+    assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL"
+
+
+def test_a_host_without_keys_says_what_it_needs(context: Context, hosts: tuple[Host, ...]) -> None:
+    h2, _ = hosts
+    context.looped("Steady")
+    context.task("one", "Steady", service=placement("h2"))
+    shutil.rmtree(context.home / "h2/keys")
+    h2.launch()
+    assert h2.wait() == 2
+    assert "it needs the CURVE keys of a client" in h2.log
+
+
+def say_off(context: Context, *names: str) -> None:
+    """Have the cluster say that these hosts are off."""
+    nodes = "".join(f'<node name="{name}" online="false" unclean="false"/>' for name in names)
+    program = context.home / "bin/crm_mon"
+    program.parent.mkdir(exist_ok=True)
+    written = program.with_suffix(".new")
+    written.write_text(f"#!/bin/sh\necho '<pacemaker-result><nodes>{nodes}</nodes></pacemaker-result>'\n")
+    written.chmod(0o755)
+    written.rename(program)
