@@ -335,7 +335,7 @@ unit user-unit:
 # Files of the administrator stay: services in lib/zmsvc/services, edited context files, the state; so does the user who owns it.
 uninstall:
 ifeq ($(dest),)
-	-[ ! -d /run/systemd/system ] || systemctl stop zmsvc.target 'zmsvc@*.service' 'zmsvc-metrics.*' 'zmsvc-exporter.*'
+	-[ ! -d /run/systemd/system ] || systemctl stop zmsvc.target 'zmsvc@*.service' 'zmsvc-host@*.service' 'zmsvc-metrics.*' 'zmsvc-exporter.*'
 endif
 	rm -f $(addprefix '$(dest)',$(copied)) $(addprefix '$(dest)$(bindir)'/,$(commands))
 	rm -f '$(dest)$(agent)' $(addprefix '$(dest)$(unitdir)'/,$(services)) '$(dest)$(userunitdir)/zmsvc@.service' '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'

@@ -118,7 +118,7 @@ def _user_files(bindir: Path) -> list[UnitFile]:
 def system_files(bindir: Path, lib: Path = SYSTEM) -> list[UnitFile]:
     units = lib / "systemd/system"
     plain = ("zmsvc.target", "zmsvc.slice", "zmsvc-metrics.timer", "zmsvc-exporter.socket")
-    services = ("zmsvc@.service", "zmsvc-metrics.service", "zmsvc-exporter.service")
+    services = ("zmsvc@.service", "zmsvc-host@.service", "zmsvc-metrics.service", "zmsvc-exporter.service")
     copies = {
         **{units / name: name for name in plain},
         lib / "sysusers.d/zmsvc.conf": "sysusers.d/zmsvc.conf",
