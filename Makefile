@@ -245,7 +245,7 @@ configs := $(notdir $(wildcard etc/zmsvc/*.xml))
 rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 
 # The documents for users, in the same relative places as in the tree, so that their links work.
-documents := $(addprefix docs/,access.md bus.md cluster.md cockpit.md contract.md debugging.md from-supervisor.md from-zmicroservices.md installation.md lifecycle.mmd metrics.md performance.md \
+documents := $(addprefix docs/,access.md bus.md cluster.md cluster-context.xml cockpit.md contract.md debugging.md from-supervisor.md from-zmicroservices.md installation.md lifecycle.mmd metrics.md performance.md \
     promises.md scale.md services.md tutorial.md zmsvc-alerts.yml zmsvcctl.schema.json)
 # The README is installed without its links to files that only the source has.
 in_source := tests\/[^)]*|bench\/[^)]*|CONTRIBUTING\.md|docs\/(architecture|decisions)\.md

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from lxml import etree
@@ -288,3 +289,12 @@ def test_hosts_need_keys_even_on_loopback() -> None:
         )
         == []
     )
+
+
+def test_the_example_of_the_manual_has_tasks_on_other_hosts_and_no_fault() -> None:
+    page = Path(__file__).parents[2] / "docs/cluster-context.xml"
+    context = reader.load(page)
+    assert context.hosts == ("h2", "h3", "h4")
+    assert context.placed == ("ingest", "parse", "work@1", "work@2")
+    assert (context.together["parse"], context.apart["work@1"]) == (("ingest",), ("work@2",))
+    assert warned(context) == []

@@ -71,3 +71,26 @@ def test_a_host_that_cannot_be_reached_is_named_and_the_others_are_checked(hosts
     assert [(row["host"], row["code"]) for row in told["hosts"]] == [("h1", 1), ("away", 5)]
     assert told["differences"] == []
     assert done.returncode == 5
+
+
+def test_a_host_for_tasks_alone_has_keys_of_its_own(hosts: Run, tmp_path: Path) -> None:
+    first, second = (tmp_path / name / "Context-Live.xml" for name in ("h1", "h2"))
+    listed = f'<hosts endpoint="tcp://10.0.0.9:5558">{os.uname().nodename}</hosts>'
+    first.write_text(first.read_text().replace("<TaskService", f"{listed}<TaskService", 1))
+    second.write_text(first.read_text())
+    without = hosts("-H", "h1", "-c", "Live", "cluster", "check").stdout
+    assert "fault: the context has <hosts>, and no keys in" in without
+
+    def keys(host: str, *words: str) -> None:
+        home = {"ZMSVC_CONFIG_DIR": str(tmp_path / host), "ZMSVC_RUNTIME_DIR": str(tmp_path / host / "run")}
+        command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", "Live", "keys", *words]
+        subprocess.run(command, env=os.environ | home, check=True, capture_output=True)
+
+    keys("h1", "make")
+    keys("h2", "join", str(tmp_path / "h1/keys/Live/server.key"))
+    done = hosts("-H", "h1,h2", "-c", "Live", "cluster", "check").stdout
+    assert "the hosts do not differ" in done
+    assert "<hosts>" not in done
+    second.write_text(second.read_text().replace(f">{os.uname().nodename}<", ">h9<"))
+    assert "warning: " in (told := hosts("-H", "h2", "-c", "Live", "cluster", "check").stdout)
+    assert "<hosts> does not name this host" in told

@@ -97,7 +97,9 @@ def differences(hosts: Mapping[str, Mapping[str, object]]) -> list[Finding]:
     """Return what differs between hosts, from the facts of each."""
     found = []
     for name, what in COMPARED.items():
-        values = {host: facts.get(name) for host, facts in hosts.items()}
+        # A host for tasks alone has keys of its own.
+        asked = {host: facts for host, facts in hosts.items() if name != "keys" or name in facts}
+        values = {host: facts.get(name) for host, facts in asked.items()}
         if len({str(value) for value in values.values()}) > 1:
             shown = ", ".join(f"{host} {_shown(value)}" for host, value in values.items())
             found.append(

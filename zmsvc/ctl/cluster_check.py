@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 AGENT = Path("/usr/lib/ocf/resource.d/zmsvc/context")
 COROSYNC = Path("/etc/corosync/corosync.conf")
+GROUP = "haclient"
+"""The group whose members may ask Pacemaker."""
 MAX_FILES = 10_000
 """The files of services that are compared."""
 
@@ -49,6 +51,8 @@ class HostCheck:
         context = self._context()
         if context is not None:
             self._keys(context)
+            if context.listed.names:
+                self._asks_cluster()
         self._unit()
         self._agent()
         self._cluster()
@@ -76,7 +80,20 @@ class HostCheck:
 
     def _keys(self, context: Context) -> None:
         directory = self._places.keys
+        if not curve_keys.in_use(directory) and curve_keys.of_client(directory):
+            # A host for tasks alone has a pair of its own, so its keys are not those of the others.
+            if os.uname().nodename not in context.listed.names:
+                self._warning(
+                    f"{directory} has the keys of a client, and <hosts> does not name this host, so neither "
+                    f"the context nor its tasks can run here"
+                )
+            return
         self.facts["keys"] = None
+        if context.listed.names and not curve_keys.in_use(directory):
+            self._fault(
+                f"the context has <hosts>, and no keys in {directory} (zmsvcctl -c {context.name} keys make)"
+            )
+            return
         if not curve_keys.in_use(directory):
             if any(url.startswith("tcp://") for url in _endpoints(context)):
                 self._warning(
@@ -118,6 +135,20 @@ class HostCheck:
         except KeyError:
             self._fault(f"there is no user {user}, as whom the unit runs (systemd-sysusers zmsvc.conf)")
 
+    def _asks_cluster(self) -> None:
+        """Warn if the supervisor cannot ask the cluster which hosts are off. The cluster answers root and a
+        group.
+        """
+        unit = f"zmsvc@{self._places.name}.service"
+        shown = _shown("systemctl", "show", "-p", "User,SupplementaryGroups", unit)
+        found = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        user, groups = found.get("User") or "root", found.get("SupplementaryGroups", "").split()
+        if user != "root" and GROUP not in [*groups, *_groups_of(user)]:
+            self._warning(
+                f"{unit} is not in the group {GROUP}, so the context cannot ask which hosts are off, and the "
+                f"tasks of a lost host are started nowhere else (drop-ins/other-hosts.conf)"
+            )
+
     def _agent(self) -> None:
         self.facts["agent"] = None
         try:
@@ -154,6 +185,10 @@ class HostCheck:
                 "and stops everything (add a third one, or set two_node: 1 in the quorum section of "
                 "corosync.conf)"
             )
+
+
+def _groups_of(user: str) -> list[str]:
+    return [each.gr_name for each in grp.getgrall() if user in each.gr_mem]
 
 
 def _two_node() -> bool:
