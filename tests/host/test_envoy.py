@@ -1,4 +1,4 @@
-"""What an envoy holds: the processes and ends of its keeper, and the facts that the supervisor has not taken."""
+"""An envoy knows the processes and ends of its keeper, and the facts that the supervisor has not taken."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_facts_are_numbered_and_forgotten_when_they_are_confirmed() -> None:
     unsaved.confirm(1)
     assert (len(unsaved), unsaved.on_their_way) == (1, True)
     # The connection is lost: what was not confirmed is sent again, from the first number.
-    unsaved.begin_anew()
+    unsaved.begin_again()
     assert unsaved.messages() == [(1, (exited(1),))]
     unsaved.confirm(1)
     assert (len(unsaved), unsaved.on_their_way) == (0, False)

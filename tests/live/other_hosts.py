@@ -57,7 +57,7 @@ class Host:
         self.await_ready()
 
     def launch(self) -> None:
-        """Run its keeper. It reads the same context file, but for the address of its cable."""
+        """Run its keeper. Its copy of the context file has the address of its cable."""
         self._context.write()
         file = self._home / self._context.file.name
         file.write_text(self._context.file.read_text().replace(LINE, f'endpoint="tcp://{self._address}:'))

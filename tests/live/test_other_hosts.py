@@ -128,7 +128,7 @@ def test_a_rule_fires_once_when_the_cluster_says_that_a_host_is_off(
     two = context.task_is("two", "running")
     assert h3.holds() == {two["launch"]}
     assert context.tasks()["one"]["exit"]["reason"] == "lost"
-    # The cluster was wrong, which no fencing device is to be: what comes back is no part of the context.
+    # The cluster was wrong, so a task comes back that does not belong to the context any more.
     h2.cable.mend()
     wait_for(lambda: [row for row in history(context) if row.event == "stranger"])
     wait_for(lambda: one["launch"] not in h2.holds())

@@ -133,7 +133,7 @@ class Envoy:
             self._notifier.watchdog()
             now = self._loop.time()
             if self._accepted and now - self._heard_at > hosts.SILENCE:
-                self._begin_anew("no supervisor is heard any more")
+                self._begin_again("no supervisor is heard any more")
             self._cut = not self._accepted and now - self._heard_at > hosts.SILENCE
             if self._accepted:
                 self._say(
@@ -188,7 +188,7 @@ class Envoy:
             self._over.set()
             return
         if self._cut:
-            # What was only peeked at would fill the socket, and then every task would wait.
+            # Datagrams that were only peeked at would fill the socket, and then every task would wait.
             self._children.discard_peeked()
         self._send_facts()
         self._listen()
@@ -241,7 +241,7 @@ class Envoy:
             return
         self._heard_at = self._loop.time()
         if (word.run, word.greeting, word.orders) != (self._run, self._greeting, self._orders):
-            self._begin_anew("the supervisor begins anew")
+            self._begin_again("the supervisor asks for a greeting")
             self._greet(word.run)
             return
         self._unsaved.confirm(word.taken)
@@ -275,7 +275,7 @@ class Envoy:
         self._orders = 0
         self._keep(self._children.facts(all_said=True))
         self._cut = False
-        self._unsaved.begin_anew()
+        self._unsaved.begin_again()
         ends = [end for end in self._held.ends if not self._unsaved.has_end(end.launch)]
         pids = {end.launch: end.pid for end in self._hello.ends}
         # The process has ended, so it needs no start time to identify it.
@@ -289,16 +289,16 @@ class Envoy:
         self._unsaved.add(list(ends), cut=False)
         self._read()
 
-    def _begin_anew(self, why: str) -> None:
+    def _begin_again(self, why: str) -> None:
         log.warning("%s: %s", self._host, why)
         self._run, self._accepted = "", False
-        self._unsaved.begin_anew()
+        self._unsaved.begin_again()
 
     def _obey(self, ordered: hosts.Ordered) -> None:
         if not self._accepted:
             return
         if (ordered.run, ordered.greeting, ordered.number) != (self._run, self._greeting, self._orders + 1):
-            self._begin_anew("an order of the supervisor is missing")
+            self._begin_again("an order of the supervisor is missing")
             return
         self._heard_at = self._loop.time()
         self._orders = ordered.number

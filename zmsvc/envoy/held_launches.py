@@ -1,4 +1,4 @@
-"""What the keeper of this host holds: the processes, and the ends that the supervisor has not saved. Pure.
+"""The launches of the keeper of this host: processes, and ends that the supervisor has not saved. Pure.
 
 The keeper tells all of it only when an envoy starts. From then on the envoy follows its reports, so that it
 can tell each new supervisor, and the same one after a cut of the connection.

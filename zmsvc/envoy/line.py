@@ -34,6 +34,6 @@ class Line:
             return None
 
     def close(self) -> None:
-        # What was said last may still be on its way.
+        # The last messages may still be on their way.
         self._socket.close(500)
         self._context.term()

@@ -112,7 +112,7 @@ class UnsavedFacts:
                 self._facts.popleft()
                 self._bytes -= self._sizes.popleft()
 
-    def begin_anew(self) -> None:
+    def begin_again(self) -> None:
         """Number the messages from 1 again: what was on its way may not have arrived."""
         self._sent.clear()
         self.numbered = 0

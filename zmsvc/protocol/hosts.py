@@ -53,8 +53,8 @@ class Call:
 
 @frozen
 class Greeting:
-    """What the keeper of a host holds. The ends of its launches follow as facts, behind what the tasks have
-    said before.
+    """The launches that the keeper of a host has. Their ends follow as facts, behind what the tasks have said
+    before.
     """
 
     host: str

@@ -30,7 +30,7 @@ MAX_ANSWER = 16 << 20
 log = logging.getLogger(__name__)
 
 
-class Supervisor(Protocol):
+class FactTaker(Protocol):
     """The part of the supervisor that decides: loop.py."""
 
     @property
@@ -42,7 +42,7 @@ class Supervisor(Protocol):
 class ClusterNews:
     """The questions of one supervisor. `silent` returns the hosts that are asked for."""
 
-    def __init__(self, supervisor: Supervisor, silent: Callable[[], list[str]]) -> None:
+    def __init__(self, supervisor: FactTaker, silent: Callable[[], list[str]]) -> None:
         self._supervisor, self._silent = supervisor, silent
         self._loop = asyncio.get_running_loop()
         self._work: asyncio.Task[None] | None = None

@@ -48,7 +48,7 @@ MOST_HOSTS = 1000
 log = logging.getLogger(__name__)
 
 
-class Supervisor(Protocol):
+class Decider(Protocol):
     """The part of the supervisor that decides: loop.py."""
 
     places: Places
@@ -66,7 +66,7 @@ class Supervisor(Protocol):
 
 @dataclass(slots=True)
 class _Session:
-    """What was said since an envoy has greeted."""
+    """The state of a connection since its envoy has greeted."""
 
     peer: bytes
     """The address of its connection, by which the socket finds it."""
@@ -95,7 +95,7 @@ class _Session:
 class Hosts:
     """The connections to the envoys of one supervisor. Raises ConfigError, ZmsvcError if it cannot listen."""
 
-    def __init__(self, supervisor: Supervisor, bind: str, curve: Curve | None) -> None:
+    def __init__(self, supervisor: Decider, bind: str, curve: Curve | None) -> None:
         self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
         self._run = ids.transaction_id()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from lxml import etree
+from typing import TYPE_CHECKING
 
 from zmsvc.core.option_kinds import HOST
 from zmsvc.core.placement import ListedHosts
 from zmsvc.core.values import WHITE, BoundEndpoints, Endpoint, each_of, endpoint, quote, reaches
 from zmsvc.host.config.faults import FaultList
+
+if TYPE_CHECKING:
+    from lxml import etree
 
 
 def read(root: etree._Element, bound: BoundEndpoints[str], notes: FaultList) -> ListedHosts:
