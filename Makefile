@@ -10,7 +10,7 @@
 # make bench-record measures what a record costs the supervisor, in some seconds
 # make bench-scale measures how far one context goes on one machine, in 5 minutes: the figures of docs/scale.md
 # make bench-safety measures what the guards against other users cost, in 5 minutes; as root all of them
-# make cluster    breaks a context in a cluster of three booted hosts in six ways, in 2 minutes; RUNS=3 prints a table; needs root, and
+# make cluster    breaks a context in a cluster of three booted hosts in six ways, and tasks on other hosts in eight, in 5 minutes; RUNS=3 prints a table; needs root, and
 #                 the archive of the distribution once: the hosts' packages stay in the cache beside the suites
 # make check      checks the code itself: ruff, mypy, layers, units, documents
 # make fuzz       sends garbage as files, frames, requests and datagrams: TIMES=20 times the effort of `make test`
@@ -163,7 +163,7 @@ mutants: $(VENV)/.tests
 
 RUNS := 1
 cluster: $(VENV)/.tests
-	@PYTHONPATH=tests:tests/boot:tests/cluster $(VENV)/bin/python tests/cluster/faults.py --runs $(RUNS)
+	@PYTHONPATH=tests:tests/boot:tests/cluster $(VENV)/bin/python tests/cluster/faults.py --runs $(RUNS) $(CLUSTER_ARGS)
 
 promises: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/promises.py
