@@ -18,6 +18,7 @@ from zmsvc.ctl import cluster_state
 from zmsvc.ctl.__main__ import main
 from zmsvc.ctl.status_reply import ContextStatus
 from zmsvc.ctl.top.meter import Meter
+from zmsvc.ctl.verbs import words
 from zmsvc.ctl.verbs.logs import cgroups
 
 Capture = pytest.CaptureFixture[str]
@@ -36,8 +37,8 @@ def home(tmp_path: Path) -> Iterator[House]:
         yield made
 
 
-def shown(capsys: Capture, *words: str, code: int = 0) -> list[str]:
-    assert main([*words]) == code
+def shown(capsys: Capture, *given: str, code: int = 0) -> list[str]:
+    assert main([*given]) == code
     return capsys.readouterr().out.splitlines()
 
 
@@ -167,16 +168,20 @@ def test_a_drain_that_leaves_a_task_without_a_host_fails_and_shows_it(home: Hous
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("given", "why"),
     [(["drain"], "cluster drain needs a HOST"), (["give", "h2"], "cluster give takes no HOST")],
 )
-def test_only_drains_take_a_host(words: list[str], why: str, home: House, capsys: Capture) -> None:
+def test_only_drains_take_a_host(given: list[str], why: str, home: House, capsys: Capture) -> None:
     home.supervisor()
-    assert main(["cluster", *words]) == 2
+    assert main(["cluster", *given]) == 2
     assert why in capsys.readouterr().err
 
 
-def test_the_hosts_are_offered_by_the_completion(home: House, capsys: Capture) -> None:
+def test_the_hosts_are_offered_by_the_completion(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The verb ends its process after this time, and here that is pytest.
+    monkeypatch.setattr(words, "LIMIT", 3600.0)
     home.supervisor(status=status(transaction(), hosts=[*HOSTS, {"name": "no host"}]))
     assert shown(capsys, "words", "hosts") == ["h2", "h10", "h3"]
 
