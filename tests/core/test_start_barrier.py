@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from counting import calls_in
 from simulation import Simulation, rule, task
 
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.effects import Effect
+from zmsvc.core.engine import step
 from zmsvc.core.model import TaskDefinition
 from zmsvc.core.probing import READY, ready
 
@@ -159,3 +161,25 @@ def test_two_transactions_do_not_wait_for_each_other() -> None:
     assert not opened(sim)
     sim.happen(ft.TaskReady(launch=sim.launch_of("b")))
     assert sim.keeper.opened == {sim.launch_of("a"), sim.launch_of("b")}
+
+
+def work(count: int) -> int:
+    """Return the work for READY of tasks that hear what the others publish."""
+    names = [f"task{number}" for number in range(count)]
+    sim = Simulation.of(*(task(name) for name in names))
+    sim.begin()
+    for name in names:
+        sim.declare(name, topics=["common"], publishes=["common"])
+    world = sim.world
+
+    def all_ready() -> None:
+        nonlocal world
+        for name in names:
+            world, effects = step(world, ft.TaskReady(launch=sim.launch_of(name)), 0.0)
+        assert [len(each.launches) for each in effects if isinstance(each, fx.OpenBarrier)] == [count]
+
+    return calls_in(all_ready)
+
+
+def test_the_work_for_many_tasks_that_hear_each_other_grows_with_their_number() -> None:
+    assert work(400) < 2.5 * work(200)

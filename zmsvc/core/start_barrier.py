@@ -9,7 +9,7 @@ something.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 
 from zmsvc.core import effects as fx
@@ -103,9 +103,7 @@ def _put(draft: Draft, key: Key, barrier: Barrier | None) -> None:
     counts = starts.pop(known.start, AwaitedCounts())
     for each, sign in ((old, -1), (barrier, 1)):
         if each is not None and each.is_awaited:
-            counts = AwaitedCounts(
-                tasks=counts.tasks + sign, unknown=counts.unknown + sign * (each.topics is None)
-            )
+            counts = counts.plus(each, sign)
     draft.starts = {**starts, known.start: counts} if counts.tasks else starts
 
 
@@ -119,15 +117,39 @@ def settle(draft: Draft) -> None:
     passed: dict[str, list[int]] = {}
     for number, came in changed.items():
         awaited = draft.starts.get(number, AwaitedCounts())
-        if awaited.unknown and not draft.context.successors:
+        before = draft.before.starts.get(number, AwaitedCounts())
+        heard = heard_early = _Heard(awaited.topics.keys(), awaited.unknown > 0, not awaited.tasks)
+        if draft.context.successors:
+            heard_early = _heard_early(_awaited(draft, number))
+        elif awaited.unknown:
             continue
         # The tasks that waited before this step are concerned only if other tasks are awaited now.
-        same = not other_file and draft.before.starts.get(number, AwaitedCounts()) == awaited
-        members = came if same else [key for key, task in draft.tasks.items() if _is_at(number, task.barrier)]
-        for key in _let_pass(draft, members, _awaited(draft, number) if awaited.tasks else []):
+        members: list[Key] = came
+        if other_file or (draft.context.successors and before != awaited):
+            members = [key for key, task in draft.tasks.items() if _is_at(number, task.barrier)]
+        elif before != awaited:
+            members = [*came, *_released(draft, number, before, awaited)]
+        for key in _let_pass(draft, members, heard, heard_early):
             passed.setdefault(draft.tasks[key].host, []).append(draft.tasks[key].launch)
     for host, launches in passed.items():
         draft.emit(fx.OpenBarrier(launches=tuple(launches), host=host))
+
+
+def _released(draft: Draft, number: int, before: AwaitedCounts, now: AwaitedCounts) -> list[Key]:
+    """Return the tasks of a start that may go on because a topic is awaited no longer. Each READY of a start
+    of 1,000 tasks comes here, so no other task is looked at closely.
+    """
+    everything = before.unknown > 0 or not now.tasks
+    ended = before.topics.keys() - now.topics.keys()
+    if not everything and not ended:
+        return []
+    return [
+        key
+        for key, task in draft.tasks.items()
+        if (barrier := task.barrier) is not None
+        and barrier.start == number
+        and (everything or (barrier.publishes is not None and not ended.isdisjoint(barrier.publishes)))
+    ]
 
 
 def _is_at(number: int, barrier: Barrier | None) -> bool:
@@ -148,7 +170,7 @@ class _Heard:
     published ones.
     """
 
-    topics: frozenset[str]
+    topics: Set[str]
     anything: bool
     """True if the topics of some are unknown."""
     nothing: bool
@@ -160,20 +182,20 @@ class _Heard:
         return self.anything or not self.topics.isdisjoint(published)
 
 
-def _heard(awaited: Iterable[Task]) -> _Heard:
-    topics = [each.barrier.topics for each in awaited if each.barrier is not None]
+def _heard_early(awaited: Iterable[Task]) -> _Heard:
+    """Return the topics that awaited tasks may hear which wait for no other task before they start."""
+    early = [each.barrier for each in awaited if each.sub_state is not SubState.START_AFTER]
+    topics = [each.topics for each in early if each is not None]
     known = frozenset(topic for each in topics for topic in each or ())
     return _Heard(topics=known, anything=None in topics, nothing=not topics)
 
 
-def _let_pass(draft: Draft, keys: Iterable[Key], awaited: list[Task]) -> list[Key]:
+def _let_pass(draft: Draft, keys: Iterable[Key], heard: _Heard, heard_early: _Heard) -> list[Key]:
     """Let those tasks go on that need not wait any longer, and return them.
 
-    A task with `<ready>` may become ready only by its first step. So it does not wait for tasks that have it
-    in their `<after>`: these may wait for it.
+    A task with `<ready>` may become ready only by its first step. So it waits only for tasks that do not wait
+    themselves for others before they start: these may have it in their `<after>`.
     """
-    heard = _heard(awaited)
-    heard_early = _heard(each for each in awaited if each.sub_state is not SubState.START_AFTER)
     passed: list[Key] = []
     for key in keys:
         task, service = draft.tasks[key], draft.service(key)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import field, fields
+from dataclasses import field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any
@@ -106,12 +106,23 @@ class Barrier:
 
 @frozen
 class AwaitedCounts:
-    """The number of tasks of a common start that others wait for, and of those among them whose topics are
-    unknown.
+    """The number of tasks of a common start that others wait for, of those among them whose topics are
+    unknown, and of those that hear each topic.
     """
 
     tasks: int = 0
     unknown: int = 0
+    topics: Mapping[str, int] = field(default_factory=dict)
+
+    def plus(self, barrier: Barrier, sign: int) -> AwaitedCounts:
+        """Return the counts with a task more (`sign` is 1) or less (-1)."""
+        if barrier.topics is None:
+            return replace(self, tasks=self.tasks + sign, unknown=self.unknown + sign)
+        topics = dict(self.topics)
+        for topic in set(barrier.topics):
+            if left := topics.pop(topic, 0) + sign:
+                topics[topic] = left
+        return replace(self, tasks=self.tasks + sign, topics=topics)
 
 
 @frozen
@@ -485,9 +496,15 @@ def load_of(tasks: Mapping[Key, Task]) -> dict[str, int]:
 def starts_of(tasks: Mapping[Key, Task]) -> dict[int, AwaitedCounts]:
     """Return the value of `World.starts` for these tasks."""
     awaited = [each.barrier for each in tasks.values() if each.barrier and each.barrier.is_awaited]
+    topics: dict[int, Counter[str]] = {each.start: Counter() for each in awaited}
+    for each in awaited:
+        topics[each.start].update(set(each.topics or ()))
     unknown = Counter(each.start for each in awaited if each.topics is None)
     counts = Counter(each.start for each in awaited)
-    return {start: AwaitedCounts(tasks=count, unknown=unknown[start]) for start, count in counts.items()}
+    return {
+        start: AwaitedCounts(tasks=count, unknown=unknown[start], topics=dict(topics[start]))
+        for start, count in counts.items()
+    }
 
 
 def status_at(task: Task, now: float) -> str:
