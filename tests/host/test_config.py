@@ -26,7 +26,7 @@ from zmsvc.core.access import BusAccess
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import Action, Context, DeviceEndpoints, Rule, Trigger
 from zmsvc.core.service_options import RLIMITS, Limits, ServiceType
-from zmsvc.host.config import reader
+from zmsvc.host.config import reader, xml_text
 from zmsvc.host.config.schema import explain
 from zmsvc.host.config.subscribe_check import declared
 
@@ -104,6 +104,29 @@ def number(text: str, part: str) -> int:
 
 
 # Files that load.
+
+
+def test_equal_parts_of_the_source_are_one_object() -> None:
+    task = MANUAL[MANUAL.index("  <TaskService id='ts_100'") : MANUAL.index('  <TaskService id="ts000"')]
+    other = task.replace("ts_100", "ts_101")
+    text = MANUAL.replace(task, task + other)
+    first, second = (parse(text).tasks[name].source for name in ("ts_100", "ts_101"))
+    assert first != second
+    assert first["Task"]["message"] == second["Task"]["message"]
+    context = parse(text)
+    first, second, _ = context.source["TaskService"]
+    assert first["Task"]["message"] is second["Task"]["message"]
+    assert first is context.tasks["ts_100"].source
+
+
+@given(
+    st.recursive(
+        st.sampled_from(["", "a", "b"]),
+        lambda part: st.lists(part) | st.dictionaries(st.sampled_from("ab"), part),
+    )
+)
+def test_sharing_equal_parts_changes_no_value(value: Any) -> None:
+    assert json.dumps(xml_text.shared(value)) == json.dumps(value)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ from zmsvc.host.config.preflight import check_binds, check_ports, check_services
 from zmsvc.host.config.rule_places import places_of
 from zmsvc.host.config.schema import explain, passed_over
 from zmsvc.host.config.task_service import ParsedService, note_rules_that_never_fire, read_rules, read_service
-from zmsvc.host.config.xml_text import leaf, lines, text_of, to_json, tree
+from zmsvc.host.config.xml_text import leaf, lines, shared, text_of, to_json, tree
 
 if TYPE_CHECKING:
     from lxml import etree
@@ -103,8 +103,8 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
     unknown, misspelled = passed_over(root)
     notes.found += misspelled
     folder = os.path.dirname(os.path.abspath(path))
-    source = to_json(root)
     elements = root.findall("TaskService")
+    source = shared(_without_secrets(to_json(root), len(elements)))
     sources = _sources(source, len(elements))
     reads = [read_service(*pair, notes, folder) for pair in zip(elements, sources, strict=True)]
     ends, places = _endpoints(root, notes, name)
@@ -184,15 +184,18 @@ def _id(task: etree._Element) -> str:
 
 
 def _sources(source: Any, count: int) -> list[Any]:
-    """Return the JSON of each of the `count` tasks, in the order of the file and without secrets. The list is
-    longer in a bad file with an attribute TaskService, whose value comes first.
+    """Return the JSON of each of the `count` tasks, in the order of the file. The list is longer in a bad file
+    with an attribute TaskService, whose value comes first.
     """
     found = source.get("TaskService") if isinstance(source, dict) else None
     tasks = found if isinstance(found, list) else [found]
-    tasks = tasks[len(tasks) - count :]
-    for each in tasks:
+    return tasks[len(tasks) - count :]
+
+
+def _without_secrets(source: Any, count: int) -> Any:
+    for each in _sources(source, count):
         _keep_secret(each)
-    return tasks
+    return source
 
 
 def _keep_secret(source: Any) -> None:
