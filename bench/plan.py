@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contenders.zmsvc import Zmsvc, ZmsvcSession
-from bench.everybody import OURS_UNSHARED, everybody
-from bench.figures import adoption, bus, device, failure, idle, memory, sdk, start, status, stop
+from bench.contenders.zmsvc_unit import installed
+from bench.everybody import MIXED, OURS_UNSHARED, UNIT, everybody
+from bench.figures import adoption, bus, cold, device, failure, idle, memory, sdk, start, status, stop
 from bench.fleet import Contender, Fleet
 from bench.results import Results
 
@@ -43,6 +44,7 @@ FEW_TASKS = 10
 PAIRS = 10
 MOST_SAMPLES = 150
 STATUSES = 5
+COLD_STARTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,7 @@ def cells(scale: Scale) -> list[Cell]:
         for contender in everybody()
         if _suits(contender, size, scale)
     ]
+    made.append(Cell(name="a cold start", missing=UNIT.missing, run=_cold))
     ours = Zmsvc()
     made.append(
         Cell(
@@ -93,9 +96,9 @@ def _sdk(library: str) -> Cell:
 
 
 def _suits(contender: Contender, size: int, scale: Scale) -> bool:
-    largest = {"s6": scale.suites_up_to, "runit": scale.suites_up_to, "zmsvc (cgroups)": FEW_TASKS}.get(
-        contender.name, max(scale.sizes)
-    )
+    bounded = {"s6": scale.suites_up_to, "runit": scale.suites_up_to}
+    few = dict.fromkeys(("zmsvc (cgroups)", MIXED.name, UNIT.name), FEW_TASKS)
+    largest = (bounded | few).get(contender.name, max(scale.sizes))
     # With few tasks no figure is taken that depends on shared memory.
     least = FEW_TASKS + 1 if contender.name == OURS_UNSHARED else 0
     return least <= size <= largest
@@ -115,19 +118,25 @@ def fleet(contender: Contender, size: int, scale: Scale, results: Results, home:
     name = contender.name
     with contender.open(Fleet(size=size, pairs=PAIRS if few else 0), home) as session:
         results.add_all(name, size, start.measure(session))
+        results.add_all(name, size, memory.measure(session))
         if few:
             results.add("restart", name, size, failure.restart(session, scale.failures, MOST_SAMPLES))
             results.add("chain", name, size, failure.chain(session, scale.failures, MOST_SAMPLES))
             if isinstance(session, ZmsvcSession):
                 results.add("order", name, size, failure.order(session, scale.failures, MOST_SAMPLES))
         else:
-            results.add_all(name, size, memory.measure(session))
             results.add("status", name, size, status.measure(session, STATUSES))
         if size == max(scale.sizes):
             results.add_all(name, size, idle.measure(session, scale.idle))
         if isinstance(session, ZmsvcSession) and not few:
             results.add_all(name, size, adoption.measure(session))
         results.add_all(name, size, stop.measure(session))
+
+
+def _cold(results: Results, _home: Path) -> None:
+    with installed() as machine:
+        for figure, values in cold.measure(machine, COLD_STARTS).items():
+            results.add(figure, UNIT.name, 1, values)
 
 
 def _bus(ours: Zmsvc, size: int, results: Results, home: Path) -> None:

@@ -30,16 +30,20 @@ RestartSec=0
 """
 
 
+def cannot_boot() -> str:
+    """Return the reason why this machine cannot boot another one; empty if it can."""
+    if os.geteuid() != 0:
+        return "only root can boot a machine"
+    lacks = [tool for tool in TOOLS if not shutil.which(tool)]
+    return f"a machine cannot be booted without {', '.join(lacks)}" if lacks else ""
+
+
 class Systemd:
     name = "systemd"
 
     def missing(self) -> str:
-        if os.geteuid() != 0:
-            return "only root can boot a machine"
-        lacks = [tool for tool in TOOLS if not shutil.which(tool)]
-        if lacks:
-            return f"a machine cannot be booted without {', '.join(lacks)}"
-        return "" if sys.prefix != sys.base_prefix else "it needs a Python in a virtual environment"
+        venv = sys.prefix != sys.base_prefix
+        return cannot_boot() or ("" if venv else "it needs a Python in a virtual environment")
 
     @contextlib.contextmanager
     def open(self, fleet: Fleet, home: Path) -> Iterator[SystemdSession]:

@@ -1,5 +1,5 @@
 """zmsvc: the real daemon, which is started by hand, and its control socket. Its tasks connect to the bus
-before they are ready.
+before they are ready. `zmsvc_unit.py` has the same under its unit.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,31 @@ class ServiceWork(TaskService):
     task_class = Waiting
 """
 
+ASYNC = """
+import asyncio
+
+from zmsvc.task import AsyncTask, TaskService
+
+
+class Waiting(AsyncTask):
+    async def run(self):
+        await asyncio.Event().wait()
+
+
+class ServiceIdleAsync(TaskService):
+    service_name = "idle"
+    task_class = Waiting
+"""
 EAGER = "<restart_delay>0</restart_delay><restart_max_delay>0</restart_max_delay>"
 """All contenders restart tasks without a delay."""
 
 
 class Zmsvc:
-    """With `cgroups` the daemon gets a control group, as it does from systemd (Delegate=yes). `without` names
+    """`beside` is the number of further tasks that run and are not measured, a quarter of each kind. With
+    `disk` the state file is on a disk. With `cgroups` the daemon gets a control group, as it does from systemd (Delegate=yes). `without` names
     shortcuts for ZMSVC_DISABLE. `wrapper` is a command that runs the daemon, by executing the rest of its
     arguments. With `tcp` the bus is at loopback ports. `service` is XML in the `<service>` of each task. A
-    contender with `tcp` or `service` has a `label`.
+    contender with `tcp`, `service`, `beside` or `disk` has a `label`.
     """
 
     def __init__(
@@ -66,12 +83,15 @@ class Zmsvc:
         wrapper: Sequence[str] = (),
         tcp: bool = False,
         service: str = "",
+        beside: int = 0,
+        disk: bool = False,
         label: str = "",
     ) -> None:
         self.name = label or (
             "zmsvc (cgroups)" if cgroups else f"zmsvc (no {', '.join(without)})" if without else "zmsvc"
         )
         self._tcp, self._service = tcp, service
+        self._beside, self._disk = beside, disk
         self._cgroups = cgroups
         self._without = without
         self._wrapper = wrapper
@@ -85,12 +105,17 @@ class Zmsvc:
     def open(self, fleet: Fleet, home: Path) -> Iterator[ZmsvcSession]:
         context = Context(home, "Bench")
         context.wrapper = [*self._wrapper]
-        with Ear(home / "ear") as ear, _control_group(self._cgroups) as group:
+        with (
+            Ear(home / "ear") as ear,
+            _control_group(self._cgroups) as group,
+            tempfile.TemporaryDirectory(prefix="zmb", dir="/var/tmp") as disk,
+        ):
             if self._tcp:
                 context.subscribe_endpoint, context.publish_endpoint = (
                     f"tcp://127.0.0.1:{port}" for port in free_ports(2)
                 )
-            _configure(context, fleet, ear, EAGER + self._service)
+            add_tasks(context, fleet, ear.path, EAGER + self._service)
+            _add_others(context, self._beside)
             try:
                 with group:
                     # The log goes to the file alone, as with `--detach`.
@@ -98,15 +123,16 @@ class Zmsvc:
                         "--no-autostart",
                         ZMSVC_LOG=str(home / "context.log"),
                         ZMSVC_DISABLE=",".join(self._without),
+                        ZMSVC_STATE_DIR=disk if self._disk else context.environment["ZMSVC_STATE_DIR"],
                     )
                 yield ZmsvcSession(context, fleet, ear)
             finally:
                 context.close()
 
 
-def _configure(context: Context, fleet: Fleet, ear: Ear, service: str) -> None:
+def add_tasks(context: Context, fleet: Fleet, ear: Path, service: str) -> None:
     context.service("Work", WORK)
-    config = f"<ear>{ear.path}</ear>"
+    config = f"<ear>{ear}</ear>"
     for name in fleet.workers:
         context.task(name, "Work", config=config, service=service, rules={"on_fail": ("restart", name)})
     for victim, heir in zip(fleet.victims, fleet.heirs, strict=True):
@@ -114,13 +140,24 @@ def _configure(context: Context, fleet: Fleet, ear: Ear, service: str) -> None:
         context.task(heir, "Work", config=config, service=service, entry=False)
 
 
-class ZmsvcSession:
+def _add_others(context: Context, count: int) -> None:
+    if count:
+        context.looped("Idle")
+        context.service("IdleAsync", ASYNC)
+    kinds = (("Idle", "Process"), ("Idle", "Thread"), ("IdleAsync", "Process"), ("Sleep", "Command"))
+    for number in range(count):
+        instance, kind = kinds[number % len(kinds)]
+        config = "<command>sleep infinity</command>" if kind == "Command" else ""
+        context.task(f"other-{number:03}", instance, kind=kind, config=config)
+
+
+class ControlSession:
     """Orders go over the control socket. The answer comes when all tasks are ready, or have ended."""
 
     tells = True
 
-    def __init__(self, context: Context, fleet: Fleet, ear: Ear) -> None:
-        self.context = context
+    def __init__(self, control: Path, fleet: Fleet, ear: Ear) -> None:
+        self._control = control
         self.fleet = fleet
         self.ear = ear
         self._pending: socket.socket | None = None
@@ -137,15 +174,6 @@ class ZmsvcSession:
     def stopped(self) -> None:
         self.answered()
 
-    def status(self) -> Command:
-        argv = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", self.context.name, "status"]
-        return Command(argv=argv, environment=self.context.environment)
-
-    def managers(self) -> dict[str, list[int]]:
-        status = self.ask(verb="status")["data"]
-        own = {"keeper": "keeper_pid", "supervisor": "pid", "device": "device_pid"}
-        return {"zygote": [self.context.zygote()]} | {role: [status[name]] for role, name in own.items()}
-
     def revive(self, victim: str, heir: str) -> None:
         # This does not stop the task by an order, because no rule starts a task that an operator has stopped.
         end(self.ear.pids[heir])
@@ -159,7 +187,7 @@ class ZmsvcSession:
     def _order(self, **request: Any) -> None:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(PATIENCE)
-        sock.connect(str(self.context.runtime / self.context.name / "control.sock"))
+        sock.connect(str(self._control))
         sock.sendall(json.dumps(request).encode() + b"\n")
         self._pending = sock
 
@@ -170,13 +198,32 @@ class ZmsvcSession:
             line = answers.readline()
         self._pending = None
         if not line:
-            raise ConnectionError(
-                f"the supervisor hung up; the end of its log:\n{self.context.log.read_text()[-1000:]}"
-            )
+            raise ConnectionError(f"the supervisor hung up; the end of its log:\n{self._end_of_log()}")
         answer: dict[str, Any] = json.loads(line)
         if not answer["ok"]:
             raise RuntimeError(f"cannot measure zmsvc: {answer}")
         return answer
+
+    def _end_of_log(self) -> str:
+        return "(none)"
+
+
+class ZmsvcSession(ControlSession):
+    def __init__(self, context: Context, fleet: Fleet, ear: Ear) -> None:
+        super().__init__(context.runtime / context.name / "control.sock", fleet, ear)
+        self.context = context
+
+    def status(self) -> Command:
+        argv = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", self.context.name, "status"]
+        return Command(argv=argv, environment=self.context.environment)
+
+    def managers(self) -> dict[str, list[int]]:
+        status = self.ask(verb="status")["data"]
+        own = {"keeper": "keeper_pid", "supervisor": "pid", "device": "device_pid"}
+        return {"zygote": [self.context.zygote()]} | {role: [status[name]] for role, name in own.items()}
+
+    def _end_of_log(self) -> str:
+        return self.context.log.read_text()[-1000:]
 
 
 def _cgroup_base() -> Path | None:
