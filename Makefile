@@ -6,6 +6,7 @@
 # make test-lowest  tests with the lowest versions of the libraries that setup.cfg allows; needs Python 3.11
 # make all-tests  everything: test, test-lowest, test-on for each suite, fuzz, kills, simulate, soak and cluster
 # make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
+# make bench-on SUITE=trixie measures in another Debian, with its Python, its libraries and its systemd; needs root, as test-on
 # make bench-pages  lists the pages that a task has written to; make bench-forks measures the ways to fork; each takes some seconds
 # make bench-record measures what a record costs the supervisor, in some seconds
 # make bench-scale measures how far one context goes on one machine, in 5 minutes: the figures of docs/scale.md
@@ -43,7 +44,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 LIBRARIES ?= pypi
 
-.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety bench-record bench-scale check fuzz kills simulate chaos soak mutants promises cluster \
+.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-on bench-pages bench-forks bench-safety bench-record bench-scale check fuzz kills simulate chaos soak mutants promises cluster \
     deb test-deb rpm lock cockpit test-cockpit completion manual options docs pictures install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
@@ -96,6 +97,11 @@ all-tests: test test-lowest
 # Results go to bench. Managers that are not installed (s6, runit: apt-get install s6 runit) are left out, which the report says.
 bench bench-full: $(VENV)/.bench
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m bench $(if $(filter bench-full,$@),--full) $(BENCH_ARGS)
+
+# The suite has no other managers. The report goes to standard output.
+bench-on:
+	@$(if $(SUITE),,echo "make bench-on: which suite? SUITE=trixie, bookworm or forky" >&2; exit 2)
+	@scripts/suite.py $(SUITE) env PYTHONPATH=.:tests:tests/live:tests/boot python3 -m bench --out /tmp/bench $(BENCH_ARGS)
 
 bench-pages bench-forks bench-safety bench-record bench-scale: $(VENV)/.runs
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m $(subst -,.,$@) $(BENCH_ARGS)

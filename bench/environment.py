@@ -17,5 +17,5 @@ def prepare() -> None:
     # If the user interrupts the benchmark, it must not leave a thousand tasks behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: broken off"))
     for name in [name for name in os.environ if name.startswith("PYTHON") and name != "PYTHONPATH"]:
-        # With PYTHONDONTWRITEBYTECODE, Python would compile every service again at each start.
+        # With PYTHONDONTWRITEBYTECODE, Python would compile every service again at each start: 0.2 MB more.
         del os.environ[name]

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
+from bench import environment
 from zmsvc.host.kernel import linux
 from zmsvc.host.kernel.fork import DoubleFork, Fork, SiblingFork
 from zmsvc.host.python import interpreter, page_sharing
@@ -88,6 +89,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.forks", description="Measure the ways to fork a task.")
     parser.add_argument("--times", type=int, default=300, metavar="N")
     given = parser.parse_args()
+    environment.prepare()
     print(
         f"Python {platform.python_version()}, {given.times} forks each\n\n| | median | least |\n|---|---|---|"
     )

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench import environment
 from bench.contenders.zmsvc import Zmsvc
 from bench.figures.memory import faults, pss
 from bench.fleet import Fleet
@@ -135,6 +136,7 @@ def main() -> int:
         help="shortcuts that are switched off, as by ZMSVC_DISABLE",
     )
     given = parser.parse_args()
+    environment.prepare()
     home = Path(tempfile.mkdtemp(prefix="zmp"))
     path = home / "objects"
     without = given.without.split(",") if given.without else ()

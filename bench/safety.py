@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import runner
+from bench import environment, runner
 from bench.contenders.zmsvc import Zmsvc
 from bench.figures import failure, start
 from bench.fleet import Fleet
@@ -231,6 +231,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3, help="for failures, in each round")
     parser.add_argument("--times", type=int, default=2000, help="for each guard by itself")
     given = parser.parse_args()
+    environment.prepare()
     results = runner.run(cells(given.tasks, given.seconds), given.rounds, 1800)
     for line in report(results, given.tasks, given.times):
         print(line)
