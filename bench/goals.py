@@ -77,27 +77,7 @@ def verdicts(results: Results, python: tuple[int, int] = sys.version_info[:2]) -
     device = _device(results)
     worst = f"the device's part: {min(device):.2f} to {max(device):.2f}" if device else ""
     plain = [
-        Verdict(
-            goal="1,000 tasks: share of systemd's time for 1,000 plain services",
-            limit=1 / 9,
-            value=ratio("start", MANY, "systemd"),
-        ),
-        Verdict(
-            goal="1,000 tasks: times forks that connect to a bus",
-            limit=MEMORY.get(python, UNKNOWN).start,
-            value=ratio("start", MANY, "fork + bus"),
-        ),
-        Verdict(
-            goal="1,000 tasks: stop, times Supervisor's", limit=1, value=ratio("stop", MANY, "Supervisor")
-        ),
-        Verdict(goal="1,000 tasks: stop, times Circus's", limit=1, value=ratio("stop", MANY, "Circus")),
-        Verdict(
-            goal="`systemctl start zmsvc@EchoAction`",
-            limit=0.35,
-            value=median("cold", 1, UNIT.name),
-            unit="s",
-            explained="a-cold-start",
-        ),
+        *_fleet(results, python),
         *_managers(results),
         *_memory(results, python),
         *_failures(results),
@@ -135,6 +115,35 @@ def verdicts(results: Results, python: tuple[int, int] = sys.version_info[:2]) -
     return plain + [
         _linear(figure, name, median)
         for figure, name in (("start", "start"), ("stop", "stop"), ("adoption", "adoption"))
+    ]
+
+
+def _fleet(results: Results, python: tuple[int, int]) -> list[Verdict]:
+    """Return the goals of the start and the stop of a whole context."""
+
+    def ratio(figure: str, other: str) -> float | None:
+        return _ratio(results.median(figure, OURS, MANY), results.median(figure, other, MANY))
+
+    return [
+        Verdict(
+            goal="1,000 tasks: share of systemd's time for 1,000 plain services",
+            limit=1 / 9,
+            value=ratio("start", "systemd"),
+        ),
+        Verdict(
+            goal="1,000 tasks: times forks that connect to a bus",
+            limit=MEMORY.get(python, UNKNOWN).start,
+            value=ratio("start", "fork + bus"),
+        ),
+        Verdict(goal="1,000 tasks: stop, times Supervisor's", limit=1, value=ratio("stop", "Supervisor")),
+        Verdict(goal="1,000 tasks: stop, times Circus's", limit=1, value=ratio("stop", "Circus")),
+        Verdict(
+            goal="`systemctl start zmsvc@EchoAction`",
+            limit=0.35,
+            value=results.median("cold", UNIT.name, 1),
+            unit="s",
+            explained="a-cold-start",
+        ),
     ]
 
 

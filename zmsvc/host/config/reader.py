@@ -184,8 +184,8 @@ def _id(task: etree._Element) -> str:
 
 
 def _sources(source: Any, count: int) -> list[Any]:
-    """Return the JSON of each of the `count` tasks, in the order of the file. The list is longer in a bad file
-    with an attribute TaskService, whose value comes first.
+    """Return the JSON of each of the `count` tasks, in the order of the file. The list is longer in a bad
+    file with an attribute TaskService, whose value comes first.
     """
     found = source.get("TaskService") if isinstance(source, dict) else None
     tasks = found if isinstance(found, list) else [found]
