@@ -28,6 +28,7 @@ from zmsvc.core.world import (
     barrier_to_row,
     definition_to_keep,
     service_of,
+    task_as_json,
     task_from_row,
     task_to_row,
     transaction_state,
@@ -147,6 +148,14 @@ def test_a_barrier_survives_the_state_file_while_its_launch_lives(barrier: Barri
     # A supervisor of an earlier release does not know these rows and leaves them.
     for other in (replace(running, launch=4), replace(running, sub_state=SubState.EXITED)):
         assert with_barrier(other, row).barrier is None
+
+
+def test_a_task_that_was_never_started_has_counted_nothing() -> None:
+    shown = task_as_json("a", Task(), None, lambda _time: None)
+    numbers = {name: value for name, value in shown.items() if type(value) is int}
+    assert numbers == dict.fromkeys(
+        ("launch", "restarts", "dropped", "missed", "poisoned", "stored_descriptors"), 0
+    )
 
 
 def test_a_fresh_task_is_an_empty_row() -> None:
