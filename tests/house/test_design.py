@@ -96,6 +96,19 @@ def test_each_function_on_the_way_from_an_end_to_a_fork_is_where_the_architectur
                 )
 
 
+def test_each_answer_of_where_is_names_what_its_files_define() -> None:
+    rows = re.findall(r"^\|.+\|$", ARCHITECTURE.split("## Where is")[1], re.MULTILINE)
+    assert len(rows) > 30
+    for row in rows:
+        files = [name for name in named(row) if name.endswith(".py")]
+        places = [each for file in files for each in (ROOT / file, ROOT / "zmsvc" / file) if each.exists()]
+        source = "\n".join(place.read_text() for place in places)
+        for name in named(row):
+            if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", name) and not name.endswith(".py"):
+                missing = [part for part in name.split(".") if not re.search(rf"\b{part}\b", source)]
+                assert not missing, (row, name)
+
+
 def test_each_invariant_of_the_core_names_the_function_that_checks_it() -> None:
     section = ARCHITECTURE.split("### What holds after every step")[1].split("\n### ")[0]
     items = re.findall(r"^\d+\. \*\w+\* \(([^)]+)\)", section, re.MULTILINE)
