@@ -114,7 +114,7 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None, shown: 
         label = "<br/>".join(_mermaid(line) for line in _label(context, task, state, shown))
         left, right = ('(["', '"])') if task.entry else ('["', '"]')
         lines.append(f"  {names[task.id]}{left}{label}{right}")
-        if state and state in FILL:
+        if state:
             in_state.setdefault(state, []).append(names[task.id])
     lines += [f"  {names[each]}[/{_mermaid(each)}/]" for each in _odd(names)]
     edges = list(_edges(context, shown))
