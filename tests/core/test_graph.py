@@ -136,6 +136,14 @@ def test_messages_are_thick_arrows_beside_the_rules_or_alone() -> None:
         subprocess.run(["dot", "-Tsvg"], input=drawn.encode(), check=True, capture_output=True)
 
 
+def test_other_clients_are_drawn_only_if_they_publish_or_subscribe() -> None:
+    between_tasks = Topic(name="raw", senders=(Sender(task="ts001"),), hearers=("ts002",))
+    unheard = Topic(name="lost", senders=(Sender(task="ts001"),))
+    for topics, drawn in (((between_tasks,), False), ((between_tasks, unheard), True), ((), False)):
+        for draw in (dot, mermaid):
+            assert ("other clients" in draw(DAY, None, Shown(topics=topics))) == drawn
+
+
 def test_a_task_is_tied_to_those_that_it_comes_after_or_requires() -> None:
     third = TaskDefinition(id="ts003", instance="Walk", after=("ts001", "ts002"), requires=("ts002",))
     ordered = context(*DAY.tasks.values(), third)

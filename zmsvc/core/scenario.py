@@ -370,7 +370,7 @@ class Run(SimulatedMachine):
                 self.keeper.end(launch, signal="SIGKILL")
             case EventKind.UPDATE:
                 sequence = self.task(name).sequence + 1
-                self.happen(ft.TaskUpdated(launch=launch, items={"simulated": True}, sequence=sequence))
+                self.happen(ft.TaskUpdated(launch=launch, items={}, sequence=sequence))
             case EventKind.FAIL:
                 self._fail(name, launch, event)
         self.happen()
