@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Unpack
 
 from zmsvc.core import effects as fx
 from zmsvc.core import held_descriptors, topic_watches
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.effects import Effect
 from zmsvc.core.frozen import frozen
+from zmsvc.core.history import Detail
 from zmsvc.core.hosts import Host
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskDefinition
@@ -240,7 +241,7 @@ class Draft:
     def emit(self, *effects: Effect) -> None:
         self.effects.extend(effects)
 
-    def record(self, key: Key, event: str, **detail: Any) -> None:
+    def record(self, key: Key, event: str, **detail: Unpack[Detail]) -> None:
         service = self.described(key)
         instance = service.instance if service else ""
         self.emit(fx.Record(transaction=key[0], task=key[1], event=event, detail=detail, instance=instance))
@@ -248,15 +249,15 @@ class Draft:
     def count(self, total: Total, task: str, detail: str = "", amount: float = 1) -> None:
         self.emit(fx.Count(total=total, task=task, detail=detail, amount=amount))
 
-    def record_failure(self, key: Key, **detail: Any) -> None:
+    def record_failure(self, key: Key, **detail: Unpack[Detail]) -> None:
         """Record that a task has failed. Only at the end of the step is it known whether the task has failed
         for good.
         """
         self.failed[key] = Failure(record=len(self.effects), task=self.tasks[key])
         self.record(key, "failed", **detail)
-        self.count(Total.FAILURES, key[1], str(detail["reason"]))
+        self.count(Total.FAILURES, key[1], detail["reason"])
 
-    def amend(self, record: int, **detail: Any) -> None:
+    def amend(self, record: int, **detail: Unpack[Detail]) -> None:
         """Add details to a record of this step."""
         effect = self.effects[record]
         assert isinstance(effect, fx.Record)

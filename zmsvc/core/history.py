@@ -1,11 +1,75 @@
-"""The details of a history event as text: `reason=exited pid=12`. The log and `zmsvcctl events` show this
-text. Pure.
+"""The details of a history event: their names and types, and their text, which the log and `zmsvcctl events`
+show: `reason=exited pid=12`. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
+
+
+class Detail(TypedDict, total=False):
+    """The details that an event may have. `Draft.record` writes them, and no others. A reader takes any: the
+    row may be of another release.
+    """
+
+    by: str
+    """The origin of an order, as in `facts.Origin`, and its user."""
+    uid: int | None
+    verb: str
+    tasks: list[str]
+    signal: str | None
+    """The signal of an order, or that of an end."""
+    all: bool
+    """True if the signal was for every process of the task."""
+    command: list[str]
+    """The reload_command that was executed."""
+    action: str
+    """The failure action of the task."""
+    cause: Mapping[str, Any]
+    """The cause of a launch, as `cause.as_json` has it."""
+    launch: int
+    """The launch of the task; of a firing, that of the task with the rule."""
+    pid: int | None
+    reason: str
+    exit_code: int | None
+    ended: list[Mapping[str, Any]]
+    """The other processes of the launch, as `facts.leftover_as_json` has them."""
+    for_good: bool
+    """True if a failed task is not started again."""
+    message: str
+    """A text about the event, for example the status of a failed task."""
+    why: str
+    """The reason why a firing or an update had no effect."""
+    rule: str
+    source: str
+    """The task with the rule that has fired."""
+    firings: int
+    """The number of firings, if not each of them is recorded."""
+    delay: float
+    failures: int
+    quick_starts: int
+    waits_for: list[str]
+    name: str
+    """The auxiliary process that has ended."""
+    before: int | None
+    """The earlier main process; of dropped updates, the number of those before."""
+    orders: int
+    """The number of orders that no supervisor received."""
+    topic: str
+    sender: str
+    sequence: int | None
+    number: int
+    """The number of a message that the task could not handle."""
+    host: str
+    epoch: str
+    added: list[str]
+    """These six are what a reload has found, see reload.py."""
+    removed: list[str]
+    changed: list[str]
+    unchanged: list[str]
+    in_place: list[str]
+    context: list[str]
 
 
 def fields(detail: Mapping[str, Any]) -> dict[str, str]:

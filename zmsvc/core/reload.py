@@ -4,7 +4,7 @@ differs.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import effects as fx
@@ -14,6 +14,7 @@ from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.facts import ContextReloaded, Origin, Requested
 from zmsvc.core.frozen import frozen
+from zmsvc.core.history import Detail
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Context, TaskDefinition
 from zmsvc.core.pending_requests import wait_for_reload
@@ -40,8 +41,15 @@ class _Difference:
     context: list[str]
     """Names of settings of the context itself."""
 
-    def as_json(self) -> dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+    def as_json(self) -> Detail:
+        return {
+            "added": self.added,
+            "removed": self.removed,
+            "changed": self.changed,
+            "unchanged": self.unchanged,
+            "in_place": self.in_place,
+            "context": self.context,
+        }
 
 
 def _difference(old: Context, new: Context) -> _Difference:

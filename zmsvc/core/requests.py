@@ -16,6 +16,7 @@ from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.cause import NO_CAUSE, LaunchCause
 from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.facts import Requested
+from zmsvc.core.history import Detail
 from zmsvc.core.lifecycle import LIVE, START_PENDING, State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.pending_requests import named, note_stopped_by, postpone_reply
@@ -393,7 +394,7 @@ def _set_disabled(draft: Draft, order: Requested, disabled: frozenset[str]) -> N
     ]
     for task in order.tasks:
         if task in changed:
-            by = {"by": order.origin.by, "uid": order.origin.uid}
+            by: Detail = {"by": order.origin.by, "uid": order.origin.uid}
             if task in disabled:
                 draft.record(("", task), "disabled", **by)
             else:
@@ -423,11 +424,18 @@ def signal(draft: Draft, order: Requested) -> None:
             )
         if not any(key[1] == name for key in running):
             raise _OrderRefusedError(1, "it does not run", name)
-    by = {"by": order.origin.by, "uid": order.origin.uid}
     sent = []
     for key in running:
         task = draft.tasks[key]
-        draft.record(key, "signaled", signal=order.signal, all=order.all, pid=task.pid, **by)
+        draft.record(
+            key,
+            "signaled",
+            signal=order.signal,
+            all=order.all,
+            pid=task.pid,
+            by=order.origin.by,
+            uid=order.origin.uid,
+        )
         draft.emit(
             fx.SendSignal(launch=task.launch, key=key, signal=order.signal, all=order.all, host=task.host)
         )
@@ -468,8 +476,9 @@ def reload_tasks(draft: Draft, order: Requested) -> None:
 def _reload_one(draft: Draft, key: Key, origin: ft.Origin) -> None:
     task, service = draft.tasks[key], draft.context.tasks[key[1]]
     name = service.signal_to_reload
-    how = {"command": list(service.reload_command)} if service.reload_command else {"signal": name}
-    draft.record(key, "reloading", **how, pid=task.pid, by=origin.by, uid=origin.uid)
+    how: Detail = {"command": list(service.reload_command)} if service.reload_command else {"signal": name}
+    detail: Detail = {**how, "pid": task.pid, "by": origin.by, "uid": origin.uid}
+    draft.record(key, "reloading", **detail)
     if service.reload_command:
         apply(draft, key, TaskEvent.RUN_RELOAD)
     elif service.reports_reload:

@@ -6,7 +6,7 @@ state, and calls the act.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start_by_rule
 from zmsvc.core.cause import MAX_SOURCES, CauseSource, LaunchCause, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
+from zmsvc.core.history import Detail
 from zmsvc.core.host_choice import host_for, host_wait_text
 from zmsvc.core.lifecycle import START_PENDING, STATE_OF, TABLE, Act, State, SubState, TaskEvent
 from zmsvc.core.model import TRIGGERS_OF_ENDS, Action, Context, Rule, TaskDefinition, Trigger
@@ -118,7 +119,8 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
         leftovers=(),
         probe_ends=0,
     )
-    draft.record(key, "launching", launch=number, cause=as_json(task.cause), **_where(host))
+    detail: Detail = {"launch": number, "cause": as_json(task.cause), **_where(host)}
+    draft.record(key, "launching", **detail)
     if host:
         draft.move(key, host, 1)
     draft.count(Total.LAUNCHES, key[1], task.cause.by)
@@ -129,7 +131,7 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.emit(fx.Launch(launch=number, key=key, host=host))
 
 
-def _where(host: str) -> dict[str, str]:
+def _where(host: str) -> Detail:
     """Return the host of a launch as a detail of an event; nothing at home."""
     return {"host": host} if host else {}
 
@@ -165,7 +167,8 @@ def be_ready(draft: Draft, key: Key, _event: TaskEvent) -> None:
         key, action="started", has_failed=False, deadline=_after(draft, draft.limits(key).watchdog)
     )
     draft.publish_control(key, "started", success=True, pid=task.pid, items={})
-    draft.record(key, "started", pid=task.pid, launch=task.launch, **_where(task.host))
+    detail: Detail = {"pid": task.pid, "launch": task.launch, **_where(task.host)}
+    draft.record(key, "started", **detail)
     _watch(draft, key)
     start_barrier.program_ready(draft, key)
     complete_starts(draft, key)
@@ -248,7 +251,7 @@ def start_limit_hit(draft: Draft, key: Key, _event: TaskEvent) -> None:
             replace(end, reason=Reason.START_LIMIT) if end else Exit(reason=Reason.START_LIMIT, at=draft.now)
         )
         draft.change(key, action="failed", status=text, exit=end, has_failed=_remembers_failures(draft, key))
-        items = {"reason": Reason.START_LIMIT.value, "message": text}
+        items: Detail = {"reason": Reason.START_LIMIT.value, "message": text}
         draft.publish_control(key, "failed", success=False, pid=None, items=items)
         draft.record_failure(key, **items)
     complete_starts(draft, key)
@@ -511,12 +514,13 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
     )
     if text := _background(draft, key, task):
         task = draft.change(key, status=text)
-    items: dict[str, Any] = {"reason": end.reason.value, "exit_code": end.code, "signal": end.signal}
+    items: Detail = {"reason": end.reason.value, "exit_code": end.code, "signal": end.signal}
     if task.status and (bad or text):
         items["message"] = task.status
     draft.publish_control(key, task.action, success=not bad, pid=pid, items=items)
-    leftovers = {"ended": [ft.leftover_as_json(entry) for entry in task.leftovers]} if task.leftovers else {}
-    detail = {"pid": pid, "launch": task.launch, **items, **leftovers, **_where(host)}
+    detail: Detail = {"pid": pid, "launch": task.launch, **items, **_where(host)}
+    if task.leftovers:
+        detail["ended"] = [ft.leftover_as_json(entry) for entry in task.leftovers]
     if bad:
         draft.record_failure(key, **detail)
     else:
@@ -645,7 +649,7 @@ def fire(
 def _fire_one(draft: Draft, key: Key, source: Task, rule: Rule) -> None:
     target = (key[0], rule.call)
     task = draft.tasks[target]
-    about = {"rule": rule_text(rule), "source": key[1], "launch": source.launch}
+    about: Detail = {"rule": rule_text(rule), "source": key[1], "launch": source.launch}
     if rule.action is Action.STOP:
         note_stopped_by(draft, target, f"rule {rule.trigger.value} of {key[1]}")
         apply(draft, target, TaskEvent.STOP)
@@ -700,7 +704,7 @@ def _refusal(draft: Draft, target: Key, task: Task) -> str:
     )
 
 
-def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refused: str) -> None:
+def _record_firing(draft: Draft, target: Key, about: Detail, *, refused: str) -> None:
     """Record each of the first MAX_SOURCES firings, then only those whose number is a power of two: updates
     can fire rules 1,000 times a second.
     """
@@ -708,11 +712,10 @@ def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refus
     draft.change(target, firings=number)
     if number > MAX_SOURCES and number & (number - 1):
         return
-    count = {"firings": number} if number > MAX_SOURCES else {}
+    detail: Detail = {**about, "firings": number} if number > MAX_SOURCES else about
     if refused:
-        draft.record(target, "rule-refused", **about, **count, why=refused)
-    else:
-        draft.record(target, "rule", **about, **count)
+        detail = {**detail, "why": refused}
+    draft.record(target, "rule-refused" if refused else "rule", **detail)
 
 
 def _cause(source_id: str, source: Task, task: Task, rule: Rule) -> LaunchCause:
