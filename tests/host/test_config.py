@@ -1505,6 +1505,14 @@ def test_a_warning_about_a_rule_is_at_the_line_of_the_rule() -> None:
     ]
 
 
+def test_a_warning_about_a_setting_is_at_the_line_of_the_setting() -> None:
+    text = changed(("<location></location>", "<location></location>\n\n<interval>ten</interval>"))
+    context = parse(text)
+    found = [each.in_file("F.xml") for each in reader.placed(context, checks.config_warnings(context))]
+    line = number(text, "<interval>")
+    assert any(each.startswith(f"F.xml:{line}: ts_100: its interval 'ten' is not a time") for each in found)
+
+
 def test_a_fault_between_two_sockets_is_at_its_own_line_and_names_the_other_one() -> None:
     sockets = (
         "<service>\n<listen>bad</listen>\n<listen>8080</listen>\n<listen>127.0.0.1:8080</listen>\n</service>"

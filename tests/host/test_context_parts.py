@@ -131,6 +131,8 @@ def test_warnings_name_their_own_file(file: Path) -> None:
     assert any(
         line.startswith(f"{part}:3: m: unknown attribute mood") for line in checks.logged_warnings(loaded)
     )
+    (shell,) = [each for each in reader.placed(loaded, checks.config_warnings(loaded)) if each.setting]
+    assert (shell.file, shell.line, shell.setting) == (str(part), 2, "command")
     (exposed,) = exposed_binds.refused_to_monitors(loaded)
     assert (exposed.file, exposed.line) == (str(part), 3)
 

@@ -79,6 +79,8 @@ class ConfigWarning:
     task: str = ""
     rule: Rule | None = None
     element: str = ""
+    setting: str = ""
+    """The element of the task's <configuration>."""
     file: str = ""
     """The file of the line. Empty for the context file itself."""
 
@@ -313,6 +315,10 @@ def config_warnings(context: Context, *, curve: bool = False) -> list[ConfigWarn
             ConfigWarning(task=task.id, rule=rule, text=f"{task.id}: {text}")
             for rule, text in _rule_warnings(task)
         ]
+        found += [
+            ConfigWarning(task=task.id, setting=setting, text=f"{task.id}: {text}")
+            for setting, text in _configuration_warnings(task)
+        ]
         found += [ConfigWarning(task=task.id, text=f"{task.id}: {text}") for text in _setting_warnings(task)]
     return [*found, *_differing_threads(tasks.values())]
 
@@ -523,26 +529,36 @@ def _restarts_itself(task: TaskDefinition) -> bool:
     )
 
 
+def _configuration_warnings(task: TaskDefinition) -> Iterator[tuple[str, str]]:
+    """Yield the name and the warning of each setting in the <configuration> of a task that zmsvc itself
+    reads.
+    """
+    if task.service_type is ServiceType.COMMAND:
+        for text in shell.warnings(task.configuration.get("command")):
+            yield "command", text
+    elif problem := _bad_interval(task):
+        yield "interval", problem
+    if task.retains:
+        for name in topics.as_list(task.configuration.get("subscribe") or ()):
+            if isinstance(name, str) and is_own(name):
+                yield (
+                    "subscribe",
+                    f"its <subscribe> {quote(name)} is a topic of zmsvc itself, and a LastValue keeps no "
+                    f"message of those",
+                )
+
+
 def _setting_warnings(task: TaskDefinition) -> Iterator[str]:
     yield from variable_warnings(task, task.environment, "its environment")
-    if problem := _cannot_start(task):
+    if problem := _bad_monitor(task):
         yield problem
     if task.instance == "Monitor" and _wants_database(task):
         yield (
             "it is a Monitor with a database for its records, which zmsvc does not support: subscribe to it "
             "and store them"
         )
-    if task.retains:
-        for name in topics.as_list(task.configuration.get("subscribe") or ()):
-            if isinstance(name, str) and is_own(name):
-                yield (
-                    f"its <subscribe> {quote(name)} is a topic of zmsvc itself, and a LastValue keeps no "
-                    f"message of those"
-                )
     if (kind := _state_type(task)) not in _STATE_TYPES:
         yield f"its state type {quote(kind)} is none of {', '.join(_STATE_TYPES[1:])}: it waits for a rule"
-    if task.service_type is ServiceType.COMMAND:
-        yield from shell.warnings(task.configuration.get("command"))
     yield from _memory_warnings(task)
     if task.service_type is ServiceType.COMMAND and task.limits.watchdog:
         yield "it is a Command with a watchdog: a program that does not say WATCHDOG=1 to sd_notify is killed"
@@ -604,17 +620,18 @@ def read_at_start(name: str) -> bool:
     )
 
 
-def _cannot_start(task: TaskDefinition) -> str:
-    """Return the fault of a configuration with which a task in Python could not start. This checks only what
-    zmsvc itself reads of the configuration.
-    """
-    if task.service_type is ServiceType.COMMAND:
-        return ""
-    try:
-        if task.instance == "Monitor":
+def _bad_monitor(task: TaskDefinition) -> str:
+    """Return the fault of the configuration of a Monitor that could not start."""
+    if task.service_type is not ServiceType.COMMAND and task.instance == "Monitor":
+        try:
             monitoring(task.configuration)
-    except ValueError as error:
-        return f"it is a Monitor that cannot start: {error}"
+        except ValueError as error:
+            return f"it is a Monitor that cannot start: {error}"
+    return ""
+
+
+def _bad_interval(task: TaskDefinition) -> str:
+    """Return the fault of an interval with which a task in Python could not start."""
     try:
         seconds(task.configuration.get("interval", "0"))
     except ValueError:

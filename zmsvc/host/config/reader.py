@@ -33,7 +33,7 @@ from zmsvc.core.values import (
     whole,
 )
 from zmsvc.host import paths
-from zmsvc.host.config import context_files, listed_hosts
+from zmsvc.host.config import context_files, listed_hosts, settings_lines
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.file_bytes import MAX_SIZE
 from zmsvc.host.config.merged_tree import MergedTree, merged
@@ -169,12 +169,18 @@ def placed(context: Context, found: Sequence[ConfigWarning]) -> list[ConfigWarni
     """
     tasks, elements = lines_of(context) if found else ({}, {})
     rules = places_of(context, "").rules if any(each.rule for each in found) else {}
+    settings = []
+    if any(each.setting for each in found):
+        settings = settings_lines.of_context(context.text, "", context.parts)
     placed = []
     for each in found:
         file, line = tasks.get(each.task, ("", elements.get(each.element, 0)))
         if each.rule:
             # An option of the task may stand for the rule, which then has no place of its own.
             file, line = rules.get((each.task, each.rule), (file, line))
+        if each.setting:
+            place = ((each.setting, 0),)
+            line = next((one.line(each.task, place) for one in settings if one.has(each.task)), line)
         placed.append(each if each.line else replace(each, file=file, line=line))
     return placed
 

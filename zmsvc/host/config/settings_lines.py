@@ -22,7 +22,7 @@ class SettingLines:
 
     def __init__(self, text: bytes, path: str) -> None:
         """Raises ConfigError for a text that is not XML."""
-        self._path = path
+        self.path = path
         root = tree(text, path)
         self._lines = lines(text, root)
         self._configurations: Mapping[str, etree._Element] = {
@@ -39,7 +39,11 @@ class SettingLines:
         return configuration is None or to_json(element, keep=kept(element)) == configuration
 
     def prefix(self, task: str, place: Place) -> str:
-        """Return `FILE:LINE: ` of an element. The line of an attribute is that of its element."""
+        """Return `FILE:LINE: ` of an element."""
+        return f"{self.path}:{self.line(task, place)}: "
+
+    def line(self, task: str, place: Place) -> int:
+        """Return the line of an element. The line of an attribute is that of its element."""
         here = self._configurations[replicas.base(task)]
         for tag, number in place:
             children = here.findall(tag)
@@ -47,7 +51,7 @@ class SettingLines:
                 break
             # An attribute of the same name stands before the elements in their list.
             here = children[min(number, len(children) - 1)]
-        return f"{self._path}:{self._lines[here]}: "
+        return self._lines[here]
 
 
 def of_context(text: bytes, path: str, parts: Sequence[ContextPart]) -> list[SettingLines]:
