@@ -290,6 +290,8 @@ def test_the_picture_of_the_readme_shows_a_failure_its_substitute_and_the_cause(
         member.run("await page.setViewportSize({ width: 1280, height: 760 })")
     shown = "document.querySelector('#details .chain')?.textContent.includes('by the signal SIGSEGV')"
     member.run(f"await frame.waitForFunction(() => {shown})")
+    logged = "document.querySelector('#details .log')?.textContent.includes('started')"
+    member.run(f"await frame.waitForFunction(() => {logged})")
     # The rules that have fired are lit for 5 s.
     picture(member, "cockpit")
     wait_for(lambda: member.states()["sensor"] == "failed" and member.states()["substitute"] == RUNNING)
