@@ -4,6 +4,7 @@ for systemd.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -55,7 +56,8 @@ def transactions(
             **({} if usage is None else {"usage": _usage(usage.get(task.launch))}),
         }
 
-    clock = Clock(now=time.monotonic(), text=as_wall_clock)
+    # Tasks that have waited since the same moment have the same text, and it is converted once.
+    clock = Clock(now=time.monotonic(), text=functools.cache(as_wall_clock))
     return status_view.transactions(world, clock, of_machine, only=only, tasks=tasks)
 
 
