@@ -243,7 +243,8 @@ def _drain(args: argparse.Namespace, places: Places) -> int:
         hint = "" if "zmsvcctl" in str(error) else f" (zmsvcctl -c {places.name} status)"
         raise CtlError(error.code, f"{error}{hint}", {**about, **error.data}) from None
     if args.json:
-        tasks = [{"host": None, **each} for each in objects(data.get("tasks"))]
+        shown = ("id", "transaction", "state", "sub", "pid", "host")
+        tasks = [{name: each.get(name) for name in shown} for each in objects(data.get("tasks"))]
         terminal.out(json.dumps({**about, "tasks": tasks}) + "\n")
         return 0
     _print_moved(data)
