@@ -12,5 +12,8 @@ mount --bind "$work/share" "$root/share"
 echo "h$number" > "$root/etc/hostname"
 printf '127.0.0.1 localhost\n10.77.0.1 h1\n10.77.0.2 h2\n10.77.0.3 h3\n' > "$root/etc/hosts"
 printf '%032x\n' "$((0x2a0000 + number))" > "$root/etc/machine-id"
+# The addresses that the cluster had given to the host are gone with its power.
+ip -n "h$number" address flush dev e0
+ip -n "h$number" address add "10.77.0.$number/24" dev e0
 exec nsenter --net="/run/netns/h$number" unshare --pid --fork --uts --ipc --cgroup --mount --kill-child --propagation private \
     sh -euc 'hostname "$2"; exec sh "$0" "$1"' "$boot" "$root" "h$number"
