@@ -7,6 +7,7 @@ const EFFECTS = {
     started: detail => ({ state: "active", sub: "running", pid: detail.pid ?? null }),
     "back-off": () => ({ state: "activating", sub: "back-off", pid: null }),
     "start-after": () => ({ state: "activating", sub: "start-after", pid: null }),
+    unplaced: detail => ({ state: "activating", sub: "unplaced", pid: null, status: detail.message ?? "" }),
     "stop-after": () => ({ state: "deactivating", sub: "stop-after" }),
     stopping: () => ({ state: "deactivating", sub: "stop-sigterm" }),
     killing: () => ({ state: "deactivating", sub: "stop-sigkill" }),

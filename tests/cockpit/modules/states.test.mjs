@@ -40,6 +40,7 @@ test("each event of a life leads to the state that the supervisor has then", () 
         launching: "activating launching",
         started: "active running",
         "back-off": "activating back-off",
+        unplaced: "activating unplaced",
         "start-after": "activating start-after",
         "stop-after": "deactivating stop-after",
         stopping: "deactivating stop-sigterm",
