@@ -58,6 +58,7 @@ fi
 
 # --- here
 
+. "$(dirname "$script")/source_files.sh"
 command -v dpkg-buildpackage > /dev/null || die "there is no dpkg-buildpackage (apt-get install dpkg-dev; apt-get build-dep $source)"
 export DEB_BUILD_OPTIONS="${DEB_BUILD_OPTIONS-nocheck}"
 work=$(mktemp -d)
@@ -65,17 +66,7 @@ trap 'rm -rf "$work"' EXIT
 version=$(dpkg-parsechangelog -l "$source/debian/changelog" -S Version)
 upstream=zmsvc-${version%-*}
 mkdir "$work/$upstream"
-[ -e "$source/cockpit/dist/index.html" ] ||
-    echo "the package will be without the page for Cockpit, because cockpit/dist is missing (make cockpit makes it)" >&2
-# The files that git tracks or would add; in an unpacked source distribution, all files except leftovers of builds and tests.
-if [ -e "$source/.git" ]; then
-    git -c safe.directory='*' -C "$source" ls-files -z --cached --others --exclude-standard
-    # git ignores the page for Cockpit, which `make cockpit` has made.
-    [ ! -d "$source/cockpit/dist" ] || (cd "$source" && find cockpit/dist -type f -print0)
-else
-    (cd "$source" && find . \( -name .venv -o -name build -o -path ./dist -o -name node_modules -o -name __pycache__ -o -name '*.egg-info' -o -name '.*_cache' \) \
-        -prune -o \( -type f -o -type l \) -printf '%P\0')
-fi | tar -C "$source" --null --files-from=- --ignore-failed-read -c | tar -C "$work/$upstream" --no-same-owner -x
+source_files | tar -C "$source" --null --files-from=- --ignore-failed-read -c | tar -C "$work/$upstream" --no-same-owner -x
 (cd "$work/$upstream" && dpkg-checkbuilddeps) || die "build dependencies are missing (apt-get build-dep $source)"
 tar -C "$work" --exclude="$upstream/debian" -czf "$work/zmsvc_${version%-*}.orig.tar.gz" "$upstream"
 (cd "$work/$upstream" && dpkg-buildpackage -us -uc > "$work/log" 2>&1) || { tail -n 60 "$work/log" >&2; die "dpkg-buildpackage failed"; }
