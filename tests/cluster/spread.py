@@ -49,7 +49,7 @@ CONTEXT = f"""<Context>
     )
 }</Context>
 """
-"""The failure of ts_1 starts it again, and ts_2 on the other one of both hosts."""
+"""The failure of ts_1 starts it again, and ts_2 on the other host."""
 
 
 class Spread(Beats):

@@ -31,7 +31,8 @@ os.write(writer, b"x")
 while True:
     signal.pause()
 """
-"""A classic daemon with its own session. `env -i` runs it, because many overwrite their environment."""
+"""A classic daemon with its own session. `env -i` runs it, because many daemons overwrite their environment.
+"""
 
 
 def daemon(context: Context, parent: str, task: str = "ts_1", **other: Any) -> Path:

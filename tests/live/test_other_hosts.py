@@ -160,7 +160,7 @@ def test_what_a_task_says_while_the_cable_is_cut_is_told_when_it_is_whole_again(
     h2.cable.cut()
     wait_for(lambda: "no supervisor is heard" in h2.log)
     (context.home / "go").touch()
-    # It says more than a notify socket holds: nothing that it says makes it wait.
+    # It sends more than a notify socket holds, and does not have to wait.
     wait_for(lambda: (context.home / "said").exists())
     assert context.tasks()["talker"]["sub"] == "start"
     h2.cable.mend()

@@ -64,7 +64,7 @@ class Detail(TypedDict, total=False):
     host: str
     epoch: str
     added: list[str]
-    """These six are what a reload has found, see reload.py."""
+    """This and the next five are what a reload has found, see reload.py."""
     removed: list[str]
     changed: list[str]
     unchanged: list[str]

@@ -53,7 +53,7 @@ class Host:
         return not self.strangers and (self.state is not HostState.SILENT or bool(self.epoch))
 
     def is_news(self, epoch: str, greeting: int) -> bool:
-        """Return False if a report of its keeper comes too late: it has told more since then."""
+        """Return False if a report of its keeper comes too late: a later one has been taken."""
         return epoch not in self.past and not (epoch == self.epoch and greeting <= self.greeting)
 
 

@@ -145,7 +145,7 @@ def _unknown_tasks(
 
 
 def _circles(found: _Placements) -> Iterator[Fault]:
-    """Yield the rings of `<with>`. They would mean the same as without one of their elements."""
+    """Yield the rings of `<with>`. One element of a ring has no effect, since the others say the same."""
     follows = {
         task: [name for name in placement.together if name in found.of and name != task]
         for task, placement in found.of.items()
@@ -161,7 +161,7 @@ def _contradictions(found: _Placements) -> Iterator[Fault]:
     for task, placement in found.of.items():
         group = found.together.get(task, ())
         for name in placement.apart:
-            # All replicas of a task with another one, or with each other, share one host.
+            # All replicas of a task share one host if it is `<with>` another task, or with itself.
             whole = name == task and (task in placement.together or bool(group))
             if name in group or whole:
                 text = (

@@ -183,7 +183,7 @@ class _Heard:
 
 
 def _heard_early(awaited: Iterable[Task]) -> _Heard:
-    """Return the topics that awaited tasks may hear which wait for no other task before they start."""
+    """Return the topics that those awaited tasks may hear that wait for no other task before they start."""
     early = [each.barrier for each in awaited if each.sub_state is not SubState.START_AFTER]
     topics = [each.topics for each in early if each is not None]
     known = frozenset(topic for each in topics for topic in each or ())

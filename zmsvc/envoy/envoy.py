@@ -2,7 +2,7 @@
 the keeper. It decides nothing about tasks.
 
 It may die at any line: the keeper starts the next one, and keeps every end until the supervisor has saved it.
-While the connection is cut, the tasks go on, and the envoy keeps what they say.
+While the connection is cut, the tasks go on, and the envoy keeps their notifications.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Envoy:
         """The number of its last order."""
         self._heard_at = self._loop.time()
         self._cut = False
-        """True if nothing is heard from a supervisor for so long that tasks must not wait for one."""
+        """True if the supervisor has been silent for so long that tasks must not wait for it."""
         self._greeted_at = 0.0
         self._listens = False
         self._leaving_until: float | None = None
@@ -347,7 +347,7 @@ class Envoy:
         self._leave_in_time(at)
 
     def _make_way(self) -> None:
-        """End in favor of an envoy from the installed files. That is what SIGHUP to the keeper means here."""
+        """End in favor of an envoy from the installed files. SIGHUP to the keeper orders this."""
         self._children.tell(sv.Reexec())
         self._over.set()
 

@@ -9,7 +9,7 @@ from zmsvc.host.bus.curve_keys import Curve
 
 
 class Line:
-    """A DEALER. Nothing that was not sent waits for the next connection."""
+    """A DEALER. A message that was not sent does not wait for the next connection."""
 
     def __init__(self, endpoint: str, curve: Curve) -> None:
         self._context = socket_options.context()

@@ -1,7 +1,7 @@
 """The facts that the supervisor has not saved yet, in their order. Pure.
 
-While the connection is cut, tasks go on and say what they say, and the keeper reports ends. The ends are as
-many as there are launches. What the tasks say is bounded: the newest status replaces the one before, and
+While the connection is cut, tasks go on and send notifications, and the keeper reports ends. The ends are as
+many as there are launches. The facts of tasks are bounded: the newest status replaces the previous one, and
 results beyond the limit are dropped and counted.
 """
 

@@ -244,7 +244,7 @@ another one. No context has such a name.
 
 def places_on_host(target: str) -> Places:
     """Return the paths of a context on a host that runs tasks for it. The supervisor may be on the same
-    machine, so they are other ones than its own. Raises UsageError.
+    machine, so they differ from those of the supervisor. Raises UsageError.
     """
     own = places(target)
     return Places(

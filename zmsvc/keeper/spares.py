@@ -95,7 +95,7 @@ def _wait_and_run(module: str, channel: int) -> NoReturn:
         # As with `python -P`: no module comes from the directory of the script.
         if not sys.flags.safe_path and sys.path:
             del sys.path[0]
-        # While the keeper gets ready, and for the device while the supervisor does.
+        # The import runs while the keeper gets ready; in the device, while the supervisor gets ready.
         imported = importlib.import_module(f"{module}.__main__")
         order = _await_order(channel)
         status = _run(module, imported.main, *order) if order else 0

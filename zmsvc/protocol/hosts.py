@@ -171,7 +171,7 @@ def decode_told(data: bytes) -> Told:
 
 
 def size_of(fact: ft.TaskFact) -> int:
-    """Return the size of a fact in a message, about; in bytes."""
+    """Return the approximate size of a fact in a message, in bytes."""
     match fact:
         case ft.TaskUpdated():
             return len(_dumps(fact.items))

@@ -48,7 +48,7 @@ class ClusterNews:
         self._work: asyncio.Task[None] | None = None
         self._asked_at = -SELDOM
         self._since: float | None = None
-        """The time since when a host has been silent."""
+        """The time at which a host has fallen silent."""
         self._known: list[str] = []
         self._problem = ""
 
@@ -68,7 +68,8 @@ class ClusterNews:
         pause = OFTEN if self._since is not None and now - self._since < LONG else SELDOM
         if (self._work is None or self._work.done()) and now - self._asked_at >= pause - 0.1:
             self._asked_at = now
-            # The world of this moment: a host that joins while the cluster is asked has another epoch then.
+            # Use the world of this moment: a host that joins while the cluster is asked will have another
+            # epoch.
             epochs = {name: self._supervisor.world.hosts.get(name, Host()).epoch for name in found}
             self._work = self._loop.create_task(self._ask(epochs))
 

@@ -75,8 +75,8 @@ class ClientConnection:
             self._writing = False
 
     def on_hang_up(self, call: Callable[[], object] | None) -> None:
-        """Set the function to call when the client hangs up, or at once if it has. A client that only shuts
-        down its writing side is still there.
+        """Set the function to call when the client hangs up. If it has hung up already, call it at once. A
+        client that only shuts down its writing side is still there.
         """
         self._hung_up = call
         if self._gone:

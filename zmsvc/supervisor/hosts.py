@@ -1,7 +1,7 @@
 """The envoys of other hosts: what they say becomes facts, and the effects for their tasks become orders.
 
-This module decides nothing about tasks. That a host is silent means only that nothing is heard from it; that
-it is off, the cluster says (cluster_news.py).
+This module decides nothing about tasks. A silent host is one from which nothing is heard. Only the cluster
+knows whether it is off (cluster_news.py).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Decider(Protocol):
     def take(self, *facts: Fact) -> None: ...
 
     def remember_leaving(self, host: str, *, leaving: bool) -> None:
-        """Keep over restarts of the supervisor that the keeper of a host is to end."""
+        """Save that the keeper of a host is to end, for the next supervisor."""
 
     def is_leaving(self, host: str) -> bool: ...
 
@@ -69,7 +69,7 @@ class _Session:
     """The state of a connection since its envoy has greeted."""
 
     peer: bytes
-    """The address of its connection, by which the socket finds it."""
+    """The address of its connection within the socket."""
     epoch: str
     greeting: int
     keeper_protocol: int
@@ -81,7 +81,7 @@ class _Session:
     taken: int = 0
     """The number of the last one that was acted on."""
     broken: bool = False
-    """True if something is missing: the envoy has to greet again."""
+    """True if a message is missing: the envoy has to greet again."""
     silent: bool = False
     left: bool = False
     """True if its keeper is to end."""
@@ -107,7 +107,7 @@ class Hosts:
         self._cluster = ClusterNews(supervisor, self._silent_hosts)
         server = _server_keys(supervisor.places, curve)
         self._context = socket_options.context()
-        # First: libzmq asks it about each connection.
+        # The handler comes first: libzmq asks it about each connection.
         self._zap = KeyHandler(self._context, curve_keys.clients(supervisor.places.keys), log.warning)
         self._socket = socket_options.hosts(self._context, server)
         try:

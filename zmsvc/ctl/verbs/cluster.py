@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 _PATIENCE = 5.0
-"""Seconds to wait for a supervisor, whose answer is not the only thing that is shown."""
+"""Seconds to wait for a supervisor. The rest is shown without its answer."""
 
 
 def run(args: argparse.Namespace) -> int:

@@ -85,7 +85,7 @@ def _warn_unknown(tasks: Sequence[str], known: ContextStatus | None) -> None:
 def _warn_elsewhere(
     args: argparse.Namespace, places: Places, tasks: Sequence[str], status: ContextStatus | None
 ) -> None:
-    """Print on which hosts the logs of tasks are that do not run on this one, with the command that shows
+    """Print the hosts that have the logs of tasks that do not run on this one, with the command that shows
     them.
     """
     elsewhere: dict[str, list[str]] = {}
