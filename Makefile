@@ -152,7 +152,7 @@ fuzz: $(VENV)/.tests
 	ZMSVC_FUZZ=$(TIMES) $(VENV)/bin/python -m pytest tests/fuzz $(PYTEST_ARGS)
 
 kills: $(VENV)/.tests
-	ZMSVC_KILLS=$(KILLS) ZMSVC_SEED=$(SEED) $(VENV)/bin/python -m pytest -s tests/faults/test_kills.py tests/faults/test_counted_messages.py $(PYTEST_ARGS)
+	ZMSVC_KILLS=$(KILLS) ZMSVC_SEED=$(SEED) $(VENV)/bin/python -m pytest -s tests/faults/test_kills.py tests/faults/test_kills_on_hosts.py tests/faults/test_counted_messages.py $(PYTEST_ARGS)
 
 simulate: $(VENV)/.tests
 	ZMSVC_SIMULATIONS=10 ZMSVC_SEED=$(SEED) $(VENV)/bin/python -m pytest tests/live/test_simulate_random.py $(PYTEST_ARGS)

@@ -62,7 +62,8 @@ class Envoy:
         self._heard_at = self._loop.time()
         self._cut = False
         """True if the supervisor has been silent for so long that tasks must not wait for it."""
-        self._greeted_at = 0.0
+        self._greeted_at = -hosts.BEAT
+        self._connected = False
         self._listens = False
         self._leaving_until: float | None = None
         self._shown = ""
@@ -135,25 +136,26 @@ class Envoy:
             if self._accepted and now - self._heard_at > hosts.SILENCE:
                 self._begin_again("no supervisor is heard any more")
             self._cut = not self._accepted and now - self._heard_at > hosts.SILENCE
-            if self._accepted:
-                self._say(
-                    hosts.Alive(
-                        host=self._host,
-                        run=self._run,
-                        greeting=self._greeting,
-                        facts=self._unsaved.numbered,
-                        leaving=self._leaving_until is not None,
-                    )
-                )
-            elif now - self._greeted_at >= hosts.BEAT:
-                self._run = ""
-                self._say(hosts.Call(host=self._host, protocol=hosts.HOST_PROTOCOL, version=__version__))
+            self._speak()
             self._read()
-            # libzmq announces a change only once, and it may have come while we sent.
-            self._receive()
             self._leave_in_time(now)
             self._show("" if self._accepted else f"{self._host} waits for the supervisor of the context")
             await asyncio.sleep(hosts.BEAT)
+
+    def _speak(self) -> None:
+        if self._accepted:
+            self._say(
+                hosts.Alive(
+                    host=self._host,
+                    run=self._run,
+                    greeting=self._greeting,
+                    facts=self._unsaved.numbered,
+                    leaving=self._leaving_until is not None,
+                )
+            )
+        elif self._loop.time() - self._greeted_at >= hosts.BEAT:
+            self._run = ""
+            self._say(hosts.Call(host=self._host, protocol=hosts.HOST_PROTOCOL, version=__version__))
 
     def _show(self, status: str) -> None:
         status = status or f"{self._host} is connected; {len(self._held.children)} processes"
@@ -161,8 +163,10 @@ class Envoy:
             self._shown = status
             self._notifier.status(status)
 
-    def _say(self, message: hosts.Said) -> bool:
-        return self._line.send(hosts.encode_said(message))
+    def _say(self, message: hosts.Said) -> None:
+        self._line.send(hosts.encode_said(message))
+        # libzmq handles what has come when we send, and does not announce it again.
+        self._loop.call_soon(self._receive)
 
     # --- facts up
 
@@ -227,6 +231,15 @@ class Envoy:
                     self._obey(message)
                 case _:
                     assert_never(message)
+        if self._over.is_set():
+            return
+        # A supervisor that has just begun knows no host before it hears of it.
+        before, self._connected = self._connected, self._line.is_connected
+        if self._connected and not before:
+            self._speak()
+        if self._line.has_message:
+            # It came during the question.
+            self._loop.call_soon(self._receive)
 
     def _hear(self, word: hosts.Word) -> None:
         if word.refusal:

@@ -18,6 +18,15 @@ class Line:
     def fileno(self) -> int:
         return socket_options.fileno(self._socket)
 
+    @property
+    def is_connected(self) -> bool:
+        """True if a message can be sent now. The descriptor announces each change of this."""
+        return bool(int(self._socket.get(zmq.EVENTS)) & int(zmq.POLLOUT))
+
+    @property
+    def has_message(self) -> bool:
+        return socket_options.is_readable(self._socket)
+
     def send(self, data: bytes) -> bool:
         """Send a message. Return False if there is no connection, or its queue is full."""
         try:

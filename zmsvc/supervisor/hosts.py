@@ -141,7 +141,7 @@ class Hosts:
         """Receive the waiting messages. ZMQ's descriptor announces a change only once, so a timer goes on
         with the rest.
         """
-        if self._pause is not None:
+        if self._pause is not None or self._socket.closed:
             return
         began = self._loop.time()
         for _ in range(BATCH):
