@@ -226,6 +226,23 @@ def test_a_host_without_keys_says_what_it_needs(context: Context, hosts: tuple[H
     assert "it needs the CURVE keys of a client" in h2.log
 
 
+def test_a_reload_places_a_task_on_another_host(context: Context, hosts: tuple[Host, ...]) -> None:
+    h2, _ = hosts
+    context.looped("Steady")
+    context.task("one", "Steady", service=placement("h2"))
+    h2.start()
+    edit = context.edit
+    context.edit = lambda text: edit(text).replace(placement("h2"), "")
+    context.start("--transaction", "T")
+    one = context.tasks()["one"]
+    context.edit = edit
+    context.write()
+    context.ctl("reload")
+    context.ctl("restart", "one")
+    there = context.task_is("one", "running", also=lambda task: task["launch"] != one["launch"])
+    assert h2.holds() == {there["launch"]}
+
+
 def say_off(context: Context, *names: str) -> None:
     """Have the cluster say that these hosts are off."""
     nodes = "".join(f'<node name="{name}" online="false" unclean="false"/>' for name in names)

@@ -1,4 +1,4 @@
-"""The start of the line to other hosts: with the context, or with the reload that gives it some."""
+"""The start of the line to other hosts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from zmsvc.core.errors import ConfigError, ZmsvcError
-from zmsvc.core.model import Context
 from zmsvc.supervisor.loop import Loop
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ class HostsStart:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._running = asyncio.get_running_loop()
-        self._context: Context | None = None
         self._hosts: Hosts | None = None
         self._again: asyncio.TimerHandle | None = None
         self._problem = ""
@@ -38,8 +36,6 @@ class HostsStart:
         """Listen, if the context has other hosts. Raises ZmsvcError if that fails, unless this supervisor
         takes over: then there are tasks to look after, and it tries again.
         """
-        self._context = self._loop.world.context
-        self._loop.on_change.append(self._follow)
         try:
             self._listen()
         except ZmsvcError as error:
@@ -64,11 +60,6 @@ class HostsStart:
         self._hosts = hosts.Hosts(self._loop, bind, self._loop.curve)
         self._loop.hosts = self._hosts
         self._loop.store.remember(BIND, bind)
-
-    def _follow(self) -> None:
-        if self._context is not self._loop.world.context:
-            self._context = self._loop.world.context
-            self._try()
 
     def _try(self) -> None:
         self._again = None

@@ -291,7 +291,9 @@ ENVOY_RECONNECT_MAX_MS = 250
 supervisor adopt its tasks.
 """
 HOSTS_HWM = 10_000
-"""Messages that wait for one host, or for the supervisor. Each host has a few on their way."""
+"""Orders that wait for one host: two for each launch of a large context. If one is dropped, the envoy greets
+again, and the core repeats what is missing.
+"""
 
 
 def envoy(ctx: Context, endpoint: str, curve: Curve) -> Socket:
@@ -308,6 +310,8 @@ def envoy(ctx: Context, endpoint: str, curve: Curve) -> Socket:
 def hosts(ctx: Context, curve: Curve) -> Socket:
     """Return the ROUTER of a supervisor for envoys, to be bound with `bind`."""
     sock = _server(ctx, zmq.ROUTER, HOSTS_HWM)
+    # A client of the bus that has a key can connect here, too: more of its messages stay in the kernel.
+    sock.set(zmq.RCVHWM, SUPERVISOR_HWM)
     sock.set(zmq.HEARTBEAT_IVL, round(FAR_HEARTBEAT_S * 1000))
     sock.set(zmq.HEARTBEAT_TIMEOUT, round(FAR_PATIENCE_S * 1000))
     enable_zap(sock, curve)
