@@ -220,3 +220,19 @@ def test_the_cpu_time_of_a_process_is_counted_at_its_end_and_once() -> None:
     end = replace(sim.exit_of("a", code=0), cpu=1.25)
     sim.happen(end, end)
     assert sim.totals[Total.CPU, "a", ""] == 1.25
+
+
+def test_another_host_has_a_series_for_each_state_and_one_for_its_tasks() -> None:
+    hosts = [
+        {"name": "h2", "state": "joined", "drained": True, "tasks": 3},
+        {"name": "h3", "state": "silent", "drained": False, "tasks": 1},
+    ]
+    shown = only(answer(hosts=hosts), "zmsvc_host_state")
+    assert set(shown) == {("Shop", host, state) for host in ("h2", "h3") for state in metrics.HOST_STATES}
+    assert {key[1:] for key, value in shown.items() if value} == {
+        ("h2", "joined"),
+        ("h2", "drained"),
+        ("h3", "silent"),
+    }
+    assert only(answer(hosts=hosts), "zmsvc_host_tasks") == {("Shop", "h2"): 3, ("Shop", "h3"): 1}
+    assert only(answer(), "zmsvc_host_tasks") == {}, "an earlier release"

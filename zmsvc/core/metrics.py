@@ -27,6 +27,8 @@ CAUSES = ("operator", "context", "bus", "rule")
 """The causes of launches. The series of each exists from the beginning, so that the first launch is an
 increase.
 """
+HOST_STATES = ("joined", "silent", "lost", "not-joined", "drained")
+"""The words of `status` about another host."""
 COMMON_REASONS = ("exit-code", "signal")
 """The reasons of failures that have a series from the beginning; others get theirs with the first failure."""
 _MOST = 2.0**63
@@ -85,6 +87,13 @@ DEFINITIONS = (
         "context task trigger action call condition",
         "Firings of a rule of the task that were not refused.",
     ),
+    _gauge(
+        "zmsvc_host_state",
+        "context host state",
+        "1 for each state that another host of the context is in, else 0: joined, silent, lost, not-joined "
+        "or drained.",
+    ),
+    _gauge("zmsvc_host_tasks", "context host", "Tasks that run on another host of the context, or may."),
     _counter(
         "zmsvc_supervisor_restarts_total", "context", "Starts of a supervisor that took over running tasks."
     ),
@@ -122,6 +131,7 @@ def families(contexts: Iterable[Asked], *, version: str, now: float, epoch: Epoc
         named = () if context.transaction is None else (_TRANSACTION,)
         view = _View(context, context.status, epoch)
         _tasks(found, view)
+        _hosts(found, view)
         if context.transaction is None and isinstance(context.status.get("totals"), list):
             _totals(found, view)
     return [_family(each, found[each.name], named) for each in DEFINITIONS]
@@ -182,6 +192,16 @@ def _tasks(found: Samples, view: _View) -> None:
         if usages := _usages(entries):
             sizes = [_number(usage.get("memory_bytes")) for usage in usages]
             found["zmsvc_task_resident_memory_bytes"][*labels, *view.suffix] = sum(sizes)
+
+
+def _hosts(found: Samples, view: _View) -> None:
+    """Add the gauges of other hosts."""
+    for each in _objects(view.status.get("hosts")):
+        name = _text(each.get("name"))
+        states = {_text(each.get("state")), *(("drained",) if each.get("drained") is True else ())}
+        for state in HOST_STATES:
+            found["zmsvc_host_state"][view.name, name, state] = float(state in states)
+        found["zmsvc_host_tasks"][view.name, name] = _number(each.get("tasks"))
 
 
 def _usages(entries: Iterable[Json]) -> list[Json]:
