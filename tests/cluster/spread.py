@@ -85,11 +85,19 @@ class Spread(Beats):
         wanted = f"zmsvcctl -c Spread cluster commands --ip {ADDRESS}/24 --shared {DISK}"
         for line in self.bench.sh(1, wanted).splitlines():
             self.bench.sh(1, line.replace("fstype=ext4", "fstype=none options=bind"))
+        wait_until("a beat on another host", self.beats, 60)
+        self.part()
+
+    def part(self) -> None:
+        """Have the context run on h1 and its task on h2, so that a fault of another host is about tasks alone."""
         if self.home() != 1:
             self.bench.sh(1, "pcs resource move spread-all h1")
-        wait_until("a beat on another host", self.beats, 60)
-        wait_until("the context runs on h1, so its tasks alone are on the others", lambda: self.home() == 1)
+            wait_until("the context runs on h1", lambda: self.home() == 1)
         self.wait_for_hosts()
+        if self.last().host != 2:
+            # A task that starts takes the first one of its hosts.
+            self.bench.sh(1, "zmsvcctl -c Spread restart ts_1")
+            wait_until("ts_1 on h2", lambda: self.last().host == 2)
 
     # --- what zmsvcctl says, on the host of the context
 
@@ -158,10 +166,7 @@ class Spread(Beats):
 
 
 def task_killed(spread: Spread) -> None:
-    if spread.last().host != 2:
-        # A task that starts takes the first one of its hosts, and this one is to start again where it was.
-        spread.bench.sh(spread.home(), "zmsvcctl -c Spread restart ts_1")
-        wait_until("ts_1 on h2", lambda: spread.last().host == 2)
+    spread.part()
     with (
         spread.ending("signal", "SIGKILL"),
         spread.breaking("task on another host killed", SAME, 1.0) as host,
