@@ -205,14 +205,14 @@ def _copy(to: Path) -> Path:
     return to
 
 
-def _test_files(mutant: Mutant | None) -> list[str]:
+def _test_files(tree: Path, mutant: Mutant | None) -> list[str]:
     """Return the tests of the core, those of the changed module first and the slow ones last."""
     own = (f"test_{mutant.file.stem}", f"test_core_{mutant.file.stem}") if mutant else ()
     files = sorted(
-        (ROOT / TESTS).glob("test_*.py"),
+        (tree / TESTS).glob("test_*.py"),
         key=lambda file: (file.stem not in own, file.stem in SLOW, file.stem),
     )
-    return [*(str(file.relative_to(ROOT)) for file in files), ALSO]
+    return [*(str(file.relative_to(tree)) for file in files), ALSO]
 
 
 def _test(tree: Path, mutant: Mutant | None, cpu: int) -> Outcome:
@@ -226,7 +226,7 @@ def _test(tree: Path, mutant: Mutant | None, cpu: int) -> Outcome:
 
     # The CPU time is limited. On a busy machine the tests take longer than their deadlines.
     options = ["-x", "-q", "-p", "no:cacheprovider", "--deadlines", "20"]
-    command = [sys.executable, "-m", "pytest", *options, *_test_files(mutant)]
+    command = [sys.executable, "-m", "pytest", *options, *_test_files(tree, mutant)]
     # The same examples each time, so that a seed repeats the outcome.
     environment = os.environ | {"CI": "1", "PYTHONPATH": str(tree)}
     try:
