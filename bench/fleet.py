@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.ear import SERVICE, Ear
+from bench.receiver import SERVICE, Receiver
 
-__all__ = ["SERVICE", "Command", "Contender", "Ear", "Fleet", "Session", "program", "running"]
+__all__ = ["SERVICE", "Command", "Contender", "Receiver", "Fleet", "Session", "program", "running"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Session(Protocol):
     """A contender that runs and has read its configuration of the fleet. No task has been started yet."""
 
     fleet: Fleet
-    ear: Ear
+    receiver: Receiver
     tells: bool
     """True if `started` and `stopped` wait for a report of the contender. Otherwise the reports of the tasks
     are the only measure.

@@ -144,9 +144,9 @@ def main() -> int:
     try:
         with contender.open(Fleet(size=given.tasks), home) as session:
             session.order_start()
-            session.ear.hear(session.fleet.entry)
+            session.receiver.hear(session.fleet.entry)
             session.started()
-            task = session.ear.pids[session.fleet.entry[len(session.fleet.entry) // 2]]
+            task = session.receiver.pids[session.fleet.entry[len(session.fleet.entry) // 2]]
             objects = Map(marshal.loads(path.read_bytes()))
             report = compare(session.context.zygote(), task, objects)
             print(

@@ -128,9 +128,9 @@ def tasks(found: Found, home: Path, size: int) -> None:
         before = used(pids.values()).seconds
         deciding = spent(pids["supervisor"])
         session.order_start()
-        session.ear.hear(session.fleet.entry)
+        session.receiver.hear(session.fleet.entry)
         session.started()
-        own = used([session.ear.pids[name] for name in session.fleet.entry])
+        own = used([session.receiver.pids[name] for name in session.fleet.entry])
         found.add("start", size, (used(pids.values()).seconds - before + own.seconds) / size)
         found.add("decide", size, (spent(pids["supervisor"]) - deciding) / size)
         figures = memory.measure(session)

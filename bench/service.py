@@ -1,4 +1,4 @@
-"""The service that contenders run which execute programs: `service.py NAME EAR`. It has imported pyzmq,
+"""The service that contenders run which execute programs: `service.py NAME RECEIVER`. It has imported pyzmq,
 reports that it runs, and waits. s6 passes BENCH_READY_FD, at which the service reports that it is ready.
 
 It makes no ZMQ context and connects to nothing, although zmsvc's tasks do: the difference is an advantage of
@@ -15,9 +15,9 @@ import zmq  # noqa: F401 - what a service that talks over ZeroMQ has to import b
 
 
 def main() -> None:
-    name, ear = sys.argv[1:]
+    name, receiver = sys.argv[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
-        speaker.sendto(b"%s %d" % (name.encode(), time.monotonic_ns()), ear)
+        speaker.sendto(b"%s %d" % (name.encode(), time.monotonic_ns()), receiver)
     if "BENCH_READY_FD" in os.environ:
         os.write(int(os.environ["BENCH_READY_FD"]), b"\n")
     while True:

@@ -16,8 +16,8 @@ from typing import Any
 import zmq
 
 from bench.contenders.daemon_session import DaemonSession
-from bench.ear import PATIENCE, Ear
 from bench.fleet import SERVICE, Command, Fleet, program, running
+from bench.receiver import PATIENCE, Receiver
 
 _HEAD = """[circus]
 endpoint = ipc://{home}/endpoint
@@ -28,7 +28,7 @@ statsd = False
 loglevel = CRITICAL
 """
 _WATCHER = """[watcher:{name}]
-cmd = {python} {service} {name} {ear}
+cmd = {python} {service} {name} {receiver}
 autostart = False
 respawn = {again}
 warmup_delay = 0
@@ -46,7 +46,7 @@ class Circus:
 
     @contextlib.contextmanager
     def open(self, fleet: Fleet, home: Path) -> Iterator[CircusSession]:
-        with Ear(home / "ear") as ear:
+        with Receiver(home / "receiver") as receiver:
             parts = [_HEAD.format(home=home)]
             for name in fleet.entry + fleet.heirs:
                 parts.append(
@@ -54,7 +54,7 @@ class Circus:
                         name=name,
                         python=sys.executable,
                         service=SERVICE,
-                        ear=ear.path,
+                        receiver=receiver.path,
                         again=name in fleet.workers,
                     )
                 )
@@ -68,7 +68,7 @@ class Circus:
                 ) as process,
                 running(listener, home / "log"),
             ):
-                session = CircusSession(fleet, ear, home, process.pid)
+                session = CircusSession(fleet, receiver, home, process.pid)
                 session.call("list")
                 try:
                     yield session
@@ -77,8 +77,8 @@ class Circus:
 
 
 class CircusSession(DaemonSession):
-    def __init__(self, fleet: Fleet, ear: Ear, home: Path, pid: int) -> None:
-        super().__init__(fleet, ear, pid)
+    def __init__(self, fleet: Fleet, receiver: Receiver, home: Path, pid: int) -> None:
+        super().__init__(fleet, receiver, pid)
         self._home = home
         self._client: Any = None
 

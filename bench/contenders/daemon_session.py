@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from bench.ear import Ear, end
 from bench.fleet import Fleet
+from bench.receiver import Receiver, end
 
 
 class DaemonSession:
@@ -17,9 +17,9 @@ class DaemonSession:
     tells = False
     role = "daemon"
 
-    def __init__(self, fleet: Fleet, ear: Ear, pid: int) -> None:
+    def __init__(self, fleet: Fleet, receiver: Receiver, pid: int) -> None:
         self.fleet = fleet
-        self.ear = ear
+        self.receiver = receiver
         self._pid = pid
         self._order: threading.Thread | None = None
 
@@ -39,6 +39,6 @@ class DaemonSession:
         raise NotImplementedError
 
     def revive(self, victim: str, heir: str) -> None:
-        end(self.ear.pids[heir])
+        end(self.receiver.pids[heir])
         self.start_task(victim)
-        self.ear.hear([victim])
+        self.receiver.hear([victim])

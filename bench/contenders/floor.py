@@ -18,8 +18,8 @@ from pathlib import Path
 
 import zmq
 
-from bench.ear import Ear
 from bench.fleet import Command, Fleet, running
+from bench.receiver import Receiver
 
 
 class Floor:
@@ -33,7 +33,7 @@ class Floor:
     @contextlib.contextmanager
     def open(self, fleet: Fleet, home: Path) -> Iterator[FloorSession]:
         publish_endpoint = f"ipc://{home}/pub"
-        with Ear(home / "ear") as ear, contextlib.ExitStack() as stack:
+        with Receiver(home / "receiver") as receiver, contextlib.ExitStack() as stack:
             if self._connected:
                 proxy = [sys.executable, "-m", "bench.proxy", publish_endpoint, f"ipc://{home}/sub"]
                 stack.enter_context(running(proxy, home / "proxy.log"))
@@ -44,14 +44,14 @@ class Floor:
                 "-m",
                 "bench.contenders.floor",
                 str(its.fileno()),
-                str(ear.path),
+                str(receiver.path),
                 publish_endpoint if self._connected else "-",
             ]
             argv += [f"{fleet.size}", f"{fleet.pairs}"]
             process = stack.enter_context(running(argv, home / "floor.log", pass_fds=[its.fileno()]))
             its.close()
             assert ours.recv(1) == b"w", "the floor is not warm"
-            yield FloorSession(fleet, ear, ours, process.pid)
+            yield FloorSession(fleet, receiver, ours, process.pid)
 
 
 class FloorSession:
@@ -59,9 +59,9 @@ class FloorSession:
 
     tells = False
 
-    def __init__(self, fleet: Fleet, ear: Ear, line: socket.socket, pid: int) -> None:
+    def __init__(self, fleet: Fleet, receiver: Receiver, line: socket.socket, pid: int) -> None:
         self.fleet = fleet
-        self.ear = ear
+        self.receiver = receiver
         self._line = line
         self._pid = pid
 
@@ -83,8 +83,8 @@ class FloorSession:
 
     def revive(self, victim: str, heir: str) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.ear.pids[heir], signal.SIGTERM)
-        self.ear.hear([victim])
+            os.kill(self.receiver.pids[heir], signal.SIGTERM)
+        self.receiver.hear([victim])
 
 
 # --- the process that forks
@@ -93,8 +93,8 @@ class FloorSession:
 class Parent:
     """The process that forks the tasks, waits for their ends, and forks each killed task again."""
 
-    def __init__(self, ear: str, bus: str, fleet: Fleet) -> None:
-        self._ear, self._bus, self._fleet = ear, bus, fleet
+    def __init__(self, receiver: str, bus: str, fleet: Fleet) -> None:
+        self._receiver, self._bus, self._fleet = receiver, bus, fleet
         self._names: dict[int, str] = {}
         # The end of a victim starts its heir. The end of the heir starts the victim again, for the next
         # round.
@@ -155,14 +155,14 @@ class Parent:
             publisher.connect(self._bus)
             publisher.recv()
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
-            speaker.sendto(b"%s %d" % (name.encode(), time.monotonic_ns()), self._ear)
+            speaker.sendto(b"%s %d" % (name.encode(), time.monotonic_ns()), self._receiver)
         while True:
             signal.pause()
 
 
 def main() -> None:
-    line, ear, bus, size, pairs = sys.argv[1:]
-    Parent(ear, bus, Fleet(size=int(size), pairs=int(pairs))).run(socket.socket(fileno=int(line)))
+    line, receiver, bus, size, pairs = sys.argv[1:]
+    Parent(receiver, bus, Fleet(size=int(size), pairs=int(pairs))).run(socket.socket(fileno=int(line)))
 
 
 if __name__ == "__main__":

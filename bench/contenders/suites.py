@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.ear import Ear, end
 from bench.fleet import SERVICE, Command, Fleet, running
+from bench.receiver import Receiver, end
 
 
 class Suite:
@@ -37,22 +37,22 @@ class Suite:
     @contextlib.contextmanager
     def open(self, fleet: Fleet, home: Path) -> Iterator[SuiteSession]:
         directory = home / "services"
-        with Ear(home / "ear") as ear:
+        with Receiver(home / "receiver") as receiver:
             for name in fleet.entry + fleet.heirs:
-                self._service(directory / name, ear)
+                self._service(directory / name, receiver)
             for victim, heir in zip(fleet.victims, fleet.heirs, strict=True):
                 _script(directory / victim / "finish", self.finish.replace("$HEIR", str(directory / heir)))
                 (directory / heir / "down").touch()
             with contextlib.ExitStack() as stack:
-                session = SuiteSession(self, fleet, ear, directory, stack)
+                session = SuiteSession(self, fleet, receiver, directory, stack)
                 yield session
                 session.end()
 
-    def _service(self, directory: Path, ear: Ear) -> None:
+    def _service(self, directory: Path, receiver: Receiver) -> None:
         directory.mkdir(parents=True)
         _script(
             directory / "run",
-            f"exec {self.environment}{sys.executable} {SERVICE} {directory.name} {ear.path}",
+            f"exec {self.environment}{sys.executable} {SERVICE} {directory.name} {receiver.path}",
         )
         for name, text in self.files:
             (directory / name).write_text(text)
@@ -67,10 +67,10 @@ class SuiteSession:
     tells = False
 
     def __init__(
-        self, suite: Suite, fleet: Fleet, ear: Ear, directory: Path, stack: contextlib.ExitStack
+        self, suite: Suite, fleet: Fleet, receiver: Receiver, directory: Path, stack: contextlib.ExitStack
     ) -> None:
         self.fleet = fleet
-        self.ear = ear
+        self.receiver = receiver
         self._suite = suite
         self._directory = directory
         self._stack = stack
@@ -110,9 +110,9 @@ class SuiteSession:
         }
 
     def revive(self, victim: str, heir: str) -> None:
-        end(self.ear.pids[heir])
+        end(self.receiver.pids[heir])
         Command(argv=["/bin/sh", "-c", self._suite.again, str(self._directory / victim)]).run()
-        self.ear.hear([victim])
+        self.receiver.hear([victim])
 
 
 class S6(Suite):

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.contenders.daemon_session import DaemonSession
-from bench.ear import PATIENCE, Ear
 from bench.fleet import SERVICE, Command, Fleet, program, running
+from bench.receiver import PATIENCE, Receiver
 
 _HEAD = """[unix_http_server]
 file={home}/rpc
@@ -38,7 +38,7 @@ stdout_logfile=NONE
 stderr_logfile=NONE
 """
 _PROGRAM = """[program:{name}]
-command={python} {service} {name} {ear}
+command={python} {service} {name} {receiver}
 autostart=false
 autorestart={again}
 startsecs=0
@@ -56,13 +56,13 @@ class Supervisor:
 
     @contextlib.contextmanager
     def open(self, fleet: Fleet, home: Path) -> Iterator[SupervisorSession]:
-        with Ear(home / "ear") as ear:
+        with Receiver(home / "receiver") as receiver:
             parts = [_HEAD.format(home=home, python=sys.executable)]
             for name in fleet.entry + fleet.heirs:
                 again = "true" if name in fleet.workers else "false"
                 parts.append(
                     _PROGRAM.format(
-                        name=name, python=sys.executable, service=SERVICE, ear=ear.path, again=again
+                        name=name, python=sys.executable, service=SERVICE, receiver=receiver.path, again=again
                     )
                 )
             parts.append(f"[group:entry]\nprograms={','.join(fleet.entry)}\n")
@@ -72,7 +72,7 @@ class Supervisor:
             with running(
                 [program("supervisord"), "-c", str(home / "conf")], home / "log", by=signal.SIGKILL
             ) as process:
-                session = SupervisorSession(fleet, ear, home, process.pid)
+                session = SupervisorSession(fleet, receiver, home, process.pid)
                 session.wait_for_daemon()
                 yield session
 
@@ -89,8 +89,8 @@ def proxy(home: Path) -> Any:
 
 
 class SupervisorSession(DaemonSession):
-    def __init__(self, fleet: Fleet, ear: Ear, home: Path, pid: int) -> None:
-        super().__init__(fleet, ear, pid)
+    def __init__(self, fleet: Fleet, receiver: Receiver, home: Path, pid: int) -> None:
+        super().__init__(fleet, receiver, pid)
         self._home = home
 
     def wait_for_daemon(self) -> None:

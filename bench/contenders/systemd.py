@@ -12,8 +12,8 @@ from pathlib import Path
 from machine import TOOLS, Machine
 
 from bench.contenders.daemon_session import DaemonSession
-from bench.ear import Ear
 from bench.fleet import SERVICE, Command, Fleet
+from bench.receiver import Receiver
 
 _PYTHON = "/opt/bench/bin/" + Path(sys.executable).name
 _INSTALL = (
@@ -24,7 +24,7 @@ _UNIT = """[Unit]
 StartLimitIntervalSec=0
 {more}
 [Service]
-ExecStart={python} /opt/bench/service.py {kind}-%i /run/bench.ear
+ExecStart={python} /opt/bench/service.py {kind}-%i /run/bench.receiver
 Restart={again}
 RestartSec=0
 """
@@ -49,7 +49,7 @@ class Systemd:
     def open(self, fleet: Fleet, home: Path) -> Iterator[SystemdSession]:
         with (
             Machine("sh", "-c", _INSTALL, checkout=Path(sys.prefix)) as machine,
-            Ear(machine.root / "run/bench.ear") as ear,
+            Receiver(machine.root / "run/bench.receiver") as receiver,
         ):
             machine.put("/opt/bench/service.py", SERVICE.read_text())
             for kind, again, more in (
@@ -64,14 +64,14 @@ class Systemd:
             wants = " ".join(name.replace("-", "@") + ".service" for name in fleet.entry)
             machine.put("/etc/systemd/system/fleet.target", f"[Unit]\nWants={wants}\n")
             machine.sh("systemctl daemon-reload")
-            yield SystemdSession(fleet, ear, machine)
+            yield SystemdSession(fleet, receiver, machine)
 
 
 class SystemdSession(DaemonSession):
     role = "systemd"
 
-    def __init__(self, fleet: Fleet, ear: Ear, machine: Machine) -> None:
-        super().__init__(fleet, ear, machine.pid)
+    def __init__(self, fleet: Fleet, receiver: Receiver, machine: Machine) -> None:
+        super().__init__(fleet, receiver, machine.pid)
         self._machine = machine
 
     def _run(self, command: str) -> None:

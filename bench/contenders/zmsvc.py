@@ -17,8 +17,8 @@ from typing import Any
 from context import Context
 from ports import free_ports
 
-from bench.ear import PATIENCE, Ear, end
 from bench.fleet import Command, Fleet
+from bench.receiver import PATIENCE, Receiver, end
 
 TRANSACTION = "BENCH"
 
@@ -36,7 +36,7 @@ class Waiting(LoopedTask):
 
     def setup(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
-            speaker.sendto(b"%s %d" % (self.service_id.encode(), time.monotonic_ns()), self.config["ear"])
+            speaker.sendto(b"%s %d" % (self.service_id.encode(), time.monotonic_ns()), self.config["receiver"])
         self.publish("bench", {"header": {"service_id": self.service_id}})
 
     def step(self):
@@ -106,7 +106,7 @@ class Zmsvc:
         context = Context(home, "Bench")
         context.wrapper = [*self._wrapper]
         with (
-            Ear(home / "ear") as ear,
+            Receiver(home / "receiver") as receiver,
             _control_group(self._cgroups) as group,
             tempfile.TemporaryDirectory(prefix="zmb", dir="/var/tmp") as disk,
         ):
@@ -114,7 +114,7 @@ class Zmsvc:
                 context.subscribe_endpoint, context.publish_endpoint = (
                     f"tcp://127.0.0.1:{port}" for port in free_ports(2)
                 )
-            add_tasks(context, fleet, ear.path, EAGER + self._service)
+            add_tasks(context, fleet, receiver.path, EAGER + self._service)
             _add_others(context, self._beside)
             try:
                 with group:
@@ -125,14 +125,14 @@ class Zmsvc:
                         ZMSVC_DISABLE=",".join(self._without),
                         ZMSVC_STATE_DIR=disk if self._disk else context.environment["ZMSVC_STATE_DIR"],
                     )
-                yield ZmsvcSession(context, fleet, ear)
+                yield ZmsvcSession(context, fleet, receiver)
             finally:
                 context.close()
 
 
-def add_tasks(context: Context, fleet: Fleet, ear: Path, service: str) -> None:
+def add_tasks(context: Context, fleet: Fleet, receiver: Path, service: str) -> None:
     context.service("Work", WORK)
-    config = f"<ear>{ear}</ear>"
+    config = f"<receiver>{receiver}</receiver>"
     for name in fleet.workers:
         context.task(name, "Work", config=config, service=service, rules={"on_fail": ("restart", name)})
     for victim, heir in zip(fleet.victims, fleet.heirs, strict=True):
@@ -156,10 +156,10 @@ class ControlSession:
 
     tells = True
 
-    def __init__(self, control: Path, fleet: Fleet, ear: Ear) -> None:
+    def __init__(self, control: Path, fleet: Fleet, receiver: Receiver) -> None:
         self._control = control
         self.fleet = fleet
-        self.ear = ear
+        self.receiver = receiver
         self._pending: socket.socket | None = None
 
     def order_start(self) -> None:
@@ -176,9 +176,9 @@ class ControlSession:
 
     def revive(self, victim: str, heir: str) -> None:
         # This does not stop the task by an order, because no rule starts a task that an operator has stopped.
-        end(self.ear.pids[heir])
+        end(self.receiver.pids[heir])
         self.ask(verb="start", transaction=TRANSACTION, tasks=[victim])
-        self.ear.hear([victim])
+        self.receiver.hear([victim])
 
     def ask(self, **request: Any) -> dict[str, Any]:
         self._order(**request)
@@ -209,8 +209,8 @@ class ControlSession:
 
 
 class ZmsvcSession(ControlSession):
-    def __init__(self, context: Context, fleet: Fleet, ear: Ear) -> None:
-        super().__init__(context.runtime / context.name / "control.sock", fleet, ear)
+    def __init__(self, context: Context, fleet: Fleet, receiver: Receiver) -> None:
+        super().__init__(context.runtime / context.name / "control.sock", fleet, receiver)
         self.context = context
 
     def status(self) -> Command:

@@ -14,13 +14,13 @@ from machine import Machine
 
 from bench.contenders.systemd import cannot_boot
 from bench.contenders.zmsvc import EAGER, ControlSession, add_tasks
-from bench.ear import Ear
 from bench.fleet import Command, Fleet
+from bench.receiver import Receiver
 
 CHECKOUT = Path(__file__).parents[2]
 _NAME = "Bench"
 _UNIT = f"zmsvc@{_NAME}.service"
-_EAR = Path("/run/bench.ear")
+_RECEIVER = Path("/run/bench.receiver")
 _NO_TASKS = """[Service]
 ExecStart=
 ExecStart=/usr/local/bin/zmsvcd --foreground --no-autostart %i
@@ -35,17 +35,17 @@ class ZmsvcUnit:
 
     @contextlib.contextmanager
     def open(self, fleet: Fleet, home: Path) -> Iterator[UnitSession]:
-        with installed() as machine, Ear(machine.root / _EAR.relative_to("/")) as ear:
+        with installed() as machine, Receiver(machine.root / _RECEIVER.relative_to("/")) as receiver:
             context = Context(machine.root / "etc/zmsvc", _NAME)
             context.edit = lambda text: text.replace(str(machine.root), "")
             context.subscribe_endpoint, context.publish_endpoint = (
                 f"ipc:///run/zmsvc/{_NAME}/{end}" for end in ("sub", "pub")
             )
-            add_tasks(context, fleet, _EAR, EAGER)
+            add_tasks(context, fleet, _RECEIVER, EAGER)
             context.write()
             machine.put(f"/etc/systemd/system/{_UNIT}.d/start.conf", _NO_TASKS)
             machine.sh(f"systemctl daemon-reload; systemctl start {_UNIT}")
-            yield UnitSession(machine, fleet, ear)
+            yield UnitSession(machine, fleet, receiver)
 
 
 @contextlib.contextmanager
@@ -56,8 +56,8 @@ def installed() -> Iterator[Machine]:
 
 
 class UnitSession(ControlSession):
-    def __init__(self, machine: Machine, fleet: Fleet, ear: Ear) -> None:
-        super().__init__(machine.root / f"run/zmsvc/{_NAME}/control.sock", fleet, ear)
+    def __init__(self, machine: Machine, fleet: Fleet, receiver: Receiver) -> None:
+        super().__init__(machine.root / f"run/zmsvc/{_NAME}/control.sock", fleet, receiver)
         self._machine = machine
 
     def status(self) -> Command:

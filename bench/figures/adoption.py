@@ -16,7 +16,7 @@ def measure(session: ZmsvcSession) -> dict[str, float]:
     """Return `adoption` in seconds. The request is sent at once and waits on the listening socket, which the
     keeper holds.
     """
-    before = {name: session.ear.pids[name] for name in session.fleet.entry}
+    before = {name: session.receiver.pids[name] for name in session.fleet.entry}
     old = session.managers()["supervisor"][0]
     begin = time.monotonic()
     os.kill(old, signal.SIGKILL)

@@ -4,7 +4,7 @@ answer.
 
 from __future__ import annotations
 
-from context import Ear as Subscriber
+from context import Subscriber
 
 from bench.contenders.zmsvc import ZmsvcSession
 
@@ -16,7 +16,7 @@ def measure(session: ZmsvcSession) -> dict[str, float]:
     sizes: list[int] = []
     try:
         session.order_start()
-        session.ear.hear(session.fleet.entry)
+        session.receiver.hear(session.fleet.entry)
         session.started()
         # After this time without a message, all that were sent before the answer have arrived.
         while socket.poll(500):

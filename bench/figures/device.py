@@ -49,7 +49,7 @@ def run(ours: Zmsvc, mebibytes: int, results: Results, home: Path) -> None:
         context.mkdir()
         session = stack.enter_context(ours.open(Fleet(size=TASKS), context))
         session.order_start()
-        session.ear.hear(session.fleet.entry)
+        session.receiver.hear(session.fleet.entry)
         session.started()
         publish_endpoint, subscribe_endpoint = f"ipc://{home}/front", f"ipc://{home}/back"
         # The proxy gets a session of its own, as the device has: a kernel may distribute its processors by

@@ -7,11 +7,11 @@ from __future__ import annotations
 import itertools
 import time
 
-from context import Ear as Subscriber
+from context import Subscriber
 
 from bench.contenders.zmsvc import ZmsvcSession
-from bench.ear import PATIENCE
 from bench.fleet import Session
+from bench.receiver import PATIENCE
 
 
 def restart(session: Session, seconds: float, most: int) -> list[float]:
@@ -23,7 +23,7 @@ def restart(session: Session, seconds: float, most: int) -> list[float]:
     until = time.monotonic() + seconds
     found: list[float] = []
     for name in itertools.islice(itertools.cycle(session.fleet.workers), most):
-        found.append(session.ear.run_again(name))
+        found.append(session.receiver.run_again(name))
         if time.monotonic() > until:
             break
     return found
@@ -35,7 +35,7 @@ def chain(session: Session, seconds: float, most: int) -> list[float]:
     found: list[float] = []
     pairs = list(zip(session.fleet.victims, session.fleet.heirs, strict=True))
     for victim, heir in itertools.islice(itertools.cycle(pairs), most):
-        found.append(session.ear.runs_instead(victim, heir))
+        found.append(session.receiver.runs_instead(victim, heir))
         session.revive(victim, heir)
         if time.monotonic() > until:
             break
@@ -55,10 +55,10 @@ def order(session: ZmsvcSession, seconds: float, most: int) -> list[float]:
         for victim, heir in itertools.islice(
             itertools.cycle(zip(session.fleet.victims, session.fleet.heirs, strict=True)), most
         ):
-            killed = session.ear.kill(victim)
+            killed = session.receiver.kill(victim)
             subscriber.until(lambda _topic, body, heir=heir: body["header"]["service_id"] == heir, PATIENCE)  # type: ignore[misc]
             found.append(time.monotonic() - killed)
-            session.ear.hear([heir])
+            session.receiver.hear([heir])
             session.revive(victim, heir)
             if time.monotonic() > until:
                 break

@@ -43,7 +43,7 @@ def measure(session: Session, seconds: float) -> dict[str, float]:
     `idle.tasks`, the wake-ups a second of all its tasks.
     """
     managers = [pid for pids in session.managers().values() for pid in pids]
-    tasks = [session.ear.pids[name] for name in session.fleet.entry]
+    tasks = [session.receiver.pids[name] for name in session.fleet.entry]
     before, before_tasks, begin = used(managers), used(tasks), time.monotonic()
     time.sleep(seconds)
     lasted = time.monotonic() - begin

@@ -29,7 +29,7 @@ def measure(session: Session) -> dict[str, float]:
     `memory.own` of all of these; `faults`, the page faults of the start of a task, the median of all.
     """
     managers = session.managers()
-    pids = [session.ear.pids[name] for name in session.fleet.entry]
+    pids = [session.receiver.pids[name] for name in session.fleet.entry]
     faulted = statistics.median(map(faults, pids))
     tasks = _sum(pids)
     own = {role: _sum(pids) for role, pids in managers.items()}

@@ -18,9 +18,9 @@ from typing import Any
 
 from context import Context
 
-from bench.ear import PATIENCE
 from bench.figures.memory import pss
 from bench.fleet import running
+from bench.receiver import PATIENCE
 from bench.results import Results
 
 SDK, PYZMQ = "SDK", "bare pyzmq"

@@ -13,7 +13,7 @@ def measure(session: Session) -> dict[str, float]:
     """Return `start` in seconds."""
     begin = time.monotonic()
     session.order_start()
-    heard = session.ear.hear(session.fleet.entry)
+    heard = session.receiver.hear(session.fleet.entry)
     session.started()
     known = time.monotonic()
     last = max(report.at for report in heard.values())

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import time
 
-from bench.ear import ends_of
 from bench.fleet import Session
+from bench.receiver import ends_of
 
 
 def measure(session: Session) -> dict[str, float]:
     """Return `stop` in seconds."""
-    with ends_of([session.ear.pids[name] for name in session.fleet.entry]) as ends:
+    with ends_of([session.receiver.pids[name] for name in session.fleet.entry]) as ends:
         begin = time.monotonic()
         session.order_stop()
         gone = ends.wait()

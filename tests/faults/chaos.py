@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from context import Context, Ear
+from context import Context, Subscriber
 from crowd import Row, history
 from disks import Disk, disk
 from waiting import wait_for
@@ -157,7 +157,7 @@ class Chaos:
         self._threads: list[threading.Thread] = []
         self._faults: list[str] = []
         self._mark = b"NOTIFY_SOCKET=" + os.fsencode(context.runtime / context.name / "notify.sock")
-        self._ear: Ear | None = None
+        self._subscriber: Subscriber | None = None
         self._seen = 0
         """The last row of the history that was compared with the bus."""
         self._whole = True
@@ -200,9 +200,9 @@ class Chaos:
         self._listen()
 
     def _listen(self) -> None:
-        if self._ear is not None:
-            self._ear.close()
-        self._ear, self._whole = None, False
+        if self._subscriber is not None:
+            self._subscriber.close()
+        self._subscriber, self._whole = None, False
 
     def _one(self) -> None:
         weights = [weight for weight, _ in self._operations]
@@ -433,12 +433,12 @@ class Chaos:
         publishes or forwards.
         """
         rows = [row for row in history(self.context, self._seen) if row.task in NAMES and row.event in TOLD]
-        if self._ear is not None and self._whole:
+        if self._subscriber is not None and self._whole:
             expected = Counter((row.task, row.event) for row in rows)
             order = {name: [row.event for row in rows if row.task == name] for name in NAMES}
             heard: dict[str, list[str]] = {name: [] for name in NAMES}
             while sum(map(len, heard.values())) < sum(expected.values()):
-                topic, body = self._ear.next()
+                topic, body = self._subscriber.next()
                 head = body["header"]
                 if (
                     topic == "control"
@@ -450,10 +450,10 @@ class Chaos:
             assert heard == order, f"on the bus: {heard}\nin the history: {order}"
         everything = history(self.context)
         self._seen = everything[-1].seq if everything else 0
-        if self._ear is None or not self._whole:
+        if self._subscriber is None or not self._whole:
             self._listen()
-            self._ear, self._whole = (
-                Ear(self.context.subscribe_endpoint, self.context.publish_endpoint, b"control @@@ "),
+            self._subscriber, self._whole = (
+                Subscriber(self.context.subscribe_endpoint, self.context.publish_endpoint, b"control @@@ "),
                 True,
             )
 

@@ -1,5 +1,5 @@
 """Use the fixtures of the live tests."""
 
-from live_fixtures import context, ear, either, home
+from live_fixtures import context, either, home, subscriber
 
-__all__ = ["context", "ear", "either", "home"]
+__all__ = ["context", "subscriber", "either", "home"]

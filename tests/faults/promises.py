@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import wait_for, wait_for_end
 
 RUNS = 11
@@ -62,8 +62,8 @@ class Bench:
     def pid(self, task: str) -> int:
         return int(self.context.task_is(task, "running")["pid"])
 
-    def ear(self, *prefixes: bytes) -> Ear:
-        return Ear(self.context.subscribe_endpoint, self.context.publish_endpoint, *prefixes)
+    def subscriber(self, *prefixes: bytes) -> Subscriber:
+        return Subscriber(self.context.subscribe_endpoint, self.context.publish_endpoint, *prefixes)
 
 
 def age(pid: int) -> float:
@@ -90,12 +90,12 @@ def task_restarted(bench: Bench) -> float:
 
 
 def _from_kill_to(bench: Bench, word: str, task: str) -> float:
-    ear, pid = bench.ear(b"control @@@ "), bench.pid(task)
+    subscriber, pid = bench.receiver(b"control @@@ "), bench.pid(task)
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    ear.control(word, task)
+    subscriber.control(word, task)
     spent = time.monotonic() - began
-    ear.close()
+    subscriber.close()
     return spent
 
 
@@ -177,23 +177,23 @@ def device_killed(bench: Bench) -> float:
     """Measure the time until a subscriber has a message of a task again. The supervisor starts a task, and
     does not receive its own probe.
     """
-    ear = bench.ear(b"talk @@@ ")
-    ear.next()
+    subscriber = bench.receiver(b"talk @@@ ")
+    subscriber.next()
     pid = int(bench.context.status()["device_pid"])
     wait_for(lambda: age(pid) > SETTLED)
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     wait_for_end(pid)
-    return _until_the_next_message(bench, ear, pid, began)
+    return _until_the_next_message(bench, subscriber, pid, began)
 
 
-def _until_the_next_message(bench: Bench, ear: Ear, device: int, began: float) -> float:
+def _until_the_next_message(bench: Bench, subscriber: Subscriber, device: int, began: float) -> float:
     """Return the time from `began` to the first message that comes by another device than this one."""
-    while ear._socket.poll(0):
-        ear.next()
-    ear.next()
+    while subscriber._socket.poll(0):
+        subscriber.next()
+    subscriber.next()
     spent = time.monotonic() - began
-    ear.close()
+    subscriber.close()
     wait_for(lambda: bench.context.status()["device_pid"] not in (None, device))
     return spent
 
@@ -202,8 +202,8 @@ def device_hung(bench: Bench) -> float:
     """Measure the time until a subscriber gets a message of a task again. The supervisor starts a task, and
     does not receive its own message about that.
     """
-    ear = bench.ear(b"talk @@@ ")
-    ear.next()
+    subscriber = bench.receiver(b"talk @@@ ")
+    subscriber.next()
     pid = int(bench.context.status()["device_pid"])
     wait_for(lambda: age(pid) > SETTLED)
     began = time.monotonic()
@@ -211,7 +211,7 @@ def device_hung(bench: Bench) -> float:
     for verb in ("stop", "start"):
         bench.context.ask(verb=verb, transaction="T", tasks=["still"])
     wait_for_end(pid)
-    return _until_the_next_message(bench, ear, pid, began)
+    return _until_the_next_message(bench, subscriber, pid, began)
 
 
 def keeper_killed(bench: Bench) -> float:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from groups import at_most
 from waiting import PATIENCE, wait_for, wait_for_end
 
@@ -118,16 +118,16 @@ def alive(context: Context) -> set[int]:
 def test_a_supervisor_without_descriptors_continues_and_accepts_clients_later(few: Context) -> None:
     status = few.status()
     path = str(few.runtime / few.name / "control.sock")
-    ear = Ear(few.subscribe_endpoint, few.publish_endpoint, b"control @@@ ")
+    subscriber = Subscriber(few.subscribe_endpoint, few.publish_endpoint, b"control @@@ ")
     with contextlib.ExitStack() as stack:
-        stack.callback(ear.close)
+        stack.callback(subscriber.close)
         clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(60)]
         stack.enter_context(no_more_files(status["pid"], spare=8))
         for client in clients:
             client.connect(path)
         used = cpu(status["pid"])
         for _ in range(20):
-            ear.control("updated", "steady")
+            subscriber.control("updated", "steady")
         assert cpu(status["pid"]) - used < 0.8, "it spins"
         assert few.daemon is not None
         first = ask(clients[0], verb="stop", tasks=["steady"])
@@ -148,16 +148,16 @@ def test_a_supervisor_without_descriptors_hears_large_updates(few: Context) -> N
     reserves one again for the next update.
     """
     status = few.status()
-    ear = Ear(few.subscribe_endpoint, few.publish_endpoint, b"control @@@ ")
+    subscriber = Subscriber(few.subscribe_endpoint, few.publish_endpoint, b"control @@@ ")
     with contextlib.ExitStack() as stack:
-        stack.callback(ear.close)
+        stack.callback(subscriber.close)
         client = stack.enter_context(socket.socket(socket.AF_UNIX))
         client.connect(str(few.runtime / few.name / "control.sock"))
         assert ask(client, verb="status")["ok"]
         stack.enter_context(no_more_files(status["pid"]))
         assert ask(client, verb="start", transaction="T", tasks=["big"])["ok"]
         for number in range(3):
-            told = ear.control("updated", "big")["content"]["status"]
+            told = subscriber.control("updated", "big")["content"]["status"]
             assert (told["number"], len(told["text"])) == (number, 200_000)
         dropped = ask(client, verb="status")["data"]["dropped"]  # type: ignore[index]
     assert dropped["notifications"] == 0

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import PATIENCE, stop_process, wait_for_end
 
 
@@ -67,13 +67,13 @@ def test_clients_connect_and_are_answered_by_the_next_supervisor(alone: Context)
 
 def test_clients_connect_to_the_bus_without_a_supervisor(alone: Context) -> None:
     """The device is a process of its own: it accepts connections without a supervisor."""
-    ear = Ear(
+    subscriber = Subscriber(
         alone.subscribe_endpoint, alone.publish_endpoint, b'control @@@ {"header":{"service_transaction":"T"'
     )
     try:
         go_on(alone)
-        first = ear.control("updated", "ts_1")["content"]["status"]["n"]
-        numbers = [ear.control("updated", "ts_1")["content"]["status"]["n"] for _ in range(50)]
+        first = subscriber.control("updated", "ts_1")["content"]["status"]["n"]
+        numbers = [subscriber.control("updated", "ts_1")["content"]["status"]["n"] for _ in range(50)]
     finally:
-        ear.close()
+        subscriber.close()
     assert numbers == list(range(first + 1, first + 51)), "what was said meanwhile is told, too, in order"

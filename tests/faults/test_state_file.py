@@ -9,7 +9,7 @@ import resource
 import sqlite3
 import subprocess
 
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import wait_for, wait_for_end
 
 
@@ -137,7 +137,7 @@ def test_messages_of_tasks_are_processed_on_a_full_disk(context: Context) -> Non
     resource.prlimit(supervisor, resource.RLIMIT_FSIZE, (1, before[1]))
     context.ctl("stop", "--task", "ts_2")
     assert context.status()["unsaved"]
-    listener = Ear(context.subscribe_endpoint, context.publish_endpoint, b"control @@@ ")
+    listener = Subscriber(context.subscribe_endpoint, context.publish_endpoint, b"control @@@ ")
     try:
         numbers = [listener.control("updated", "ts_1")["content"]["status"]["n"] for _ in range(300)]
     finally:

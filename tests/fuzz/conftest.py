@@ -1,5 +1,5 @@
 """Use the fixtures of the live tests."""
 
-from live_fixtures import context, ear, home
+from live_fixtures import context, home, subscriber
 
-__all__ = ["context", "ear", "home"]
+__all__ = ["context", "subscriber", "home"]

@@ -60,11 +60,11 @@ class Both:
         ours.setblocking(False)
         running = sv.Launched(launch=LAUNCH, pid=os.getpid(), start_time=1)
         self.report_to_supervisor(hello(children=(running,)))
-        ear = notify.bind(folder / "notify", 0o600)
-        self.children = Children(ours, ear)
+        receiver = notify.bind(folder / "notify", 0o600)
+        self.children = Children(ours, receiver)
         self.children.greet()
         self.task = Notifier(str(folder / "notify"))
-        self._opened = (ours, self.keeper, ear, self.task)
+        self._opened = (ours, self.keeper, receiver, self.task)
 
     def report_to_supervisor(self, report: sv.Report) -> None:
         seqpacket.send(self.keeper, sv.REPORTS.encode(report))

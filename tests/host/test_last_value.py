@@ -305,7 +305,7 @@ def test_it_sends_what_was_asked_for_once_to_an_address_with_a_subscription(
     onlooker = bus.subscriber(b"zmsvc.retained.")
     # The onlooker subscribes first: the task answers as soon as there is a subscription to the address.
     waiting.wait_for(lambda: publisher.has_subscription(b"zmsvc.retained."))
-    ear = bus.subscriber(b"zmsvc.retained.A @@@ ")
+    asker = bus.subscriber(b"zmsvc.retained.A @@@ ")
     for topic in ("temperature", "pressure"):
         assert publisher.send(messages.encode(topic, {"header": {"service_id": "x"}, "content": {"n": 1}}))
 
@@ -316,10 +316,10 @@ def test_it_sends_what_was_asked_for_once_to_an_address_with_a_subscription(
     def is_answered() -> bool:
         ask("B", "temperature")
         ask("A", "pressure", "humidity")
-        return bool(ear.poll(50))
+        return bool(asker.poll(50))
 
     waiting.wait_for(is_answered)
-    answers = [messages.decode(received(ear)) for _ in range(2)]
+    answers = [messages.decode(received(asker)) for _ in range(2)]
     assert [topic for topic, _ in answers] == ["zmsvc.retained.A"] * 2
     (_, first), (_, last) = answers
     assert first["message"] == {"header": {"service_id": "x"}, "content": {"n": 1}}

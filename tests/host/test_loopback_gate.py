@@ -135,7 +135,7 @@ def test_without_a_members_file_only_the_own_user_connects(device: Forwarder, tm
     assert friend(stranger, "PUB", device.publish_endpoint)[0] == "refused"
 
 
-class Ears:
+class Receivers:
     """Receives, in a thread, the messages for subscribers and the notifications for the keeper, since a
     keeper reads those all the time.
     """
@@ -158,7 +158,7 @@ class Ears:
             if self._device.notified.fileno() in found:
                 self._device.notified.recv(4096)
 
-    def __enter__(self) -> Ears:
+    def __enter__(self) -> Receivers:
         self._thread.start()
         return self
 
@@ -174,7 +174,7 @@ def test_no_hostile_message_passes_among_many_mixed_connections(
 ) -> None:
     task, *attackers = others.others(3)
     device.start("--members", str(members(task)))
-    with Ears(device) as ears:
+    with Receivers(device) as receivers:
         publisher = device.connected_publisher(b"")
         attacks = [
             attack(uid, place, kind, 250)
@@ -198,20 +198,20 @@ def test_no_hostile_message_passes_among_many_mixed_connections(
             for each in attacks:
                 each.kill()
     assert told == ["let in 0 heard 0\n"] * 4
-    assert [frame for frame in ears.heard if b"EVIL" in frame] == []
+    assert [frame for frame in receivers.heard if b"EVIL" in frame] == []
     assert {word for word, _ in came} == {"in"}
     assert max(seconds for _, seconds in came) < 15.0
-    assert sum(b"GOOD" in frame for frame in ears.heard) == len(came) // 2
+    assert sum(b"GOOD" in frame for frame in receivers.heard) == len(came) // 2
 
 
 def test_without_the_gate_the_same_attack_comes_through(device: Forwarder) -> None:
     """This shows that the test above can fail."""
     device.start()
-    with Ears(device) as ears:
+    with Receivers(device) as receivers:
         device.connected_publisher(b"")
         told = attack(others.others(1)[0], device.publish_endpoint, "PUB", 35).communicate()[0]
     assert not told.startswith("let in 0")
-    assert [frame for frame in ears.heard if b"EVIL" in frame]
+    assert [frame for frame in receivers.heard if b"EVIL" in frame]
 
 
 IDLE = """

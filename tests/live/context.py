@@ -369,7 +369,7 @@ class Context:
         return pid
 
 
-class Ear:
+class Subscriber:
     """An independent subscriber, which gets everything on the bus from its creation on."""
 
     def __init__(self, endpoint: str, publish_endpoint: str, *prefixes: bytes) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from groups import delegated
 from needs import need
 
@@ -43,14 +43,14 @@ def by_hand(context: Context) -> Iterator[Context]:
 
 
 @pytest.fixture
-def ear(context: Context) -> Iterator[Callable[..., Ear]]:
+def subscriber(context: Context) -> Iterator[Callable[..., Subscriber]]:
     """Yield a function that makes subscribers on the bus of a running context. Call it before the messages
     are published.
     """
-    made: list[Ear] = []
+    made: list[Subscriber] = []
 
-    def make(*prefixes: bytes) -> Ear:
-        made.append(Ear(context.subscribe_endpoint, context.publish_endpoint, *prefixes))
+    def make(*prefixes: bytes) -> Subscriber:
+        made.append(Subscriber(context.subscribe_endpoint, context.publish_endpoint, *prefixes))
         return made[-1]
 
     yield make

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 
 SERVICE = """
 import asyncio
@@ -29,13 +29,13 @@ class ServiceAsync(TaskService):
 
 @pytest.mark.parametrize("kind", ["Process", "Thread", "fresh"])
 def test_a_stop_cancels_a_coroutine_in_every_kind_of_process(
-    context: Context, ear: Callable[..., Ear], kind: str
+    context: Context, subscriber: Callable[..., Subscriber], kind: str
 ) -> None:
     context.service("Async", SERVICE)
     more = "<fresh>yes</fresh>" if kind == "fresh" else ""
     context.task("ts_1", "Async", kind="Thread" if kind == "Thread" else "Process", service=more, entry=False)
     context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     context.ctl("start", "--transaction", "T", "ts_1")
     assert heard.control("updated", "ts_1")["content"]["status"]["at"] == "run"
     context.ctl("stop", "--transaction", "T", "ts_1")

@@ -10,12 +10,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import wait_for
 
 
 def test_a_program_is_started_when_its_exec_has_succeeded(
-    context: Context, ear: Callable[..., Ear], home: Path
+    context: Context, subscriber: Callable[..., Subscriber], home: Path
 ) -> None:
     script = f"echo $ZMSVC_TRANSACTION $ZMSVC_TASK > {home}/told; exec sleep 1000"
     context.task(
@@ -27,7 +27,7 @@ def test_a_program_is_started_when_its_exec_has_succeeded(
     context.write()
     (home / "Services").mkdir(exist_ok=True)
     context.start("--no-autostart")
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ctl("start", "--transaction", "T")
     pid = listener.control("started", "ts_1")["content"]["status"]["pid"]
     assert os.getsid(pid) == pid
@@ -39,12 +39,12 @@ def test_a_program_is_started_when_its_exec_has_succeeded(
 
 
 def test_a_program_that_cannot_be_executed_fails_and_never_started(
-    context: Context, ear: Callable[..., Ear], home: Path
+    context: Context, subscriber: Callable[..., Subscriber], home: Path
 ) -> None:
     (home / "Services").mkdir()
     context.task("ts_1", "Nothing", kind="Command", config="<command>/no/such/program</command>", entry=False)
     context.start("--transaction", "T")
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     answer = context.ctl("start", "--transaction", "T", "--task", "ts_1", check=1)
     assert "/no/such/program" in answer.stderr
     body = listener.until(lambda topic, body: body["header"]["service_id"] == "ts_1")
@@ -80,7 +80,7 @@ def test_what_a_program_prints_is_in_the_log_of_its_context(context: Context, ho
 
 
 def test_a_program_that_speaks_sd_notify_is_started_when_it_says_so(
-    context: Context, ear: Callable[..., Ear], home: Path
+    context: Context, subscriber: Callable[..., Subscriber], home: Path
 ) -> None:
     (home / "Services").mkdir()
     code = (

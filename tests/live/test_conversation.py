@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import zmq
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import PATIENCE, wait_for
 
 from zmsvc.supervisor.context_info import COALESCE
@@ -87,11 +87,11 @@ def three(context: Context) -> None:
 
 
 def test_the_full_life_of_three_services(
-    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+    context: Context, subscriber: Callable[..., Subscriber], stranger: Callable[[], Stranger]
 ) -> None:
     three(context)
     context.start("--no-autostart")
-    listener, speaker = ear(b"control @@@ "), stranger()
+    listener, speaker = subscriber(b"control @@@ "), stranger()
     speaker.order("start", "ts_1")
     assert listener.control("started", "ts_1", TX)["content"]["status"]["pid"]
     speaker.order("start", "ts_2")
@@ -125,13 +125,13 @@ def test_the_full_life_of_three_services(
 
 
 def test_a_context_message_without_tasks_means_all(
-    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+    context: Context, subscriber: Callable[..., Subscriber], stranger: Callable[[], Stranger]
 ) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.task("ts_2", "Echo")
     context.start("--no-autostart")
-    listener, speaker = ear(b"control @@@ "), stranger()
+    listener, speaker = subscriber(b"control @@@ "), stranger()
     speaker.order("start")
     for _ in range(2):
         listener.until(lambda topic, body: body["header"]["action"] == "started")
@@ -142,13 +142,13 @@ def test_a_context_message_without_tasks_means_all(
 
 
 def test_a_start_without_a_transaction_means_the_only_open_one_for_a_task_and_a_new_one_for_all(
-    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+    context: Context, subscriber: Callable[..., Subscriber], stranger: Callable[[], Stranger]
 ) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.task("ts_2", "Echo", entry=False)
     context.start("--transaction", TX)
-    listener, speaker = ear(b"control @@@ "), stranger()
+    listener, speaker = subscriber(b"control @@@ "), stranger()
     speaker.order("start", "ts_2", transaction="")
     assert listener.control("started", "ts_2")["header"]["service_transaction"] == TX
     speaker.order("start", transaction="")
@@ -162,12 +162,12 @@ def test_a_start_without_a_transaction_means_the_only_open_one_for_a_task_and_a_
 
 
 def test_a_process_message_of_another_client_is_an_order(
-    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+    context: Context, subscriber: Callable[..., Subscriber], stranger: Callable[[], Stranger]
 ) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
-    listener, speaker = ear(), stranger()
+    listener, speaker = subscriber(), stranger()
     speaker.order("restart", "ts_1")
     order = listener.until(lambda topic, body: topic == "process" and body["header"]["action"] == "start")
     listener.control("started", "ts_1")
@@ -178,13 +178,13 @@ def test_a_process_message_of_another_client_is_an_order(
 
 
 def test_invalid_orders_are_refused_and_never_executed(
-    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+    context: Context, subscriber: Callable[..., Subscriber], stranger: Callable[[], Stranger]
 ) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
     before = context.tasks()["ts_1"]["pid"]
-    listener, speaker = ear(b"control @@@ "), stranger()
+    listener, speaker = subscriber(b"control @@@ "), stranger()
     for garbage in (
         b"context @@@ {not json",
         b"context @@@ []",
@@ -225,12 +225,14 @@ def test_invalid_orders_are_refused_and_never_executed(
     assert context.log.read_text().count("is refused") < 10, "a flood is told in a line now and then"
 
 
-def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable[..., Ear]) -> None:
+def test_bursts_of_changes_cost_one_context_info(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     context.looped("Echo")
     for number in range(20):
         context.task(f"ts_{number}", "Echo")
     context.start("--no-autostart")
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     begun = time.monotonic()
     context.ctl("start", "--transaction", TX)
     started, infos, last = 0, 0, {}
@@ -273,7 +275,7 @@ def told(body: dict[str, Any], task: int = 0) -> dict[str, str]:
 
 
 def test_context_info_comes_under_the_header_of_each_transaction_that_changed_and_lists_all(
-    context: Context, home: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     closes_when_told(context, home)
     context.task("ts_1", "Echo")
@@ -282,7 +284,10 @@ def test_context_info_comes_under_the_header_of_each_transaction_that_changed_an
     context.ctl("start", "--transaction", "B")
     # One client subscribes to A alone, by the prefix that the device filters. One order changes A and B at
     # the same moment, and not C.
-    of_a, of_all = ear(b'control @@@ {"header":{"service_transaction":"A"'), ear(b"control @@@ ")
+    of_a, of_all = (
+        subscriber(b'control @@@ {"header":{"service_transaction":"A"'),
+        subscriber(b"control @@@ "),
+    )
     context.ctl("start", "--transaction", "C", "--task", "ts_2")
     of_all.until(lambda _topic, body: told(body, 1).get("C") == "active")
     context.ask(verb="stop", tasks=["ts_1"], block=False)
@@ -299,13 +304,16 @@ def test_context_info_comes_under_the_header_of_each_transaction_that_changed_an
 
 
 def test_many_changes_at_once_do_not_cost_the_square_of_their_number(
-    context: Context, home: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     closes_when_told(context, home)
     context.task("ts_1", "Echo", config=f"<notes>{'x' * 10_000}</notes>")
     names = [f"T{number:02}" for number in range(20)]
     context.start("--transaction", names[0])
-    of_one, of_all = ear(b'control @@@ {"header":{"service_transaction":"T00"'), ear(b"control @@@ ")
+    of_one, of_all = (
+        subscriber(b'control @@@ {"header":{"service_transaction":"T00"'),
+        subscriber(b"control @@@ "),
+    )
     for name in names[1:]:
         context.ask(verb="start", transaction=name)
     of_all.until(lambda _topic, body: told(body) == dict.fromkeys(names, "active"))
@@ -320,11 +328,13 @@ def test_many_changes_at_once_do_not_cost_the_square_of_their_number(
     (home / "go").touch()
 
 
-def test_the_last_context_info_shows_no_running_task(context: Context, ear: Callable[..., Ear]) -> None:
+def test_the_last_context_info_shows_no_running_task(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ctl("exit")
     listener.control("stopped", "ts_1")
     listener.until(lambda _topic, body: told(body) == {TX: "inactive"})
@@ -358,12 +368,12 @@ def test_a_flood_of_large_orders_leaves_the_supervisor_responsive(
 
 
 def test_state_request_is_answered(
-    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+    context: Context, subscriber: Callable[..., Subscriber], stranger: Callable[[], Stranger]
 ) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
-    listener, speaker = ear(b"state @@@ "), stranger()
+    listener, speaker = subscriber(b"state @@@ "), stranger()
     head = {
         "action": "request",
         "service_id": "context001",
@@ -377,11 +387,11 @@ def test_state_request_is_answered(
 
 
 def test_two_transactions_do_not_touch_each_other(
-    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+    context: Context, subscriber: Callable[..., Subscriber], stranger: Callable[[], Stranger]
 ) -> None:
     three(context)
     context.start("--no-autostart")
-    listener, speaker = ear(b"control @@@ "), stranger()
+    listener, speaker = subscriber(b"control @@@ "), stranger()
     speaker.order("start", "ts_1", transaction="A")
     listener.control("started", "ts_1", "A")
     speaker.order("start", "ts_2", transaction="B")

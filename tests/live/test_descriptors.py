@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from lingering import LINGERING
 from needs import need
 from waiting import stop_process, wait_for
@@ -131,9 +131,9 @@ def test_another_user_cannot_reach_the_notify_socket_of_the_daemon(mixed: Contex
 
 
 def test_tasks_of_other_users_are_heard_over_a_socket_of_their_own(
-    mixed: Context, ear: Callable[..., Ear]
+    mixed: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
-    told = ear(b"control @@@ ")
+    told = subscriber(b"control @@@ ")
     assert {
         told.control("updated", "own")["header"]["service_id"],
         told.control("updated", "other")["header"]["service_id"],
@@ -162,7 +162,7 @@ def limit(context: Context, number: int) -> None:
 
 
 def test_the_last_updates_of_another_users_task_are_processed_before_its_exit(
-    mixed: Context, ear: Callable[..., Ear]
+    mixed: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     said = "".join(f"self.update(n={number})\n        " for number in range(20))
     mixed.service(
@@ -174,7 +174,7 @@ def test_the_last_updates_of_another_users_task_are_processed_before_its_exit(
     mixed.task("short", "Short", entry=False, service=f"<user>{ATTACKER}</user>")
     mixed.write()
     mixed.ctl("reload")
-    told = ear(b"control @@@ ")
+    told = subscriber(b"control @@@ ")
     mixed.ctl("start", "--transaction", "T", "--task", "short", check=None)
     told.control("stopped", "short")
     numbers = [

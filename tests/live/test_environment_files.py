@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from needs import need
 from waiting import wait_for
 
@@ -106,7 +106,7 @@ def test_a_file_that_cannot_be_read_fails_its_task_alone_and_shows_nothing_of_it
 
 
 def test_the_values_of_a_file_are_on_no_bus_and_in_no_status_log_or_state_file(
-    context: Context, home: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     (home / "ts.env").write_text(f"PASSWORD={SECRET}\n")
     option = f"<environment_file>{home}/ts.env</environment_file>"
@@ -114,7 +114,7 @@ def test_the_values_of_a_file_are_on_no_bus_and_in_no_status_log_or_state_file(
     context.task("ts_2", "Tell", entry=False, config=f"<file>{file}</file>", service=option)
     context.start("--transaction", "T")
     assert f"PASSWORD={SECRET}" in told(file)
-    listener = ear()
+    listener = subscriber()
     file.write_text("")
     context.ctl("restart", "--transaction", "T", "--task", "ts_1")
     assert f"PASSWORD={SECRET}" in told(file)

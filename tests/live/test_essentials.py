@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import stop_process, wait_for, wait_for_end
 
 TX = "6FDAHH3WPRVV7FGZCRIN"
@@ -17,11 +17,13 @@ def stat_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def test_a_start_is_published_and_its_pid_is_a_daemon(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_start_is_published_and_its_pid_is_a_daemon(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     context.looped("Echo", "def step(self):\n    self.update(shout='hello')")
     context.task("ts_100", "Echo")
     context.start("--no-autostart")
-    stranger = ear()
+    stranger = subscriber()
     out = context.ctl("start", "--transaction", TX).stdout
     assert TX in out or out == ""
     order = stranger.until(lambda topic, body: topic == "process")
@@ -57,11 +59,13 @@ def test_two_transactions_run_side_by_side(context: Context) -> None:
     assert other["tasks"][0]["pid"] == pids[other["id"]]
 
 
-def test_stop_ends_the_process_and_restart_gives_another(context: Context, ear: Callable[..., Ear]) -> None:
+def test_stop_ends_the_process_and_restart_gives_another(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     context.looped("Echo")
     context.task("ts_100", "Echo")
     context.start("--transaction", TX)
-    stranger = ear(b"control @@@ ")
+    stranger = subscriber(b"control @@@ ")
     first = context.tasks()["ts_100"]["pid"]
     context.ctl("restart", "--task", "ts_100")
     second = context.task_is("ts_100", "running")["pid"]
@@ -161,7 +165,7 @@ def test_leftover_processes_of_a_task_are_killed_and_named(context: Context, hom
     assert not Path(f"/proc/{child}").exists()
 
 
-def test_failures_say_why(context: Context, ear: Callable[..., Ear]) -> None:
+def test_failures_say_why(context: Context, subscriber: Callable[..., Subscriber]) -> None:
     context.looped("Broken", "def setup(self):\n    raise RuntimeError('no such printer')")
     context.service("Unimportable", "import does_not_exist")
     context.service("Classless", "x = 1")
@@ -169,7 +173,7 @@ def test_failures_say_why(context: Context, ear: Callable[..., Ear]) -> None:
     for number, name in enumerate(("Broken", "Unimportable", "Classless", "Sudden")):
         context.task(f"ts_{number}", name, entry=False)
     context.start("--transaction", TX)
-    stranger = ear(b"control @@@ ")
+    stranger = subscriber(b"control @@@ ")
     answer = context.ctl("start", "--transaction", TX, "--task", "ts_0", check=1)
     assert answer.stderr.startswith("zmsvcctl: cannot start ts_0: ")
     assert "no such printer" in answer.stderr
@@ -195,11 +199,13 @@ def test_unknown_names_are_refused_with_4(context: Context) -> None:
     context.ctl("status", "ts_999", check=4)
 
 
-def test_kill_of_a_task_is_reported_with_its_signal(context: Context, ear: Callable[..., Ear]) -> None:
+def test_kill_of_a_task_is_reported_with_its_signal(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     context.looped("Echo")
     context.task("ts_100", "Echo", rules={"on_fail": ("restart", "ts_100")})
     context.start()
-    stranger = ear(b"control @@@ ")
+    stranger = subscriber(b"control @@@ ")
     pid = context.tasks()["ts_100"]["pid"]
     os.kill(pid, signal.SIGKILL)
     failed = stranger.control("failed", "ts_100")["content"]["status"]
@@ -209,7 +215,7 @@ def test_kill_of_a_task_is_reported_with_its_signal(context: Context, ear: Calla
 
 
 def test_a_killed_supervisor_is_replaced_and_nothing_else_notices(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     context.looped(
         "Talk",
@@ -220,7 +226,7 @@ def test_a_killed_supervisor_is_replaced_and_nothing_else_notices(
     context.task("ts_100", "Talk")
     context.task("ts_101", "Echo")
     context.start("--transaction", TX)
-    stranger = ear(b"talk @@@ ")
+    stranger = subscriber(b"talk @@@ ")
     before = {name: task["pid"] for name, task in context.tasks().items()}
     _, first = stranger.next()
     old = context.kill_supervisor()
@@ -252,11 +258,13 @@ def test_an_exit_without_a_supervisor_is_known_with_its_status(context: Context,
     assert (end["code"], end["reason"]) == (42, "exit-code")
 
 
-def test_a_killed_device_is_back_and_tasks_reconnect(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_killed_device_is_back_and_tasks_reconnect(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     context.looped("Talk", "interval = 0.02\ndef step(self):\n    self.publish('talk', {'header': {}})")
     context.task("ts_100", "Talk")
     context.start()
-    stranger = ear(b"talk @@@ ")
+    stranger = subscriber(b"talk @@@ ")
     stranger.next()
     device = context.status()["device_pid"]
     os.kill(device, signal.SIGKILL)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from test_floods import cpu
 from waiting import wait_for
 
@@ -59,13 +59,13 @@ def add(context: Context, kind: str, task: str, service: str, **more: Any) -> Pa
 
 @pytest.mark.parametrize("kind", ["Process", "Thread", "Command"])
 def test_a_task_that_falls_silent_has_failed_and_its_rules_fire(
-    context: Context, ear: Callable[..., Ear], kind: str
+    context: Context, subscriber: Callable[..., Subscriber], kind: str
 ) -> None:
     service = f"{WITHIN}<stop_timeout>100ms</stop_timeout>"
     quiet = add(context, kind, "ts_1", service, rules={"on_fail": ("start", "ts_2")})
     add(context, "Process" if kind == "Command" else kind, "ts_2", "", entry=False)
     context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     if kind == "Process":
         (context.home / "ts_1.hang").touch()
     else:
@@ -80,7 +80,7 @@ def watchers(context: Context) -> list[int]:
 
 
 def test_no_crash_beside_a_task_makes_it_silent_and_the_next_silence_is_noticed(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     quiet = add(context, "Command", "ts_1", '<expect topic="t" within="3s"/>')
     quiet_too = add(context, "Command", "ts_2", '<expect topic="t" within="4s"/>')
@@ -90,7 +90,7 @@ def test_no_crash_beside_a_task_makes_it_silent_and_the_next_silence_is_noticed(
     os.kill(first, signal.SIGKILL)
     context.kill_supervisor()
     (second,) = wait_for(lambda: [pid for pid in watchers(context) if pid != first])
-    heard = ear(b"t @@@ ")
+    heard = subscriber(b"t @@@ ")
     for _ in range(100):
         heard.next()
     os.kill(context.status()["device_pid"], signal.SIGKILL)
@@ -114,14 +114,16 @@ def test_a_context_without_such_commands_has_no_watcher(context: Context) -> Non
     assert not watchers(context)
 
 
-def test_messages_cost_the_supervisor_nothing(context: Context, ear: Callable[..., Ear]) -> None:
+def test_messages_cost_the_supervisor_nothing(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     add(context, "Command", "ts_1", '<expect topic="t" within="1min"/>')
     program = context.home / "ts_1.py"
     program.write_text(program.read_text().replace("time.sleep(0.02)", "time.sleep(0.0005)"))
     context.start("--transaction", "T")
     wait_for(lambda: watchers(context))
     status = context.status()
-    heard = ear(b"t @@@ ")
+    heard = subscriber(b"t @@@ ")
     before = cpu(status["pid"]) + cpu(status["keeper_pid"])
     for _ in range(3000):
         heard.next()
@@ -141,11 +143,13 @@ def test_a_reload_changes_what_is_watched(context: Context) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Process", "Command"])
-def test_a_task_is_ready_at_its_first_message(context: Context, ear: Callable[..., Ear], kind: str) -> None:
+def test_a_task_is_ready_at_its_first_message(
+    context: Context, subscriber: Callable[..., Subscriber], kind: str
+) -> None:
     quiet = add(context, kind, "ts_1", '<ready topic="t"/><expect topic="t" within="1min"/>', entry=False)
     add(context, "Process", "ts_2", "")
     context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     quiet.touch()
     context.ctl("start", "--no-block", "--transaction", "T", "ts_1")
     context.task_is("ts_1", "start", also=lambda task: bool(task["pid"]))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from context import Context, Ear
+from context import Context, Subscriber
 
 HEAR = """
 from pathlib import Path
@@ -66,7 +66,7 @@ class Free(LoopedTask):
 
 
 def test_no_first_message_of_a_common_start_is_lost(
-    context: Context, home: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     gate = home / "gate"
     os.mkfifo(gate)
@@ -80,7 +80,7 @@ def test_no_first_message_of_a_common_start_is_lost(
     context.task("ts_async", "SayAsync", entry=False)
     context.task("ts_free", "Free", entry=False)
     context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     publishers = ("ts_process", "ts_thread", "ts_fresh", "ts_async")
     context.ctl("start", "--no-block", "--transaction", "T", "ts_hear", *publishers)
     heard.controls("started", publishers, "T")
@@ -91,7 +91,7 @@ def test_no_first_message_of_a_common_start_is_lost(
 
 
 def test_a_task_that_publishes_nothing_waits_for_no_other(
-    context: Context, home: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     gate = home / "gate"
     os.mkfifo(gate)
@@ -100,7 +100,7 @@ def test_a_task_that_publishes_nothing_waits_for_no_other(
     context.task("ts_hear", "Hear", entry=False)
     context.task("ts_free", "Free", entry=False)
     context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     context.ctl("start", "--no-block", "--transaction", "T", "ts_hear", "ts_free")
     heard.control("updated", "ts_free")
     assert context.tasks("T")["ts_hear"]["sub"] == "start"
@@ -108,7 +108,7 @@ def test_a_task_that_publishes_nothing_waits_for_no_other(
 
 
 def test_a_command_that_subscribes_misses_no_first_message_either(
-    context: Context, home: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     gate, program = home / "gate", home / "hear.py"
     os.mkfifo(gate)
@@ -120,7 +120,7 @@ def test_a_command_that_subscribes_misses_no_first_message_either(
     context.task("ts_hear", "Hear", kind="Command", config=config, service=path, entry=False)
     context.task("ts_say", "Say", entry=False)
     context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     context.ctl("start", "--no-block", "--transaction", "T", "ts_hear", "ts_say")
     heard.control("started", "ts_say")
     context.kill_supervisor()

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from others import command, others
 from ports import free_ports
 from waiting import PATIENCE, wait_for
@@ -131,9 +131,9 @@ def settles(context: Context, before: dict[str, int], room: int = 64 << 20) -> N
     status = context.status()
     for name, pid in (("device", status["device_pid"]), ("supervisor", status["pid"])):
         wait_for(lambda name=name, pid=pid: memory(pid) < before[name] + room)
-    ear = Ear(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
-    ear.next()
-    ear.close()
+    subscriber = Subscriber(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
+    subscriber.next()
+    subscriber.close()
 
 
 def now(context: Context) -> dict[str, int]:
@@ -221,9 +221,9 @@ def test_silent_connections_take_no_place_of_others(context: Context) -> None:
         wait_for(lambda: counts(context, "connections", "handshakes") > 100)
         begun, spent = time.monotonic(), ticks(device)
         for _ in range(5):
-            ear = Ear(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
-            ear.next()
-            ear.close()
+            subscriber = Subscriber(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
+            subscriber.next()
+            subscriber.close()
         seen.until_over(context, process, lambda: time.monotonic() - begun > SECONDS)
         passed = time.monotonic() - begun
     assert (ticks(device) - spent) / os.sysconf("SC_CLK_TCK") < 0.6 * passed, "it spins"

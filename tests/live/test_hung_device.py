@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from lingering import LINGERING
 from needs import need
 from others import command, others
@@ -99,9 +99,9 @@ def attack(context: Context, word: str) -> Iterator[None]:
 
 
 def hears(context: Context) -> None:
-    ear = Ear(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
-    ear.next()
-    ear.close()
+    subscriber = Subscriber(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
+    subscriber.next()
+    subscriber.close()
 
 
 def test_a_device_that_a_descriptor_of_another_user_hangs_is_replaced(talk: Context) -> None:

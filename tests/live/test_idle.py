@@ -10,13 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 
 SECONDS = 4
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_an_idle_context_makes_no_system_calls(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
+def test_an_idle_context_makes_no_system_calls(
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
+) -> None:
     context.looped("Echo")
     for number in range(5):
         context.task(f"ts_{number}", "Echo")

@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Callable
 
-from context import Context, Ear
+from context import Context, Subscriber
 from tutorial import ROOT
 from waiting import wait_for
 
@@ -33,7 +33,9 @@ def test_every_verb_that_the_page_names_exists() -> None:
     assert named <= {verb.name for verb in VERBS}
 
 
-def test_a_ported_service_has_all_that_the_page_says(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_ported_service_has_all_that_the_page_says(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     """One service uses everything in the right column of the table. The other one sends updates to it."""
     context.service(
         "Ported",
@@ -66,7 +68,7 @@ def test_a_ported_service_has_all_that_the_page_says(context: Context, ear: Call
     context.task("ts_1", "Ported", config="<color>red</color>")
     context.task("ts_2", "Other", entry=False)
     context.start("--no-autostart")
-    listener = ear()
+    listener = subscriber()
     context.ask(verb="start", transaction="T")
     mine = listener.until(lambda topic, _body: topic == "mine")
     assert mine["content"] == {"color": "red"}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import zmq
-from context import Context, Ear
+from context import Context, Subscriber
 from tutorial import Tutorial
 from waiting import PATIENCE
 
@@ -194,11 +194,13 @@ class ServiceListener(TaskService):
 """
 
 
-def test_on_control_hears_a_message_in_any_form_of_json(context: Context, ear: Callable[..., Ear]) -> None:
+def test_on_control_hears_a_message_in_any_form_of_json(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     context.service("Listener", LISTENER)
     context.task("ts_1", "Listener")
     context.start("--transaction", TX)
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     head = {"service_name": "sniffer", "action": "updated", "service_id": "ts010", "service_transaction": TX}
     orders = [head, dict(reversed(head.items())), {"sent_at": 1, **head}, {"action": "updated", **head}]
     ctx = zmq.Context()

@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from groups import delegated
 from needs import need
 from waiting import wait_for, wait_for_end
@@ -77,13 +77,13 @@ def test_an_unhealthy_task_is_shown_and_becomes_healthy_again(context: Context) 
 
 
 def test_a_task_that_stays_unhealthy_has_failed_and_its_rules_fire(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     sign = probed(context, more=f'{FAST} retries="2"', rules={"on_fail": ("start", "ts_2")})
     command(context, "ts_2", entry=False)
     context.start("--transaction", "T")
     has_health(context, "healthy")
-    heard = ear()
+    heard = subscriber()
     sign.touch()
     status = heard.control("failed", "ts_1")["content"]["status"]
     assert (status["reason"], status["signal"]) == ("unhealthy", "SIGTERM")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import wait_for
 
 import zmsvc
@@ -45,7 +45,7 @@ def packages(environment: Path) -> Path:
 
 
 def test_a_task_runs_in_the_interpreter_of_its_environment_or_fails_alone(
-    context: Context, home: Path, environment: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, environment: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     context.service("Own", SERVICE)
     python = environment / "bin/python"
@@ -67,7 +67,7 @@ def test_a_task_runs_in_the_interpreter_of_its_environment_or_fails_alone(
     assert f"cannot execute {home}/none/bin/python: No such file or directory" in refused
     assert context.task_is("ts_2", "failed", "T")["exit"]["reason"] == "cannot-launch"
     # With zmsvc.
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     places = [str(Path(zmsvc.__file__).parents[1]), *site.getsitepackages()]
     (packages(environment) / "zmsvc.pth").write_text("\n".join(places))
     context.ctl("start", "--transaction", "T", "ts_1")

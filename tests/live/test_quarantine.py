@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import wait_for
 
 SERVICE = """
@@ -35,7 +35,7 @@ def quarantined(context: Context) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", ["Process", "Thread"])
 def test_a_message_that_a_task_sets_aside_is_kept_shown_sent_again_and_dropped(
-    context: Context, home: Path, ear: Callable[..., Ear], kind: str
+    context: Context, home: Path, subscriber: Callable[..., Subscriber], kind: str
 ) -> None:
     # As root, the task runs as another user, who can neither read nor write the quarantine.
     user = "<user>daemon</user>" if kind == "Process" and os.geteuid() == 0 else ""
@@ -46,7 +46,7 @@ def test_a_message_that_a_task_sets_aside_is_kept_shown_sent_again_and_dropped(
     for task in ("ts_1", "ts_2"):
         context.task(task, "Work", kind=kind, service=service, config=f"<mended>{mended}</mended>")
     context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     large = "x" * (100 << 10)
     poisonous = (
         '{"header": {"service_id": "me", "launch": 1, "sequence": 8}, "content": {"n": 13, "large": "%s"}}'

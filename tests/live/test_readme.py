@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from needs import need
 from ports import free_ports
 from tutorial import ROOT
@@ -185,7 +185,9 @@ def test_the_state_machine_runs_as_the_tutorial_says(person: Person) -> None:
     assert "launching" in told["events"]
 
 
-def test_the_service_of_the_tutorial_says_hello(context: Context, ear: Callable[..., Ear]) -> None:
+def test_the_service_of_the_tutorial_says_hello(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     task, _, test = blocks("python", "docs/tutorial.md")
     assert task.startswith("# Services/Hello/hello.py\n")
     side = (
@@ -206,12 +208,12 @@ def test_the_service_of_the_tutorial_says_hello(context: Context, ear: Callable[
     assert (tested.returncode, "1 passed" in tested.stdout) == (0, True), tested.stdout + tested.stderr
     context.task("ts_100", "Hello", config="<interval>0.1</interval>")
     context.start("--transaction", "T")
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     assert listener.control("updated", "ts_100")["content"]["status"]["text"] == "hello"
 
 
 def test_the_task_of_the_tutorial_that_hears_messages_gives_the_alarm(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     _, task, _ = blocks("python", "docs/tutorial.md")
     side = (
@@ -222,7 +224,7 @@ def test_the_task_of_the_tutorial_that_hears_messages_gives_the_alarm(
     (context.home / "Services/Alarm/alarm.py").write_text(task)
     context.task("ts_100", "Alarm")
     context.start("--transaction", "T")
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     for celsius in (20, 31):
         head = {"service_id": f"sensor at {celsius}", "service_transaction": "T"}
         context.ctl("send", "temperature", json.dumps({"header": head, "content": {"celsius": celsius}}))

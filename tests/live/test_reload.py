@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import wait_for, wait_for_end
 
 TX = "5HGAHZ3WPZUI71PACRPP"
@@ -104,7 +104,7 @@ def test_reload_names_the_changed_tasks_that_cannot_start(context: Context) -> N
 
 @pytest.mark.parametrize("killed", [False, True], ids=["supervisor lives", "supervisor dies meanwhile"])
 def test_the_stop_of_a_removed_task_is_published_with_its_old_definition(
-    context: Context, home: Path, ear: Callable[..., Ear], killed: bool
+    context: Context, home: Path, subscriber: Callable[..., Subscriber], killed: bool
 ) -> None:
     context.looped("Echo")
     context.looped(
@@ -116,7 +116,7 @@ def test_the_stop_of_a_removed_task_is_published_with_its_old_definition(
     context.task("ts_2", "Slow", service="<stop_timeout>30s</stop_timeout>")
     context.start("--transaction", TX)
     pid = context.tasks()["ts_2"]["pid"]
-    listener = ear()
+    listener = subscriber()
     context.clear_tasks()
     context.task("ts_1", "Echo")
     context.write()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -131,12 +131,12 @@ def old_command(context: Context, *arguments: str) -> str:
 
 
 def test_an_old_client_sees_each_replica_as_a_task_and_orders_all_by_the_id_of_its_file(
-    context: Context, ear: Any
+    context: Context, subscriber: Any
 ) -> None:
     write(context, 2)
     context.start("--transaction", "T")
     before = pids(context)
-    stranger: Ear = ear()
+    stranger: Subscriber = subscriber()
     file = ("--context_file", str(context.file), "--transaction", "T")
     order = ("--service_name", "context", "--action", "stop", "--use_file", "--task_id", "ts_100")
     old_command(context, *file, *order)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from context import Context, Ear
+from context import Context, Subscriber
 
 SAY = """
 from zmsvc.task import SingleTask, TaskService
@@ -47,7 +47,7 @@ class ServiceHearAsync(TaskService):
 RESTARTS = "<restart>on-failure</restart><restart_delay>10ms</restart_delay>"
 
 
-def told(heard: Ear, *tasks: str) -> list[dict[str, Any]]:
+def told(heard: Subscriber, *tasks: str) -> list[dict[str, Any]]:
     """Return the next message that each of these tasks has got, in the order of their names."""
     found: dict[str, dict[str, Any]] = {}
 
@@ -67,7 +67,7 @@ def value(n: int, *, retained: bool) -> dict[str, Any]:
 
 
 def test_a_late_subscriber_gets_the_last_message_first_also_after_a_kill_of_the_last_value(
-    context: Context, home: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     gate = home / "gate"
     os.mkfifo(gate)
@@ -80,7 +80,7 @@ def test_a_late_subscriber_gets_the_last_message_first_also_after_a_kill_of_the_
     context.task("ts_later", "HearAsync", entry=False)
     context.task("ts_again", "Hear", kind="Thread", service='<queue policy="last">5</queue>', entry=False)
     context.start("--transaction", "T")
-    heard, news = ear(b"control @@@ "), ear(b"temperature @@@ ")
+    heard, news = subscriber(b"control @@@ "), subscriber(b"temperature @@@ ")
     context.ctl("start", "--transaction", "T", "ts_say")
     for _ in range(3):
         news.next()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from needs import need
 
 from zmsvc.core.access import CONTROL, Who
@@ -279,7 +279,9 @@ def told_to_others(context: Context) -> list[str]:
     return seen
 
 
-def test_an_environment_is_for_its_task_alone(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
+def test_an_environment_is_for_its_task_alone(
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
+) -> None:
     secret = "correct-horse-battery-staple"
     context.looped(
         "Keeper",
@@ -304,7 +306,7 @@ def test_an_environment_is_for_its_task_alone(context: Context, home: Path, ear:
     )
     context.start("--transaction", TX)
     assert (home / "told").read_text() == secret
-    stranger = ear()
+    stranger = subscriber()
     for task in ("ts_1", "ts_2", "ts_3"):
         context.ctl("restart", "--task", task)
     context.send_state_request(TX)
@@ -384,13 +386,15 @@ def test_a_task_drops_to_its_user_and_group(
         assert [found[name] for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")] == [[0]] * 4
 
 
-def test_a_task_that_dropped_privileges_cannot_regain_them(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_task_that_dropped_privileges_cannot_regain_them(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     need(os.geteuid() == 0, "only root can give another user")
     context.looped("Escape", WAY_BACK)
     context.home.chmod(0o755)
     context.task("ts_100", "Escape", entry=False, service="<user>daemon</user>")
     context.start("--transaction", TX)
-    stranger = ear()
+    stranger = subscriber()
     context.ctl("start", "--transaction", TX, "--task", "ts_100")
     status = stranger.control("updated", "ts_100")["content"]["status"]
     names = ("setuid", "setresuid", "setgid", "setgroups", "seteuid")

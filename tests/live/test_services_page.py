@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 
 SHARED = """
 from zmsvc.task import SingleTask, TaskService
@@ -32,7 +32,7 @@ def write(file: Path, text: str, at: int) -> None:
 
 @pytest.mark.parametrize(("kind", "found"), [("Process", "new"), ("Thread", "old")])
 def test_edited_code_that_services_share_is_used_by_a_new_process(
-    context: Context, home: Path, ear: Callable[..., Ear], kind: str, found: str
+    context: Context, home: Path, subscriber: Callable[..., Subscriber], kind: str, found: str
 ) -> None:
     module = home / "Services/common/units.py"
     write(module, "NAME = 'old'\n", 1_000_000_000)
@@ -42,7 +42,7 @@ def test_edited_code_that_services_share_is_used_by_a_new_process(
     # This Thread task keeps the shared process.
     context.task("ts_2", "Other", kind="Thread")
     context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     context.ctl("start", "--transaction", "T", "ts_1")
     assert heard.control("updated", "ts_1")["content"]["status"]["name"] == "old"
     write(module, "NAME = 'new'\n", 1_000_000_100)
@@ -54,7 +54,7 @@ def test_edited_code_that_services_share_is_used_by_a_new_process(
 
 
 def test_a_step_that_takes_longer_than_the_stop_timeout_is_cut_off_unless_it_asks(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     for name, asks, timeout in (("Blind", "False", "1s"), ("Asking", "self.wait(0)", "1min")):
         context.looped(name, f"""
@@ -69,7 +69,7 @@ def test_a_step_that_takes_longer_than_the_stop_timeout_is_cut_off_unless_it_ask
         """)  # fmt: skip
         context.task(name, name, entry=False, service=f"<stop_timeout>{timeout}</stop_timeout>")
     context.start("--transaction", "T")
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ctl("start", "--transaction", "T", "Blind", "Asking")
     heard = [listener.until(at_step)["header"]["service_id"] for _ in range(2)]
     assert sorted(heard) == ["Asking", "Blind"]

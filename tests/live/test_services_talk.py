@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from others import others
 from waiting import wait_for
 
@@ -27,7 +27,7 @@ def read_sensor():
 
 
 def test_the_three_services_of_the_page_talk_to_each_other(
-    context: Context, home: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     (code,) = re.findall(r"```python\n(class Sensor.*?)```", PAGE, re.DOTALL)
     for name in ("Sensor", "Filter", "Writer"):
@@ -51,7 +51,7 @@ class ServiceCount(TaskService):
     context.task("ts_filter", "Filter", kind="Thread", entry=False)
     context.task("ts_sensor", "Sensor", entry=False)
     context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     context.ctl("start", "--transaction", "T", "ts_count", "ts_filter")
     context.ctl("start", "--transaction", "T", "ts_sensor")
     told = heard.control("updated", "ts_count")["content"]["status"]
@@ -68,14 +68,14 @@ class ServiceCount(TaskService):
 
 
 def test_a_script_of_a_command_publishes_a_message_of_its_task(
-    context: Context, home: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     (home / "Services").mkdir()
     words = [sys.executable, "-m", "zmsvc.ctl", "publish", "temperature", '{"celsius": 20}']
     command = "".join(f"<arg>{word}</arg>" for word in words)
     context.task("ts_shell", "Shell", kind="Command", config=f"<command>{command}</command>", entry=False)
     context.start("--transaction", "T")
-    heard = ear(b"temperature @@@ ")
+    heard = subscriber(b"temperature @@@ ")
     context.ctl("start", "--transaction", "T", "ts_shell")
     assert heard.next() == (
         "temperature",
@@ -93,7 +93,7 @@ def test_a_script_of_a_command_publishes_a_message_of_its_task(
 
 @pytest.mark.parametrize("user", ["", "daemon"])
 def test_a_script_of_a_command_reports_a_result_of_its_task(
-    context: Context, home: Path, ear: Callable[..., Ear], user: str
+    context: Context, home: Path, subscriber: Callable[..., Subscriber], user: str
 ) -> None:
     if user:
         others(1)  # Its program runs zmsvcctl as that user.
@@ -115,7 +115,7 @@ def test_a_script_of_a_command_reports_a_result_of_its_task(
     context.looped("Next")
     context.task("ts_next", "Next", entry=False)
     context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     context.ctl("start", "--transaction", "T", "ts_shell")
     told = heard.control("updated", "ts_shell")["content"]["status"]
     assert {name: told[name] for name in ("celsius", "unit", "list", "word")} == {
@@ -136,7 +136,7 @@ def test_a_script_of_a_command_reports_a_result_of_its_task(
 
 @pytest.mark.parametrize("kind", ["Process", "Thread", "fresh"])
 def test_a_task_hears_messages_in_every_kind_of_process(
-    context: Context, ear: Callable[..., Ear], kind: str
+    context: Context, subscriber: Callable[..., Subscriber], kind: str
 ) -> None:
     context.service("Hearing", f"""{HEAD}
 class Hearing(MessageTask):
@@ -150,7 +150,7 @@ class ServiceHearing(TaskService):
     more = "<fresh>yes</fresh>" if kind == "fresh" else ""
     context.task("ts_1", "Hearing", kind="Thread" if kind == "Thread" else "Process", service=more)
     context.start("--transaction", "T")
-    heard = ear(b"control @@@ ")
+    heard = subscriber(b"control @@@ ")
     context.ctl("send", "news", '{"content": [1]}')
     assert heard.control("updated", "ts_1")["content"]["status"]["heard"] == [1]
 
@@ -164,7 +164,12 @@ class ServiceHearing(TaskService):
     ],
 )
 def test_a_queue_keeps_what_its_policy_says(
-    context: Context, home: Path, ear: Callable[..., Ear], queue: str, second_is_next: bool, logged: bool
+    context: Context,
+    home: Path,
+    subscriber: Callable[..., Subscriber],
+    queue: str,
+    second_is_next: bool,
+    logged: bool,
 ) -> None:
     for gate in ("slow", "fast"):
         os.mkfifo(home / gate)
@@ -193,7 +198,7 @@ class ServiceFast(TaskService):
     context.task("ts_slow", "Slow", service=queue, entry=False)
     context.task("ts_fast", "Fast", entry=False)
     context.start("--transaction", "T")
-    heard, news = ear(b"control @@@ "), ear(b"news @@@ ")
+    heard, news = subscriber(b"control @@@ "), subscriber(b"news @@@ ")
     context.ctl("start", "--transaction", "T", "ts_slow")
     context.ctl("start", "--transaction", "T", "ts_fast")
     told = [status(heard.control("updated", "ts_slow"))]

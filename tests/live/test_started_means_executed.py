@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from needs import need
 from waiting import wait_for
 
@@ -186,13 +186,13 @@ def test_an_argument_that_the_locale_cannot_encode_is_told(context: Context) -> 
 def test_a_program_that_is_executed_and_ends_at_once_was_started(context: Context) -> None:
     context.task("ts_1", "Quick", kind="Command", config="<command>sh -c 'exit 203'</command>", entry=False)
     context.start("--transaction", "T")
-    ear = Ear(context.subscribe_endpoint, context.publish_endpoint)
+    subscriber = Subscriber(context.subscribe_endpoint, context.publish_endpoint)
     try:
         context.ask(verb="start", transaction="T", tasks=["ts_1"])
-        assert ear.control("started", "ts_1")
+        assert subscriber.control("started", "ts_1")
         assert context.task_is("ts_1", "failed")["exit"]["code"] == 203
     finally:
-        ear.close()
+        subscriber.close()
 
 
 def test_a_process_that_is_killed_before_its_program_runs_was_never_started(context: Context) -> None:

@@ -7,19 +7,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from context import Context, Ear
+from context import Context, Subscriber
 
 EXAMPLE = Path(__file__).parents[2] / "zmsvc" / "data" / "examples" / "Context-StateMachine.xml"
 
 
-def test_the_example_cycles_and_the_operators_stop_ends_it(context: Context, ear: Callable[..., Ear]) -> None:
+def test_the_example_cycles_and_the_operators_stop_ends_it(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     text = EXAMPLE.read_text().replace("</device_action>", "</device_action><seconds>0.2</seconds>")
     # This file names no endpoints.
     place = context.runtime / context.name
     context.subscribe_endpoint, context.publish_endpoint = f"ipc://{place}/sub", f"ipc://{place}/pub"
     context.edit = lambda _: text
     context.start("--no-autostart")
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ask(verb="start", transaction="T", block=False)
     started = []
     while len(started) < 6:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import wait_for
 
 TX = "5HGAHZ3WPZUI71PACRPP"
@@ -39,12 +39,12 @@ def extra(home: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["Process", "Thread"])
 def test_time_zone_and_python_path_of_a_task_have_their_effect(
-    context: Context, home: Path, extra: Path, ear: Callable[..., Ear], kind: str
+    context: Context, home: Path, extra: Path, subscriber: Callable[..., Subscriber], kind: str
 ) -> None:
     context.service("Told", TOLD)
     context.task("ts_1", "Told", entry=False, kind=kind, service=ENVIRONMENT.format(home=home, more=""))
     context.start("--transaction", TX)
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ctl("start", "--transaction", TX, "--task", "ts_1")
     status = listener.control("updated", "ts_1")["content"]["status"]
     assert (status["zone"], status["found"]) == ("JST", "there")
@@ -52,7 +52,7 @@ def test_time_zone_and_python_path_of_a_task_have_their_effect(
 
 
 def test_settings_that_need_a_new_interpreter_are_warned_about_and_work_with_fresh(
-    context: Context, home: Path, extra: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, extra: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     more = "<PYTHONHASHSEED>0</PYTHONHASHSEED><PYTHONWARNINGS>error</PYTHONWARNINGS>"
     context.service("Told", TOLD)
@@ -66,7 +66,7 @@ def test_settings_that_need_a_new_interpreter_are_warned_about_and_work_with_fre
         assert f"ts_1: its environment sets {name}, which a program reads only at its start" in checked
         assert f"ts_2: its environment sets {name}" not in checked
     assert "<fresh>yes</fresh>" in checked
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ctl("start", "--transaction", TX, "--task", "ts_1", "--task", "ts_2")
     told = [listener.until(lambda _topic, body: body["header"]["action"] == "updated") for _ in range(2)]
     by_task = {body["header"]["service_id"]: body["content"]["status"] for body in told}
@@ -118,12 +118,12 @@ class ServiceThreads(TaskService):
     ("kind", "fresh"), [("Process", ""), ("Process", "<fresh>yes</fresh>"), ("Thread", "")]
 )
 def test_threads_and_jobs_are_finished_at_the_end_before_atexit_as_in_an_interpreter(
-    context: Context, home: Path, ear: Callable[..., Ear], kind: str, fresh: str
+    context: Context, home: Path, subscriber: Callable[..., Subscriber], kind: str, fresh: str
 ) -> None:
     context.service("Threads", THREADS.format(file=str(home / "told"), go=str(home / "go")))
     context.task("ts_1", "Threads", entry=False, service=fresh, kind=kind)
     context.start("--transaction", TX)
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ctl("start", "--transaction", TX, "--task", "ts_1")
     pid = context.tasks()["ts_1"]["pid"]
     wait_for(lambda: (home / "told").exists() and (home / "told").read_text() == "returned\n")

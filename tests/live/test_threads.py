@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import stop_process, wait_for, wait_for_end
 
 TX = "6FDAHH3WPRVV7FGZCRIN"
@@ -25,7 +25,7 @@ def pid_of(context: Context, task: str, transaction: str | None = None) -> int:
 
 
 def test_thread_tasks_share_one_process_and_have_a_thread_each(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     body = (
         "def step(self):\n    self.update(me=self.service_id, "
@@ -36,7 +36,7 @@ def test_thread_tasks_share_one_process_and_have_a_thread_each(
     threads(context, "One", "Two", "One")
     context.task("ts_3", "Two")
     context.start("--no-autostart")
-    stranger = ear(b"control @@@ ")
+    stranger = subscriber(b"control @@@ ")
     context.ctl("start", "--transaction", TX)
     tasks = context.tasks(TX)
     pids = [tasks[f"ts_{number}"]["pid"] for number in range(4)]
@@ -75,7 +75,7 @@ def test_thread_tasks_of_another_transaction_have_another_process(context: Conte
 
 
 def test_a_thread_task_fails_alone_and_restarts_in_the_same_process(
-    context: Context, home: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     context.looped("Echo")
     context.looped(
@@ -91,7 +91,7 @@ def test_a_thread_task_fails_alone_and_restarts_in_the_same_process(
     context.task("ts_0", "Echo", kind="Thread")
     context.task("ts_1", "Frail", kind="Thread", rules={"on_fail": ("restart", "ts_1")})
     context.start("--transaction", TX)
-    stranger = ear(b"control @@@ ")
+    stranger = subscriber(b"control @@@ ")
     pid = pid_of(context, "ts_0")
     (home / "break").touch()
     failed = stranger.control("failed", "ts_1")["content"]["status"]
@@ -119,7 +119,7 @@ def test_a_thread_task_is_stopped_and_started_while_the_others_run(context: Cont
 
 
 def test_a_thread_task_that_returns_has_exited_and_its_rules_fire(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     context.looped("Echo")
     context.service(
@@ -137,7 +137,7 @@ def test_a_thread_task_that_returns_has_exited_and_its_rules_fire(
     context.task("ts_1", "Once", kind="Thread", entry=False, rules={"on_exit": ("start", "ts_2")})
     context.task("ts_2", "Echo", kind="Thread", entry=False)
     context.start("--transaction", TX)
-    stranger = ear(b"control @@@ ")
+    stranger = subscriber(b"control @@@ ")
     context.ask(verb="start", transaction=TX, tasks=["ts_1"])
     assert stranger.control("updated", "ts_1")["content"]["status"]["done"] == 1
     assert stranger.control("stopped", "ts_1")["content"]["status"]["reason"] == "exited"
@@ -145,13 +145,13 @@ def test_a_thread_task_that_returns_has_exited_and_its_rules_fire(
 
 
 def test_a_crash_ends_all_thread_tasks_with_its_status_and_they_restart_together(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     context.looped("Echo")
     for number in range(3):
         context.task(f"ts_{number}", "Echo", kind="Thread", rules={"on_fail": ("restart", f"ts_{number}")})
     context.start("--transaction", TX)
-    stranger = ear(b"control @@@ ")
+    stranger = subscriber(b"control @@@ ")
     pid = pid_of(context, "ts_0")
     os.kill(pid, signal.SIGSEGV)
     failed = [stranger.until(lambda _topic, body: body["header"]["action"] == "failed") for _ in range(3)]
@@ -193,7 +193,7 @@ def test_a_thread_task_that_does_not_stop_ends_the_process(context: Context) -> 
 
 
 def test_a_hung_thread_task_misses_its_watchdog_and_ends_the_process(
-    context: Context, home: Path, ear: Callable[..., Ear]
+    context: Context, home: Path, subscriber: Callable[..., Subscriber]
 ) -> None:
     context.looped("Echo")
     context.looped(
@@ -215,7 +215,7 @@ def test_a_hung_thread_task_misses_its_watchdog_and_ends_the_process(
             rules={"on_fail": ("restart", task)},
         )
     context.start("--transaction", TX)
-    stranger = ear(b"control @@@ ")
+    stranger = subscriber(b"control @@@ ")
     pid = pid_of(context, "ts_0")
     (home / "hang").touch()
     failed = {}

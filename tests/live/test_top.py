@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import PATIENCE
 
 from zmsvc.core import messages
@@ -43,7 +43,7 @@ def question(transaction: str, **options: int) -> bytes:
     return messages.encode("state", {"header": head, "content": {"configuration": options}})
 
 
-def reply(stranger: Ear) -> dict[str, Any]:
+def reply(stranger: Subscriber) -> dict[str, Any]:
     return stranger.until(lambda _topic, body: body["header"]["action"] == "reply_top")
 
 
@@ -52,7 +52,7 @@ def running(context: Context) -> dict[str, int | None]:
 
 
 def test_top_is_answered_on_state_with_the_figures_of_each_task(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     context.looped(
         "Echo", "def setup(self):\n    self.child = __import__('subprocess').Popen(['sleep', '1000'])"
@@ -60,7 +60,7 @@ def test_top_is_answered_on_state_with_the_figures_of_each_task(
     context.task("ts001", "Echo")
     context.task("ts002", "Echo", entry=False)
     context.start("--transaction", TX)
-    stranger = ear(b"state @@@ ")
+    stranger = subscriber(b"state @@@ ")
     sockets.send_once(context.publish_endpoint, question(TX))
     body = reply(stranger)
     assert body["header"] == {
@@ -94,14 +94,14 @@ def test_top_is_answered_on_state_with_the_figures_of_each_task(
     [("memory_maps", "memory_map"), ("opened_files", "opened_files"), ("open_connections", "connections")],
 )
 def test_expensive_figures_are_sampled_by_option_only(
-    context: Context, home: Path, ear: Callable[..., Ear], option: str, field: str
+    context: Context, home: Path, subscriber: Callable[..., Subscriber], option: str, field: str
 ) -> None:
     context.looped(
         "Echo", f"def setup(self):\n    self.file = open('{home}/opened', 'w')\n    self.publish('any', {{}})"
     )
     context.task("ts001", "Echo")
     context.start("--transaction", TX)
-    stranger = ear(b"state @@@ ")
+    stranger = subscriber(b"state @@@ ")
     sockets.send_once(context.publish_endpoint, question(TX, **{option: 1}))
     (row,) = reply(stranger)["content"]["tasks"]
     assert row["unix_connections" if field == "connections" else field]
@@ -110,13 +110,13 @@ def test_expensive_figures_are_sampled_by_option_only(
 
 
 def test_a_flood_of_top_requests_does_not_delay_the_supervisor(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     context.looped("Echo")
     for number in range(5):
         context.task(f"ts00{number}", "Echo")
     context.start("--transaction", TX)
-    stranger = ear(b"state @@@ ")
+    stranger = subscriber(b"state @@@ ")
     ctx = sockets.context()
     pub_socket = sockets.publisher(ctx, context.publish_endpoint)
     assert sockets.await_device(pub_socket, PATIENCE)
@@ -132,12 +132,12 @@ def test_a_flood_of_top_requests_does_not_delay_the_supervisor(
 
 
 def test_a_top_request_for_an_unknown_transaction_is_refused(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     context.looped("Echo")
     context.task("ts001", "Echo")
     context.start("--transaction", TX)
-    stranger = ear(b"state @@@ ")
+    stranger = subscriber(b"state @@@ ")
     for head in ({"service_transaction": "NOBODY"}, {"service_transaction": ["x"]}, {}):
         sockets.send_once(
             context.publish_endpoint,

@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import wait_for
 
 TX = "5HGAHZ3WPZUI71PACRPP"
@@ -68,14 +68,16 @@ def test_every_trigger_does_every_action(context: Context) -> None:
         obeyed(trigger, action)
 
 
-def test_a_trigger_fires_the_rules_of_its_own_kind_only(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_trigger_fires_the_rules_of_its_own_kind_only(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     services(context)
     rules = {trigger: ("start", f"{trigger}-target") for trigger in TRIGGERS}
     context.task("ends", "Ends", entry=False, rules=rules)
     for trigger in TRIGGERS:
         context.task(f"{trigger}-target", "Echo", entry=False)
     context.start("--transaction", TX)
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ask(verb="start", transaction=TX, tasks=["ends"], block=False)
     # These two come in any order: the first rule fires when the task is ready, the other one when it ends,
     # and each target takes some time.

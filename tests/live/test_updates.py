@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from context import Context, Ear
+from context import Context, Subscriber
 from waiting import stop_process, wait_for
 
 SINGLE = """
@@ -35,23 +35,25 @@ def test_an_item_that_is_not_json_is_a_clear_error_to_the_task(context: Context)
     assert "cannot update: bad is not JSON" in context.task_is("ts_1", "failed")["status"]
 
 
-def test_a_megabyte_arrives_and_more_is_a_clear_error(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_megabyte_arrives_and_more_is_a_clear_error(
+    context: Context, subscriber: Callable[..., Subscriber]
+) -> None:
     single(context, "Huge", "self.update(text='x' * 1_000_000)", "self.update(text='x' * 1_100_000)")
     context.task("ts_1", "Huge", entry=False)
     context.start("--transaction", "T")
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ask(verb="start", transaction="T", tasks=["ts_1"])
     assert len(listener.control("updated", "ts_1")["content"]["status"]["text"]) == 1_000_000
     assert "1048576" in context.task_is("ts_1", "failed")["status"]
 
 
 def test_thousands_of_updates_all_arrive_as_they_were_reported(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     single(context, "Many", "for n in range(5000):", "    assert self.update(n=n)")
     context.task("ts_1", "Many", entry=False)
     context.start("--transaction", "T")
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ask(verb="start", transaction="T", tasks=["ts_1"])
     heard = []
     while len(heard) < 5000:
@@ -64,14 +66,14 @@ def test_thousands_of_updates_all_arrive_as_they_were_reported(
 
 @pytest.mark.parametrize("result", ["failed", "success", "failure", "partly"])
 def test_the_result_that_a_task_reports_is_published_as_such(
-    context: Context, ear: Callable[..., Ear], result: str
+    context: Context, subscriber: Callable[..., Subscriber], result: str
 ) -> None:
     single(context, "Told", f"self.update(result={result!r}, n=2)", "self.update(n=3)")
     context.task("ts_1", "Told", entry=False, rules={"on_update": ("start", "ts_2")})
     context.looped("Echo")
     context.task("ts_2", "Echo", entry=False)
     context.start("--transaction", "T")
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ask(verb="start", transaction="T", tasks=["ts_1"])
     first, second = (listener.control("updated", "ts_1")["content"]["status"] for _ in range(2))
     assert (first["result"], first["n"], first["device_action"]) == (result, 2, "act")
@@ -116,12 +118,12 @@ def test_an_update_flood_is_limited_counted_and_leaves_the_supervisor_responsive
 
 
 def test_the_last_updates_of_a_task_are_processed_before_its_exit(
-    context: Context, ear: Callable[..., Ear]
+    context: Context, subscriber: Callable[..., Subscriber]
 ) -> None:
     single(context, "Words", "for n in range(30):", "    self.update(n=n)")
     context.task("ts_1", "Words", entry=False)
     context.start("--transaction", "T")
-    listener = ear(b"control @@@ ")
+    listener = subscriber(b"control @@@ ")
     context.ask(verb="start", transaction="T", tasks=["ts_1"])
     numbers = []
     while True:
@@ -135,7 +137,7 @@ def test_the_last_updates_of_a_task_are_processed_before_its_exit(
 
 
 def test_updates_while_no_supervisor_is_there_are_delivered_once(
-    context: Context, ear: Callable[..., Ear], home: Path
+    context: Context, subscriber: Callable[..., Subscriber], home: Path
 ) -> None:
     single(
         context,
