@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from forked import launch_spec
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zmsvc.core import facts as ft
 from zmsvc.core.poison import Poison
@@ -193,6 +195,45 @@ def test_a_message_that_is_none_is_refused(data: bytes) -> None:
     for decode in (hosts.decode_said, hosts.decode_told):
         with pytest.raises(hosts.ProtocolError):
             decode(data)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_json_does_not_have_is_refused(number: str) -> None:
+    fact = f'{{"op":"TimeoutExtended","launch":1,"seconds":{number}}}'
+    text = f'{{"op":"facts","host":"h2","run":"R","greeting":1,"number":1,"facts":[{fact}]}}'
+    assert hosts.decode_said(text.replace(number, "5").encode())
+    with pytest.raises(hosts.ProtocolError):
+        hosts.decode_said(text.encode())
+
+
+GREETING = hosts.encode_said(
+    hosts.Greeting(
+        host="h2",
+        run="R",
+        epoch="e",
+        greeting=7,
+        keeper_protocol=5,
+        children=(ft.Child(launch=1, pid=2, start_time=3),),
+        exits=(4,),
+    )
+)
+FACTS = hosts.encode_said(
+    hosts.Facts(host="h2", run="R", greeting=7, number=1, facts=(exited(1), said(1, "text"), exited(2)))
+)
+
+
+@given(
+    data=st.sampled_from([GREETING, FACTS]),
+    at=st.integers(0, 300),
+    length=st.integers(0, 8),
+    other=st.one_of(st.binary(max_size=8), st.sampled_from([b"null", b"[]", b"{}", b"-1", b"true", b'"x"'])),
+)
+def test_garbage_is_a_message_or_is_refused(data: bytes, at: int, length: int, other: bytes) -> None:
+    mixed = data[:at] + other + data[at + length :]
+    try:
+        assert isinstance(hosts.decode_said(mixed), hosts.Said)
+    except hosts.ProtocolError:
+        pass
 
 
 def test_a_launch_gets_the_paths_and_users_of_this_host(

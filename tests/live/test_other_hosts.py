@@ -216,10 +216,16 @@ def test_another_envoy_takes_over_at_sighup(context: Context, running: tuple[Hos
     assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL"
 
 
-def test_a_host_without_keys_says_what_it_needs(context: Context, hosts: tuple[Host, ...]) -> None:
-    h2, _ = hosts
+def test_a_host_without_keys_or_a_place_in_the_file_says_what_it_needs(
+    context: Context, hosts: tuple[Host, ...]
+) -> None:
+    h2, h3 = hosts
     context.looped("Steady")
     context.task("one", "Steady", service=placement("h2"))
+    h3.name = "h4"
+    h3.launch()
+    assert h3.wait() == 2
+    assert "<hosts> does not list h4, expected one of h2, h3" in h3.log
     shutil.rmtree(context.home / "h2/keys")
     h2.launch()
     assert h2.wait() == 2

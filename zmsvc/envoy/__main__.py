@@ -56,16 +56,21 @@ async def _work(args: argparse.Namespace) -> None:
     curve = curve_keys.of_words(hello.curve)
     if curve is None:
         raise ConfigError([f"cannot serve {places.name} on {args.host}: it has no CURVE keys"])
-    endpoint = _endpoint(places)
+    endpoint = _endpoint(places, args.host, has_run=hello.restarts > 0)
     await Envoy(args.host, children, hello, places, target, Line(endpoint, curve)).run()
 
 
-def _endpoint(places: Places) -> str:
-    """Return the endpoint for hosts of the context file. Raises ConfigError."""
+def _endpoint(places: Places, host: str, *, has_run: bool) -> str:
+    """Return the endpoint for hosts of the context file. Raises ConfigError, also for a host that the file
+    does not list, unless this host `has_run` tasks before: the supervisor may want to stop them.
+    """
     files = context_files.read(places.config_file)
     context = separate_reader.parse(files, path=places.config_file, name=places.name)
     if not context.listed.endpoint:
         raise ConfigError([f"{context.path}:1: it has no <hosts>, so no tasks of it run on other hosts"])
+    if host not in context.listed.names and not has_run:
+        names = ", ".join(context.listed.names)
+        raise ConfigError([f"{context.path}:1: <hosts> does not list {host}, expected one of {names}"])
     return context.listed.endpoint
 
 

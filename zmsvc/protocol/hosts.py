@@ -181,11 +181,16 @@ def size_of(fact: ft.TaskFact) -> int:
             return 200
 
 
+def _no_number(name: str) -> Any:
+    """Refuse NaN and Infinity, which JSON does not have: no deadline is computed from them."""
+    raise ProtocolError(f"{name} is not JSON")
+
+
 def _object(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode()
         check_depth(text)
-        body = json.loads(text)
+        body = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"it is not JSON: {error}") from None
     if not isinstance(body, dict):
