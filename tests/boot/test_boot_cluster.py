@@ -241,7 +241,7 @@ def test_the_decisions_of_the_last_host_go_along(orders: Resource, machine: Mach
     assert orders("start") == (0, "")
     assert orders.opened() == {"T1", "T2"}
     assert ("T2", "ts_2") not in orders.installed.pids()
-    now = {"host": "h1", "open": ["T1", "T2"], "held": [["T2", "ts_2"]], "disabled": [], "generation": 0}
+    now = {"host": "h1", "open": ["T1", "T2"], "held": [["T2", "ts_2"]], "disabled": [], "generation": 1}
     assert orders.carried() == now
     orders.installed.ctl("disable", "ts_1")
     writes = "wc -l < /run/cib/writes"

@@ -186,7 +186,7 @@ def envoy_and_task_killed(spread: Spread) -> None:
 
 def keeper_killed(spread: Spread) -> None:
     """Pacemaker starts the keeper again, as that of each unit of systemd."""
-    with spread.ending("lost", None), spread.breaking("keeper of another host killed", SAME, 10.0) as host:
+    with spread.ending("lost", None), spread.breaking("keeper of another host killed", SAME, 12.0) as host:
         spread.bench.sh(host, "kill -9 $(systemctl show -p MainPID --value zmsvc-host@Spread)")
     spread.wait_for_hosts()
 
@@ -217,7 +217,7 @@ def cable_cut(spread: Spread) -> None:
 def context_moved(spread: Spread) -> None:
     """In an orderly move all tasks of the context stop, and start again."""
     home = spread.home()
-    with spread.breaking("orderly move of the context", EITHER, 10.0):
+    with spread.breaking("orderly move of the context", EITHER, 6.0, SILENT):
         spread.bench.sh(home, f"pcs resource move spread-all h{home % 3 + 1}")
     spread.wait_for_hosts()
 
