@@ -103,7 +103,7 @@ def rfc3339(at: float) -> str:
 
 
 def status(replayed: Replayed, name: str, transaction: str | None = None, tasks: Iterable[str] = ()) -> Json:
-    """Return the world at the end of a replay, as `status` shows it. PIDs are those of then."""
+    """Return the world at the end of a replay, as `status` shows it. PIDs are those of that time."""
     world = replayed.world
     assert world is not None
     names = tuple(tasks)

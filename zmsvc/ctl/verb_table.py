@@ -386,7 +386,7 @@ Of a context that does not run it shows the state file, says so on stderr, and e
 not at rest is *dead* now, with its last state; with **--json** that is in *last*.
 
 With **--at** it shows what the record has of that time: the context needs **<record>** in its file, see
-**zmsvc.xml**(5). The PIDs are those of then. Root and the daemon's user can read the record.
+**zmsvc.xml**(5). The PIDs are those of that time. Root and the daemon's user can read the record.
 
 A task that waits for a rule, or has ended as it should, does not count against the exit status, unless it
 is named. A stopped transaction does not count either, as long as another one goes on.""",
