@@ -13,8 +13,7 @@ from zmsvc.core.facts import Fact, HostLost
 from zmsvc.core.hosts import Host
 from zmsvc.core.model import Context, DeviceEndpoints
 from zmsvc.core.world import World
-from zmsvc.supervisor import cluster_news
-from zmsvc.supervisor.cluster_news import ClusterNews
+from zmsvc.supervisor.cluster_news import PATIENCE, ClusterNews
 
 ENDS = DeviceEndpoints(
     subscribe_endpoint="ipc:///a",
@@ -61,12 +60,12 @@ def write(program: Path, script: str) -> None:
     program.chmod(0o755)
 
 
-def asked(*silent: str) -> list[Fact]:
+def asked(*silent: str, patience: float = PATIENCE) -> list[Fact]:
     """Return the facts that follow from one question about silent hosts."""
     taker = Taker()
 
     async def ask() -> None:
-        news = ClusterNews(taker, lambda: list(silent))
+        news = ClusterNews(taker, lambda: list(silent), patience)
         news.follow()
         if news._work is not None:
             await news._work
@@ -97,12 +96,9 @@ def test_without_a_readable_answer_nothing_is_lost(
     assert ("its tasks stay as they are" in caplog.text) is ("result" not in script)
 
 
-def test_a_cluster_that_does_not_answer_is_given_up(
-    crm_mon: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(cluster_news, "PATIENCE", 0.1)
+def test_a_cluster_that_does_not_answer_is_given_up(crm_mon: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(crm_mon, "exec sleep 1000")
-    assert asked("h3") == []
+    assert asked("h3", patience=0.1) == []
     assert "crm_mon takes longer than 0.1 s" in caplog.text
 
 

@@ -40,10 +40,14 @@ class FactTaker(Protocol):
 
 
 class ClusterNews:
-    """The questions of one supervisor. `silent` returns the hosts that are asked for."""
+    """The questions of one supervisor. `silent` returns the hosts that are asked for. The cluster has
+    `patience` seconds to answer.
+    """
 
-    def __init__(self, supervisor: FactTaker, silent: Callable[[], list[str]]) -> None:
-        self._supervisor, self._silent = supervisor, silent
+    def __init__(
+        self, supervisor: FactTaker, silent: Callable[[], list[str]], patience: float = PATIENCE
+    ) -> None:
+        self._supervisor, self._silent, self._patience = supervisor, silent, patience
         self._loop = asyncio.get_running_loop()
         self._work: asyncio.Task[None] | None = None
         self._asked_at = -SELDOM
@@ -75,9 +79,9 @@ class ClusterNews:
 
     async def _ask(self, epochs: dict[str, str]) -> None:
         try:
-            off = await _hosts_that_are_off()
+            off = await _hosts_that_are_off(self._patience)
         except (OSError, ValueError, TimeoutError) as error:
-            problem = str(error) or f"{COMMAND[0]} takes longer than {PATIENCE:g} s"
+            problem = str(error) or f"{COMMAND[0]} takes longer than {self._patience:g} s"
             if problem != self._problem:
                 log.warning(
                     "Cannot ask the cluster whether %s is off: %s; its tasks stay as they are",
@@ -93,7 +97,7 @@ class ClusterNews:
         self._supervisor.take(*(HostLost(host=name, epoch=epochs[name]) for name in lost))
 
 
-async def _hosts_that_are_off() -> set[str]:
+async def _hosts_that_are_off(patience: float) -> set[str]:
     """Return the members of the cluster that are off for certain. Raises OSError, ValueError,
     TimeoutError.
     """
@@ -107,7 +111,7 @@ async def _hosts_that_are_off() -> set[str]:
     except FileNotFoundError:
         raise OSError(f"{COMMAND[0]} is not installed") from None
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(patience):
             answer, _ = await asked.communicate()
     finally:
         if asked.returncode is None:
