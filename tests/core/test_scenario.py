@@ -240,6 +240,13 @@ def test_an_expectation_begins_when_all_entry_tasks_are_active() -> None:
     assert expect("after fail(t19): failed(t19) within 1s", slow)[0] == 0.0
 
 
+def test_an_expectation_without_all_entry_tasks_shows_the_start() -> None:
+    stopped = context(task("a", rule("on_start", "stop", "b")), task("b"))
+    (result,) = check(stopped, [parse("after fail(b): active(b) within 1s", stopped)])
+    assert (result.after, result.begin, result.timeline[0].at) == (None, 0.0, 0.0)
+    assert result.why == "before the event, not all entry tasks are active: b is inactive (stopped)"
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
