@@ -4,7 +4,8 @@
 # make test-on    the same tests in another Debian, with its libraries and its systemd: SUITE=trixie (bookworm, forky); needs root and
 #                 debootstrap, and keeps the suite in /var/cache/zmsvc or ZMSVC_SUITES=; PYTEST_ARGS= says which tests
 # make test-lowest  tests with the lowest versions of the libraries that setup.cfg allows; needs Python 3.11
-# make all-tests  everything: test, test-lowest, test-on for each suite, fuzz, kills, simulate, soak and cluster
+# make all-tests  everything: test, test-lowest, test-on for each suite, test-cockpit, test-deb, fuzz, kills, simulate, chaos, soak and
+#                 cluster
 # make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
 # make bench-on SUITE=trixie measures in another Debian, with its Python, its libraries and its systemd; needs root, as test-on
 # make bench-pages  lists the pages that a task has written to; make bench-forks measures the ways to fork; each takes some seconds
@@ -23,7 +24,7 @@
 # make promises   measures the recovery times of docs/promises.md on this machine, and prints that table
 # make install    installs program, units and manual, as root; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR= PYTHON=/usr/bin/python3
 # make uninstall  removes the installed files, except edited context files and the state
-# make deb        builds the Debian package into build/deb and checks it with lintian; SUITE=trixie builds it in that suite
+# make deb        builds the Debian package into build/deb; lintian checks it where it is installed; SUITE=trixie builds it in that suite
 # make test-deb   installs, upgrades, downgrades and removes that package in a booted copy of SUITE=bookworm or trixie; root, minutes
 # make rpm        builds the RPM package into build/rpm, with rpmbuild of any distribution
 # make cockpit    puts the page for Cockpit into cockpit/dist, with a library that npm downloads; install, deb and rpm take it from there
@@ -86,6 +87,7 @@ test-lowest:
 
 all-tests: test test-lowest
 	for suite in bookworm trixie forky; do $(MAKE) test-on SUITE=$$suite || exit; done
+	$(MAKE) test-cockpit
 	for suite in bookworm trixie; do $(MAKE) test-deb SUITE=$$suite || exit; done
 	$(MAKE) fuzz
 	$(MAKE) kills
