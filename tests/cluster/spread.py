@@ -17,6 +17,7 @@ from cluster_bench import Bench, BenchError, wait_until
 ADDRESS = "10.77.0.9"
 DISK = "/share/spread-disk"
 BEAT = """#!/bin/sh
+echo "beats on $(hostname)"
 while echo "$(date +%s.%N) $(hostname) $$ ${ZMSVC_TRANSACTION:-none}" >> /share/spread; do sleep 0.1; done
 """
 TASK = """<TaskService id="{id}" instance="{id}" serviceType="Command"><Task>
@@ -261,6 +262,12 @@ def begin(bench: Bench) -> Spread:
     spread = Spread(bench)
     spread.prepare()
     spread.begin()
+    told = bench.sh(1, "zmsvcctl -c Spread logs ts_1 2>&1 >/dev/null", check=False)
+    if "(zmsvcctl -H h2 -c Spread logs ts_1)" not in told:
+        raise BenchError(f"logs does not say where the log of ts_1 is: {told}")
+    shown = bench.sh(1, "zmsvcctl -H h2 -c Spread logs ts_1")
+    if "beats on h2" not in shown:
+        raise BenchError(f"the log of ts_1 on h2 is not shown:\n{shown}")
     return spread
 
 
