@@ -81,6 +81,15 @@ class Spread(Beats):
 
     def begin(self) -> None:
         """Give it to the cluster, by the commands that `cluster commands` prints."""
+        # As on the page: the context may read the state of the cluster, and change nothing.
+        self.bench.sh(1, "pcs acl role create zmsvc-read read xpath /cib")
+        self.bench.sh(1, "pcs acl user create zmsvc zmsvc-read")
+        self.bench.sh(1, "pcs acl enable")
+        as_zmsvc = "setpriv --reuid zmsvc --regid zmsvc --groups haclient"
+        self.bench.sh(1, f"{as_zmsvc} crm_mon --output-as=xml -1")
+        change = f"{as_zmsvc} crm_attribute --name stonith-enabled --update false"
+        if self.bench.on(1, "sh", "-c", change, check=False).returncode == 0:
+            raise BenchError("the user of the context may change the cluster")
         for number in self.bench.numbers:
             self.bench.sh(number, "zmsvcctl -c Spread cluster give")
         wanted = f"zmsvcctl -c Spread cluster commands --ip {ADDRESS}/24 --shared {DISK}"
