@@ -4,6 +4,7 @@ and they go on without the supervisor and without the connection.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -54,47 +55,47 @@ def fired(context: Context) -> int:
     return sum(row.task == "two" and row.event == "launching" for row in history(context))
 
 
-def test_the_end_of_a_task_starts_the_task_of_its_rule_on_another_host(
+def test_the_true_end_of_a_task_starts_the_task_of_its_rule_on_another_host_whatever_else_ends(
     context: Context, running: tuple[Host, ...]
 ) -> None:
     h2, h3 = running
-    one = context.tasks()["one"]
-    assert h2.holds() == {one["launch"]}
-    os.kill(one["pid"], signal.SIGKILL)
-    two = context.task_is("two", "running")
-    assert h3.holds() == {two["launch"]}
-    assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL"
-    assert fired(context) == 1
+
+    def kill_supervisor(_task: int) -> None:
+        before = adopted(context)
+        context.kill_supervisor()
+        wait_for(lambda: adopted(context) > before)
+
+    def kill_envoy_and_task(task: int) -> None:
+        envoy = h2.envoy
+        os.kill(envoy, signal.SIGSTOP)
+        os.kill(task, signal.SIGKILL)
+        os.kill(envoy, signal.SIGKILL)
+
+    def replace_envoy(_task: int) -> None:
+        envoy = h2.envoy
+        os.kill(h2.keeper, signal.SIGHUP)
+        wait_for(lambda: h2.envoy != envoy)
+
+    troubles = [lambda _task: None, kill_supervisor, kill_envoy_and_task, replace_envoy]
+    for number, trouble in enumerate(troubles, 1):
+        one = context.task_is("one", "running")
+        assert h2.holds() == {one["launch"]}
+        trouble(one["pid"])
+        assert context.tasks()["one"]["pid"] in (one["pid"], None), "it keeps its process"
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one["pid"], signal.SIGKILL)
+        two = context.task_is("two", "running")
+        assert h3.holds() == {two["launch"]}
+        assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL"
+        assert fired(context) == number
+        os.kill(two["pid"], signal.SIGKILL)
+        context.task_is("two", "failed")
+        context.ctl("start", "one")
 
 
-def test_tasks_keep_their_processes_when_the_supervisor_is_killed(
-    context: Context, running: tuple[Host, ...]
-) -> None:
-    h2, _ = running
-    one = context.tasks()["one"]
-    context.kill_supervisor()
-    again = wait_for(lambda: [row for row in history(context) if row.event == "adopted"])
-    assert [row.task for row in again] == ["one"]
-    assert context.tasks()["one"]["pid"] == one["pid"]
-    assert h2.holds() == {one["launch"]}
-    os.kill(one["pid"], signal.SIGKILL)
-    context.task_is("two", "running")
-    assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL"
-    assert fired(context) == 1
-
-
-def test_the_end_of_a_task_that_is_killed_together_with_the_envoy_is_known(
-    context: Context, running: tuple[Host, ...]
-) -> None:
-    h2, _ = running
-    one = context.tasks()["one"]
-    envoy = h2.envoy
-    os.kill(envoy, signal.SIGSTOP)
-    os.kill(one["pid"], signal.SIGKILL)
-    os.kill(envoy, signal.SIGKILL)
-    context.task_is("two", "running")
-    assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL"
-    assert fired(context) == 1
+def adopted(context: Context) -> int:
+    """Return how often `one` was adopted by a new supervisor."""
+    return sum(row.task == "one" and row.event == "adopted" for row in history(context))
 
 
 def test_nothing_follows_from_a_cut_cable_and_an_end_is_known_when_it_is_whole_again(
@@ -204,16 +205,6 @@ def test_a_client_of_the_bus_cannot_be_a_host(context: Context, hosts: tuple[Hos
     one = context.tasks()["one"]
     assert one["sub"] == "unplaced"
     assert h2.holds() == h3.holds() == set()
-
-
-def test_another_envoy_takes_over_at_sighup(context: Context, running: tuple[Host, ...]) -> None:
-    h2, _ = running
-    one, envoy = context.tasks()["one"], h2.envoy
-    os.kill(h2.keeper, signal.SIGHUP)
-    wait_for(lambda: h2.envoy != envoy)
-    os.kill(one["pid"], signal.SIGKILL)
-    context.task_is("two", "running")
-    assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL"
 
 
 def test_a_host_without_keys_or_a_place_in_the_file_says_what_it_needs(

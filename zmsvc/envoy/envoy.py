@@ -337,6 +337,7 @@ class Envoy:
                 self._held.acknowledge(order.launch)
                 self._admitted.discard(order.launch)
                 children.forget(order.launch)
+                self._leave_in_time(self._loop.time())
             case hosts.AdmitAll():
                 self._admitted.add(order.launch)
             case _:
@@ -355,6 +356,7 @@ class Envoy:
             self._notifier.stopping()
             for child in () if self._accepted else self._held.children:
                 self._children.ask_to_end(child.launch, "SIGTERM", "SIGTERM")
+            self._speak()
         if now:
             self._leaving_until = at
         self._leave_in_time(at)
