@@ -52,6 +52,7 @@ class Crash:
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        file.write_text("")
 
     def arm(self, point: int | str) -> None:
         """Die before the side effect of this number from now, or before the first one of this name."""
@@ -73,10 +74,9 @@ def crash(context: Context, home: Path) -> Crash:
     context.task("parent", "Parent", entry=False, service="<stop_timeout>300ms</stop_timeout>")
     context.task("brittle", "Brittle", entry=False, rules={"on_fail": ("start", "heir")})
     context.task("heir", "Steady", entry=False, service=QUICK)
-    file = home / "crash"
-    file.write_text("")
+    found = Crash(file := home / "crash")
     context.start("--transaction", "T", ZMSVC_CRASH_FILE=str(file))
-    return Crash(file)
+    return found
 
 
 def held(context: Context) -> dict[str, dict[str, Any]]:

@@ -20,10 +20,15 @@ from context import Context
 from crowd import QUICK, history
 from needs import need
 from other_hosts import Host, other_hosts, placement, start_all
+from test_crash_points import Crash
 from waiting import wait_for
 
 KILLS = int(os.environ.get("ZMSVC_KILLS", "12"))
 """`make kills` has 100 of them."""
+STEP = 1 if "ZMSVC_KILLS" in os.environ else 5
+"""In `make kills` the supervisor dies before each side effect."""
+MOST = 60
+"""A number that is higher than that of the side effects of a failure."""
 SEED = int(os.environ.get("ZMSVC_SEED") or random.randrange(2**32))
 
 ALONE = """
@@ -72,6 +77,37 @@ def test_random_kills_on_several_hosts(context: Context, hosts: tuple[Host, ...]
     check_history(context, home)
 
 
+@pytest.mark.deadline(200)
+def test_the_supervisor_dies_at_a_failure_on_another_host(
+    context: Context, hosts: tuple[Host, ...], home: Path
+) -> None:
+    """It dies before a side effect that follows from the failure, STEP later each time."""
+    h2, h3 = hosts
+    crash = Crash(file := home / "crash")
+    context.looped("Alone", ALONE.format(home=home))
+    context.task("one", "Alone", rules={"on_fail": ("start", "two")}, service=placement("h2"))
+    context.task("two", "Alone", entry=False, service=placement("h3"))
+    start_all(context, hosts, ZMSVC_CRASH_FILE=str(file))
+    for fired, point in enumerate(range(1, MOST, STEP), 1):
+        one = context.task_is("one", "running")
+        crash.arm(point)
+        os.kill(one["pid"], signal.SIGKILL)
+        two = context.task_is("two", "running")
+        wait_for(lambda launch=two["launch"]: (h2.holds(), h3.holds()) == (set(), {launch}))
+        place = crash.died()
+        assert context.tasks()["one"]["exit"]["signal"] == "SIGKILL", place
+        launched = [row for row in history(context) if (row.task, row.event) == ("two", "launching")]
+        assert len(launched) == fired, place
+        if not place:
+            break
+        os.kill(two["pid"], signal.SIGKILL)
+        context.task_is("two", "failed")
+        context.ctl("start", "one")
+    assert point > 10, "it died at no side effect"
+    assert not (home / "doubles").exists()
+    check_history(context, home)
+
+
 def kill(context: Context, victim: str, host: Host) -> None:
     if victim == "supervisor":
         context.kill_supervisor()
@@ -111,7 +147,7 @@ def settled(context: Context, hosts: tuple[Host, ...]) -> None:
 
 
 def check_history(context: Context, home: Path) -> None:
-    """Check that each launch began and ended at most once, and that each but the last of a task has ended."""
+    """Check that each launch began and ended at most once, and that each has ended but those that run."""
     rows = [row for row in history(context) if "launch" in row.detail]
     born = Counter(int(line) for line in (home / "born").read_text().split())
     told = {
@@ -126,5 +162,5 @@ def check_history(context: Context, home: Path) -> None:
         assert not counted - Counter(counted.keys()), f"{event} twice: {counted}"
     assert not born - Counter(born.keys()), f"forked twice: {born}"
     assert born.keys() <= told["launching"].keys()
-    last = {task["launch"] for task in context.tasks().values()}
-    assert told["launching"].keys() - last == told["ended"].keys()
+    running = {task["launch"] for task in context.tasks().values() if task["pid"]}
+    assert told["launching"].keys() - running == told["ended"].keys()
