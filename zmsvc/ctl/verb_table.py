@@ -380,7 +380,8 @@ not reloaded, it says so. Where supervisor, keeper or zygote (the process that t
 from) run another release than the installed one, it shows that release and the command that renews them.
 Of failed tasks, and of named ones, it also shows the last lines of the log (5, or *N*). Memory is each
 task's own and its share of what it shares with others; with more than 64 processes it is the resident
-memory, marked **rss**.
+memory, marked **rss**. Of a context with **<hosts>** it also shows these hosts (see **cluster**), and on
+which of them a task runs; a task there has no figure of memory.
 
 Of a context that does not run it shows the state file, says so on stderr, and ends with 3. A task that was
 not at rest is *dead* now, with its last state; with **--json** that is in *last*.
@@ -663,7 +664,8 @@ file if the context does not log to the journal. If several tasks of one instanc
 **journalctl** would show alike, each line of the journal has its *TRANSACTION/TASK* before the colon; a
 line of the file always has it. The log of a context that does not run is shown as well, and stderr says
 where it comes from. A task or a transaction that the context does not have any more is announced on
-stderr, and its log shown. For the file, **-o** knows **cat** and **json**.""",
+stderr, and its log shown. The log of a task on another host is there, and stderr says how to show it. For the
+file, **-o** knows **cat** and **json**.""",
     ),
     VerbEntry(
         "events",
