@@ -35,8 +35,8 @@ class Switch(StrEnum):
     copies them.
     """
     ENVIRON = "environ"
-    """A task's variables are written to the dict behind os.environ. Without it the methods of os.environ
-    write them, which copies pages.
+    """On Python 3.11 a task's variables are written to the dict behind os.environ. Without it the methods of
+    os.environ write them, which copies pages.
     """
     BYTECODE = "bytecode"
     """A service's compiled code is read without importlib. Without it importlib calls 20 functions."""
@@ -112,10 +112,10 @@ def _hook(name: str) -> Callable[[], None]:
 @functools.cache
 def environment() -> MutableMapping[bytes, bytes] | None:
     """Return the dict behind os.environ; None if it is not as expected, and the caller must use
-    os.environ.
+    os.environ. With immortal objects the methods of os.environ copy no more pages: then it is None, too.
     """
     found = vars(os.environ).get("_data")
-    if Switch.ENVIRON in disabled() or not isinstance(found, dict):
+    if sys.version_info >= (3, 12) or Switch.ENVIRON in disabled() or not isinstance(found, dict):
         return None
     expected = {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()}
     return found if found == expected else None
