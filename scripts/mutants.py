@@ -37,8 +37,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 CORE = Path("zmsvc/core")
 TESTS = Path("tests/core")
-ALSO = "tests/host/test_config.py"
-"""Tests of what the core reports about values of a context file."""
+ALSO = ("tests/host/test_config.py", "tests/host/test_placement.py", "tests/host/test_launch_spec.py")
+"""Tests of what the core reports about values of a context file, and of the options that it declares."""
 SLOW = ("test_engine_properties", "test_engine_crashes", "test_keeper_and_supervisor", "test_graph")
 """These run last: most changes are noticed without them."""
 CPU_S = 60
@@ -212,7 +212,7 @@ def _test_files(tree: Path, mutant: Mutant | None) -> list[str]:
         (tree / TESTS).glob("test_*.py"),
         key=lambda file: (file.stem not in own, file.stem in SLOW, file.stem),
     )
-    return [*(str(file.relative_to(tree)) for file in files), ALSO]
+    return [*(str(file.relative_to(tree)) for file in files), *ALSO]
 
 
 def _test(tree: Path, mutant: Mutant | None, cpu: int) -> Outcome:
