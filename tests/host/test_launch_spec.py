@@ -30,6 +30,10 @@ def test_each_option_that_a_launch_carries_names_the_first_protocol_that_has_it(
             assert option.protocol == 0, f"no launch carries <{option.name}>"
 
 
+def test_a_keeper_of_this_release_knows_every_option() -> None:
+    assert [option.name for option in OPTIONS if option.protocol > PROTOCOL] == []
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "dropped"),
     [
