@@ -192,6 +192,35 @@ def test_the_tasks_of_a_host_that_leaves_move_and_it_takes_tasks_again_when_it_i
     assert h2.holds() == {one["launch"]}
 
 
+def test_a_host_leaves_although_its_envoy_is_killed_meanwhile(
+    context: Context, running: tuple[Host, ...]
+) -> None:
+    h2, _ = running
+    os.kill(h2.envoy, signal.SIGSTOP)
+    os.kill(h2.keeper, signal.SIGTERM)
+    h2.kill_envoy()
+    assert h2.wait() == 0
+    # It was stopped in order, and no other host takes it.
+    context.task_is("one", "unplaced")
+    assert fired(context) == 0
+
+
+def test_the_tasks_of_a_host_that_leaves_without_a_supervisor_are_asked_to_end(
+    context: Context, hosts: tuple[Host, ...]
+) -> None:
+    h2, _ = hosts
+    asked = context.home / "asked"
+    context.looped("Tidy", f'def close(self):\n    open("{asked}", "w").close()')
+    context.task("tidy", "Tidy", service=placement("h2"))
+    start_all(context, hosts)
+    h2.cable.cut()
+    assert h2.stop() == 0
+    assert asked.exists()
+    # The context does not end while it is not known what a silent host runs.
+    h2.cable.mend()
+    h2.start()
+
+
 def test_a_client_of_the_bus_cannot_be_a_host(context: Context, hosts: tuple[Host, ...]) -> None:
     h2, h3 = hosts
     keys = context.home / "keys" / context.name

@@ -65,7 +65,9 @@ class Envoy:
         self._greeted_at = -hosts.BEAT
         self._connected = False
         self._listens = False
+        self._next_beat: asyncio.TimerHandle | None = None
         self._leaving_until: float | None = None
+        self._asked_to_end = False
         self._shown = ""
         self._refused = SparseLog(log.warning)
         self._over = asyncio.Event()
@@ -99,12 +101,16 @@ class Envoy:
         self.backlog(self._children.waiting)
         self._notifier.ready()
         self._loop.add_reader(self._line.fileno(), self._receive)
-        beat = self._loop.create_task(self._beat())
+        self._beat()
         self._receive()
+        if self._hello.stopping:
+            # An envoy that was killed has begun it.
+            self._begin_to_leave(now=False)
         try:
             await self._over.wait()
         finally:
-            beat.cancel()
+            if self._next_beat is not None:
+                self._next_beat.cancel()
             self._loop.remove_reader(self._line.fileno())
             self._listen()
             self._line.close()
@@ -128,19 +134,21 @@ class Envoy:
             else:
                 self._loop.remove_reader(source.fileno())
 
-    async def _beat(self) -> None:
+    def _beat(self) -> None:
         """Speak each second: a supervisor that has just begun knows no host before it hears of it."""
-        while True:
-            self._notifier.watchdog()
-            now = self._loop.time()
-            if self._accepted and now - self._heard_at > hosts.SILENCE:
-                self._begin_again("no supervisor is heard any more")
-            self._cut = not self._accepted and now - self._heard_at > hosts.SILENCE
-            self._speak()
-            self._read()
-            self._leave_in_time(now)
-            self._show("" if self._accepted else f"{self._host} waits for the supervisor of the context")
-            await asyncio.sleep(hosts.BEAT)
+        # First: no exception is to end the beats.
+        self._next_beat = self._loop.call_later(hosts.BEAT, self._beat)
+        # This process may have been stopped: what has come meanwhile counts as heard.
+        self._receive()
+        now = self._loop.time()
+        if self._accepted and now - self._heard_at > hosts.SILENCE:
+            self._begin_again("no supervisor is heard any more")
+        self._cut = not self._accepted and now - self._heard_at > hosts.SILENCE
+        self._speak()
+        self._read()
+        self._leave_in_time(now)
+        self._show("" if self._accepted else f"{self._host} waits for the supervisor of the context")
+        self._notifier.watchdog()
 
     def _speak(self) -> None:
         if self._accepted:
@@ -346,16 +354,12 @@ class Envoy:
     # --- the end of the keeper
 
     def _begin_to_leave(self, *, now: bool) -> None:
-        """Let the tasks end before the keeper ends. The supervisor moves them to other hosts, if it is
-        there.
-        """
+        """Let the tasks end before the keeper ends: the supervisor moves them to other hosts."""
         at = self._loop.time()
         if self._leaving_until is None:
-            self._leaving_until = at + (LEAVE_S if self._accepted else GRACE_S)
-            log.warning("%s leaves: its tasks have %g s to end", self._host, self._leaving_until - at)
+            self._leaving_until = at + LEAVE_S
+            log.warning("%s leaves: its tasks have %g s to move to other hosts", self._host, LEAVE_S)
             self._notifier.stopping()
-            for child in () if self._accepted else self._held.children:
-                self._children.ask_to_end(child.launch, "SIGTERM", "SIGTERM")
             self._speak()
         if now:
             self._leaving_until = at
@@ -369,7 +373,13 @@ class Envoy:
     def _leave_in_time(self, now: float) -> None:
         if self._leaving_until is None or self._over.is_set():
             return
-        untold = self._accepted and (self._held.ends or len(self._unsaved))
+        if self._cut and not self._asked_to_end:
+            # There is no supervisor to move them.
+            self._asked_to_end = True
+            self._leaving_until = min(self._leaving_until, now + GRACE_S)
+            for child in self._held.children:
+                self._children.ask_to_end(child.launch, "SIGTERM", "SIGTERM")
+        untold = not self._cut and (self._held.ends or len(self._unsaved))
         if now >= self._leaving_until or not (self._held.children or untold):
             self._children.tell(sv.Leave(status=0))
             self._over.set()

@@ -103,7 +103,7 @@ class Hosts:
         self._unforgotten: list[tuple[str, int]] = []
         self._refused = SparseLog(log.warning)
         self._pause: asyncio.TimerHandle | None = None
-        self._beat: asyncio.Task[None] | None = None
+        self._next_beat: asyncio.TimerHandle | None = None
         self._cluster = ClusterNews(supervisor, self._silent_hosts)
         server = _server_keys(supervisor.places, curve)
         self._context = socket_options.context()
@@ -118,13 +118,13 @@ class Hosts:
             raise
         self._loop.add_reader(socket_options.fileno(self._zap.socket), self._admit)
         self._loop.add_reader(socket_options.fileno(self._socket), self._receive)
-        self._beat = self._loop.create_task(self._beats())
+        self._next_beat = self._loop.call_later(wire.BEAT, self._beat)
 
     def close(self) -> None:
         for sock in (self._zap.socket, self._socket):
             self._loop.remove_reader(socket_options.fileno(sock))
-        if self._beat is not None:
-            self._beat.cancel()
+        if self._next_beat is not None:
+            self._next_beat.cancel()
         self._cluster.close()
         if self._pause is not None:
             self._pause.cancel()
@@ -292,20 +292,23 @@ class Hosts:
             ),
         )
 
-    async def _beats(self) -> None:
-        while True:
-            await asyncio.sleep(wire.BEAT)
-            now = self._loop.time()
-            for host, session in self._sessions.items():
-                if not session.silent and now - session.heard_at > wire.SILENCE:
-                    session.silent = True
-                    log.warning("Nothing is heard from %s for %.1f s", host, now - session.heard_at)
-                    self._supervisor.take(
-                        ft.HostSilent(host=host, epoch=session.epoch, greeting=session.greeting)
-                    )
-                if session.is_open:
-                    self._speak(session)
-            self._cluster.follow()
+    def _beat(self) -> None:
+        """Speak to each host, and note those that are silent."""
+        # First: no exception is to end the beats.
+        self._next_beat = self._loop.call_later(wire.BEAT, self._beat)
+        # This process may have been stopped: what has come meanwhile counts as heard.
+        self._receive()
+        now = self._loop.time()
+        for host, session in self._sessions.items():
+            if not session.silent and now - session.heard_at > wire.SILENCE:
+                session.silent = True
+                log.warning("Nothing is heard from %s for %.1f s", host, now - session.heard_at)
+                self._supervisor.take(
+                    ft.HostSilent(host=host, epoch=session.epoch, greeting=session.greeting)
+                )
+            if session.is_open:
+                self._speak(session)
+        self._cluster.follow()
 
     def turn_ended(self, *, saved: bool) -> None:
         """Confirm the facts that the turn has acted on, and acknowledge ends that are in the state file."""
