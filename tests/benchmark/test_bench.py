@@ -45,6 +45,7 @@ def test_the_benchmark_measures_and_reports(tmp_path: Path) -> None:
         "--sizes=5",
         "--only=zmsvc with 5.",
         "--only=fork with 5.",
+        "--only=fork + bus (busy) with 5.",
         "--rounds=1",
         f"--out={tmp_path}",
         home=tmp_path,
@@ -52,7 +53,7 @@ def test_the_benchmark_measures_and_reports(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "results.json").read_text())
     assert told["missing"] == {}
     found = {(row["contender"], row["figure"]): row for row in told["results"]}
-    assert {name for name, _ in found} == {"zmsvc", "fork"}
+    assert {name for name, _ in found} == {"zmsvc", "fork", "fork + bus (busy)"}
     assert {figure for name, figure in found if name == "fork"} >= OF_EVERYBODY
     assert {figure for name, figure in found if name == "zmsvc"} >= OF_EVERYBODY | {
         "adoption",
