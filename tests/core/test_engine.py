@@ -1143,6 +1143,16 @@ def test_an_update_flood_is_rate_limited_counted_and_reported_once() -> None:
     assert sum(isinstance(e, fx.Record) and e.event == "dropped" for e in sim.effects) == 1
 
 
+def test_missed_messages_are_counted_until_the_next_launch() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.happen(ft.MessagesMissed(launch=1, count=3))
+    assert sim.task("a").missed == 3
+    sim.ask("restart", "a")
+    assert sim.task("a").missed == 0
+
+
 def test_only_the_first_flood_of_updates_of_a_launch_is_recorded() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()

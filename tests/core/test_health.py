@@ -163,6 +163,13 @@ def test_a_change_to_unhealthy_and_back_is_recorded_and_the_task_goes_on() -> No
     assert (sim.sub_state("a"), sim.task("a").health_text) == ("running", "")
 
 
+def test_a_change_of_health_is_published_with_the_state_of_the_context() -> None:
+    sim = running()
+    for health, published in (("healthy", 1), ("unhealthy", 1), ("unhealthy", 0), ("healthy", 1)):
+        told = sim.probe("a", health)
+        assert len([each for each in told if isinstance(each, fx.PublishInfo)]) == published
+
+
 def test_a_task_that_stays_unhealthy_is_stopped_as_a_failure_and_its_rules_fire() -> None:
     sim = running(RESTART)
     sim.obedient = False

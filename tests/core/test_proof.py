@@ -204,6 +204,12 @@ def test_a_fault_is_found_with_a_counter_example(name: str) -> None:
         assert claim is not Claim.NO_RING or each.rules
 
 
+def test_the_counter_example_of_a_task_that_never_starts_has_the_start_of_its_part() -> None:
+    tasks, _, _ = WRONG["the only rule is for an end that the task cannot have"]
+    (violation,) = proof_of(filled(*tasks)).violations
+    assert "started" in [each.record.event for each in violation.timeline]
+
+
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_right_context_is_proven(name: str) -> None:
     tasks, any_fail = RIGHT[name]

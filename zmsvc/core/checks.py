@@ -297,7 +297,7 @@ def warnings(context: Context, *, curve: bool = False) -> list[str]:
     return [str(each) for each in config_warnings(context, curve=curve)]
 
 
-def logged_warnings(context: Context, *, curve: bool = False) -> list[str]:
+def logged_warnings(context: Context, *, curve: bool) -> list[str]:
     """Return the warnings as the log has them, each with its file."""
     return [each.in_file(context.path) for each in config_warnings(context, curve=curve)]
 
