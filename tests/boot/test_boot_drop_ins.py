@@ -234,6 +234,17 @@ def test_a_credential_of_the_unit_reaches_python_tasks_and_programs(probed: Prob
     wait_for(lambda: "s3cret" in machine.journal("-u", "zmsvc@Probe"))
 
 
+def test_a_context_with_other_hosts_is_in_the_group_that_may_ask_the_cluster(
+    probed: Probed, context: Callable[..., Installed], machine: Machine
+) -> None:
+    # Pacemaker makes it.
+    machine.sh("getent group haclient || groupadd --system haclient")
+    assert probed("other-hosts.conf")["uid"] == uid(machine, "zmsvc")
+    supervisor = context("Probe").status()["pid"]
+    groups = machine.sh(f"ps -o supgrp= -p {supervisor}").stdout
+    assert "haclient" in groups.strip().split(",")
+
+
 def test_every_drop_in_is_tested() -> None:
     text = Path(__file__).read_text()
     assert [file.name for file in DROP_INS.iterdir() if f'"{file.name}"' not in text] == []
