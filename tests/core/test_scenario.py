@@ -240,6 +240,11 @@ def test_an_expectation_begins_when_all_entry_tasks_are_active() -> None:
     assert expect("after fail(t19): failed(t19) within 1s", slow)[0] == 0.0
 
 
+def test_a_failure_without_an_exit_status_ends_with_1() -> None:
+    run = simulated(("fail", "a"))
+    assert [each.record.detail["exit_code"] for each in run.timeline if each.record.event == "failed"] == [1]
+
+
 def test_an_expectation_without_all_entry_tasks_shows_the_start() -> None:
     stopped = context(task("a", rule("on_start", "stop", "b")), task("b"))
     (result,) = check(stopped, [parse("after fail(b): active(b) within 1s", stopped)])

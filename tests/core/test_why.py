@@ -14,7 +14,7 @@ from simulation import Simulation, rule, task
 
 from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
-from zmsvc.core.cause_chain import Row
+from zmsvc.core.cause_chain import Row, end_text
 from zmsvc.core.why import TimeFormat, explain
 
 CTL = "zmsvcctl -c Sim"
@@ -707,3 +707,10 @@ def test_any_world_is_explained() -> None:
         for key in sim.world.tasks:
             for rows in (sim.rows, strange, []):
                 assert explained(sim, key[1], rows=rows, running=incident.running)["task"] == key[1]
+
+
+def test_an_end_without_a_message_is_told_without_one() -> None:
+    assert (
+        end_text({"reason": "lost"}) == "was lost: its process ended when the keeper of the context had died"
+    )
+    assert end_text({"reason": "lost", "message": "why"}).endswith(" had died: why")
