@@ -304,6 +304,11 @@ class Bench:
             self.put(number, "/root/.ssh/id_ed25519", key, 0o600)
             self.put(number, "/root/.ssh/authorized_keys", public, 0o600)
             self.put(number, "/etc/ssh/ssh_known_hosts", known)
+        self.start_sshd()
+
+    def start_sshd(self) -> None:
+        """Start sshd on each host. After a power cut a host boots without it."""
+        for number in self.numbers:
             self.on(number, "systemctl", "start", "ssh")
 
     def form_cluster(self) -> float:

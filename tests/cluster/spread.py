@@ -271,6 +271,7 @@ def begin(bench: Bench) -> Spread:
     spread = Spread(bench)
     spread.prepare()
     spread.begin()
+    bench.start_sshd()
     told = bench.sh(1, "zmsvcctl -c Spread logs ts_1 2>&1 >/dev/null", check=False)
     if "(zmsvcctl -H h2 -c Spread logs ts_1)" not in told:
         raise BenchError(f"logs does not say where the log of ts_1 is: {told}")
