@@ -24,3 +24,7 @@ def test_the_bus_gives_no_order_that_only_an_operator_may_give() -> None:
     }  # fmt: skip
     assert {str(verb) for verb in Verb} <= CONTROL.keys()
     assert not REPEATABLE & {"restart", "signal", "exit", "reload"}
+
+
+def test_a_client_may_repeat_each_question() -> None:
+    assert {"status", "events", "why", "stack", "wait", "quarantine", "reload-dry-run"} <= REPEATABLE

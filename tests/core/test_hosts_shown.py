@@ -146,6 +146,7 @@ def test_why_names_the_hosts_that_a_task_waits_for() -> None:
     (reason,) = told["reasons"]
     assert reason["text"] == "it waits for a host: h2 is drained; h3 is drained"
     assert (reason["kind"], reason["host"]) == ("unplaced", "h2")
+    assert story(sim)[0] == "a waits for a host: h2 is drained; h3 is drained"
     assert [step["command"] for step in told["advice"]] == [
         "zmsvcctl -c Sim cluster undrain h2",
         "zmsvcctl -c Sim status",

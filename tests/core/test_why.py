@@ -654,6 +654,14 @@ def test_what_ends_by_itself_says_until_when() -> None:
     assert explained(sim)["reasons"] == [], "then a rule starts it again"
     (waits,) = explained(back_off())["reasons"]
     assert (waits["text"], waits["until"]) == ("its next start waits, after a failure", "1103.05")
+    again = Simulation.of(task("a", rule("on_fail", "restart", "a")))
+    again.begin()
+    again.end("a", code=1)
+    again.ring()
+    again.end("a", code=1)
+    assert (again.task("a").failures, again.task("a").quick_starts) == (2, 2)
+    (waits,) = explained(again)["reasons"]
+    assert waits["text"] == "its next start waits, after 2 failures in a row"
     slowed = ring_of_rules()
     slowed.ready("a")
     slowed.end("a", code=0)
