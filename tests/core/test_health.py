@@ -493,3 +493,10 @@ def test_a_topic_is_silent_when_its_time_has_passed_since_the_last_message() -> 
     silences.begin(1000.0)
     silences.suspend()
     assert silences.silent(2000.0) is None
+
+
+def test_a_ready_of_a_line_or_a_topic_has_no_probe() -> None:
+    assert probing.ready(line="^up$") == ReadyLine(pattern="^up$")
+    assert probing.ready(topic="raw") == probing.ReadyTopic(topic="raw")
+    with pytest.raises(ValueError, match="expected topic alone"):
+        probing.ready(line="^up$", topic="raw")
