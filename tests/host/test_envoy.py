@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from zmsvc.core import facts as ft
 from zmsvc.core.poison import Poison
 from zmsvc.core.probing import Health
-from zmsvc.envoy import unsaved_facts
 from zmsvc.envoy.held_launches import HeldLaunches
 from zmsvc.envoy.own_launches import completed
 from zmsvc.envoy.unsaved_facts import UnsavedFacts
@@ -88,9 +87,8 @@ def test_many_facts_take_several_messages_in_their_order() -> None:
     assert [fact for _, each in made for fact in each] == facts
 
 
-def test_while_the_connection_is_cut_what_tasks_say_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unsaved_facts, "MOST", 4)
-    unsaved = UnsavedFacts()
+def test_while_the_connection_is_cut_what_tasks_say_is_bounded() -> None:
+    unsaved = UnsavedFacts(most=4)
     unsaved.add([ft.WatchdogFed(launch=1), ft.TimeoutExtended(launch=1, seconds=5.0)], cut=True)
     assert len(unsaved) == 0
     health = ft.HealthReported(launch=3, health=Health.HEALTHY)
@@ -109,9 +107,8 @@ def test_while_the_connection_is_cut_what_tasks_say_is_bounded(monkeypatch: pyte
     assert not unsaved.has_end(3)
 
 
-def test_results_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unsaved_facts, "MOST_BYTES", 1000)
-    unsaved = UnsavedFacts()
+def test_results_are_bounded_in_bytes() -> None:
+    unsaved = UnsavedFacts(most_bytes=1000)
     for number in range(1, 4):
         unsaved.add([ft.TaskUpdated(launch=1, items={"text": "x" * 600}, sequence=number)], cut=True)
     assert (len(unsaved), unsaved.dropped) == (1, 2)

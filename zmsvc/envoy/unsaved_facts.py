@@ -35,9 +35,12 @@ _ALWAYS = (
 
 
 class UnsavedFacts:
-    """The facts, and the messages that carry them. `numbered` is the number of the last message."""
+    """The facts, and the messages that carry them. `numbered` is the number of the last message. `most` and
+    `most_bytes` are the limits of what tasks say.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, *, most: int = MOST, most_bytes: int = MOST_BYTES) -> None:
+        self._most, self._most_bytes = most, most_bytes
         self._facts: deque[ft.TaskFact] = deque()
         self._sizes: deque[int] = deque()
         self._bytes = 0
@@ -75,7 +78,7 @@ class UnsavedFacts:
             self._remove_last(type(fact), fact.launch)
         elif isinstance(fact, _ALWAYS):
             return True
-        if len(self._facts) >= MOST or self._bytes + size > MOST_BYTES:
+        if len(self._facts) >= self._most or self._bytes + size > self._most_bytes:
             self.dropped += 1
             return False
         return True
