@@ -1580,6 +1580,17 @@ def test_leftover_processes_get_sigterm_and_the_remaining_stop_timeout(kind: str
     assert (sim.sub_state("a"), len(sim.told(fx.KillAll))) == ("final-sigkill", 1)
 
 
+@pytest.mark.parametrize(("kind", "signal"), [("Process", "SIGTERM"), ("Command", "SIGQUIT")])
+def test_processes_that_a_command_has_left_get_its_stop_signal(kind: str, signal: str) -> None:
+    sim = Simulation.of(replace(task("a", kind=kind), stop_signal="SIGQUIT"))
+    sim.begin()
+    sim.happen(ft.TaskExecuted(launch=1)) if kind == "Command" else sim.ready()
+    sim.obedient, sim.stuck = False, set()
+    sim.ask("stop", "a", request=1)
+    sim.end("a", code=0, left=1)
+    assert signals(sim)[1:] == [("", signal)]
+
+
 def test_kill_mode_mixed_sends_the_stop_signal_to_the_main_process_only() -> None:
     sim = Simulation.of(replace(task("a", kind="Command"), kill_mode=KillMode.MIXED))
     sim.begin()
