@@ -60,7 +60,7 @@ def test_no_task_starts_without_an_option_that_a_keeper_of_1_0_would_drop(
 
 
 def test_a_keeper_that_would_drop_a_time_limit_does_not_start_the_task_that_needs_it() -> None:
-    """There is no time limit yet that zmsvc 1.0 lacks."""
+    """zmsvc 1.0 has every time limit of today, so the test makes one that is newer."""
     (watchdog,) = (each for each in OPTIONS if each.field == "watchdog")
     later = [replace(watchdog, protocol=PROTOCOL)]
     service = TaskDefinition(id="a", instance="Echo", limits=Limits(watchdog=5.0))

@@ -83,7 +83,7 @@ def _contexts() -> dict[str, str]:
     """Return the contexts of the resources, by the IDs of these."""
     done = run("cibadmin", "--query", "--xpath", "//primitive[@provider='zmsvc'][@type='context']")
     if done.returncode:
-        # There is no such resource, or this user may not ask; crm_mon has already reported the latter.
+        # The cluster has no such resource, or refuses the question of this user, as crm_mon has reported.
         return {}
     # As in _asked.
     from xml.etree import ElementTree

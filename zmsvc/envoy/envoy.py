@@ -374,7 +374,7 @@ class Envoy:
         if self._leaving_until is None or self._over.is_set():
             return
         if self._cut and not self._asked_to_end:
-            # There is no supervisor to move them.
+            # No supervisor is heard that could move the tasks.
             self._asked_to_end = True
             self._leaving_until = min(self._leaving_until, now + GRACE_S)
             for child in self._held.children:

@@ -4,6 +4,7 @@ leaves in the heap, never belongs to this process.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
@@ -31,17 +32,16 @@ def call(function: Callable[[], Result], what: str) -> Result:
     # Block signals: one that the fork gets before it has its own handlers would be written to the parent's
     # event loop.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
+    pid = None
+    with contextlib.suppress(OSError):
         pid = os.fork()
-        if pid == 0:
-            _answer(function, writer, what, parent, mask)
-    except OSError:
-        os.close(reader)
-        os.close(writer)
-        return function()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if pid == 0:
+        _answer(function, writer, what, parent, mask)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.close(writer)
+    if pid is None:
+        os.close(reader)
+        return function()
     with open(reader, "rb") as pipe:
         answer = pipe.read()
     _, status = os.waitpid(pid, 0)

@@ -116,7 +116,7 @@ class LastValueTask(FrameTask):
 
     def _keep(self, key: last_values.Key, frame: bytes) -> None:
         if not self._values.fits(len(frame)):
-            # The previous message is no longer the last one.
+            # A subscriber must not take the message before this one for the last.
             self._values.remove(key)
             self._too_large.add(
                 "Does not keep a message on %s of %d bytes: it is too large", key[2], len(frame)
