@@ -28,12 +28,14 @@ from waiting import wait_for
 
 from zmsvc.host.kernel import linux, process_marks
 
-QUICK = "<stop_timeout>400ms</stop_timeout><restart_delay>20ms</restart_delay><restart_max_delay>100ms</restart_max_delay>"
+QUICK = (
+    "<start_timeout>8s</start_timeout><stop_timeout>400ms</stop_timeout>"
+    "<restart_delay>20ms</restart_delay><restart_max_delay>100ms</restart_max_delay>"
+)
+"""start_timeout: a thread may be started in the process of the threads while that process is frozen."""
 TX = "CHAOS"
 ANSWER = 25.0
-"""Seconds in which every order must be answered. stop_timeout is 0.4 s; the time of a start depends on the
-machine.
-"""
+"""Seconds in which every order must be answered. stop_timeout is 0.4 s, start_timeout 8 s."""
 SETTLED = 30.0
 """Seconds in which everything must come to rest after the last operation."""
 MOST = {"keeper": 64, "supervisor": 48, "device": 96}
@@ -194,6 +196,9 @@ class Chaos:
         except Exception as error:
             done = "\n".join(self.did)
             raise AssertionError(f"make chaos SEED={self.seed}\n{done}\n{error}") from error
+        finally:
+            if self._subscriber is not None:
+                self._subscriber.close()
 
     def _start(self) -> None:
         self.context.start("--transaction", TX)
