@@ -20,9 +20,7 @@ became ready. 3030884286: a thread is started in a process that is frozen, which
 
 @pytest.mark.deadline(SECONDS + 4 * SETTLED)
 @pytest.mark.parametrize("seed", FAILED_BEFORE)
-def test_status_processes_and_history_agree_after_random_operations(
-    context: Context, seed: int
-) -> None:
+def test_status_processes_and_history_agree_after_random_operations(context: Context, seed: int) -> None:
     with disk(context.home / "state", ROOM) if os.geteuid() == 0 else nullcontext() as state:
         chaos = Chaos(context, seed, state)
         chaos.run(SECONDS)
