@@ -85,6 +85,9 @@ test-lowest:
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=tests/lowest.txt PYTHON='$(or $(PYTHON),python3.11)' \
 	    PYTEST_ARGS='$(or $(PYTEST_ARGS),tests/core tests/host tests/live)'
 
+# Other random examples and seeds in each run: see tests/chance.py.
+all-tests fuzz kills simulate: export ZMSVC_EXPLORE := yes
+
 all-tests: test test-lowest
 	for suite in bookworm trixie forky; do $(MAKE) test-on SUITE=$$suite || exit; done
 	$(MAKE) test-cockpit

@@ -1,11 +1,10 @@
 """For all tests: a deadline for each test, `wait_for` of `waiting` as a fixture, and the settings of Hypothesis.
 
-Under CI the examples of Hypothesis are always the same, so that a test that fails there fails everywhere.
+The examples of Hypothesis are the same in each run: see `chance`.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import waiting
+from chance import EXPLORE
 from hypothesis import HealthCheck, settings
 
 BOOT = Path(__file__).parent / "boot"
@@ -28,7 +28,7 @@ settings.register_profile(
     max_examples=50,
     # A busy machine takes a second for an example of milliseconds.
     deadline=None,
-    derandomize="CI" in os.environ,
+    derandomize=not EXPLORE,
     # The simulated machine is made inside the examples, and an example that is filtered out costs nothing.
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )

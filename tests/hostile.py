@@ -105,6 +105,7 @@ class Attack:
 
 
 if __name__ == "__main__":
+    random.seed(1)
     attack = Attack(int(sys.argv[1]), sys.argv[2])
     attack.run(int(sys.argv[3]), float(sys.argv[4]))
     print(f"let in {attack.let_in} heard {attack.got.count(b'SECRET')}", flush=True)

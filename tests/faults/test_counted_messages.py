@@ -20,13 +20,13 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+from chance import SEED
 from context import Context
 from crowd import QUICK
 from waiting import wait_for, wait_for_end
 
 KILLS = int(os.environ.get("ZMSVC_KILLS", "6"))
 """`make kills` has 100 of them; KILLS=600 takes 10 minutes."""
-SEED = int(os.environ.get("ZMSVC_SEED") or random.randrange(2**32))
 VICTIMS = ("ts_sensor", "ts_filter", "ts_writer", "device", "supervisor")
 BETWEEN = 20
 """Messages that the writer gets between two kills."""

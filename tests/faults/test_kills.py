@@ -9,19 +9,19 @@ import random
 from pathlib import Path
 
 import pytest
+from chance import SEED
 from context import Context
 from crowd import SHARED, STEADY, TX, Crowd, populate
 
 KILLS = int(os.environ.get("ZMSVC_KILLS", "25"))
 """`make kills` has 100 of them."""
-SEED = int(os.environ.get("ZMSVC_SEED") or random.randrange(2**32))
-"""The same seed gives the same victims in the same order, although the load beside them differs."""
 
 VICTIMS = ("supervisor", "supervisor", "device", "zygote", *STEADY, SHARED[0])
 
 
 @pytest.mark.deadline(60 + 5 * KILLS)
 def test_random_kills_under_load(context: Context, home: Path) -> None:
+    # The same seed gives the same victims in the same order, although the load beside them differs.
     print(f"ZMSVC_SEED={SEED} ZMSVC_KILLS={KILLS}")
     chance = random.Random(SEED)
     populate(context)

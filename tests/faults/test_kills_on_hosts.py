@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import zmq
+from chance import SEED
 from context import Context
 from crowd import QUICK, history
 from needs import need
@@ -29,7 +30,6 @@ STEP = 1 if "ZMSVC_KILLS" in os.environ else 5
 """In `make kills` the supervisor dies before each side effect."""
 MOST = 60
 """A number that is higher than that of the side effects of a failure."""
-SEED = int(os.environ.get("ZMSVC_SEED") or random.randrange(2**32))
 
 ALONE = """
 def setup(self):

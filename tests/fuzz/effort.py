@@ -1,11 +1,12 @@
-"""The effort of the fuzzers: a limited time under `make test`, always the same examples under CI, and more
-under `make fuzz`.
+"""The effort of the fuzzers: the same examples in each `make test`, for a limited time, and more and others under
+`make fuzz`.
 """
 
 from __future__ import annotations
 
 import os
 
+from chance import EXPLORE
 from hypothesis import HealthCheck, settings
 
 TIMES = int(os.environ.get("ZMSVC_FUZZ", "1"))
@@ -20,7 +21,7 @@ def effort(examples: int) -> settings:
     return settings(
         max_examples=examples * TIMES,
         deadline=None,
-        derandomize="CI" in os.environ and TIMES == 1,
+        derandomize=not EXPLORE,
         database=None,
         suppress_health_check=list(HealthCheck),
     )

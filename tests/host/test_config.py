@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
 from manual_context import MANUAL
@@ -1203,7 +1203,7 @@ def test_no_bytes_raise_anything_but_a_config_error(data: bytes) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=150)
 def test_no_damage_to_a_good_file_raises_anything_but_a_config_error(data: st.DataObject) -> None:
     text = bytearray(data.draw(st.sampled_from([MANUAL, FULL])).encode())
     for _ in range(data.draw(st.integers(1, 4))):
@@ -1399,7 +1399,7 @@ CHANGES = [_remove, _double, _rename, _add, _fill, _trail, _mark, _unmark, _turn
 
 
 @given(st.data())
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=250)
 def test_schema_and_code_agree_on_any_change_of_a_good_file(data: st.DataObject) -> None:
     parser = etree.XMLParser(remove_comments=True)
     root = etree.fromstring(data.draw(st.sampled_from([MANUAL, FULL])).encode(), parser)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from needs import need_tool
 from waiting import wait_for_line
@@ -752,7 +752,6 @@ visible = st.one_of(st.sampled_from(specials), st.characters(whitelist_categorie
 names = st.text(visible, min_size=1, max_size=128)
 
 
-@settings(deadline=None)
 @given(nasty, names)
 def test_any_description_makes_valid_python_and_xml(description: str, name: str) -> None:
     values = {**TUTORIAL, "task_desc": description, "service_name": name, "service_path": "/nowhere"}
