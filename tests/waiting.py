@@ -64,10 +64,12 @@ def stop_process(pid: int) -> None:
     """
 
     def stopped() -> bool:
-        return all(
-            each.read_text().rpartition(")")[2].split()[0] == "T"
+        states = [
+            each.read_text().rpartition(")")[2].split()[0]
             for each in Path(f"/proc/{pid}/task").glob("*/stat")
-        )
+        ]
+        assert {*states} == {"T"}, f"the threads of process {pid} are {', '.join(states) or 'gone'}, not T"
+        return True
 
     os.kill(pid, signal.SIGSTOP)
     wait_for(stopped)

@@ -10,12 +10,12 @@ import os
 import re
 import resource
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from counting import lines_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
@@ -1170,10 +1170,9 @@ def test_a_doctype_is_refused_with_its_line(doctype: str, encoding: str) -> None
     ]
 
 
-def test_a_prolog_of_many_comments_is_read_quickly() -> None:
-    began = time.process_time()
+def test_a_prolog_of_many_comments_is_not_split_in_all_ways() -> None:
+    """There are so many ways that this test would not end: its time doubles with each comment."""
     assert faults("<!-- x --> <?x ?>" * 50_000 + "<x/>") != []
-    assert time.process_time() - began < 5
 
 
 def test_a_file_of_more_than_16_mib_is_refused(tmp_path: Path) -> None:
@@ -1706,16 +1705,20 @@ def test_white_space_is_kept_below_an_element_that_says_so() -> None:
     assert not any("{http" in key for key in json.dumps(task.source))
 
 
-# Speed.
+# Cost.
 
 
-def test_a_thousand_tasks_load_in_well_under_a_second() -> None:
+def file_of(tasks: int) -> bytes:
     start, end = MANUAL.index("  <TaskService"), MANUAL.index("</TaskService>") + len("</TaskService>")
     task = MANUAL[start:end].replace("ts000", "ts_100")
-    tasks = "\n".join(task.replace("ts_100", f"ts_{index}") for index in range(1000))
-    text = (MANUAL[:start] + tasks + "</Context>").encode()
-    began = time.process_time()
-    context = parse(text)
-    took = time.process_time() - began
-    assert len(context.tasks) == 1000
-    assert took < 1.0
+    all_of_them = "\n".join(task.replace("ts_100", f"ts_{index}") for index in range(tasks))
+    return (MANUAL[:start] + all_of_them + "</Context>").encode()
+
+
+def test_the_cost_of_a_file_grows_with_its_tasks() -> None:
+    """Measured: 1,200 lines of Python for each task. A file of a thousand tasks takes 0.4 s."""
+    few, many = file_of(100), file_of(400)
+    assert len(parse(many).tasks) == 400
+    cost = lines_in(lambda: parse(many))
+    assert cost < 400 * 2500
+    assert cost < 4.5 * lines_in(lambda: parse(few))

@@ -11,7 +11,6 @@ import json
 import socket
 import struct
 import threading
-import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,10 @@ from zmsvc.host.kernel import linux
 from zmsvc.supervisor import control
 from zmsvc.supervisor.control import MAX_LINE, Control, success
 
-LINGER = 3.0
-"""Seconds for which the kernel blocks a thread that closes the descriptor of the attacker."""
+LINGER = 3600
+"""Seconds for which the kernel blocks a thread that closes the descriptor of the attacker, unless the other end is
+closed.
+"""
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
@@ -76,7 +77,7 @@ def lingering() -> tuple[socket.socket, socket.socket]:
     with contextlib.suppress(BlockingIOError):
         while True:
             ours.send(bytes(65536))
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, int(LINGER)))
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, LINGER))
     return ours, other
 
 
@@ -115,14 +116,12 @@ def test_a_descriptor_whose_close_hangs_blocks_one_connection_only(
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ours.fileno()]))]
                 attacker.sendmsg([spoken], rights)
                 ours.close()
-                since = time.monotonic()
                 for _ in range(5):
                     assert (await asked(path))["ok"]
-                assert time.monotonic() - since < LINGER, "it hung as long as the descriptor"
-                assert clients()
+                assert clients(), "the thread of the attacker hangs"
 
     run(attack())
-    # The blocked thread goes on when the kernel lets it.
+    # The blocked thread goes on when the other end is closed.
     wait_for(lambda: not clients())
 
 
@@ -147,9 +146,7 @@ def test_a_client_without_a_free_thread_waits_and_blocks_no_other(
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ours.fileno()]))]
                 attacker.sendmsg([b"x"], rights)
                 ours.close()
-                since = time.monotonic()
                 assert (await asked(path))["ok"]
-                assert time.monotonic() - since < LINGER, "it hung as long as the descriptor"
                 assert not failures
                 assert clients(), "it is served as well"
 

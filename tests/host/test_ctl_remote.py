@@ -10,7 +10,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Iterator
 from itertools import count, islice
@@ -377,13 +376,11 @@ def test_a_host_for_which_ssh_cannot_run_does_not_keep_the_order_from_the_others
 
 
 def test_an_ssh_that_leaves_a_process_with_its_pipes_has_ended(hosts: Hosts, capsys: Capture) -> None:
-    """As ssh does with ControlPersist."""
+    """As ssh does with ControlPersist. Otherwise zmsvcctl would wait for the end of that process."""
     hosts.script("kept", f'echo active\nsleep 1000 & echo $! > "{hosts.root}/pid"\n')
-    began = time.monotonic()
     code, out, _ = run(capsys, "-H", "kept", "is-active")
     os.kill(int((hosts.root / "pid").read_text()), signal.SIGKILL)
     assert (code, out) == (0, "active\n")
-    assert time.monotonic() - began < 20
 
 
 # --- streams

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from counting import lines_in
 
 from zmsvc.core import settings
 from zmsvc.core.errors import LaunchError
@@ -173,13 +173,14 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_code_is_unknown_and_costs_little_time(tmp_path: Path, text: str) -> None:
+def test_hostile_code_is_unknown_and_costs_little(tmp_path: Path, text: str) -> None:
+    """Measured: 470,000 lines of Python at most. Without a limit, many bases are 2 to the power of 30 classes."""
     service(tmp_path, text)
     if "ServiceWork" in text:
         (tmp_path / "Work" / "ServiceWork.py").write_text(text)
-    began = time.process_time()
-    assert settings_source.settings_of(tmp_path, "Work") is None
-    assert time.process_time() - began < 5
+    found: list[object] = []
+    assert lines_in(lambda: found.append(settings_source.settings_of(tmp_path, "Work"))) < 1_000_000
+    assert found == [None]
 
 
 UNKNOWN = {

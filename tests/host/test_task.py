@@ -575,14 +575,18 @@ def test_an_interval_is_a_number_of_seconds_or_a_time_span(given: Any, seconds: 
 
 
 def test_waiting_costs_nothing(nest: Nest) -> None:
+    """Nothing is called but to feed the watchdog every 0.1 s. Measured: 280 calls in all."""
     nest.looped("""
         def step(self):
-            used = time.process_time()
+            import sys
+            calls = []
+            sys.setprofile(lambda _frame, event, _argument: calls.append(event))
             self.wait(0.5)
-            self.update(used=time.process_time() - used)
+            sys.setprofile(None)
+            self.update(calls=len(calls))
     """)
     nest.fork(watchdog=0.2)
-    assert update(nest)["used"] < 0.05
+    assert update(nest)["calls"] < 1000
 
 
 def test_wait_works_in_a_thread_of_the_task(nest: Nest) -> None:

@@ -9,7 +9,6 @@ import pwd
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,8 +20,10 @@ from waiting import stop_process, wait_for
 
 ATTACKER = "daemon"
 """A user that exists on every Debian. One of the tasks runs as this user."""
-LINGER = 60
-"""Seconds for which the kernel blocks the process that closes the descriptor of the attacker."""
+LINGER = 3600
+"""Seconds for which the kernel blocks the process that closes the descriptor of the attacker. No order waits as
+long.
+"""
 
 Attack = Callable[..., None]
 
@@ -191,11 +192,9 @@ def test_a_descriptor_that_hangs_holds_up_only_the_tasks_of_its_user(mixed: Cont
     # the last, and would hang.
     attack(attacked(mixed), lambda: stop_process(before["pid"]))
     os.kill(before["pid"], signal.SIGCONT)
-    began = time.monotonic()
     for _ in range(5):
         mixed.ctl("restart", "--transaction", "T", "--task", "own")
     assert mixed.status()["pid"] == before["pid"]
     mixed.ctl("stop", "--transaction", "T", "--task", "other")
     assert mixed.stop() == 0
-    assert time.monotonic() - began < LINGER / 2, "a stop waited for the descriptor"
     assert "User 1 delays the notifications of its tasks" in mixed.log.read_text()

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +36,7 @@ try:
 except PermissionError:
     print("refused", flush=True)
     sys.exit()
-ours = lingering(60)
+ours = lingering(3600)
 print("ready", flush=True)
 sys.stdin.readline()
 victim = send(ours.fileno())
@@ -46,10 +45,6 @@ print("sent", flush=True)
 sys.stdin.read()
 """
 )
-LIMIT = 30.0
-"""Seconds in which a device that hangs has to be replaced, or to end, on a busy machine; otherwise it takes
-about 3.5 s. The attack goes on for 60 s.
-"""
 
 
 @pytest.fixture
@@ -108,10 +103,8 @@ def test_a_device_that_a_descriptor_of_another_user_hangs_is_replaced(talk: Cont
     talk.start("--transaction", "T", ZMSVC_DISABLE="passrights")
     device = talk.status()["device_pid"]
     with attack(talk, "sent"):
-        began = time.monotonic()
-        wait_for_end(device, LIMIT)
+        wait_for_end(device)
         hears(talk)
-        assert time.monotonic() - began < LIMIT
         assert "the device hangs: it gave no sign of life for 3 s" in talk.log.read_text()
         assert talk.status()["device_restarts"] == 1
 
@@ -128,21 +121,17 @@ def test_the_kernel_refuses_the_descriptor_where_it_can(talk: Context) -> None:
 def test_the_end_of_the_context_does_not_wait_for_a_hung_device(talk: Context) -> None:
     talk.start("--transaction", "T", ZMSVC_DISABLE="passrights")
     with attack(talk, "sent"):
-        began = time.monotonic()
         talk.ctl("exit")
         assert talk.wait() == 0
-        assert time.monotonic() - began < LIMIT
 
 
 def test_a_stopped_device_is_replaced_when_the_supervisors_probe_does_not_return(talk: Context) -> None:
     talk.start("--transaction", "T")
     device = talk.status()["device_pid"]
     stop_process(device)
-    began = time.monotonic()
     talk.ctl("start", "--transaction", "T", "--task", "idle", "--no-block")
-    wait_for_end(device, LIMIT)
+    wait_for_end(device)
     hears(talk)
-    assert time.monotonic() - began < LIMIT
     assert "The device hangs: it forwarded nothing for 3 s" in talk.log.read_text()
 
 
