@@ -94,6 +94,17 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Add the logs of the daemons of a test to the report of its failure."""
+    report = (yield).get_result()  # type: ignore[attr-defined]
+    if report.failed and report.when != "teardown":
+        logs = [getattr(made, "log", None) for made in getattr(item, "funcargs", {}).values()]
+        for log in dict.fromkeys(Path(each) for each in logs if isinstance(each, str | Path)):
+            if log.is_file():
+                report.sections.append((str(log), log.read_text(errors="replace")[-20_000:]))
+
+
 @pytest.fixture
 def wait_for() -> Callable[..., Any]:
     """`waiting.wait_for(fact, deadline=15)`."""

@@ -44,6 +44,53 @@ def wait_for(fact: Callable[[], Answer], deadline: float = PATIENCE) -> Answer:
         select.select([], [], [], min(longest, max(shortest, waited / 8)))
 
 
+def wait_until_still(look: Callable[[], Answer], seconds: float = 0.5) -> None:
+    """Wait until what `look` returns has not changed for so long. What changes more often never comes to rest, but
+    a process that waits for a CPU may.
+    """
+    seen, since = look(), time.monotonic()
+
+    def still() -> bool:
+        nonlocal seen, since
+        now = look()
+        if now != seen:
+            seen, since = now, time.monotonic()
+        return time.monotonic() - since > seconds
+
+    wait_for(still)
+
+
+def context_switches(pid: int) -> list[str]:
+    """Return how often each thread of a process has slept and was interrupted."""
+    return [
+        line
+        for each in sorted(Path(f"/proc/{pid}/task").iterdir())
+        for line in (each / "status").read_text().splitlines()
+        if "ctxt_switches" in line
+    ]
+
+
+def wait_until_it_sleeps(pid: int) -> None:
+    """Wait until each thread of a process has slept in three looks in a row. One that spins never does, and one that
+    has work does between two pieces of it.
+    """
+    awake = dict.fromkeys(Path(f"/proc/{pid}/task").iterdir(), 3)
+
+    def all_sleep() -> bool:
+        for each in [*awake]:
+            try:
+                state = (each / "stat").read_text().rpartition(")")[2].split()[0]
+            except FileNotFoundError:
+                state, awake[each] = "S", 1
+            awake[each] = awake[each] - 1 if state == "S" else 3
+            if not awake[each]:
+                del awake[each]
+        assert not awake, f"awake: {', '.join(each.name for each in awake)}"
+        return True
+
+    wait_for(all_sleep)
+
+
 def wait_for_end(pid: int, deadline: float = PATIENCE) -> None:
     """Wait until the process has ended; a zombie has ended, too."""
     try:

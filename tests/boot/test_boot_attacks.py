@@ -4,7 +4,6 @@ reach.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,11 +13,6 @@ from lingering import LINGERING
 from machine import Machine
 from waiting import wait_for
 
-SLOWER = 30.0
-"""Seconds by which an attack may delay a stop here. Tasks wait for a device that hangs for up to 2 s, to send
-queued messages. The rest is for a busy machine. With zmsvc 1.0 an attack delayed the stop up to its limit of
-90 s.
-"""
 PLACES = {
     "ipc": ("ipc:///run/zmsvc/Talk/front", "ipc:///run/zmsvc/Talk/back"),
     "tcp": ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557"),
@@ -27,8 +21,7 @@ PLACES = {
 ATTACK = (
     LINGERING
     + r'''
-# PROGRAM: attacks sockets for a minute. Arguments: their paths and ports, that of the control socket first.
-signal.alarm(60)
+# PROGRAM: attacks sockets. Arguments: their paths and ports, that of the control socket first.
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
 held = []
 
@@ -45,7 +38,7 @@ def connect(place):
 
 def give_descriptors(place, words):
     """The process that closes the descriptor last waits for it, so this one closes it at once."""
-    made = lingering(60)
+    made = lingering(3600)
     for _ in range(10):
         victim = connect(place)
         try:
@@ -115,31 +108,28 @@ def talk(context: Callable[..., Installed], machine: Machine) -> Iterator[Instal
     machine.sh(f"systemctl stop {made.unit}; rm -r {drop_in}; systemctl daemon-reload", check=False)
 
 
-def stop(talk: Installed) -> float:
-    """Stop the context, check that nothing of it is left, and return the seconds that this took."""
+def stop(talk: Installed) -> None:
+    """Stop the context, and check that nothing of it is left. A stop that takes longer than TimeoutStopSec, 90 s, has
+    the result `timeout`: with zmsvc 1.0 an attack delayed it as long.
+    """
     pids = talk.processes()
     assert len(pids) >= 5, "it runs"
-    began = time.monotonic()
     talk.stop()
-    took = time.monotonic() - began
     assert talk.show("Result") == "success"
     assert alive(talk.machine, pids) == []
     assert talk.machine.sh("pgrep -u zmsvc", check=False).stdout == ""
-    return took
 
 
 @pytest.mark.parametrize("scheme", PLACES)
-def test_systemctl_stop_is_not_slower_under_attack(talk: Installed, machine: Machine, scheme: str) -> None:
+def test_systemctl_stop_does_not_wait_for_an_attack(talk: Installed, machine: Machine, scheme: str) -> None:
     publish_endpoint, subscribe_endpoint = PLACES[scheme]
     file = machine.root / "etc/zmsvc/Context-Talk.xml"
     for ours, place in zip(PLACES["ipc"], (publish_endpoint, subscribe_endpoint), strict=True):
         file.write_text(file.read_text().replace(ours, place))
-    talk.start()
-    usual = stop(talk)
     talk.start()
     bus = [
         place.removeprefix("ipc://").removeprefix("tcp://127.0.0.1:")
         for place in (publish_endpoint, subscribe_endpoint)
     ]
     with attacked(machine, "/run/zmsvc/Talk/control.sock", *bus):
-        assert stop(talk) < usual + SLOWER
+        stop(talk)

@@ -106,16 +106,15 @@ def test_a_stopped_zygote_delays_launches_only(context: Context) -> None:
     context.task("a", "Echo", entry=False)
     context.task("b", "Echo", service="<stop_timeout>300ms</stop_timeout>")
     context.start("--transaction", "T")
-    with stopped(context.zygote()):
-        context.ask(verb="start", tasks=["a"], transaction="T", block=False)
-        before = time.monotonic()
-        assert context.ask(verb="stop", tasks=["b"])["ok"]
-        assert time.monotonic() - before < 8, "a stop of another task waited for the zygote"
-        before = time.monotonic()
-        context.kill_supervisor()
-        context.status()
-        assert time.monotonic() - before < 8, "the next supervisor waited for the zygote"
-    context.task_is("a", "running")
+    for act in (lambda: context.ask(verb="stop", tasks=["b"]), context.kill_supervisor):
+        with stopped(context.zygote()):
+            context.ask(verb="start", tasks=["a"], transaction="T", block=False)
+            act()
+            assert context.status()["pid"]
+            # The keeper replaces the zygote after 10 s, so an order that waits for it goes on then.
+            assert "the zygote does not answer" not in context.log.read_text()
+        context.task_is("a", "running")
+        context.ask(verb="stop", tasks=["a"])
 
 
 def test_a_reexec_before_the_context_is_ready_goes_on(context: Context) -> None:

@@ -31,13 +31,13 @@ def test_a_supervisor_whose_start_takes_longer_than_its_watchdog_is_not_killed(
     )
     context.looped("Echo")
     context.task("ts_1", "Echo")
-    context.start("--transaction", "T", SLOW_START=str(fifo), WATCHDOG_USEC="3000000")
+    context.start("--transaction", "T", SLOW_START=str(fifo), WATCHDOG_USEC="6000000")
     pid, keeper = context.tasks()["ts_1"]["pid"], context.status()["keeper_pid"]
     os.mkfifo(fifo)
     context.kill_supervisor()
     starting = wait_for(lambda: supervisor_of(keeper))
     began = time.monotonic()
-    wait_for(lambda: time.monotonic() - began > 3.0)
+    wait_for(lambda: time.monotonic() - began > 6.0)
     assert supervisor_of(keeper) == starting, "twice as long as it may be silent afterwards"
     fifo.write_bytes(b"go on")
     assert context.status()["pid"] == starting

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from others import command, others
 from tutorial import free_ports
+from waiting import PATIENCE
 
 SAY = """
 import contextlib, socket, sys
@@ -98,12 +99,12 @@ def test_garbage_of_a_user_who_may_not_connect_does_no_harm(context: Context) ->
     with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as member:
         member.linger = 0
         member.connect(context.publish_endpoint)
-        assert member.poll(5000)
+        assert member.poll(PATIENCE * 1000)
     with zmq.Context() as ctx, ctx.socket(zmq.SUB) as member:
         member.linger = 0
         member.subscribe(b"")
         member.connect(monitor)
-        assert member.poll(5000)
+        assert member.poll(PATIENCE * 1000)
     after = context.status()
     for name in ("pid", "device_pid", "restarts", "device_restarts"):
         assert after[name] == before[name], name

@@ -98,7 +98,7 @@ def test_the_device_stops_while_it_waits_for_subscribers(device: Forwarder) -> N
 def test_invalid_arguments_are_refused(device: Forwarder, arguments: tuple[str, str]) -> None:
     device.launch(*arguments)
     assert device.process is not None
-    assert device.process.wait(15) == 2
+    assert device.process.wait(PATIENCE) == 2
     assert device.log.read_text().startswith("zmsvc device: cannot ")
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from zmsvc.core import logline
 from zmsvc.host.kernel import memfd
@@ -37,7 +38,7 @@ class Journald:
         self.streams.bind(self.stdout)
         self.streams.listen()
         for each in (self.datagrams, self.streams):
-            each.settimeout(10)
+            each.settimeout(PATIENCE)
 
     def configure(self, level: int = logging.INFO) -> journal.Sink:
         return configure("journal", level, self.socket)
@@ -321,10 +322,10 @@ def test_a_stream_is_returned_after_journald_has_read_its_header(journald: Journ
     connection, _ = journald.streams.accept()
     with connection:
         assert connection.recv(8192).rstrip(b"\n") == b"Echo\n\n6\n1\n0\n0\n0"
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE)
         assert not given
         assert connection.recv(8192).strip(b"\n") == b""
-        waiting.join(10)
+        waiting.join(PATIENCE)
         os.write(given[0], b"hello\n")
         os.close(given[0])
         assert connection.recv(8192) == b"hello\n"
@@ -334,7 +335,7 @@ def test_a_stream_is_returned_although_journald_hangs(journald: Journald) -> Non
     given: list[int] = []
     waiting = threading.Thread(target=lambda: given.append(journald.stream(seen=True)))
     waiting.start()
-    waiting.join(10)
+    waiting.join(PATIENCE)
     os.close(given[0])
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import select
 import signal
 from collections.abc import Mapping
 from typing import Any
@@ -545,21 +543,6 @@ def test_a_message_task_is_idle_while_no_message_comes(nest: Nest, bus: Forwarde
     task = nest.fork()
     nest.until("READY")
     waiting.wait_for(lambda: publisher.has_subscriber(b"temperature @@@ "))
-
-    def switches() -> list[str]:
-        found = []
-        for thread in os.listdir(f"/proc/{task.pid}/task"):
-            with open(f"/proc/{task.pid}/task/{thread}/status") as file:
-                found += [line for line in file if "ctxt_switches" in line]
-        return found
-
-    before = waiting.wait_for(lambda: (first := switches()) and still(first, switches) and first)
-    select.select([], [], [], 0.5)
-    assert switches() == before
+    waiting.wait_until_still(lambda: waiting.context_switches(task.pid))
     task.signal(signal.SIGTERM)
     assert task.end() == 0, nest.logged()
-
-
-def still(first: list[str], switches: Any) -> bool:
-    select.select([], [], [], 0.05)
-    return bool(switches() == first)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from needs import need
-from waiting import PATIENCE, wait_for, wait_for_line
+from waiting import PATIENCE, context_switches, wait_for, wait_for_line, wait_until_still
 
 from zmsvc.core.ready_line import SEARCHED
 from zmsvc.host import seqpacket
@@ -132,27 +132,8 @@ def test_an_idle_output_process_does_not_wake_up(run: Callable[..., Running], tm
     write = running.pipe(1)
     os.write(write, b"one\n")
     wait_for(lambda: (tmp_path / "log").exists() and (tmp_path / "log").read_text())
-
-    def switches() -> list[str]:
-        tasks = Path(f"/proc/{running.process.pid}/task")
-        return [
-            line
-            for each in tasks.iterdir()
-            for line in (each / "status").read_text().splitlines()
-            if "ctxt" in line
-        ]
-
-    def sleeps() -> list[str]:
-        """Return the counts of context switches when they no longer change, while the process is alive."""
-        before = switches()
-        with pytest.raises(subprocess.TimeoutExpired):
-            running.process.wait(0.3)
-        return before if switches() == before else []
-
-    # The thread for standard error may be on its way to sleep.
-    wait_for(sleeps)
-    assert sleeps()
-    assert sleeps()
+    wait_until_still(lambda: context_switches(running.process.pid), 1.0)
+    assert running.process.poll() is None
     os.close(write)
 
 

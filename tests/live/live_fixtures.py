@@ -25,12 +25,10 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture
-def context(home: Path, request: pytest.FixtureRequest) -> Iterator[Context]:
+def context(home: Path) -> Iterator[Context]:
     made = Context(home)
     yield made
     made.close()
-    if made.log.exists():
-        request.node.add_report_section("call", "daemon", made.log.read_text())
 
 
 @pytest.fixture

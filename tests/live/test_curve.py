@@ -20,7 +20,7 @@ import zmq
 from context import Context
 from needs import need
 from outside import ADDRESS, Client, Pair, own_network, pair, public
-from waiting import wait_for, wait_for_end
+from waiting import PATIENCE, wait_for, wait_for_end
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -247,7 +247,7 @@ def test_a_hand_written_handshake_is_disconnected(guarded: Context, port: int) -
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
     ready = b"\x05READY\x0bSocket-Type\x00\x00\x00\x03PUB"
     with socket.create_connection((ADDRESS, port)) as wire:
-        wire.settimeout(15)
+        wire.settimeout(PATIENCE)
         wire.sendall(greeting + b"\x04" + bytes([len(ready)]) + ready + b"\x00" + bytes([len(frame)]) + frame)
         told = b""
         try:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -17,16 +16,16 @@ import pytest
 from context import Context, Subscriber
 from others import command, others
 from ports import free_ports
-from waiting import PATIENCE, wait_for
+from waiting import wait_for, wait_until_it_sleeps
 
 FLOOD = str(Path(__file__).parents[1] / "flood.py")
 SECONDS = 6.0
 LONGEST = 40.0
-"""The limit of seconds of a flood, which ends when it has had its effect."""
+"""Seconds of a flood, unless it has had its effect before."""
 MEMORY = 128 << 20
 """Bytes that the device may take here before it closes connections. The default is 512 MiB."""
-ANSWER = 0.2
-"""CPU seconds in which `status` has to be answered meanwhile."""
+ANSWERS = 20
+"""The number of questions that the supervisor has to answer while the flood goes on."""
 
 pytestmark = pytest.mark.deadline(120)
 
@@ -46,7 +45,7 @@ def bus(context: Context) -> Context:
 
 @contextmanager
 def flood(
-    context: Context, way: str, endpoint: str, count: int = 1, seconds: float = SECONDS
+    context: Context, way: str, endpoint: str, count: int = 1, seconds: float = LONGEST
 ) -> Iterator[subprocess.Popen[str]]:
     """Run the flood as another user, who is in the daemon's group."""
     words = [sys.executable, "-P", FLOOD, way, endpoint, str(seconds), str(count)]
@@ -67,29 +66,17 @@ def memory(pid: int) -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
-def cpu(pid: int) -> float:
-    """Return the CPU seconds of the first thread of a process."""
-    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
-
-
 class Seen:
     """Answers and memory during the flood."""
 
     def __init__(self) -> None:
-        self.answers: list[float] = []
-        self.computed: list[float] = []
-        """CPU seconds of the loop of the supervisor from each question to its answer."""
+        self.answers = 0
         self.most = {"device": 0, "supervisor": 0}
-        self.loop: int | None = None
 
     def look(self, context: Context) -> dict[str, int]:
         """Ask for the status, and note the memory of the processes."""
-        began, computed = time.monotonic(), cpu(self.loop) if self.loop else 0.0
         status = context.status()
-        self.answers.append(time.monotonic() - began)
-        if self.loop == status["pid"]:
-            self.computed.append(cpu(self.loop) - computed)
-        self.loop = status["pid"]
+        self.answers += 1
         for name, pid in (("device", status["device_pid"]), ("supervisor", status["pid"])):
             if pid is not None:
                 self.most[name] = max(self.most[name], memory(pid))
@@ -97,21 +84,17 @@ class Seen:
         return dropped
 
     def until_over(
-        self, context: Context, process: subprocess.Popen[str], enough: Callable[[], bool] = bool
+        self, context: Context, process: subprocess.Popen[str], enough: Callable[[], bool]
     ) -> None:
-        """Repeat `look` until the flood is over, or until it has had its effect, which takes longer on a busy
-        machine.
+        """Repeat `look` until the flood has had its effect, which takes longer on a busy machine, and check that
+        other clients were answered before its end.
         """
-        self.look(context)
-        while process.poll() is None and not enough():
+        while process.poll() is None and not (enough() and self.answers >= ANSWERS):
             self.look(context)
             # An answer takes a millisecond. The rest of the time is for the flood.
             with suppress(subprocess.TimeoutExpired):
                 process.wait(0.02)
-        # On a busy machine, the time of an answer says more about the machine.
-        assert statistics.median(self.answers) < PATIENCE / 5, sorted(self.answers)[-30:]
-        # Judge each answer by its CPU time, which does not depend on other processes of the machine.
-        assert max(self.computed, default=0.0) < ANSWER, sorted(self.computed)[-30:]
+        assert self.answers >= ANSWERS, "clients wait for the end of the flood"
 
 
 def counts(context: Context, *names: str) -> int:
@@ -159,7 +142,7 @@ def test_endless_subscriptions_delay_no_client_and_their_memory_is_freed(
     def enough() -> bool:
         return time.monotonic() - begun > SECONDS and (way == "long" or counts(bus, *reasons) > 0)
 
-    with flood(bus, way, bus.subscribe_endpoint, seconds=LONGEST) as process:
+    with flood(bus, way, bus.subscribe_endpoint) as process:
         seen.until_over(bus, process, enough)
     assert seen.most["device"] < 3 * MEMORY
     assert seen.most["supervisor"] < before["supervisor"] + (100 << 20)
@@ -173,7 +156,7 @@ def test_endless_subscriptions_delay_no_client_and_their_memory_is_freed(
 def test_an_endless_message_is_cut_off(bus: Context, way: str) -> None:
     before, seen = now(bus), Seen()
     endpoint = bus.publish_endpoint if way == "parts" else bus.subscribe_endpoint
-    with flood(bus, way, endpoint, seconds=LONGEST) as process:
+    with flood(bus, way, endpoint) as process:
         seen.until_over(bus, process, lambda: cut_off(bus, "flooding_peers"))
     assert seen.most["device"] < 3 * MEMORY
     assert cut_off(bus, "flooding_peers")
@@ -181,9 +164,9 @@ def test_an_endless_message_is_cut_off(bus: Context, way: str) -> None:
 
 
 def test_huge_orders_delay_no_client(bus: Context) -> None:
-    before, seen = now(bus), Seen()
+    before, seen, begun = now(bus), Seen(), time.monotonic()
     with flood(bus, "orders", bus.publish_endpoint) as process:
-        seen.until_over(bus, process)
+        seen.until_over(bus, process, lambda: time.monotonic() - begun > SECONDS)
     assert seen.most["device"] < 3 * MEMORY
     settles(bus, before)
 
@@ -191,8 +174,8 @@ def test_huge_orders_delay_no_client(bus: Context) -> None:
 def test_subscribers_that_never_read_are_disconnected_when_they_fill_memory(bus: Context) -> None:
     before, seen = now(bus), Seen()
     with (
-        flood(bus, "deaf", bus.subscribe_endpoint, 20, LONGEST) as process,
-        flood(bus, "orders", bus.publish_endpoint, seconds=LONGEST),
+        flood(bus, "deaf", bus.subscribe_endpoint, 20) as process,
+        flood(bus, "orders", bus.publish_endpoint),
     ):
         seen.until_over(bus, process, lambda: cut_off(bus, "slow_subscribers", "flooding_peers"))
     assert seen.most["device"] < 3 * MEMORY
@@ -217,19 +200,13 @@ def test_silent_connections_take_no_place_of_others(context: Context) -> None:
     context.start("--transaction", "T")
     seen = Seen()
     device = context.status()["device_pid"]
-    with flood(context, "silent", context.publish_endpoint, 600, LONGEST) as process:
+    with flood(context, "silent", context.publish_endpoint, 600) as process:
         wait_for(lambda: counts(context, "connections", "handshakes") > 100)
-        begun, spent = time.monotonic(), ticks(device)
+        begun = time.monotonic()
         for _ in range(5):
             subscriber = Subscriber(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
             subscriber.next()
             subscriber.close()
         seen.until_over(context, process, lambda: time.monotonic() - begun > SECONDS)
-        passed = time.monotonic() - begun
-    assert (ticks(device) - spent) / os.sysconf("SC_CLK_TCK") < 0.6 * passed, "it spins"
+        wait_until_it_sleeps(device)
     assert context.status()["device_restarts"] == 0
-
-
-def ticks(pid: int) -> int:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])

@@ -16,7 +16,7 @@ def ask(self):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.sendto(b"EXTEND_TIMEOUT_USEC=20000000", os.environ["NOTIFY_SOCKET"])
 """
-LATE = "import time\nuntil = time.monotonic() + 1.5\nwhile time.monotonic() < until:\n    time.sleep(0.05)"
+LATE = "import time\nuntil = time.monotonic() + 5\nwhile time.monotonic() < until:\n    time.sleep(0.05)"
 
 
 def late(where: str) -> str:
@@ -29,9 +29,9 @@ def test_a_task_that_asks_for_more_time_gets_it_to_start_and_to_stop(context: Co
     context.looped("Starts", late("setup"))
     context.looped("Stops", late("close"))
     context.looped("Dumb", late("setup").replace("self.ask()", "pass"))
-    context.task("starts", "Starts", entry=False, service="<start_timeout>1s</start_timeout>")
-    context.task("stops", "Stops", service="<stop_timeout>1s</stop_timeout>")
-    context.task("dumb", "Dumb", entry=False, service="<start_timeout>1s</start_timeout>")
+    context.task("starts", "Starts", entry=False, service="<start_timeout>4s</start_timeout>")
+    context.task("stops", "Stops", service="<stop_timeout>4s</stop_timeout>")
+    context.task("dumb", "Dumb", entry=False, service="<start_timeout>4s</start_timeout>")
     context.start("--transaction", "T")
     context.ctl("start", "--task", "starts")
     context.ctl("stop", "--task", "stops")
