@@ -109,8 +109,8 @@ def talk(context: Callable[..., Installed], machine: Machine) -> Iterator[Instal
 
 
 def stop(talk: Installed) -> None:
-    """Stop the context, and check that nothing of it is left. A stop that takes longer than TimeoutStopSec, 90 s, has
-    the result `timeout`: with zmsvc 1.0 an attack delayed it as long.
+    """Stop the context, and check that nothing of it is left. With zmsvc 1.0 an attack delayed the stop up to its
+    limit of 90 s, and then systemd killed the context. `Machine.sh` gives up after a minute.
     """
     pids = talk.processes()
     assert len(pids) >= 5, "it runs"

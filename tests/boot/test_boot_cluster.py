@@ -221,7 +221,7 @@ def test_failed_tasks_and_a_supervisor_that_hangs_are_told(orders: Resource, mac
     assert orders("monitor", interval=0) == (0, ""), "a probe finds what runs"
     supervisor = orders.installed.status()["pid"]
     machine.sh(f"kill -STOP {supervisor}")
-    assert orders("monitor", seconds=3) == (1, "the supervisor of Orders does not answer (does it hang?)")
+    assert orders("monitor", seconds=6) == (1, "the supervisor of Orders does not answer (does it hang?)")
     machine.sh(f"kill -CONT {supervisor}; systemctl stop --no-block {orders.installed.unit}")
     wait_for(lambda: orders.installed.show("ActiveState") == "deactivating")
     assert orders("monitor") == (1, "zmsvc@Orders.service is being stopped, but not by the cluster")

@@ -161,7 +161,7 @@ def test_keys_of_root_serve_a_context_and_tasks_that_cannot_read_them(
         assert len(keyed.pids()) == 2
         pids = ",".join(map(str, keyed.pids().values()))
         assert set(machine.sh(f"ps -o user= -p {pids}").stdout.split()) == {"nobody"}
-        assert keyed.ctl("watch", "--topic control", "--count 1", "--timeout 15")
+        assert keyed.ctl("watch", "--topic control", "--count 1", "--timeout 25")
         assert (
             "0.0.0.0:5556" in machine.sh("cat /proc/net/tcp").stdout
             or "00000000:15B4" in machine.sh("cat /proc/net/tcp").stdout

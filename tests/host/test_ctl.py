@@ -659,6 +659,7 @@ def test_a_reply_beyond_the_timeout_is_status_124(home: House, capsys: Capture) 
     there = home.supervisor(stop=Silence)
     assert main(["stop", "--timeout", "0.05"]) == 124
     assert "within 0.05 s" in complaint(capsys)
+    wait_for(lambda: there.asked("stop"))
     assert there.asked("stop")[0]["timeout"] == 0.05
 
 

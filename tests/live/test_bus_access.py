@@ -184,7 +184,7 @@ def test_the_context_s_own_tasks_do_not_pass_the_gate(loopback: Context, service
     others(1)
     loopback.task("ts_1", "Echo", service=service)
     loopback.start("--transaction", TX)
-    loopback.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15")
+    loopback.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "25")
     inodes = {
         os.readlink(fd)
         for fd in Path(f"/proc/{loopback.tasks(TX)['ts_1']['pid']}/fd").iterdir()
@@ -216,7 +216,7 @@ def test_the_user_of_a_task_reaches_an_ipc_bus_without_the_group_of_the_daemon(c
     context.home.chmod(0o755)
     context.task("ts_1", "Echo", service="<user>daemon</user>")
     context.start("--transaction", TX)
-    assert "beacon" in context.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
+    assert "beacon" in context.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "25").stdout
     assert (reached(one, context), reached(other, context), reached(stranger, context)) == (
         [True] * 2,
         [False] * 2,
@@ -229,7 +229,7 @@ def test_the_user_of_a_task_reaches_an_ipc_bus_without_the_group_of_the_daemon(c
     assert (reached(one, context), reached(other, context)) == ([False] * 2, [True] * 2)
     context.kill_supervisor()
     context.ctl("restart", "--task", "ts_1")
-    assert "beacon" in context.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
+    assert "beacon" in context.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "25").stdout
     assert (reached(one, context), reached(other, context)) == ([False] * 2, [True] * 2)
 
 
@@ -257,7 +257,7 @@ def test_clients_reconnect_after_a_crash_of_supervisor_and_device(loopback: Cont
     loopback.kill_supervisor()
     os.kill(loopback.status()["device_pid"], 9)
     wait_for(lambda: loopback.status()["device_restarts"] == 1)
-    loopback.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15")
+    loopback.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "25")
 
 
 def test_the_bus_does_not_know_every_order_of_the_control_socket(loopback: Context) -> None:
@@ -306,7 +306,7 @@ def test_without_endpoints_the_bus_is_at_sockets_that_others_cannot_open(context
     context.subscribe_endpoint, context.publish_endpoint = f"ipc://{place}/sub", f"ipc://{place}/pub"
     context.edit = lambda text: text[: text.index("<FrontEndEndpoint>")] + text[text.index("<ContextID>") :]
     context.start("--transaction", TX)
-    assert context.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
+    assert context.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "25").stdout
     context.ctl("send", "context", order("start", "BYBUS"))
     context.task_is("ts_1", "running", "BYBUS")
     for path in (place / "sub", place / "pub"):

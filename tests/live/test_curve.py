@@ -136,7 +136,7 @@ def test_without_keys_every_address_means_loopback(context: Context) -> None:
 
 
 def test_tasks_supervisor_and_commands_find_their_keys(guarded: Context) -> None:
-    assert guarded.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
+    assert guarded.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "25").stdout
     guarded.send_state_request(TX)
     assert "reply_context" in order_by_script(guarded, "state", "request")
     assert "[beacon]" in script(
@@ -156,7 +156,7 @@ def test_clients_reconnect_after_a_crash_of_supervisor_and_device(
     admitted(guarded, client).receive()
     guarded.ctl("restart", "--task", "ts_100")
     guarded.ctl(
-        "watch", "--topic", "control", "--count", "1", "--timeout", "15", "--transaction", TX, check=None
+        "watch", "--topic", "control", "--count", "1", "--timeout", "25", "--transaction", TX, check=None
     )
     order_by_script(guarded, "state", "request")
 
@@ -290,7 +290,7 @@ def test_a_machine_with_a_client_pair_alone_hears_and_orders(guarded: Context) -
         "--count",
         "1",
         "--timeout",
-        "15",
+        "25",
     )
     refused = there(*watch)
     assert (refused.returncode, "the device does not let us in" in refused.stderr) == (5, True), (

@@ -152,7 +152,7 @@ def test_the_tutorial_from_create_to_exit(tutorial: Tutorial) -> None:
     }  # fmt: skip
     context = begun(tutorial, ECHO)
     # Nothing runs before an order.
-    silence = tutorial.conf(*STATE, "--action=request", f"--context_file={ECHO}", "--timeout=2", status=124)
+    silence = tutorial.conf(*STATE, "--action=request", f"--context_file={ECHO}", "--timeout=5", status=124)
     assert "no reply" in silence.stderr
     shows = listening(tutorial, "--topic=control", "--action=updated", "--count=1")
     start = (*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
@@ -187,10 +187,10 @@ def test_an_order_waits_for_the_supervisor_and_is_not_sent_when_none_comes(tutor
     os.kill(supervisor := supervisor_of(context), signal.SIGKILL)
     wait_for_end(supervisor)
     endpoint = f"tcp://127.0.0.1:{tutorial.pub_port}"
-    refused = tutorial.conf(*START, "--timeout=2", status=1)
+    refused = tutorial.conf(*START, "--timeout=5", status=1)
     assert (
         refused.stderr
-        == f"conf_command.py: cannot deliver: no context at {endpoint} hears [context] within 2 s\n"
+        == f"conf_command.py: cannot deliver: no context at {endpoint} hears [context] within 5 s\n"
     )
     order = tutorial.begin("conf_command.py", f"--endpoint={endpoint}", *START)
     assert order.stdout is not None
