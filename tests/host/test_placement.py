@@ -214,6 +214,17 @@ FAULTS = {
         "<hosts ",
         r"the bind tcp://\*:5557 of <hosts> collides with FrontBind tcp://\*:5557",
     ),
+    "listen at the bind of the hosts": (
+        file(task("a", ""), task("b", None, "\n<listen>tcp://127.0.0.1:5558</listen>")),
+        "<listen>",
+        r"<listen> tcp://127\.0\.0\.1:5558 collides with the bind tcp://\*:5558 of <hosts>, expected an "
+        r"address of its own \(see F\.xml:6\)",
+    ),
+    "listen at an endpoint of the bus": (
+        file(task("a", ""), task("b", None, "\n<listen>tcp://127.0.0.1:5557</listen>")),
+        "<listen>",
+        r"collides with the FrontBind of the bus, expected an address of its own \(see F\.xml:4\)",
+    ),
     "misspelled hosts": (
         file(task("a", None), hosts=HOSTS.replace("hosts", "hostss")),
         "<hostss ",

@@ -66,6 +66,8 @@ class Fault:
     """The index of another task that the fault is about. Its place is shown, too."""
     other_number: int | None = None
     """The index of the option of the other task among several of this name, as in `number`."""
+    other_element: str = ""
+    """The element of the context that the fault is about as well."""
 
 
 @frozen
@@ -96,15 +98,18 @@ class ConfigWarning:
 
 
 def faults(
-    tasks: Sequence[TaskDefinition], binds: Mapping[str, Endpoint], any_fail: Sequence[Rule] = ()
+    tasks: Sequence[TaskDefinition],
+    binds: Mapping[str, Endpoint],
+    any_fail: Sequence[Rule] = (),
+    of_hosts: Endpoint | None = None,
 ) -> list[Fault]:
     """Return every fault between elements. `binds` maps the names of elements to their endpoints, as far as
-    those could be read; `any_fail` has the rules of the context.
+    those could be read; `any_fail` has the rules of the context, `of_hosts` is the bind of its `<hosts>`.
     """
     known = KnownTasks(tasks)
     return [
         *_repeated(tasks),
-        *_sockets(tasks, binds),
+        *_sockets(tasks, binds, of_hosts),
         *_calls(tasks, any_fail, known),
         *_order(tasks, known),
         *_binds(binds),
@@ -139,19 +144,24 @@ def _repeated(tasks: Sequence[TaskDefinition]) -> Iterator[Fault]:
 
 
 class _SocketOwner(NamedTuple):
-    """The owner of a socket: a `<listen>` of a task, or the bus."""
+    """The owner of a socket: a `<listen>` of a task, the bus, or `<hosts>`."""
 
     text: str
     task: int | None = None
     number: int | None = None
+    element: str = ""
 
 
-def _sockets(tasks: Sequence[TaskDefinition], binds: Mapping[str, Endpoint]) -> Iterator[Fault]:
-    """Yield each socket of `<listen>` that another task, or the bus, has as well."""
+def _sockets(
+    tasks: Sequence[TaskDefinition], binds: Mapping[str, Endpoint], of_hosts: Endpoint | None
+) -> Iterator[Fault]:
+    """Yield each socket of `<listen>` that another task, the bus or `<hosts>` has as well."""
     taken: BoundEndpoints[_SocketOwner] = BoundEndpoints()
     for name, place in binds.items():
         if name.endswith("Bind"):
-            taken.add(place, _SocketOwner(f"the {name} of the bus"))
+            taken.add(place, _SocketOwner(f"the {name} of the bus", element=name))
+    if of_hosts is not None:
+        taken.add(of_hosts, _SocketOwner(f"the bind {of_hosts} of <hosts>", element="hosts"))
     for index, task in enumerate(tasks):
         if len(task.listen) > MAX_SOCKETS:
             text = f"the task has {len(task.listen)} <listen>, expected at most {MAX_SOCKETS}"
@@ -168,6 +178,7 @@ def _sockets(tasks: Sequence[TaskDefinition], binds: Mapping[str, Endpoint]) -> 
                     number=number,
                     other=other.task,
                     other_number=other.number,
+                    other_element=other.element,
                 )
             taken.add(place, _SocketOwner(f"<listen> of {task.id}", index, number))
             if each.path is None and (each.mode, each.user, each.group) != (0o660, None, None):

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from lxml import etree
 
 
-def read(root: etree._Element, bound: BoundEndpoints[str], notes: FaultList) -> ListedHosts:
-    """Read the `<hosts>` of a context. `bound` has the endpoints that the context binds besides; the bind of
-    the hosts is added to them.
+def read(
+    root: etree._Element, bound: BoundEndpoints[str], notes: FaultList
+) -> tuple[ListedHosts, Endpoint | None]:
+    """Return the `<hosts>` of a context and the endpoint that is bound for them, if it could be read. `bound`
+    has the endpoints that the context binds besides; that of the hosts is added to them.
     """
     element = root.find("hosts")
     if element is None:
-        return ListedHosts()
+        return ListedHosts(), None
     names: tuple[str, ...] = notes.value(element, _names, tuple[str, ...]())
     given = str(element.get("endpoint", "")).strip(WHITE)
     place = str(element.get("bind", "")).strip(WHITE) or given
@@ -35,7 +37,7 @@ def read(root: etree._Element, bound: BoundEndpoints[str], notes: FaultList) -> 
         if other := bound.first_collision(bind):
             notes.fault(element, f"the bind {bind} of <hosts> collides with {other}, expected another port")
         bound.add(bind, f"the bind of <hosts> {bind}")
-    return ListedHosts(names=names, endpoint=given, bind=place)
+    return ListedHosts(names=names, endpoint=given, bind=place), bind
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -220,11 +220,12 @@ def _keep_secret(source: Any) -> None:
 @dataclass(slots=True, kw_only=True)
 class _Places:
     """The endpoints of a context that could be read. `four` has them by the names of their elements; `bound`
-    has each endpoint that is bound, as messages show it.
+    has each endpoint that is bound, as messages show it; `of_hosts` is the bind of `<hosts>`.
     """
 
     four: dict[str, Endpoint] = field(default_factory=dict)
     bound: BoundEndpoints[str] = field(default_factory=BoundEndpoints)
+    of_hosts: Endpoint | None = None
 
 
 def _bound(text: str) -> Endpoint | None:
@@ -237,11 +238,12 @@ def _connected(text: str) -> Endpoint | None:
 
 def _settings(root: etree._Element, places: _Places, notes: FaultList) -> dict[str, Any]:
     """Return fields of the context that one element or attribute has."""
+    listed, places.of_hosts = listed_hosts.read(root, places.bound, notes)
     return {
         "bus_access": _bus_access(root, notes),
         "max_transactions": _max_transactions(root, notes),
         "record": _record(root, notes),
-        "listed": listed_hosts.read(root, places.bound, notes),
+        "listed": listed,
     }
 
 
@@ -358,7 +360,8 @@ def _check_across(
         notes.fault(
             ident, f"<ContextID> {quote(leaf(ident))} is no id, expected 1 to 64 of A-Z a-z 0-9 _ . -"
         )
-    for fault in faults([read.task for read in reads], places.four, [rule for rule, _ in any_fail]):
+    rules = [rule for rule, _ in any_fail]
+    for fault in faults([read.task for read in reads], places.four, rules, places.of_hosts):
         _note(whole, reads, any_fail, fault, notes)
 
 
@@ -394,6 +397,8 @@ def _note(
         if fault.other_number is not None:
             place = _option_element(there, fault.option, "", fault.other_number)
         other = f" (see {whole.place(place)})"
+    elif fault.other_element and (owner := root.find(fault.other_element)) is not None:
+        other = f" (see {whole.place(owner)})"
     notes.fault(root if element is None else element, f"{fault.text}{other}")
 
 
