@@ -4,18 +4,21 @@ when a task, an envoy, a keeper or a host fails, when a host is drained, and whe
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from beats import EITHER, OTHER, SAME, SILENT, Beats
+from beats import AFTER, AGAIN, OTHER, SAME, SILENT, Beats, Measured
 from cluster_bench import Bench, BenchError, wait_until
 
 ADDRESS = "10.77.0.9"
 DISK = "/share/spread-disk"
+ADOPTED = 2.0
+"""Seconds from the start of the context within which its tasks on other hosts are adopted."""
 BEAT = """#!/bin/sh
 echo "beats on $(hostname)"
 while echo "$(date +%s.%N) $(hostname) $$ ${ZMSVC_TRANSACTION:-none}" >> /share/spread; do sleep 0.1; done
@@ -224,16 +227,11 @@ def cable_cut(spread: Spread) -> None:
     spread.wait_for_hosts()
 
 
-def context_moved(spread: Spread) -> None:
-    """In an orderly move all tasks of the context stop, and start again."""
-    home = spread.home()
-    with spread.breaking("orderly move of the context", EITHER, 6.0, SILENT):
-        spread.bench.sh(home, f"pcs resource move spread-all h{home % 3 + 1}")
-    spread.wait_for_hosts()
-
-
-def context_lost(spread: Spread) -> None:
-    """With its disk the context adopts the tasks on other hosts, which go on."""
+@contextmanager
+def _outliving(spread: Spread, what: str) -> Iterator[int]:
+    """Check that the task on another host outlives what the body does to the host of the context, which it gets, and
+    that the next supervisor adopts it.
+    """
     home = spread.home()
     if spread.last().host == home:
         other = next(each for each in (2, 3) if each != home)
@@ -241,17 +239,65 @@ def context_lost(spread: Spread) -> None:
         wait_until("its task on another host", lambda: spread.last().host == other)
         spread.bench.sh(home, f"zmsvcctl -c Spread cluster undrain h{home}")
     before, began = spread.last(), time.time()
-    spread.bench.power_off(home)
+    yield home
     wait_until("the context runs elsewhere", lambda: spread.home() != home, 60)
     wait_until("its tasks are adopted", lambda: spread.at(began, "ts_1", "adopted"))
     adopted = spread.at(began, "ts_1", "adopted")[-1]
-    if {(each.host, each.pid) for each in spread.beats(began)} != {(before.host, before.pid)}:
-        raise BenchError(f"the task on h{before.host} has not outlived the context's host")
+    time.sleep(AFTER)
+    beats = spread.beats(began)
+    if {(each.host, each.pid) for each in beats} != {(before.host, before.pid)}:
+        raise BenchError(f"the task on h{before.host} has not outlived: {what}")
+    shown = "systemctl show -p ExecMainStartTimestamp --value --timestamp=us+utc zmsvc@Spread"
+    started = datetime.strptime(spread.bench.sh(spread.home(), shown).strip(), "%a %Y-%m-%d %H:%M:%S.%f UTC")
+    after = adopted - started.replace(tzinfo=UTC).timestamp()
+    measured = spread.table.setdefault(f"{what}, its start", Measured(SAME, ADOPTED, AGAIN))
+    measured.again.append(after)
+    measured.silent.append(max(b.at - a.at for a, b in itertools.pairwise(beats)))
+    measured.overlap.append(0.0)
     print(
-        f"{'host of the context lost':32} its task on h{before.host} runs on, adopted after {adopted - began:.2f} s"
+        f"{what:32} its task on h{before.host} runs on, adopted after {adopted - began:.2f} s, "
+        f"{after:.2f} s after the next start of the context",
+        flush=True,
     )
+
+
+def context_moved(spread: Spread) -> None:
+    """In an orderly move the tasks on other hosts run on."""
+    with _outliving(spread, "orderly move of the context") as home:
+        spread.bench.sh(home, f"pcs resource move spread-all h{home % 3 + 1}")
+    spread.wait_for_hosts()
+
+
+def context_lost(spread: Spread) -> None:
+    """With its disk the context adopts the tasks on other hosts, which go on."""
+    with _outliving(spread, "host of the context lost") as home:
+        spread.bench.power_off(home)
     spread.bench.rejoin(home)
     spread.wait_for_hosts()
+
+
+def home_in_standby(spread: Spread) -> None:
+    """A host with the context and a task of it is put in standby: first the task moves, then the context."""
+    spread.bench.sh(1, f"pcs resource move spread-all h{spread.last().host}", check=False)
+    spread.wait_for_hosts()
+    home = spread.home()
+    with spread.breaking("standby of the context's host", OTHER, 1.0, SILENT):
+        spread.bench.sh(1, f"pcs node standby h{home} --wait=60")
+    wait_until("the context runs elsewhere", lambda: spread.home() != home)
+    spread.bench.sh(1, f"pcs node unstandby h{home}")
+    spread.wait_for_hosts()
+
+
+def disabled(spread: Spread) -> None:
+    """The end of the context ends all its tasks."""
+    spread.bench.sh(1, "pcs resource disable spread-all --wait=60")
+    began = time.time()
+    time.sleep(AFTER)
+    if left := spread.beats(began):
+        raise BenchError(f"the context was disabled, and its task runs on: {left[:3]}")
+    spread.bench.sh(1, "pcs resource enable spread-all --wait=60")
+    spread.wait_for_hosts()
+    spread.last()
 
 
 FAULTS: tuple[Callable[[Spread], None], ...] = (
@@ -263,6 +309,8 @@ FAULTS: tuple[Callable[[Spread], None], ...] = (
     cable_cut,
     context_moved,
     context_lost,
+    home_in_standby,
+    disabled,
 )
 
 

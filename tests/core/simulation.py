@@ -29,6 +29,7 @@ from zmsvc.core.ordering import awaited_ends, awaited_starts, unmet
 from zmsvc.core.probing import Health
 from zmsvc.core.rule_conditions import read_ends, read_threshold
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
+from zmsvc.core.silent_hosts import is_left
 from zmsvc.core.simulated_machine import Process, SimulatedKeeper, SimulatedMachine
 from zmsvc.core.task_key import Key
 from zmsvc.core.world import (
@@ -150,7 +151,8 @@ def check_world(world: World) -> None:
         assert not (task.resting and key[1] not in world.context.tasks) or asked_for(world, key), (
             f"{key} is in no file"
         )
-        assert not (world.stopping or not transaction.open) or not task.restart_pending, (
+        stops = world.stopping and not is_left(world, task.host)
+        assert not (stops or not transaction.open) or not task.restart_pending, (
             f"{key} would start in what is stopped"
         )
     for name, transaction in world.transactions.items():
@@ -317,6 +319,8 @@ def check_walls(before: World, after: World, fact: Fact) -> None:
             return
         fact = fact.fact
     match fact:
+        case ft.HostSilent() | ft.DeadlinePassed() if after.stopping:
+            pass  # The stop of the whole context waits for a silent host for a while.
         case ft.HostSilent():
             assert not touched
         case ft.Requested():
@@ -514,6 +518,7 @@ class Simulation(SimulatedMachine):
             keeper_id=saved.keeper_id,
             stopping=saved.stopping,
             exit_status=saved.exit_status,
+            hands_over=saved.hands_over,
             next_launch=saved.next_launch,
             disabled=saved.disabled,
             hosts=hosts_from_json(json.loads(json.dumps(hosts_to_json(saved.hosts)))),

@@ -69,11 +69,15 @@ def test_what_differs_between_hosts_is_told_with_the_hosts() -> None:
 
 
 def test_the_hosts_of_tasks_run_a_clone_that_may_run_nowhere_else() -> None:
-    create, constrain, enable = commands("Orders", hosts=("h2", "h3"))[1:]
+    create, constrain, order, enable = commands("Orders", hosts=("h2", "h3"))[1:]
     assert create == (
         "pcs resource create orders-hosts systemd:zmsvc-host@Orders op monitor interval=5s start timeout=60s "
         "stop timeout=100s clone orders-hosts-clone --disabled"
     )
+    first = "pcs constraint order stop orders-hosts-clone then stop"
+    assert order == f"{first} orders kind=Optional symmetrical=false"
+    in_group = commands("Orders", address="10.0.0.9/24", hosts=("h2",))
+    assert f"{first} orders-all kind=Optional symmetrical=false" in in_group
     assert enable == "pcs resource enable orders-hosts-clone"
     *words, text = shlex.split(constrain)
     assert words == ["cibadmin", "--create", "--scope", "constraints", "--xml-text"]

@@ -14,6 +14,7 @@ from simulation import rule, task
 
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
+from zmsvc.core.access import Verb
 from zmsvc.core.draft import Draft
 from zmsvc.core.host_choice import host_for
 from zmsvc.core.hosts import HostState
@@ -22,6 +23,7 @@ from zmsvc.core.model import TaskDefinition
 from zmsvc.core.ordering import wait_text
 from zmsvc.core.resume import GENERATION_BITS
 from zmsvc.core.service_options import ServiceType
+from zmsvc.core.silent_hosts import STOP_WAIT
 from zmsvc.core.transitions import PLACE_TIMEOUT
 from zmsvc.core.world import task_from_row, task_to_row
 
@@ -366,6 +368,145 @@ def test_a_host_says_nothing_about_the_launches_of_another_one() -> None:
     assert sim.sub_state("a") == "running"
 
 
+# --- the end of the context
+
+
+def test_an_orderly_move_stops_the_tasks_at_home_and_the_next_supervisor_adopts_the_others() -> None:
+    at_home = task("home", rule("on_exit", "start", "rested"))
+    sim = cluster(A, placed("b", hosts=("h3",), after=("home",)), at_home, task("rested", entry=False))
+    pids = (sim.task("a").pid, sim.task("b").pid)
+    sim.ask("exit", request=3, home=True)
+    assert sim.replies(3)[0].ok
+    assert [each.status for each in sim.told(fx.Leave)] == [0]
+    assert (sim.where("home"), sim.where("rested"), sim.where("a"), sim.where("b")) == (
+        [],
+        [],
+        ["h2"],
+        ["h3"],
+    )
+    sim.another_host(state=True)
+    assert not sim.world.stopping
+    sim.join_all()
+    sim.ready()
+    assert (sim.task("a").pid, sim.task("b").pid) == pids
+    assert [record.task for record in sim.records if record.event == "adopted"] == ["a", "b"]
+    assert sim.where("home") == [""]
+
+
+def test_an_end_during_an_orderly_move_fires_its_rules_under_the_next_supervisor() -> None:
+    sim = cluster(
+        placed("a", rule("on_fail", "start", "b"), hosts=("h2",)), task("b", entry=False), task("home")
+    )
+    sim.obedient = False
+    sim.ask("exit", request=3, home=True)
+    sim.die("a", signal="SIGKILL")
+    sim.happen(ft.HostJoined(host="h2", epoch="h2/2", greeting=1))
+    sim.lose("h3")
+    assert (sim.sub_state("a"), sim.replies(3)) == ("running", []), "the task at home has not ended"
+    sim.end("home", code=0)
+    assert sim.told(fx.Leave)
+    sim.another_host(state=True)
+    sim.join_all()
+    assert (sim.sub_state("a"), sim.where("b")) == ("failed", [""])
+    assert [record.detail["signal"] for record in sim.records if record.event == "failed"] == ["SIGKILL"]
+
+
+def test_an_orderly_move_outlives_the_death_of_its_supervisor_and_waits_for_no_stop_on_a_host() -> None:
+    sim = cluster(placed("a", hosts=("h2",), after=("home",)), task("home"))
+    sim.obedient = False
+    sim.ask("stop", "a")
+    sim.ask("exit", request=3, home=True)
+    assert sim.sub_state("home") == "stop-sigterm", "it does not wait for the end of a"
+    sim.crash()
+    sim.happen()
+    assert not sim.told(fx.Leave)
+    # A signal to the keeper orders a whole stop, which comes too late.
+    sim.happen(ft.Requested(verb=Verb.EXIT, origin=ft.Origin(by="signal")))
+    sim.end("home", code=0)
+    assert len(sim.told(fx.Leave)) == 1
+    assert sim.where("a") == ["h2"]
+
+
+def test_a_stop_of_the_context_waits_for_a_silent_host_for_a_while_and_names_its_tasks() -> None:
+    endless = placed("b", hosts=("h2",), stop_timeout=0.0)
+    sim = cluster(
+        placed("a", hosts=("h2",), stop_timeout=2.0), endless, placed("c", hosts=("h3",)), task("d")
+    )
+    sim.cut("h2")
+    began = sim.now
+    sim.ask("exit", request=3)
+    assert (sim.where("c"), sim.where("d"), sim.replies(3)) == ([], [], [])
+    while not sim.told(fx.Leave):
+        assert sim.ring()
+    assert sim.now - began == STOP_WAIT
+    why = "nothing is heard from its host h2, where it may run until the context starts again"
+    assert sim.replies(3)[0].error == f"cannot exit a: {why}; b: {why}"
+    (given_up,) = [record for record in sim.records if record.event == "host-given-up"]
+    assert given_up.detail == {"host": "h2", "tasks": ["a", "b"]}
+    # The next start stops them, and starts them again.
+    old = sim.launch_of("a")
+    sim.another_host(state=True)
+    sim.join_all()
+    sim.say_ready()
+    assert (sim.where("a"), sim.where("b")) == (["h2"], ["h2"])
+    assert sim.launch_of("a") > old
+
+
+def test_a_host_that_falls_silent_or_is_lost_or_joins_while_the_context_stops() -> None:
+    for then in ("silent", "lost", "joins"):
+        sim = cluster(task("d"), placed("a", hosts=("h2",), after=("d",), stop_timeout=0.0))
+        sim.obedient = False
+        sim.ask("exit", request=3)
+        sim.cut("h2")
+        sim.obedient = True
+        if then == "lost":
+            sim.fence("h2")
+        elif then == "joins":
+            sim.join("h2")
+        else:
+            sim.ring()
+        assert sim.replies(3)[0].ok is (then != "silent")
+        assert sim.told(fx.Leave)
+
+
+def test_a_task_at_home_that_stops_after_one_of_a_silent_host_does_not_wait_longer() -> None:
+    sim = cluster(task("d"), placed("a", hosts=("h2",), after=("d",)))
+    sim.cut("h2")
+    sim.ask("exit", request=3)
+    assert sim.sub_state("d") == "stop-after"
+    sim.ring()
+    assert (sim.where("d"), sim.sub_state("d")) == ([], "stopped")
+    assert sim.told(fx.Leave)
+
+
+def test_a_stop_waits_once_for_silent_hosts_whose_tasks_stop_after_each_other() -> None:
+    sim = cluster(placed("a", hosts=("h2",)), placed("b", hosts=("h3",), after=("a",)))
+    sim.cut("h2")
+    sim.cut("h3")
+    sim.now += 60
+    began = sim.now
+    sim.ask("exit", request=3)
+    sim.ring()
+    assert sim.told(fx.Leave)
+    assert sim.now - began == STOP_WAIT
+
+
+def test_a_supervisor_that_takes_over_the_stop_of_a_context_waits_again_for_silent_hosts() -> None:
+    sim = cluster(placed("a", hosts=("h2",)), task("d"))
+    sim.obedient = False
+    sim.cut("h2")
+    sim.ask("exit", request=3)
+    sim.ring()
+    assert sim.world.hosts["h2"].given_up
+    sim.crash()
+    sim.happen()
+    assert not sim.world.hosts["h2"].given_up
+    sim.obedient = True
+    sim.ring()
+    sim.ring()
+    assert sim.told(fx.Leave)
+
+
 # --- other supervisors
 
 
@@ -430,15 +571,36 @@ def test_a_drained_host_has_no_tasks_until_it_is_undrained() -> None:
     sim.say_ready()
     assert (sim.where("a"), sim.where("b"), sim.sub_state("b")) == (["h3"], [], "unplaced")
     assert sim.sub_state("c") == "waiting", "a drain fires no rules"
-    assert not sim.replies(4)
-    sim.ring()
     assert sim.replies(4)[0].error == "cannot restart b: waits for a host: h2 is drained"
+    sim.ask("start", "b", request=6)
+    assert sim.replies(6)[0].error == "cannot start b: waits for a host: h2 is drained"
+    assert not sim.alarms
     sim.new_keeper("h2")
     sim.join("h2")
     assert sim.world.hosts["h2"].drained
     sim.drain("h2", drained=False, request=5)
     assert sim.replies(5)[0].ok
     assert (sim.where("a"), sim.where("b")) == (["h3"], ["h2"])
+
+
+def test_a_drain_waits_for_a_host_that_may_still_join_and_for_the_tasks_that_are_moved() -> None:
+    sim = cluster(placed("b", hosts=("h2", "h3")), placed("c", hosts=("h2",)))
+    sim.cut("h3")
+    sim.drain("h2", request=4)
+    assert (sim.sub_state("b"), sim.sub_state("c"), sim.replies(4)) == ("unplaced", "unplaced", [])
+    sim.join("h3")
+    assert not sim.replies(4)
+    sim.say_ready()
+    assert sim.replies(4)[0].error == "cannot restart c: waits for a host: h2 is drained"
+    assert sim.where("b") == ["h3"]
+
+
+def test_a_drain_answers_at_once_for_a_task_whose_neighbor_cannot_run_elsewhere() -> None:
+    sim = cluster(placed("a", hosts=("h2",)), placed("b", hosts=("h2", "h3"), together=("a",)))
+    sim.drain("h2", request=4)
+    why = "waits for a host: h2 is drained"
+    of_b = f"{why}; h3 is not for the tasks that run with it"
+    assert sim.replies(4)[0].error == f"cannot restart a: {why}; b: {of_b}"
 
 
 def test_a_drain_of_an_unknown_host_is_refused() -> None:

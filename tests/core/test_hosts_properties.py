@@ -186,6 +186,16 @@ class Machine(RuleBasedStateMachine):
         self.generation += 1
         self.sim.another_host(state=True, generation=self.generation)
 
+    @rule(home=st.booleans(), times=st.integers(0, 4), obedient=st.booleans())
+    def context_moves_in_order(self, home: bool, times: int, obedient: bool) -> None:
+        """The context is stopped, with the tasks of other hosts or without, or killed before that is done."""
+        self.number += 1
+        self.sim.obedient = obedient
+        self.sim.ask("exit", request=self.number, home=home)
+        for _ in range(times):
+            self.sim.ring()
+        self.supervisor_moves()
+
     @precondition(lambda self: self.at_named_hosts)
     @rule()
     def supervisor_moves_without_state(self) -> None:

@@ -162,11 +162,28 @@ def test_drain_sends_the_order_and_prints_where_the_tasks_are_now(home: House, c
 
 def test_a_drain_that_leaves_a_task_without_a_host_fails_and_shows_it(home: House, capsys: Capture) -> None:
     waits = moved(state="activating", sub="unplaced", pid=None, host=None)
-    home.supervisor(drain=no(1, "cannot restart ts_1: waits for a host: h2 is drained", tasks=[waits]))
+    placed = """<Context>
+<TaskService id="ts_0"/>
+<TaskService id="ts_1"><Task><service>
+<placement/></service></Task></TaskService></Context>"""
+    file = home.file(text=placed)
+    there = home.supervisor(
+        drain=no(1, "cannot restart ts_1: waits for a host: h2 is drained", tasks=[waits])
+    )
     assert main(["cluster", "drain", "h2"]) == 1
     told = capsys.readouterr()
     assert told.out == "TX/ts_1: activating (unplaced)\n"
-    assert told.err.strip().endswith("h2 is drained (zmsvcctl -c Echo status)")
+    assert told.err.strip().endswith(
+        f"h2 is drained ({file}:4: name another host in <placement> and reload; or zmsvcctl -c Echo cluster "
+        "undrain h2)"
+    )
+    file.unlink()
+    assert main(["cluster", "drain", "h2"]) == 1
+    assert capsys.readouterr().err.strip().endswith("(zmsvcctl -c Echo cluster undrain h2)")
+    there.close()
+    home.supervisor(drain=no(124, "cannot say that drain is done: it takes longer than 2 s", tasks=[]))
+    assert main(["cluster", "drain", "h2"]) == 124
+    assert capsys.readouterr().err.strip().endswith("2 s (zmsvcctl -c Echo status)")
 
 
 @pytest.mark.parametrize(

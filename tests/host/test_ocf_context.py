@@ -7,8 +7,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import socket
 import subprocess
 import sys
+import threading
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -140,6 +142,82 @@ def test_the_file_of_the_agent_is_one_that_zmsvcd_reads(agent: ModuleType) -> No
     decided = agent.decided_by(told(task("a", held=True), task("b", disabled=True)))
     found = parse(json.dumps({"host": "h1", **decided}).encode())
     assert (found.open, found.held, found.disabled) == (("T1",), (("T1", "a"),), ("b",))
+
+
+CRM_MON = """#!/bin/sh
+echo '<pacemaker-result><resources>{resource}</resources></pacemaker-result>'
+"""
+ORDERS = '<resource id="orders" resource_agent="ocf:zmsvc:context" role="Started" orphaned="{}" {}/>'
+
+
+@pytest.mark.parametrize(
+    ("resource", "starts_again"),
+    [
+        (ORDERS.format("false", ""), True),
+        (f'<group id="all">{ORDERS.format("false", "")}</group>', True),
+        (ORDERS.format("false", 'target_role="Started"'), True),
+        (ORDERS.format("false", 'target_role="Stopped"'), False),
+        (ORDERS.format("true", ""), False),
+        ("", False),
+    ],
+)
+def test_tasks_on_other_hosts_run_on_unless_the_resource_is_disabled_or_deleted(
+    agent: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resource: str, starts_again: bool
+) -> None:
+    program = tmp_path / "crm_mon"
+    program.write_text(CRM_MON.format(resource=resource))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    context = agent.Context({"OCF_RESKEY_context": "Orders", "OCF_RESOURCE_INSTANCE": "orders"})
+    assert context._starts_again() is starts_again
+
+
+@pytest.mark.parametrize("program", ["#!/bin/sh\necho no cluster >&2; exit 102\n", None])
+def test_a_cluster_that_does_not_answer_hands_nothing_over(
+    agent: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    program: str | None,
+) -> None:
+    programs = {"systemctl": "#!/bin/sh\necho ActiveState=active\n", "crm_mon": program}
+    for name, text in programs.items():
+        if text is not None:
+            (tmp_path / name).write_text(text)
+            (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    agent.Context({"OCF_RESKEY_context": "Orders", "OCF_RESOURCE_INSTANCE": "orders"})._hand_over()
+    assert "stops the tasks of Orders on other hosts too: " in capsys.readouterr().err
+
+
+def test_the_supervisor_is_asked_to_leave_the_tasks_on_other_hosts_alone(
+    agent: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = {
+        "systemctl": f"#!/bin/sh\necho ActiveState=active\necho Environment=ZMSVC_RUNTIME_DIR={tmp_path}\n",
+        "crm_mon": CRM_MON.format(resource=ORDERS.format("false", "")),
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    (tmp_path / "Orders").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "Orders/control.sock"))
+        listener.listen()
+        asked: list[bytes] = []
+
+        def answer() -> None:
+            client, _ = listener.accept()
+            with client:
+                asked.append(client.recv(4096))
+                client.sendall(b'{"ok": true, "data": {}}\n')
+
+        supervisor = threading.Thread(target=answer)
+        supervisor.start()
+        agent.Context({"OCF_RESKEY_context": "Orders", "OCF_RESOURCE_INSTANCE": "orders"})._hand_over()
+        supervisor.join()
+    assert json.loads(asked[0]) == {"verb": "exit", "home": True, "block": False}
 
 
 @pytest.mark.parametrize(

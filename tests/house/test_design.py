@@ -171,6 +171,7 @@ def test_each_event_of_a_task_has_a_message_id_and_each_id_is_used() -> None:
             ):
                 recorded |= {each.value for each in ast.walk(node.args[1]) if isinstance(each, ast.Constant)}
     of_the_context = {"requested", "reloaded", "forgotten", "carried", "closed", "drained", "undrained"}
+    of_the_context |= {"handed-over"}
     of_the_processes = {"supervisor", "device", "context"}
     assert of_the_context <= recorded
     assert recorded - of_the_context == set(journal.MESSAGE_ID) - of_the_processes

@@ -221,6 +221,53 @@ def test_the_tasks_of_a_host_that_leaves_without_a_supervisor_are_asked_to_end(
     h2.start()
 
 
+def test_tasks_on_other_hosts_outlive_an_orderly_move_of_the_context(
+    context: Context, hosts: tuple[Host, ...]
+) -> None:
+    h2, h3 = hosts
+    context.looped("Steady")
+    context.task("home", "Steady")
+    context.task("one", "Steady", rules={"on_fail": ("start", "two")}, service=placement("h2"))
+    context.task("two", "Steady", entry=False, service=placement("h3"))
+    context.task("three", "Steady", service=placement("h3"))
+    start_all(context, hosts)
+    before = {name: context.task_is(name, "running") for name in ("home", "one", "three")}
+    context.ctl("exit", "--home")
+    assert context.wait() == 0
+    assert (h2.holds(), h3.holds()) == ({before["one"]["launch"]}, {before["three"]["launch"]})
+    # Its end is known to the next supervisor, which fires its rule.
+    os.kill(before["one"]["pid"], signal.SIGKILL)
+    wait_for(lambda: not h2.holds())
+    context.start()
+    context.task_is("two", "running")
+    tasks = context.tasks()
+    assert tasks["one"]["exit"]["signal"] == "SIGKILL"
+    assert tasks["three"]["pid"] == before["three"]["pid"]
+    assert tasks["home"]["pid"] != before["home"]["pid"]
+    assert fired(context) == 1
+    assert [row.task for row in history(context) if row.event == "adopted"] == ["three"]
+
+
+def test_the_context_ends_without_a_host_that_is_silent_and_names_its_tasks(
+    context: Context, running: tuple[Host, ...]
+) -> None:
+    h2, _ = running
+    one = context.tasks()["one"]
+    h2.cable.cut()
+    done = context.ctl("exit", check=1)
+    assert "nothing is heard from its host h2, where it may run until the context starts again" in done.stderr
+    assert context.wait() == 0
+    assert [row.detail for row in history(context) if row.event == "host-given-up"] == [
+        {"host": "h2", "tasks": ["one"]}
+    ]
+    assert h2.holds() == {one["launch"]}
+    h2.cable.mend()
+    context.start()
+    again = context.task_is("one", "running", also=lambda task: task["launch"] != one["launch"])
+    assert h2.holds() == {again["launch"]}
+    assert fired(context) == 0
+
+
 def test_a_client_of_the_bus_cannot_be_a_host(context: Context, hosts: tuple[Host, ...]) -> None:
     h2, h3 = hosts
     keys = context.home / "keys" / context.name

@@ -23,6 +23,8 @@ COMPARED = {
     "gid": "the group ID of the context's user",
 }
 """The facts about a host that must be the same on all hosts, with their names."""
+BOTH_STOP = ("kind=Optional", "symmetrical=false")
+"""The order holds only where Pacemaker stops both, and for no start."""
 _NOT_IN_ID = re.compile(r"[^A-Za-z0-9_.-]")
 
 
@@ -68,14 +70,17 @@ def commands(
     parameters = [f"context={context}", *(["state=shared"] if disk else [])]
     limits = ["op", "monitor", "interval=10s", "meta", "migration-threshold=3", "failure-timeout=10min"]
     made.append(["pcs", "resource", "create", name, AGENT, *parameters, *limits, *group])
-    made += _of_hosts(context, f"{name}-hosts", hosts) if hosts else []
+    made += _of_hosts(context, group[1] if group else name, f"{name}-hosts", hosts) if hosts else []
     return [shlex.join(words) for words in made]
 
 
-def _of_hosts(context: str, name: str, hosts: Sequence[str]) -> list[list[str]]:
+def _of_hosts(context: str, whole: str, name: str, hosts: Sequence[str]) -> list[list[str]]:
     """Return the commands that run the tasks of a context on these hosts: a clone, which may run on no other
     one. It is enabled last, so that it never starts on another host. The constraint is XML, because the words
     of `pcs constraint location ... rule` are not the same in all releases.
+
+    Where both stop on a host, the clone stops before `whole`, the context or its group: then there is a
+    supervisor to move the tasks of that host.
     """
     clone = f"{name}-clone"
     others = "".join(
@@ -89,6 +94,7 @@ def _of_hosts(context: str, name: str, hosts: Sequence[str]) -> list[list[str]]:
     return [
         ["pcs", "resource", "create", name, unit, *limits, "clone", clone, "--disabled"],
         ["cibadmin", "--create", "--scope", "constraints", "--xml-text", constraint],
+        ["pcs", "constraint", "order", "stop", clone, "then", "stop", whole, *BOTH_STOP],
         ["pcs", "resource", "enable", clone],
     ]
 

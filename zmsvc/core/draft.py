@@ -15,7 +15,7 @@ from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.effects import Effect
 from zmsvc.core.frozen import frozen
 from zmsvc.core.history import Detail
-from zmsvc.core.hosts import Host
+from zmsvc.core.hosts import Host, HostState
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskDefinition
 from zmsvc.core.service_options import Limits
@@ -53,6 +53,7 @@ class Draft:
         self.keeper_id = world.keeper_id
         self.stopping = world.stopping
         self.exit_status = world.exit_status
+        self.hands_over = world.hands_over
         self.next_launch = world.next_launch
         self.disabled = world.disabled
         self.keeper_signals_others = world.keeper_signals_others
@@ -207,6 +208,15 @@ class Draft:
         self.hosts_changed = True
         self.free_hosts.clear()
 
+    def note_silence(self) -> None:
+        """Note that this supervisor is not connected to any other host."""
+        for name, host in self.hosts.items():
+            quiet = replace(host, given_up=False)
+            if host.state is HostState.HERE:
+                quiet = replace(quiet, state=HostState.SILENT, since=self.now)
+            if quiet != host:
+                self.put_host(name, quiet)
+
     def move(self, key: Key, host: str, number: int) -> None:
         """Note that a launch on another host has begun (`number` 1) or ended (-1)."""
         if not self._own_load:
@@ -348,6 +358,7 @@ class Draft:
             keeper_id=self.keeper_id,
             stopping=self.stopping,
             exit_status=self.exit_status,
+            hands_over=self.hands_over,
             next_launch=self.next_launch,
             disabled=self.disabled,
             keeper_signals_others=self.keeper_signals_others,

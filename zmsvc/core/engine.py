@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 from zmsvc.core import (
     auxiliary,
+    end_of_context,
     failures,
     health,
     host_facts,
@@ -22,6 +23,7 @@ from zmsvc.core import (
     reload,
     requests,
     resume,
+    silent_hosts,
     start_barrier,
     updates,
 )
@@ -88,6 +90,8 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
                 why="no supervisor was there to receive orders of the bus",
                 orders=fact.count,
             )
+        case ft.OnHost() | ft.HostJoined() | ft.HostSilent() | ft.HostLost() if draft.hands_over:
+            pass  # The next supervisor acts on it.
         case ft.OnHost():
             _on_host(draft, fact)
         case ft.HostJoined():
@@ -212,8 +216,8 @@ def _deadline(draft: Draft, key: Key) -> None:
     if task.probe_at is not None and task.probe_at <= draft.now:
         health.probe_again(draft, key)
     if task.deadline is not None and task.deadline <= draft.now:
-        if host_facts.is_silent(draft, task):
-            host_facts.rest_deadline(draft, key)
+        if silent_hosts.is_silent(draft, task):
+            end_of_context.rest_deadline(draft, key)
         else:
             apply(draft, key, TaskEvent.DEADLINE)
 

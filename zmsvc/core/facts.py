@@ -51,6 +51,8 @@ class Requested:
     """Of the order `signal`: send it to every process of the tasks, not only to the main ones."""
     now: bool = False
     """Of a second `exit`: kill the tasks that have not ended."""
+    home: bool = False
+    """Of the order `exit`: leave the tasks on other hosts to the next supervisor."""
 
 
 @frozen

@@ -50,4 +50,4 @@ def _act(draft: Draft, key: Key) -> None:
         requests.close(draft, key[0], by)
     else:
         draft.stopping, draft.exit_status = True, FAILURE_STATUS
-        requests.stop_quietly(draft, list(draft.tasks), by)
+        requests.stop_all(draft, list(draft.tasks), by)

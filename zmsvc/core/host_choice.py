@@ -14,6 +14,8 @@ HOME = ""
 """The host of the supervisor."""
 MOST_NAMED = 8
 """The most hosts that a status text names."""
+DRAINED = "is drained"
+NOT_FOR_ALL = "is not for the tasks that run with it"
 
 
 def host_for(world: World | Draft, key: Key) -> str | None:
@@ -55,6 +57,12 @@ def obstacles(world: World | Draft, key: Key) -> Iterator[tuple[str, str]]:
             yield name, why
 
 
+def waits_for_undrain(world: World | Draft, key: Key) -> bool:
+    """Return True if a task without a host gets one only by an order: each of its hosts is drained."""
+    found = [why for _, why in obstacles(world, key)]
+    return DRAINED in found and set(found) <= {DRAINED, NOT_FOR_ALL}
+
+
 def host_wait_text(world: World | Draft, key: Key) -> str:
     """Return why a task has no host, as its status text."""
     found = [f"{name} {why}" for name, why in obstacles(world, key)]
@@ -92,13 +100,13 @@ def _closed(world: World | Draft, name: str) -> str:
         return f"is {host.state.value}"
     if host.strangers:
         return "still has processes of unknown launches"
-    return "is drained" if host.drained else ""
+    return DRAINED if host.drained else ""
 
 
 def _unfit(world: World | Draft, key: Key, placements: tuple[Placement, ...], name: str) -> str:
     """Return why other tasks keep a task from a host; empty if none does."""
     if any(each.hosts and name not in each.hosts for each in placements):
-        return "is not for the tasks that run with it"
+        return NOT_FOR_ALL
     transaction, task = key
     together = world.context.together.get(task, ())
     for other in together:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from zmsvc.core import effects as fx
+from zmsvc.core import end_of_context, requests, start_barrier
 from zmsvc.core import facts as ft
-from zmsvc.core import requests, start_barrier
 from zmsvc.core.access import Verb
 from zmsvc.core.draft import Draft
 from zmsvc.core.facts import DrainRequested, HostJoined, HostLost, HostSilent, OnHost
 from zmsvc.core.hosts import PAST_EPOCHS, Host, HostState
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
-from zmsvc.core.pending_requests import postpone_reply, resolve
+from zmsvc.core.pending_requests import postpone_reply
 from zmsvc.core.resume import adopt_launch, without_process
 from zmsvc.core.task_key import Key
 from zmsvc.core.transitions import KILL_TIMEOUT, apply, event_of
@@ -118,6 +118,8 @@ def silent(draft: Draft, fact: HostSilent) -> None:
     if known.state is HostState.HERE and (known.epoch, known.greeting) == (fact.epoch, fact.greeting):
         draft.put_host(fact.host, replace(known, state=HostState.SILENT, since=draft.now))
         draft.record(("", ""), "host-silent", host=fact.host)
+        if draft.stopping:
+            end_of_context.limit_wait(draft, fact.host)
 
 
 def lost(draft: Draft, fact: HostLost) -> None:
@@ -148,22 +150,6 @@ def _lose(draft: Draft, key: Key, task: Task, why: str) -> None:
     event = event_of(end.reason) if task.pid is not None else TaskEvent.LAUNCH_FAILED
     text = {} if end.reason is Reason.REQUESTED else {"status": why}
     apply(draft, key, event, exit=end, **text)
-
-
-def is_silent(draft: Draft, task: Task) -> bool:
-    """Return True if a task is on another host that is not here now."""
-    if not task.host:
-        return False
-    host = draft.hosts.get(task.host)
-    return host is None or host.state is not HostState.HERE
-
-
-def rest_deadline(draft: Draft, key: Key) -> None:
-    """Let the deadline of a task on a silent host pass without effect: it is not known whether the task has
-    kept it. The clients that wait for the task get an answer.
-    """
-    task = draft.change(key, deadline=None)
-    resolve(draft, key, f"nothing is heard from its host {task.host}")
 
 
 def is_current(draft: Draft, fact: OnHost) -> bool:

@@ -46,6 +46,8 @@ class Host:
     """
     past: tuple[str, ...] = ()
     """The epochs that are over. A greeting of one of these comes too late."""
+    given_up: bool = False
+    """True if it is silent, and the stop of the context does not wait for its tasks any longer."""
 
     @property
     def is_known(self) -> bool:
@@ -68,6 +70,7 @@ def hosts_to_json(hosts: Mapping[str, Host]) -> dict[str, Any]:
             "since": host.since,
             "strangers": sorted(host.strangers),
             "past": list(host.past),
+            "given_up": host.given_up,
         }
         for name, host in hosts.items()
     }
@@ -84,6 +87,7 @@ def hosts_from_json(saved: Mapping[str, Any]) -> dict[str, Host]:
             since=float(each["since"]),
             strangers=frozenset(map(int, each["strangers"])),
             past=tuple(map(str, each["past"])),
+            given_up=bool(each.get("given_up")),
         )
         for name, each in saved.items()
     }

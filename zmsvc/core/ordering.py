@@ -7,6 +7,7 @@ from __future__ import annotations
 from zmsvc.core.draft import Draft
 from zmsvc.core.host_choice import host_wait_text
 from zmsvc.core.lifecycle import State, SubState
+from zmsvc.core.silent_hosts import is_left
 from zmsvc.core.task_key import Key
 from zmsvc.core.world import Task, World
 
@@ -49,7 +50,7 @@ def awaited_ends(world: World | Draft, key: Key) -> list[str]:
         for name in world.context.successors.get(key[1], ())
         if (task := world.tasks.get((key[0], name))) is not None
         and task.state is State.DEACTIVATING
-        and not _is_survivor(task)
+        and not (_is_survivor(task) or is_left(world, task.host))
     ]
 
 

@@ -14,6 +14,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.draft import Draft
 from zmsvc.core.facts import Origin, Requested
 from zmsvc.core.lifecycle import State, SubState
+from zmsvc.core.silent_hosts import is_over
 from zmsvc.core.task_key import Key
 from zmsvc.core.world import PendingRequest, Reason, Task
 
@@ -224,7 +225,7 @@ def answer(draft: Draft) -> None:
     daemon that leaves without READY=1 for failed, and starts it again. A daemon that leaves because of a
     failure does not become ready, since systemd is to take it for failed.
     """
-    over = draft.stopping and not draft.launches
+    over = is_over(draft)
     done = [waiter for waiter in draft.pending if over or not waiter.remaining]
     if done:
         draft.pending = tuple(waiter for waiter in draft.pending if not over and waiter.remaining)
@@ -239,7 +240,7 @@ def answer(draft: Draft) -> None:
         for key in (key for waiter in done for key in waiter.keys):
             if draft.service(key) is None:
                 draft.schedule_removal(key)
-    if over and (draft.new_supervisor or draft.before.launches or not draft.before.stopping):
+    if over and (draft.new_supervisor or not is_over(draft.before)):
         draft.emit(fx.Leave(status=draft.exit_status))
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from zmsvc.core import auxiliary
+from zmsvc.core import auxiliary, end_of_context
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
@@ -290,6 +290,15 @@ def stop_quietly(draft: Draft, keys: list[Key], by: str) -> None:
             apply(draft, key, TaskEvent.STOP)
 
 
+def stop_all(draft: Draft, keys: list[Key], by: str) -> None:
+    """Stop these tasks, because the context ends. It waits for silent hosts for a while, unless it hands
+    their tasks over.
+    """
+    stop_quietly(draft, keys, by)
+    if not draft.hands_over:
+        end_of_context.limit_wait(draft)
+
+
 def restart(draft: Draft, order: Requested) -> None:
     _known(draft, order)
     names = _addressed_transactions(draft, order)
@@ -330,15 +339,20 @@ def _restarted(draft: Draft, name: str) -> list[Key]:
 
 
 def leave(draft: Draft, order: Requested) -> None:
-    """Stop all tasks and end the daemon. The transactions stay open, and the next start resumes them."""
-    keys = list(draft.tasks)
+    """Stop all tasks and end the daemon. The transactions stay open, and the next start resumes them. With
+    `home` the tasks on other hosts run on for it.
+    """
+    at_home = (order.home and not draft.stopping) or draft.hands_over
+    keys = [key for key, task in draft.tasks.items() if not (at_home and task.host)]
     postpone_reply(
         draft, order, tuple(draft.transactions), keys, [key for key in keys if draft.tasks[key].live]
     )
     if not draft.stopping:
         draft.record(("", ""), "requested", verb="exit", by=order.origin.by, uid=order.origin.uid)
         draft.stopping = True
-        stop_quietly(draft, keys, named(order.origin))
+        if at_home:
+            end_of_context.hand_over(draft)
+        stop_all(draft, keys, named(order.origin))
     elif order.now:
         draft.record(("", ""), "requested", verb="kill", by=order.origin.by, uid=order.origin.uid)
         for key in keys:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from zmsvc.core import auxiliary, requests, start_barrier
+from zmsvc.core import auxiliary, end_of_context, requests, start_barrier
 from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.access import Verb
@@ -15,7 +15,6 @@ from zmsvc.core.carried import Carried
 from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.facts import HostJoined, SupervisorStarted
-from zmsvc.core.hosts import HostState
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.pending_requests import CONTEXT_START
 from zmsvc.core.task_key import Key
@@ -43,14 +42,14 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
     draft.keeper_signals_others = fact.keeper_signals_others
     # If the state of a predecessor is lost, it may have used launch IDs of its own generation.
     draft.next_launch = max(draft.next_launch, fact.generation << GENERATION_BITS)
-    _note_silence(draft)
+    draft.note_silence()
     draft.settle_all()
     _refuse_strangers(draft, fact)
     if draft.keeper_id == fact.keeper_id:
         _adopt(draft, fact)
         return
     draft.keeper_id = fact.keeper_id
-    draft.stopping, draft.exit_status = False, 0
+    draft.stopping, draft.exit_status, draft.hands_over = False, 0, False
     draft.starts = {}
     for key in list(draft.tasks):
         if draft.tasks[key].host:
@@ -115,6 +114,8 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
         without_process(draft, key)
     start_barrier.resume(draft)
     _wait_for_entries(draft)
+    if draft.stopping:
+        end_of_context.limit_wait(draft)
 
 
 def adopt_launch(
@@ -237,13 +238,6 @@ def _feed(draft: Draft, key: Key) -> None:
     limit = draft.limits(key).watchdog
     if limit and draft.tasks[key].sub_state is SubState.RUNNING:
         draft.change(key, deadline=draft.now + limit)
-
-
-def _note_silence(draft: Draft) -> None:
-    """Note that a new supervisor is not connected to any other host yet."""
-    for name, host in draft.hosts.items():
-        if host.state is HostState.HERE:
-            draft.put_host(name, replace(host, state=HostState.SILENT, since=draft.now))
 
 
 def _keep(draft: Draft, key: Key) -> None:

@@ -18,7 +18,7 @@ from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start
 from zmsvc.core.cause import MAX_SOURCES, CauseSource, LaunchCause, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
 from zmsvc.core.history import Detail
-from zmsvc.core.host_choice import host_for, host_wait_text
+from zmsvc.core.host_choice import host_for, host_wait_text, waits_for_undrain
 from zmsvc.core.lifecycle import START_PENDING, STATE_OF, TABLE, Act, State, SubState, TaskEvent
 from zmsvc.core.model import TRIGGERS_OF_ENDS, Action, Context, Rule, TaskDefinition, Trigger
 from zmsvc.core.pending_requests import (
@@ -33,6 +33,7 @@ from zmsvc.core.probing import Health, probe_of, topic_of
 from zmsvc.core.ready_line import ReadyLine
 from zmsvc.core.restart import fires_for
 from zmsvc.core.service_options import KillMode, ServiceType
+from zmsvc.core.silent_hosts import stop_deadline
 from zmsvc.core.task_key import Key
 from zmsvc.core.totals import Total
 from zmsvc.core.world import Exit, Reason, Task, status_at, with_changes
@@ -220,12 +221,16 @@ def await_start(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def await_host(draft: Draft, key: Key, event: TaskEvent) -> None:
-    """Let a task wait for a host. A new order renews the time after which its client gets an answer."""
+    """Let a task wait for a host. A new order renews the time after which its client gets an answer. If only
+    an order can give it a host, the client gets the answer at once.
+    """
     draft.change(key, deadline=draft.now + PLACE_TIMEOUT, status="")
     if event is TaskEvent.NO_HOST:
         draft.record(key, "unplaced", message=host_wait_text(draft, key))
         # Tasks that are started with this one do not wait for it before their first steps.
         start_barrier.withdraw(draft, key)
+    if waits_for_undrain(draft, key):
+        report_unplaced(draft, key, event)
 
 
 def report_unplaced(draft: Draft, key: Key, _event: TaskEvent) -> None:
@@ -349,7 +354,7 @@ def terminate(draft: Draft, key: Key, event: TaskEvent) -> None:
         draft.record(key, "stopping", reason=changes["stop_reason"].value, pid=task.pid)
     # The task was ordered to stop before it was forked. Its whole stop timeout begins now, however long the
     # fork took.
-    draft.change(key, deadline=_after(draft, draft.limits(key).stop_timeout), **changes)
+    draft.change(key, deadline=stop_deadline(draft, key), **changes)
     ask_to_stop(draft, key)
 
 

@@ -305,6 +305,8 @@ class World:
     stopping: bool = False
     exit_status: int = 0
     """The exit status of the daemon when all tasks have ended, if it is stopping."""
+    hands_over: bool = False
+    """True if it is stopping, and the tasks on other hosts run on for the next supervisor."""
     next_launch: int = 1
     disabled: frozenset[str] = frozenset()
     """IDs of tasks that an operator has disabled: they do not start with a transaction. An ID stays here when

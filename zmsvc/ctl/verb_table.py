@@ -1258,10 +1258,16 @@ Nothing is started and no file is written. Files that the file includes are read
         "exit",
         "verbs.orders.leave",
         "stop all tasks and end the context's daemon",
+        Argument("--home", action="store_true", help="leave the tasks on other hosts to the next supervisor"),
         group=ORDERS,
         waits=True,
         manual="""\
-Stop all tasks, and end the context's daemon. The next start resumes the transactions that were open.
+Stop all tasks, and end the context's daemon. The next start resumes the transactions that were open. With
+**--home** the tasks on other hosts run on, and the next start with the same state adopts them: the resource
+agent moves a context with a shared disk in this way.
+
+A task on another host from which nothing is heard is waited for, for ten seconds; then the answer names it
+and ends with 1, and so does the log. It may run there until the context starts again, which stops it first.
 
 No signal ends a process that waits in the kernel (state D, for a disk or a file system that does not
 answer). Ten seconds after SIGKILL the answer names its task and ends with 1. The daemon stays until the

@@ -108,8 +108,8 @@ def _is(error: sqlite3.Error, kinds: tuple[str, ...]) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(kinds)
 
 
-def _of_keeper(world: World) -> tuple[str, bool, int]:
-    return world.keeper_id, world.stopping, world.exit_status
+def _of_keeper(world: World) -> tuple[str, bool, int, bool]:
+    return world.keeper_id, world.stopping, world.exit_status, world.hands_over
 
 
 class StateFile:
@@ -283,6 +283,7 @@ class StateFile:
             keeper_id=(self.meta("epoch") or "") if same else "",
             stopping=self.meta("stopping") == "1",
             exit_status=int(self.meta("exit_status") or 0),
+            hands_over=self.meta("hands_over") == "1",
             next_launch=int(self.meta("next_launch") or 1),
             disabled=disabled_of_saved(self.meta("disabled")),
             transactions=transactions,
@@ -404,6 +405,7 @@ class StateFile:
             self._set_meta("epoch", world.keeper_id)
             self._set_meta("stopping", "1" if world.stopping else "0")
             self._set_meta("exit_status", str(world.exit_status))
+            self._set_meta("hands_over", "1" if world.hands_over else "0")
         rows = [(at, r.transaction, r.task, r.event, _dumps(r.detail)) for r in records]
         if rows:
             self._db.executemany(

@@ -98,6 +98,7 @@ class Requests:
             block=bool(request.get("block", True)),
             triggers=bool(request.get("triggers", True)),
             new=bool(request.get("new", False)),
+            home=bool(request.get("home", False)),
         )
         return await self._answered(asked, asked.verb.word, request.get("timeout"))
 

@@ -120,7 +120,10 @@ class Hosts:
         self._loop.add_reader(socket_options.fileno(self._socket), self._receive)
         self._next_beat = self._loop.call_later(wire.BEAT, self._beat)
 
-    def close(self) -> None:
+    def close(self, linger: int = 0) -> None:
+        """Hear nothing more of other hosts. Orders on their way have `linger` milliseconds."""
+        if self._socket.closed:
+            return
         for sock in (self._zap.socket, self._socket):
             self._loop.remove_reader(socket_options.fileno(sock))
         if self._next_beat is not None:
@@ -128,7 +131,7 @@ class Hosts:
         self._cluster.close()
         if self._pause is not None:
             self._pause.cancel()
-        self._socket.close(500)
+        self._socket.close(linger)
         self._zap.close()
         self._context.term()
 

@@ -16,6 +16,8 @@ BIND = "hosts_bind"
 """The entry of the state file with the address that was bound last: tasks may still run on other hosts when
 the context file names none any more.
 """
+LINGER = 500
+"""Milliseconds that the last orders have to reach the other hosts."""
 TRY_AGAIN = 1.0
 """Seconds until the next attempt to listen."""
 
@@ -47,7 +49,7 @@ class HostsStart:
         if self._again is not None:
             self._again.cancel()
         if self._hosts is not None:
-            self._hosts.close()
+            self._hosts.close(linger=LINGER)
 
     def _listen(self) -> None:
         listed = self._loop.world.context.listed
@@ -63,6 +65,8 @@ class HostsStart:
 
     def _try(self) -> None:
         self._again = None
+        if self._loop.world.hands_over:
+            return
         try:
             self._listen()
         except ZmsvcError as error:

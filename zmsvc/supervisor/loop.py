@@ -82,6 +82,9 @@ class OtherHosts(Protocol):
     def turn_ended(self, *, saved: bool) -> None:
         """Confirm the facts that this turn has acted on."""
 
+    def close(self, linger: int = 0) -> None:
+        """Hear nothing more of them. Orders on their way have `linger` milliseconds."""
+
 
 class Loop:
     """The main loop of a supervisor. `over` is set when the supervisor has to leave."""
@@ -351,6 +354,10 @@ class Loop:
         """
         crashpoint.reached("discard datagrams")
         self.children.discard_peeked()
+        if self.hosts is not None and self.world.hands_over:
+            # The next supervisor acts on what they say, and repeats the orders.
+            self.hosts.close()
+            self.hosts = None
         # Facts that wait for the next turn may be among those that another host has sent.
         if self.hosts is not None and not self._facts:
             self.hosts.turn_ended(saved=not self.unsaved)

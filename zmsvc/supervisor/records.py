@@ -22,6 +22,7 @@ _WARNINGS = (
     "unplaced",
     "host-silent",
     "host-lost",
+    "host-given-up",
     "reload-failed",
     "unhealthy",
     "probe-ended",

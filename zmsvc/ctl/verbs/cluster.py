@@ -228,6 +228,8 @@ def _hosts_of(places: Places) -> tuple[str, ...]:
 
 
 _DRAINS = ("drain", "undrain")
+_MOST_LINES = 5
+"""The most placements that an answer names."""
 
 
 def _drain(args: argparse.Namespace, places: Places) -> int:
@@ -240,7 +242,7 @@ def _drain(args: argparse.Namespace, places: Places) -> int:
     except CtlError as error:
         if not args.json:
             _print_moved(error.data)
-        hint = "" if "zmsvcctl" in str(error) else f" (zmsvcctl -c {places.name} status)"
+        hint = "" if "zmsvcctl" in str(error) else f" ({_way_out(error.data, places, args.host_name)})"
         raise CtlError(error.code, f"{error}{hint}", {**about, **error.data}) from None
     if args.json:
         shown = ("id", "transaction", "state", "sub", "pid", "host")
@@ -251,6 +253,23 @@ def _drain(args: argparse.Namespace, places: Places) -> int:
     how = "is drained: no task is started there" if args.action == "drain" else "takes tasks again"
     terminal.out(terminal.clean(f"{args.host_name} {how}") + "\n")
     return 0
+
+
+def _way_out(data: Json, places: Places, host: str) -> str:
+    """Return what helps tasks that wait for a host, with the lines of their placements."""
+    waiting = [str(each.get("id")) for each in objects(data.get("tasks")) if each.get("sub") == "unplaced"]
+    if not waiting:
+        return f"zmsvcctl -c {places.name} status"
+    # Imported here for start-up time: the reader of context files.
+    from zmsvc.host.config import option_lines
+
+    found = option_lines.find(str(places.config_file), waiting, "placement")
+    shown = [*dict.fromkeys(found.values())][:_MOST_LINES]
+    more = [f"{len(found) - len(shown)} more"] if len(found) > len(shown) else []
+    another = (
+        f"{', '.join([*shown, *more])}: name another host in <placement> and reload; or " if shown else ""
+    )
+    return f"{another}zmsvcctl -c {places.name} cluster undrain {host}"
 
 
 def _print_moved(data: Json) -> None:

@@ -414,7 +414,7 @@ def leave(args: argparse.Namespace) -> int:
     places = choose(args.context)
     client = Client(places, args.timeout)
     try:
-        client.ask("exit", block=not args.no_block, timeout=args.timeout or None)
+        client.ask("exit", block=not args.no_block, timeout=args.timeout or None, home=args.home)
     except DroppedError:
         # The supervisor may have ended because of the order, or have died during it. Only the end of the
         # daemon shows that the order was carried out.

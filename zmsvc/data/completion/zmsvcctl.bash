@@ -185,7 +185,7 @@ _zmsvcctl()
             units) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --user --install" ;;
             create) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
             import) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --name --restart" ;;
-            exit) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --timeout -h --help" ;;
+            exit) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --timeout -h --help --home" ;;
             reload) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --no-block --timeout -h --help --transaction --task --dry-run" ;;
             reset-failed) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction --task" ;;
             forget) _zmsvcctl_offer "-c --context --json -H --host --host-timeout --timeout -h --help --transaction" ;;

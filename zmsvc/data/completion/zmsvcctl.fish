@@ -226,6 +226,7 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from import' -l restart -x -a 'n
 complete -c zmsvcctl -n '__fish_seen_subcommand_from import' -a '(__fish_complete_path (commandline -ct))'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a exit -d 'stop all tasks and end the context\'s daemon'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from exit' -l home -d 'leave the tasks on other hosts to the next supervisor'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a reload -d 'read the context file again, and change what differs; with tasks, have these reload'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from reload' -l transaction -x -a '(__zmsvcctl_words transactions)' -d 'the transaction'

@@ -41,6 +41,7 @@ MESSAGE_ID: Mapping[str, str] = MappingProxyType(
         "host-joined": "6550e677653c439b8c8a8466a345f1f8",
         "host-silent": "5a6f14291f2949c099ae28591f1dba8a",
         "host-lost": "982855fcb57a4023bd910c31f1280dc1",
+        "host-given-up": "1e8acaee8eef43c19e4367e0164a5b54",
         "launching": "56fd76c7913e441da70228a2c553aab7",
         "rule": "123153efd34c4476a20bc8f18a32126e",
         "adopted": "7e155ff54a214de8bcf9925d60f949f3",
