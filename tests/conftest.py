@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 
 BOOT = Path(__file__).parent / "boot"
 
-DEADLINE = 120
+DEADLINE = 240
 """Seconds for one test; `@pytest.mark.deadline(SECONDS)` sets another limit. A test that hangs fails with a
 traceback.
 """

@@ -162,7 +162,6 @@ def test_a_secret_key_that_others_may_read_is_refused(home: Path) -> None:
         curve_keys.load_client(home / "keys/Here")
 
 
-@pytest.mark.deadline(10)
 def test_a_fifo_in_place_of_a_key_blocks_nothing(home: Path) -> None:
     run("make")
     file = home / "keys/Here/server.key_secret"

@@ -30,6 +30,8 @@ PROGRAMS = (
 """Files that measure or attack, the core, which has no clock, and the module that waits for all others."""
 SHORTEST = 20.0
 """Seconds that a busy machine may take for an operation of milliseconds."""
+SHORTEST_TEST = 100.0
+"""Seconds that a whole test may take at least."""
 
 CLOCKS = {"monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "time", "time_ns"}
 OF_THE_CPU = {"process_time", "process_time_ns", "thread_time", "thread_time_ns", "getrusage", "times"}
@@ -166,6 +168,8 @@ def deadlines(nodes: Nodes, known: dict[str, float]) -> Iterator[tuple[int, str]
             yield node.lineno, "it sleeps"
         if name == "select" and [ast.unparse(each) for each in node.args[:3]] == ["[]", "[]", "[]"]:
             yield node.lineno, "it sleeps"
+        if name == "deadline" and (number(node.args[0], known) or SHORTEST_TEST) < SHORTEST_TEST:
+            yield node.lineno, "the test is given up early"
         if name in WAITS and not (name == "run" and owner_of(node) != "subprocess"):
             given = [each.value for each in node.keywords if each.arg in ("timeout", "deadline")]
             for each in [*node.args, *given]:
@@ -245,6 +249,7 @@ def test_no_test_depends_on_the_speed_of_the_machine() -> None:
         "subprocess.run(command, timeout=LIMIT)",
         "client.settimeout(0.3)",
         "assert client.poll(5000)",
+        "pytest.mark.deadline(60)(test)",
         "until = time.monotonic() + LIMIT; assert time.monotonic() < until",
     ],
 )
