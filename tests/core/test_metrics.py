@@ -235,4 +235,6 @@ def test_another_host_has_a_series_for_each_state_and_one_for_its_tasks() -> Non
         ("h3", "silent"),
     }
     assert only(answer(hosts=hosts), "zmsvc_host_tasks") == {("Shop", "h2"): 3, ("Shop", "h3"): 1}
+    dropped = only(answer(hosts=[{**hosts[0], "dropped": 7}, hosts[1]]), "zmsvc_host_dropped_facts_total")
+    assert dropped == {("Shop", "h2"): 7, ("Shop", "h3"): 0}
     assert only(answer(), "zmsvc_host_tasks") == {}, "an earlier release"

@@ -27,7 +27,14 @@ Capture = pytest.CaptureFixture[str]
 ME = os.getpid()
 HOSTS = [
     {"name": "h2", "state": "joined", "since": "2026-11-23T12:00:00.000+00:00", "drained": False, "tasks": 1},
-    {"name": "h10", "state": "silent", "since": "2026-11-23T12:00:00.000+00:00", "drained": True, "tasks": 2},
+    {
+        "name": "h10",
+        "state": "silent",
+        "since": "2026-11-23T12:00:00.000+00:00",
+        "drained": True,
+        "tasks": 2,
+        "dropped": 9,
+    },
     {"name": "h3", "state": "not-joined", "since": None, "drained": False, "tasks": 0},
 ]
 THERE = task("ts_1", host="h2", pid=ME)
@@ -53,7 +60,7 @@ def test_status_shows_the_hosts_and_on_which_a_task_runs(home: House, capsys: Ca
     at = next(number for number, line in enumerate(lines) if "Hosts:" in line)
     hosts = [line.partition("since")[0].strip() for line in lines[at : at + 3]]
     assert hosts == ["Hosts: h2   joined", ": h10  silent", ": h3   not joined, 0 tasks"]
-    assert lines[at + 1].endswith("ago, drained, 2 tasks")
+    assert lines[at + 1].endswith("ago, drained, 2 tasks, 9 facts dropped")
     assert lines[at].endswith("ago, 1 task")
     there, here = (line for line in lines if "ts_1" in line or "ts_2" in line)
     assert f"on h2  PID {ME}" in there

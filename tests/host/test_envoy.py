@@ -158,7 +158,7 @@ def test_results_are_bounded_in_bytes() -> None:
                 ft.TaskDeclared(launch=1, topics=("a",), publishes=None),
             ),
         ),
-        hosts.Alive(host="h2", run="R", greeting=7, facts=3, leaving=True),
+        hosts.Alive(host="h2", run="R", greeting=7, facts=3, leaving=True, dropped=5),
     ],
 )
 def test_a_message_of_an_envoy_comes_back_as_it_was_sent(message: hosts.Said) -> None:

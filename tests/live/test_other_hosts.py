@@ -27,7 +27,8 @@ def setup(self):
         time.sleep(0.01)
     for number in range(2000):
         said.send(b"STATUS=status %d" % number)
-    self.update(done=True)
+    for number in range(40):
+        self.update(number=number, text="x" * 900_000)
     open("{home}/said", "w").close()
 """
 
@@ -161,13 +162,17 @@ def test_what_a_task_says_while_the_cable_is_cut_is_told_when_it_is_whole_again(
     h2.cable.cut()
     wait_for(lambda: "no supervisor is heard" in h2.log)
     (context.home / "go").touch()
-    # It sends more than a notify socket holds, and does not have to wait.
+    # It sends more than a notify socket holds and than the envoy keeps, and does not have to wait.
     wait_for(lambda: (context.home / "said").exists())
     assert context.tasks()["talker"]["sub"] == "start"
     h2.cable.mend()
     context.task_is("talker", "running", also=lambda task: task["status"] == "status 1999")
     context.task_is("two", "running")
     assert context.tasks()["talker"]["pid"] == talker["pid"]
+    (dropped,) = [each["dropped"] for each in context.status()["hosts"] if each["name"] == "h2"]
+    assert 0 < dropped < 40
+    assert f"h2 has dropped {dropped} facts of its tasks since its start" in context.log.read_text()
+    assert f"h2 has dropped {dropped} facts of its tasks since its start" in h2.log
 
 
 def test_the_tasks_of_a_host_that_leaves_move_and_it_takes_tasks_again_when_it_is_back(

@@ -95,6 +95,11 @@ DEFINITIONS = (
     ),
     _gauge("zmsvc_host_tasks", "context host", "Tasks that run on another host of the context, or may."),
     _counter(
+        "zmsvc_host_dropped_facts_total",
+        "context host",
+        "Results and notifications of tasks that another host has dropped while it was not connected.",
+    ),
+    _counter(
         "zmsvc_supervisor_restarts_total", "context", "Starts of a supervisor that took over running tasks."
     ),
     _counter("zmsvc_state_write_errors_total", "context", "Failed attempts to write the state file."),
@@ -202,6 +207,7 @@ def _hosts(found: Samples, view: _View) -> None:
         for state in HOST_STATES:
             found["zmsvc_host_state"][view.name, name, state] = float(state in states)
         found["zmsvc_host_tasks"][view.name, name] = _number(each.get("tasks"))
+        found["zmsvc_host_dropped_facts_total"][view.name, name] = _number(each.get("dropped"))
 
 
 def _usages(entries: Iterable[Json]) -> list[Json]:

@@ -195,6 +195,7 @@ def _hosts(status: ContextStatus, extras: StatusExtras, style: Style) -> list[st
         words[0] += f" since {since(each.since, extras.now)}" if each.since else ""
         words += ["drained"] if each.drained else []
         words.append(f"{each.tasks} task{'s' if each.tasks != 1 else ''}")
+        words += [f"{each.dropped} facts dropped"] if each.dropped else []
         lines.append(f"{clean(each.name):<{width}}  {', '.join(words)}")
     return lines
 

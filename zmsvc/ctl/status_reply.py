@@ -135,7 +135,7 @@ class TaskStatus:
 class HostStatus:
     """Another host of the context."""
 
-    __slots__ = ("drained", "name", "since", "state", "tasks")
+    __slots__ = ("drained", "dropped", "name", "since", "state", "tasks")
 
     def __init__(self, data: Json) -> None:
         self.name = _text(data.get("name"))
@@ -143,6 +143,7 @@ class HostStatus:
         self.since = _text(data.get("since"))
         self.drained = data.get("drained") is True
         self.tasks = _number(data.get("tasks")) or 0
+        self.dropped = _number(data.get("dropped")) or 0
 
 
 class TransactionStatus:

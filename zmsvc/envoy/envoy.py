@@ -18,7 +18,7 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.envoy.held_launches import HeldLaunches
 from zmsvc.envoy.line import Line
 from zmsvc.envoy.own_launches import completed
-from zmsvc.envoy.unsaved_facts import UnsavedFacts
+from zmsvc.envoy.unsaved_facts import MOST, MOST_BYTES, UnsavedFacts
 from zmsvc.host.paths import Places
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd.notify import Notifier
@@ -34,6 +34,8 @@ LEAVE_S = 20.0
 """Seconds in which the tasks have to move to other hosts when this keeper is to end."""
 GRACE_S = 10.0
 """Seconds that the tasks have to end after SIGTERM if no supervisor is there to move them."""
+
+LIMITS = f"{MOST} facts and {MOST_BYTES >> 20} MiB of results"
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,8 @@ class Envoy:
         self._asked_to_end = False
         self._shown = ""
         self._refused = SparseLog(log.warning)
+        self._has_dropped = False
+        """True if facts were dropped since the connection was cut."""
         self._over = asyncio.Event()
         children.context_mark, children.notify_policy = places.context_mark, self
 
@@ -159,6 +163,7 @@ class Envoy:
                     greeting=self._greeting,
                     facts=self._unsaved.numbered,
                     leaving=self._leaving_until is not None,
+                    dropped=self._unsaved.dropped,
                 )
             )
         elif self._loop.time() - self._greeted_at >= hosts.BEAT:
@@ -211,7 +216,11 @@ class Envoy:
             told = _of_this_host(fact)
             self._held.take(told)
             found.append(told)
+        before = self._unsaved.dropped
         self._unsaved.add(found, cut=self._cut)
+        if self._unsaved.dropped > before and not self._has_dropped:
+            self._has_dropped = True
+            log.warning("%s drops what its tasks say: it keeps %s, and is not connected", self._host, LIMITS)
 
     def _send_facts(self) -> None:
         if not self._accepted or self._unsaved.on_their_way:
@@ -296,6 +305,11 @@ class Envoy:
         self._orders = 0
         self._keep(self._children.facts(all_said=True))
         self._cut = False
+        if self._has_dropped:
+            self._has_dropped = False
+            log.warning(
+                "%s has dropped %d facts of its tasks since its start", self._host, self._unsaved.dropped
+            )
         self._unsaved.begin_again()
         ends = [end for end in self._held.ends if not self._unsaved.has_end(end.launch)]
         pids = {end.launch: end.pid for end in self._hello.ends}

@@ -92,6 +92,9 @@ class Alive:
     facts: int
     leaving: bool = False
     """True if systemd or a person ends the keeper: its tasks are to move to other hosts."""
+    dropped: int = 0
+    """The number of facts that this envoy has dropped since its start, because it was not connected for long.
+    """
 
 
 Said = Call | Greeting | Facts | Alive

@@ -211,7 +211,7 @@ class Requests:
                 "file_digest": self._file_digest(),
                 "log": "journal" if loop.log_target == "journal" else str(loop.places.log_file),
                 "unsaved": loop.unsaved,
-                "hosts": status_report.hosts(world),
+                "hosts": status_report.hosts(world, {} if loop.hosts is None else loop.hosts.dropped()),
                 "dropped": self._dropped(),
                 "transactions": status_report.transactions(
                     world,

@@ -85,6 +85,8 @@ class _Session:
     silent: bool = False
     left: bool = False
     """True if its keeper is to end."""
+    dropped: int = 0
+    """The number of facts that its envoy has dropped."""
 
     @property
     def is_open(self) -> bool:
@@ -241,6 +243,9 @@ class Hosts:
             return
         session.heard_at, session.peer = self._loop.time(), peer
         if isinstance(said, wire.Alive):
+            if said.dropped > session.dropped:
+                session.dropped = said.dropped
+                log.warning("%s has dropped %d facts of its tasks since its start", said.host, said.dropped)
             session.broken = said.facts != session.received
             if session.broken:
                 self._say(peer, wire.Word(run=self._run))
@@ -397,6 +402,12 @@ class Hosts:
         else:
             spec = auxiliary_spec(world, effect, places, "", ())
         return NOT_IN_FILE if spec is None else for_another_host(spec, world.context)
+
+    # --- questions
+
+    def dropped(self) -> dict[str, int]:
+        """Return the number of facts that the envoys of hosts have dropped since their starts."""
+        return {host: session.dropped for host, session in self._sessions.items()}
 
     # --- the cluster
 

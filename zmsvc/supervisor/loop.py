@@ -13,7 +13,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, assert_never
 
@@ -81,6 +81,9 @@ class OtherHosts(Protocol):
 
     def turn_ended(self, *, saved: bool) -> None:
         """Confirm the facts that this turn has acted on."""
+
+    def dropped(self) -> Mapping[str, int]:
+        """Return the number of facts that each of them has dropped."""
 
     def close(self, linger: int = 0) -> None:
         """Hear nothing more of them. Orders on their way have `linger` milliseconds."""

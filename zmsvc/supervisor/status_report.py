@@ -61,11 +61,14 @@ def transactions(
     return status_view.transactions(world, clock, of_machine, only=only, tasks=tasks)
 
 
-def hosts(world: World) -> list[dict[str, Any]]:
-    """Return the other hosts of the context as `status` shows them; none for a context without any."""
+def hosts(world: World, dropped: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return the other hosts of the context as `status` shows them; none for a context without any. `dropped`
+    has the number of facts that each has dropped.
+    """
     if not world.context.listed.names and not world.hosts:
         return []
-    return status_view.hosts(world, Clock(now=time.monotonic(), text=as_wall_clock))
+    shown = status_view.hosts(world, Clock(now=time.monotonic(), text=as_wall_clock))
+    return [{**each, "dropped": dropped.get(each["name"], 0)} for each in shown]
 
 
 def _usage(used: ProcessUsage | None) -> dict[str, Any] | None:
