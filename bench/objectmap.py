@@ -6,7 +6,6 @@ words can stand before the command line of a daemon. The keeper then executes th
 
 from __future__ import annotations
 
-import ctypes
 import marshal
 import os
 import runpy
@@ -15,9 +14,12 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from zmsvc.host.python import immortal, page_sharing
-from zmsvc.keeper.execution import execute
-from zmsvc.keeper.machine import Machine
+from zmsvc.host.python import withheld_hooks
+
+with withheld_hooks.during_imports():
+    import ctypes
+
+    from zmsvc.host.python import immortal, page_sharing
 
 VARIABLE = "BENCH_OBJECTS"
 """The variable with the path of the file that the zygote writes."""
@@ -84,9 +86,14 @@ def _regions(each: Any) -> Iterator[Region]:
 
 def keep(path: str, arguments: list[str]) -> None:
     """Run the keeper in this process."""
+    # Imported here, because the zygote must not import logging and threading before it withholds their hooks.
+    from zmsvc.keeper.execution import execute
+    from zmsvc.keeper.machine import Machine
+
+    withheld_hooks.register()
 
     def spawn_zygote(
-        _machine: Machine, module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]
+        _machine: object, module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]
     ) -> int:
         if module != "zmsvc.zygote":
             return execute(module, arguments, environment, fds)

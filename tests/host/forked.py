@@ -31,7 +31,7 @@ from zmsvc.task import runner
 
 LOOPED = """
 from zmsvc.task import LoopedTask, TaskService
-import os, threading, time
+import os, subprocess, threading, time
 
 class Work(LoopedTask):
     interval = 3600.0

@@ -56,7 +56,15 @@ def test_a_task_starts_has_its_environment_and_stops_without_each_shortcut(
     disable(names)
     nest.looped("""
         def setup(self):
-            self.update(told=os.environ["ZMSVC_TASK"], own=os.environ["OWN"], parent=os.getppid(), variable=os.getenv("ZMSVC_DISABLE"))
+            thread = threading.Thread(target=threading.Event().wait, daemon=True)
+            thread.start()
+            pid = os.fork()
+            if pid == 0:
+                os._exit(threading.active_count())
+            threads = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            inherited = os.fsdecode(subprocess.check_output(["printenv", "OWN"])).strip()
+            self.update(told=os.environ["ZMSVC_TASK"], own=os.environ["OWN"], inherited=inherited, parent=os.getppid(),
+                        variable=os.getenv("ZMSVC_DISABLE"), threads=threads, main=threading.main_thread().native_id - os.getpid())
         def step(self):
             pass
     """)
@@ -68,11 +76,41 @@ def test_a_task_starts_has_its_environment_and_stops_without_each_shortcut(
         for _ in range(2):
             pid = forks.forked(nest.spec(environment={"OWN": "ä"}), None, Descriptors())
             items = json.loads(nest.until("X_ZMSVC_UPDATE")["X_ZMSVC_UPDATE"])
-            assert items == {"told": "ts_100", "own": "ä", "parent": os.getpid(), "variable": None}
+            # The fork of the task has run the hook of threading: it does not know the other thread any more.
+            assert items == {
+                "told": "ts_100",
+                "own": "ä",
+                "inherited": "ä",
+                "parent": os.getpid(),
+                "variable": None,
+                "threads": 1,
+                "main": 0,
+            }
             os.kill(pid, signal.SIGTERM)
             assert reap(pid) == 0, nest.logged()
     finally:
         forks.end()
+
+
+@pytest.mark.parametrize("off", ["", "fork-hooks"])
+def test_the_zygote_withholds_the_fork_hooks_of_two_modules_until_a_task_registers_them(off: str) -> None:
+    code = """
+import os
+from zmsvc.host.python import withheld_hooks
+registered = []
+register = os.register_at_fork
+os.register_at_fork = lambda **hooks: registered.append(min(hook.__module__ for hook in hooks.values()))
+with withheld_hooks.during_imports():
+    import logging, random
+print(*sorted(registered))
+withheld_hooks.register()
+print(*sorted(registered))
+"""
+    told = subprocess.run(
+        [sys.executable, "-S", "-c", code], env=os.environ | {"ZMSVC_DISABLE": off, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert told == ["logging random threading" if off else "random", "logging random threading"]
 
 
 def test_a_shortcut_that_does_not_exist_is_refused(disable: Callable[[str], None]) -> None:

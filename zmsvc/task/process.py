@@ -373,7 +373,7 @@ def _setenv(variables: Mapping[str, str]) -> None:
     # This does what os.environ.update does, without its four function calls for each variable.
     for name, value in variables.items():
         key, text = name.encode(_ENCODING, "surrogateescape"), value.encode(_ENCODING, "surrogateescape")
-        os.putenv(key, text)
+        linux.put_variable(key, text)
         known[key] = text
 
 

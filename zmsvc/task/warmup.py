@@ -16,11 +16,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import CodeType
 
 import zmq
 
+from zmsvc.host import seqpacket
 from zmsvc.host.kernel import linux, memfd, process_marks
 from zmsvc.host.python import code_copies
 from zmsvc.host.python.interpreter import Switch, disabled
@@ -48,8 +50,9 @@ SERVICE = "Rehearsal"
 SERVICES = Path(__file__).parents[1] / "data" / "rehearsal"
 
 
-def rehearse(log: str = "journal") -> None:
-    """Rehearse the start of a task in a context that logs to `log`. Raises RuntimeError if that fails.
+def rehearse(log: str = "journal", also: Iterable[CodeType] = ()) -> None:
+    """Rehearse the start of a task in a context that logs to `log`. `also` is code of a start that a
+    rehearsal cannot run. Raises RuntimeError if the rehearsal fails.
 
     Afterwards no thread, descriptor or ZMQ context of the rehearsal is left.
     """
@@ -61,7 +64,8 @@ def rehearse(log: str = "journal") -> None:
             watch = code_copies.RunDetector()
             for _ in range(FIRST_ROUNDS):
                 _play(spec, receiver)
-            watch.gather(code_copies.run_in_fork(lambda: _play_as_fork(spec), FORK_PATIENCE))
+            in_fork = code_copies.run_in_fork(lambda: _play_as_fork(spec), FORK_PATIENCE)
+            watch.gather({*in_fork, *map(id, also)})
             while notify.receive(receiver) is not None:
                 pass  # what the fork has sent
         for _ in range(ROUNDS):
@@ -75,7 +79,9 @@ def _play(spec: LaunchSpec, receiver: socket.socket) -> None:
     # closes.
     output = None if spec.log == "journal" else os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     status = runner.run(
-        forking.decode_launch(forking.encode_launch(spec)), Descriptors(output=output), _NoSignals
+        forking.decode_launch(forking.encode_launch(spec)),
+        Descriptors(output=output, barrier=_open_barrier()),
+        _NoSignals,
     )
     sent = []
     while (datagram := notify.receive(receiver)) is not None:
@@ -84,6 +90,14 @@ def _play(spec: LaunchSpec, receiver: socket.socket) -> None:
         raise RuntimeError(f"cannot rehearse the start of a task: status {status}, it sent {' '.join(sent)}")
     for name in [name for name in sys.modules if name.partition(".")[0] == SERVICE]:
         del sys.modules[name]
+    del logging.Logger.manager.loggerDict[SERVICE]
+
+
+def _open_barrier() -> int:
+    """Return the barrier of a start that waits for no other task."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    os.close(writer)
+    return reader
 
 
 def _play_as_fork(spec: LaunchSpec) -> None:
@@ -91,11 +105,15 @@ def _play_as_fork(spec: LaunchSpec) -> None:
     task.
     """
     linux.die_with_parent(os.getppid())
-    packet, received = forking.order(
-        Descriptors(output=os.open(os.devnull, os.O_WRONLY)),
+    packet, descriptors = forking.order(
+        Descriptors(output=os.open(os.devnull, os.O_WRONLY), barrier=_open_barrier()),
         memfd.private("zmsvc-launch", forking.encode_launch(spec)),
     )
-    runner.run(*forking.read_launch(packet, [*received.values()]))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    seqpacket.send_data(ours, packet, descriptors)
+    orders = seqpacket.PendingPackets(theirs)
+    orders.take()
+    runner.run(*forking.read_launch(orders.data(), orders.fds))
 
 
 def _spec(*, notify_socket: str, device: str, log: str) -> LaunchSpec:

@@ -11,10 +11,13 @@ import socket
 import sys
 from typing import NoReturn
 
-from zmsvc import __version__
-from zmsvc.host.complain import complain
-from zmsvc.protocol import forking
-from zmsvc.zygote import zygote
+from zmsvc.host.python import withheld_hooks
+
+with withheld_hooks.during_imports():
+    from zmsvc import __version__
+    from zmsvc.host.complain import complain
+    from zmsvc.protocol import forking
+    from zmsvc.zygote import zygote
 
 
 def main() -> NoReturn:

@@ -22,8 +22,8 @@ from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux
-from zmsvc.host.kernel.fork import Forker
-from zmsvc.host.python import interpreter, page_sharing
+from zmsvc.host.kernel.fork import AROUND_FORK, Forker
+from zmsvc.host.python import interpreter, page_sharing, withheld_hooks
 from zmsvc.host.python.interpreter import Switch
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors
@@ -48,20 +48,7 @@ def run(channel: socket.socket, start_gate: int, keeper: int, *, cgroups: bool) 
         if Switch.REHEARSAL not in off:
             _warm_up(log)
         linux.set_process_title(NAME)
-        fork, orders = Forker(), seqpacket.PendingPackets(channel)
-        page_sharing.share()
-        while orders.take():
-            try:
-                # The descriptor of a task's cgroup is the first one of a launch.
-                pid, inside = fork(orders.fds[0] if cgroups else None)
-            except OSError as error:
-                pid, inside = -(error.errno or 1), False
-            if pid == 0:
-                _run_task(orders, channel, start_gate, keeper, move=cgroups and not inside)
-            answer = forking.Forked(pid=pid) if pid > 0 else forking.NotForked(number=-pid)
-            for fd in orders.fds:
-                os.close(fd)
-            channel.send(forking.encode_answer(answer))
+        _fork_tasks(channel, start_gate, keeper, cgroups=cgroups)
     except BaseException as error:
         with contextlib.suppress(BaseException):
             complain(f"zmsvcd: the zygote has failed, the keeper starts the next one: {error!r}")
@@ -69,10 +56,28 @@ def run(channel: socket.socket, start_gate: int, keeper: int, *, cgroups: bool) 
         os._exit(0)
 
 
+def _fork_tasks(channel: socket.socket, start_gate: int, keeper: int, *, cgroups: bool) -> None:
+    fork, orders = Forker(), seqpacket.PendingPackets(channel)
+    page_sharing.share()
+    while orders.take():
+        try:
+            # The descriptor of a task's cgroup is the first one of a launch.
+            pid, inside = fork(orders.fds[0] if cgroups else None)
+        except OSError as error:
+            pid, inside = -(error.errno or 1), False
+        if pid == 0:
+            _run_task(orders, channel, start_gate, keeper, move=cgroups and not inside)
+        answer = forking.Forked(pid=pid) if pid > 0 else forking.NotForked(number=-pid)
+        for fd in orders.fds:
+            os.close(fd)
+        channel.send(forking.encode_answer(answer))
+
+
 def _warm_up(log: str) -> None:
     # The warm-up saves time and memory. A failed warm-up must not prevent the start.
     try:
-        warmup.rehearse(log)
+        around = (_fork_tasks, _run_task, withheld_hooks.register, *AROUND_FORK)
+        warmup.rehearse(log, [function.__code__ for function in around])
     except Exception as error:
         complain(f"zmsvcd: the zygote cannot warm up, so tasks start more slowly: {error!r}")
 
@@ -88,6 +93,7 @@ def _run_task(
         os.close(channel.fileno())
         os.setsid()
         linux.die_with_parent(keeper)
+        withheld_hooks.register()
         spec, fds = forking.read_launch(orders.data(), orders.fds)
         task = spec.task
         if move:

@@ -81,6 +81,15 @@ class SiblingFork:
         return pid, inside
 
 
+AROUND_FORK = (
+    Forker.__call__,
+    SiblingFork.__call__,
+    linux.SiblingClone.arguments,
+    linux.SiblingClone.__call__,
+)
+"""The functions around a sibling fork."""
+
+
 class DoubleFork:
     """Two os.fork() in a row. The process between the two ends as soon as it has reported the PID of the
     second child.

@@ -92,11 +92,18 @@ def run_in_fork(call: Callable[[], object], patience_s: int) -> Collection[int]:
 
 
 def _copies(codes: dict[int, CodeType]) -> dict[int, CodeType]:
-    """Return a copy of each code object. The first call makes each code object create several objects that
-    stay with it. So call it once before and drop the result: otherwise these objects would lie between the
-    copies.
+    """Return a copy of each code object, with copies of its lambdas and comprehensions.
+
+    The first call makes each code object create several objects that stay with it. So call it once before
+    and drop the result: otherwise these objects would lie between the copies.
     """
-    return {key: code.replace() for key, code in codes.items()}
+    return {key: _copy(code) for key, code in codes.items()}
+
+
+def _copy(code: CodeType) -> CodeType:
+    return code.replace(
+        co_consts=tuple(_copy(each) if type(each) is CodeType else each for each in code.co_consts)
+    )
 
 
 def _functions() -> list[FunctionType]:

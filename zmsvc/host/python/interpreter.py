@@ -52,6 +52,10 @@ class Switch(StrEnum):
     """The holes in the zygote's memory are filled (allocators.py). Without it a task allocates from pages of
     the zygote, and so copies them.
     """
+    FORK_HOOKS = "fork-hooks"
+    """A fork of the zygote does not run the fork hooks of threading and logging (withheld_hooks.py). Without
+    it they copy pages.
+    """
     SPARES = "spares"
     """The first supervisor, device and output process are forks of the keeper (keeper/spares.py). Without it
     each is an interpreter of its own from the beginning, as every later one is.

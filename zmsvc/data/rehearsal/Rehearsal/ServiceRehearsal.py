@@ -13,10 +13,8 @@ class Rehearsing(LoopedTask):
     interval = 0.001
 
     def setup(self) -> None:
-        """The first message connects to the bus. The second one is of the other form that a task may use."""
+        """Begin to count."""
         self.steps = 0
-        self.publish("rehearsal", {"steps": self.steps})
-        self.publish("rehearsal", {"header": {"service_id": self.service_id}})
         self.hear()
 
     def hear(self) -> None:
@@ -36,7 +34,13 @@ class Rehearsing(LoopedTask):
             inbox.message(messages.published(head, number, b"{}"))
 
     def step(self) -> None:
-        """One result, and another one at the end."""
+        """Publish in the first step, which connects to the bus, and report in each. The device of the
+        rehearsal does not answer a publisher that has connected before the barrier.
+        """
+        if self.steps == 0:
+            self.publish("rehearsal", {"steps": self.steps})
+            # The other form that a task may use.
+            self.publish("rehearsal", {"header": {"service_id": self.service_id}})
         self.steps += 1
         self.update(step=self.steps)
         if self.steps == 2:
