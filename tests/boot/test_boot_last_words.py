@@ -40,7 +40,6 @@ WAYS = {
 }
 
 
-@pytest.mark.deadline(180)
 @pytest.mark.parametrize("how", WAYS)
 def test_the_last_line_of_a_program_is_in_each_log(context: Callable[..., Installed], how: str) -> None:
     names = range(ROUNDS)

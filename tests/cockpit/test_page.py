@@ -19,7 +19,7 @@ from machine import Machine
 from waiting import wait_for
 
 # One process runs them all, because they share a machine and a browser.
-pytestmark = [pytest.mark.deadline(180), pytest.mark.xdist_group("cockpit")]
+pytestmark = pytest.mark.xdist_group("cockpit")
 
 ROOT = Path(__file__).parents[2]
 RUNNING, WAITING = "active (running)", "inactive (waiting)"

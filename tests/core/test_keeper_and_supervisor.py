@@ -345,7 +345,6 @@ def played(
 
 
 # When a keeper is killed, the kernel closes its sockets. Here the garbage collector does.
-@pytest.mark.deadline(180)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_keeper_survives_any_fault_and_every_task_settles(
     folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]
@@ -358,7 +357,6 @@ def test_the_keeper_survives_any_fault_and_every_task_settles(
         assert not [name for name in REACHED if not counts[name]], "this was never reached"
 
 
-@pytest.mark.deadline(120)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_after_any_fault_each_running_task_has_one_probe_process(
     folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]
@@ -367,7 +365,6 @@ def test_after_any_fault_each_running_task_has_one_probe_process(
         played(folder, seed, crashing, PROBED)
 
 
-@pytest.mark.deadline(120)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_after_any_fault_one_process_watches_the_topics_of_the_commands_that_run(
     folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]
@@ -379,7 +376,6 @@ def test_after_any_fault_one_process_watches_the_topics_of_the_commands_that_run
     assert counts["the watcher process is killed or stopped"]
 
 
-@pytest.mark.deadline(120)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_after_any_fault_the_main_process_that_a_task_has_named_counts(
     folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]
@@ -395,7 +391,6 @@ def test_after_any_fault_the_main_process_that_a_task_has_named_counts(
         assert not [name for name in NAMING if not counts[name]], "this was never reached"
 
 
-@pytest.mark.deadline(120)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_after_any_fault_the_record_replays_to_the_world_of_the_supervisor(
     folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]

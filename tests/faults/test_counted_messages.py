@@ -176,7 +176,7 @@ def unexplained(received: list[Received], published: dict[int, int]) -> list[str
     return faults
 
 
-@pytest.mark.deadline(60 + 5 * KILLS)
+@pytest.mark.deadline(240 + 5 * KILLS)
 def test_each_lost_message_is_counted(context: Context, home: Path) -> None:
     print(f"ZMSVC_SEED={SEED} ZMSVC_KILLS={KILLS}")
     chance = random.Random(SEED)

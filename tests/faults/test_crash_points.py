@@ -171,13 +171,11 @@ def kill(context: Context, task: str) -> None:
     context.task_is(task, "failed")
 
 
-@pytest.mark.deadline(240)
 def test_a_start_survives_a_crash_at_every_point(context: Context, crash: Crash) -> None:
     names = "save, Record, PublishProcess, Launch, WakeAt, discard datagrams, PublishControl, Reply"
     every_point(context, crash, names, lambda: start(context, "heir"), lambda: back(context, "stop", "heir"))
 
 
-@pytest.mark.deadline(240)
 def test_a_stop_survives_a_crash_at_every_point(context: Context, crash: Crash, home: Path) -> None:
     """The task leaves a child behind, which gets a stop signal and is killed later."""
 

@@ -160,7 +160,6 @@ class Receivers:
         self._thread.join()
 
 
-@pytest.mark.deadline(180)
 @pytest.mark.parametrize("attempt", range(2))
 def test_no_hostile_message_passes_among_many_mixed_connections(
     device: Forwarder, members: Callable[..., Path], attempt: int

@@ -137,7 +137,6 @@ def memory(pid: int) -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.deadline(120)
 @pytest.mark.parametrize("endpoint", ["", FREE_PORT], ids=["ipc", "tcp"])
 def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint: str) -> None:
     with Forwarder(tmp_path, publish_endpoint=endpoint, subscribe_endpoint=endpoint) as device:
@@ -163,7 +162,6 @@ def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint:
         healthy.disable_monitor()
 
 
-@pytest.mark.deadline(120)
 def test_a_subscriber_that_does_not_read_is_disconnected_and_the_publisher_is_not(tmp_path: Path) -> None:
     with Forwarder(tmp_path) as device:
         # The device looks at its memory after each 10 ms of CPU time, in which it takes 16 MB of these messages or

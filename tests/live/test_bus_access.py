@@ -331,7 +331,6 @@ def test_without_endpoints_the_bus_is_at_sockets_that_others_cannot_open(context
     assert "reply_context" in done.stdout, done.stderr
 
 
-@pytest.mark.deadline(120)
 def test_an_allowed_client_connects_while_another_user_floods(loopback: Context) -> None:
     stranger = others(1)[0]
     loopback.task("ts_1", "Echo")

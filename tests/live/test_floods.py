@@ -27,8 +27,6 @@ MEMORY = 128 << 20
 ANSWERS = 20
 """The number of questions that the supervisor has to answer while the flood goes on."""
 
-pytestmark = pytest.mark.deadline(120)
-
 
 @pytest.fixture
 def bus(context: Context) -> Context:

@@ -351,7 +351,6 @@ def test_a_monitor_with_an_invalid_configuration_fails_with_the_reason(
     assert why in context.ctl("start", "--transaction", TX, "--task", "ts000", check=1).stderr
 
 
-@pytest.mark.deadline(120)
 @pytest.mark.parametrize("scheme", ["ipc", "tcp"])
 def test_endless_subscriptions_do_not_fill_the_monitors_memory(
     context: Context, home: Path, listen: Callable[[str], Stranger], scheme: str

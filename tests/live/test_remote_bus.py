@@ -124,7 +124,6 @@ def heard_from(publisher: sockets.Socket, subscriber: sockets.Socket, times: int
     raise AssertionError("the subscriber hears nothing")
 
 
-@pytest.mark.deadline(120)
 def test_a_subscriber_reconnects_after_the_devices_host_has_vanished(
     hosts: tuple[Host, Host], curve: sockets.Curve, tmp_path: Path
 ) -> None:

@@ -25,7 +25,6 @@ from needs import need
 from zmsvc import __version__
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.deadline(180)
 
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 GENERATED = {"PKG-INFO"}
