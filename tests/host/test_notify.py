@@ -107,7 +107,7 @@ def test_an_update_of_any_size_arrives_whole_and_leaves_no_descriptor(
     assert ("X_ZMSVC_SEQ", "7") in datagram.lines
     assert notify.texts_of(datagram)[0] == text
     assert datagram.fds == []
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 def test_an_update_that_is_too_large_is_refused_with_the_figures(
@@ -159,7 +159,7 @@ def test_without_a_socket_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> No
     silent.ready()
     silent.update("{}", 1)
     assert silent.fileno() == -1
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 def test_the_environment_names_the_socket(
@@ -247,7 +247,7 @@ def test_unexpected_descriptors_are_closed(receiver: socket.socket, path: str) -
     datagram = notify.receive(receiver)
     assert datagram is not None
     assert datagram.fds == []
-    assert open_fds() == before
+    assert open_fds() <= before
     assert os.read(reader, 1) == b""  # the end that the sender of a barrier waits for
     os.close(reader)
 
@@ -270,7 +270,7 @@ def test_an_update_in_a_file_that_cannot_be_trusted_is_refused(
         notify.texts_of(datagram)[0]
     for each in {fd, reader, writer}:
         os.close(each)
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 def test_a_datagram_without_an_update_has_none(receiver: socket.socket, path: str) -> None:
@@ -314,7 +314,7 @@ def test_a_reader_may_keep_further_descriptors_and_learns_if_some_are_missing(
         assert (len(datagram.others), datagram.incomplete) == (count if keep else 0, incomplete)
         for fd in datagram.others:
             os.close(fd)
-    assert open_fds() == before
+    assert open_fds() <= before
 
 
 @pytest.mark.parametrize("size", [notify.UPDATE_INLINE, 80_000, 150_000])
@@ -325,7 +325,7 @@ def test_an_oversized_datagram_is_peeked_at_once(receiver: socket.socket, path: 
     send(path, b"C=2")
     peeked = [notify.receive(receiver, peek=True) for _ in range(3)]
     assert [datagram.lines[0] if datagram else None for datagram in peeked] == [("A", "1"), ("C", "2"), None]
-    assert open_fds() == before
+    assert open_fds() <= before
     notify.discard(receiver, 2)
     with pytest.raises(BlockingIOError):
         receiver.recv(1)
@@ -344,4 +344,4 @@ def test_a_socket_that_cannot_be_bound_says_why(tmp_path: Path) -> None:
         notify.bind(tmp_path / "none" / "n", 0o600)
     with pytest.raises(ZmsvcError, match=r"cannot listen at .*: AF_UNIX path too long"):
         notify.bind(tmp_path / ("x" * 120), 0o600)
-    assert open_fds() == before
+    assert open_fds() <= before

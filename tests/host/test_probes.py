@@ -96,7 +96,7 @@ def test_a_probe_leaves_no_descriptor_open() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for command in ("true", "/nowhere/probe"):
         probes.once(probing.health(exec=(command,)))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_only_changes_of_the_health_are_reported(tmp_path: Path) -> None:

@@ -163,7 +163,8 @@ def test_a_simulation_leaves_no_descriptors() -> None:
             simulation.run(100)
         return len(os.listdir("/proc/self/fd"))
 
-    assert run() == run()
+    first = run()
+    assert run() <= first
 
 
 def test_the_types_of_services_are_those_that_their_author_wrote() -> None:

@@ -137,7 +137,7 @@ def test_malformed_keys_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_publisher_is_attached_even_when_nobody_subscribed(device: Forwarder) -> None:
-    assert sockets.await_device(device.publisher(), 10)
+    assert sockets.await_device(device.publisher(), PATIENCE)
 
 
 def test_a_publisher_without_device_is_not_attached(device: Forwarder) -> None:
@@ -214,7 +214,7 @@ def test_a_single_message_always_arrives(tmp_path: Path, endpoint: str) -> None:
 def test_a_single_message_may_be_long(device: Forwarder) -> None:
     subscriber = device.subscriber(b"x @@@ ")
     device.connected_publisher(b"x @@@ ")
-    assert sockets.send_once(device.publish_endpoint, b"x @@@ " + bytes(12 << 20), 10)
+    assert sockets.send_once(device.publish_endpoint, b"x @@@ " + bytes(12 << 20), PATIENCE)
     assert len(received(subscriber)) == 6 + (12 << 20)
 
 
@@ -263,7 +263,7 @@ def test_a_single_message_to_the_subscriber_port_fails(device: Forwarder) -> Non
     with pytest.raises(
         ZmsvcError, match=r"cannot reach .*: the peer closed the connection \(is this the subscriber port\?"
     ):
-        sockets.send_once(device.subscribe_endpoint, b"x", 1.0)
+        sockets.send_once(device.subscribe_endpoint, b"x", 3.0)
 
 
 def test_a_single_message_without_a_device_fails(device: Forwarder) -> None:
@@ -272,7 +272,7 @@ def test_a_single_message_without_a_device_fails(device: Forwarder) -> None:
         ZmsvcError,
         match=r"cannot reach .*: the peer accepted the connection, but did not answer as a device in time",
     ):
-        sockets.send_once(device.publish_endpoint, b"x", 1.0)
+        sockets.send_once(device.publish_endpoint, b"x", 3.0)
 
 
 def test_a_single_message_to_a_hung_device_fails(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +281,7 @@ def test_a_single_message_to_a_hung_device_fails(device: Forwarder, monkeypatch:
     device.connected_publisher(b"x @@@ ")
     stop_then_send(device, monkeypatch, signal.SIGSTOP)
     with pytest.raises(ZmsvcError, match=r"cannot send to .*: the device did not take the message in time"):
-        sockets.send_once(device.publish_endpoint, b"x @@@ ", 2.0)
+        sockets.send_once(device.publish_endpoint, b"x @@@ ", 5.0)
 
 
 def test_a_single_message_to_a_dying_device_fails(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +289,7 @@ def test_a_single_message_to_a_dying_device_fails(device: Forwarder, monkeypatch
     device.connected_publisher(b"x @@@ ")
     stop_then_send(device, monkeypatch, signal.SIGKILL)
     with pytest.raises(ZmsvcError, match=r"cannot send to .*: the device went away; the message may be lost"):
-        sockets.send_once(device.publish_endpoint, b"x @@@ ", 2.0)
+        sockets.send_once(device.publish_endpoint, b"x @@@ ", 5.0)
 
 
 def when_written(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:

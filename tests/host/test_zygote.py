@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -204,8 +205,12 @@ def test_a_rehearsal_leaves_nothing_behind() -> None:
             warmup.rehearse()
             waiting.wait_for(lambda: _about_this_process() == before)
             status = 0
+        except AssertionError:
+            traceback.print_exc()
         finally:
             os._exit(status)
+    # The child may wait for two facts.
+    waiting.wait_for_end(pid, 4 * waiting.PATIENCE)
     assert reap(pid) == 0
 
 
