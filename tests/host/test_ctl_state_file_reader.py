@@ -177,6 +177,16 @@ def test_the_status_of_a_context_that_is_down_has_the_last_known_states(home: Ho
     assert failed["since"] == failed["exit"]["at"]
 
 
+def test_a_task_on_another_host_may_outlive_its_context(home: House, capsys: Capture) -> None:
+    with saved(home) as store:
+        world = store.saved
+        assert world is not None
+        there = replace(world.tasks["TX", "ts_1"], host="h2")
+        store.save(replace(world, tasks={**world.tasks, ("TX", "ts_1"): there}), [], time.time())
+    assert main(["-c", "Echo", "status"]) == 3
+    assert re.search(r"inactive \(dead\), was active \(running\) +may run on h2", capsys.readouterr().out)
+
+
 def test_no_task_of_a_context_that_is_down_looks_alive(home: House, capsys: Capture) -> None:
     with saved(home):
         pass

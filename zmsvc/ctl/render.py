@@ -268,13 +268,19 @@ def _cells(task: TaskStatus, extras: StatusExtras) -> tuple[str, ...]:
         clean(task.id),
         clean(task.instance),
         f"{clean(task.state)} ({clean(task.sub)})" + (f", was {clean(task.last)}" if task.last else ""),
-        f"on {clean(task.host)}" if task.host else "",
+        _host(task),
         f"PID {task.pid}" if task.pid is not None else "",
         "" if task.last else since(task.since, extras.now),
         extras.memory.get(pid, "") if (pid := task.local_pid) is not None else "",
         f"{task.restarts} restart{'s' if task.restarts != 1 else ''}" if task.restarts else "",
         f"last exit: {clean(last_exit(task.exit))}" if task.exit else "",
     )
+
+
+def _host(task: TaskStatus) -> str:
+    if task.host:
+        return f"on {clean(task.host)}"
+    return f"may run on {clean(task.last_host)}" if task.last_host else ""
 
 
 def _line(task: TaskStatus, row: Sequence[str], widths: Sequence[int], style: Style) -> str:

@@ -72,6 +72,7 @@ class TaskStatus:
         "id",
         "instance",
         "last",
+        "last_host",
         "launch",
         "left",
         "missed",
@@ -100,6 +101,8 @@ class TaskStatus:
         """The other host on which it runs; empty: that of the context."""
         self.launch = _number(data.get("launch"))
         last = data.get("last")
+        self.last_host = _text(last.get("host")) if isinstance(last, dict) else ""
+        """If the context does not run: the other host on which the task may still run."""
         self.last = f"{_text(last.get('state'))} ({_text(last.get('sub'))})" if isinstance(last, dict) else ""
         """If the context does not run, the state of the task in the state file, provided that the task cannot
         be in that state any more.
