@@ -172,6 +172,13 @@ def test_tasks_on_other_hosts_run_on_unless_the_resource_is_disabled_or_deleted(
     assert context._starts_again() is starts_again
 
 
+def active(home: Path) -> str:
+    """Return a systemctl for a unit that runs a context with <hosts>, and write the file of the context."""
+    (home / "Context-Orders.xml").write_text("<Context><hosts>h2</hosts></Context>")
+    shown = f"Environment=ZMSVC_RUNTIME_DIR={home} ZMSVC_CONFIG_DIR={home}"
+    return f"#!/bin/sh\necho ActiveState=active\necho {shown}\n"
+
+
 @pytest.mark.parametrize("program", ["#!/bin/sh\necho no cluster >&2; exit 102\n", None])
 def test_a_cluster_that_does_not_answer_hands_nothing_over(
     agent: ModuleType,
@@ -180,7 +187,7 @@ def test_a_cluster_that_does_not_answer_hands_nothing_over(
     capsys: pytest.CaptureFixture[str],
     program: str | None,
 ) -> None:
-    programs = {"systemctl": "#!/bin/sh\necho ActiveState=active\n", "crm_mon": program}
+    programs = {"systemctl": active(tmp_path), "crm_mon": program}
     for name, text in programs.items():
         if text is not None:
             (tmp_path / name).write_text(text)
@@ -191,12 +198,9 @@ def test_a_cluster_that_does_not_answer_hands_nothing_over(
 
 
 def test_the_supervisor_is_asked_to_leave_the_tasks_on_other_hosts_alone(
-    agent: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    programs = {
-        "systemctl": f"#!/bin/sh\necho ActiveState=active\necho Environment=ZMSVC_RUNTIME_DIR={tmp_path}\n",
-        "crm_mon": CRM_MON.format(resource=ORDERS.format("false", "")),
-    }
+    programs = {"systemctl": active(tmp_path), "crm_mon": CRM_MON.format(resource=ORDERS.format("false", ""))}
     for name, text in programs.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -215,8 +219,14 @@ def test_the_supervisor_is_asked_to_leave_the_tasks_on_other_hosts_alone(
 
         supervisor = threading.Thread(target=answer)
         supervisor.start()
-        agent.Context({"OCF_RESKEY_context": "Orders", "OCF_RESOURCE_INSTANCE": "orders"})._hand_over()
+        context = agent.Context({"OCF_RESKEY_context": "Orders", "OCF_RESOURCE_INSTANCE": "orders"})
+        context._hand_over()
         supervisor.join()
+        # A context without other hosts asks neither the cluster nor the supervisor, which would not answer now.
+        (tmp_path / "Context-Orders.xml").write_text("<Context/>")
+        (tmp_path / "crm_mon").unlink()
+        context._hand_over()
+    assert capsys.readouterr().err == ""
     assert json.loads(asked[0]) == {"verb": "exit", "home": True, "block": False}
 
 
