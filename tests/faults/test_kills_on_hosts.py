@@ -1,5 +1,6 @@
-"""Random kills of the supervisor, of envoys, keepers and tasks of a context that runs on several hosts: at no
-time do two processes of one task run, each launch begins and ends once, and each failure fires its rule once.
+"""Random kills of the supervisor, of envoys, keepers and tasks of a context that runs on several hosts, and
+orderly moves of it: at no time do two processes of one task run, each launch begins and ends once, and each
+failure fires its rule once.
 
 Each task holds a lock of the kernel while it lives, on a file that all hosts share, and writes down its
 launch: witnesses that do not depend on zmsvc.
@@ -67,7 +68,7 @@ def test_random_kills_on_several_hosts(context: Context, hosts: tuple[Host, ...]
     settled(context, hosts)
     for _ in range(KILLS):
         for victim in chance.sample(
-            ("supervisor", "envoy", "envoy", "keeper", *TASKS), chance.choice((1, 2, 3))
+            ("supervisor", "context", "envoy", "envoy", "keeper", *TASKS), chance.choice((1, 2, 3))
         ):
             kill(context, victim, chance.choice(hosts))
         if chance.random() < 0.5:
@@ -110,6 +111,11 @@ def test_the_supervisor_dies_at_a_failure_on_another_host(
 def kill(context: Context, victim: str, host: Host) -> None:
     if victim == "supervisor":
         context.kill_supervisor()
+    elif victim == "context":
+        # An orderly move, after which another keeper has the tasks at home.
+        context.ctl("exit", "--home")
+        assert context.wait() == 0
+        context.start()
     elif victim == "envoy":
         host.kill_envoy()
     elif victim == "keeper":

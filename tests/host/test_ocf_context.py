@@ -158,6 +158,7 @@ ORDERS = '<resource id="orders" resource_agent="ocf:zmsvc:context" role="Started
         (ORDERS.format("false", 'target_role="Started"'), True),
         (ORDERS.format("false", 'target_role="Stopped"'), False),
         (ORDERS.format("true", ""), False),
+        (ORDERS.format("false", 'removed="true"'), False),
         ("", False),
     ],
 )
