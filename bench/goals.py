@@ -178,7 +178,7 @@ def _failures(results: Results) -> list[Verdict]:
                 limit=limit,
                 value=results.percentile("restart", contender, FEW, share),
                 unit="s",
-                explained="a-lone-start-under-the-unit" if share == 0.5 else "",
+                explained="a-lone-start-under-the-unit" if share == 0.5 else "goals-that-are-missed",
             )
             for contender, where, _ in (*places, (BUSY.name, "beside a busy process", ""))
             for name, share, limit in (("p50", 0.5, 0.002), ("p99", 0.99, 0.015))
@@ -224,7 +224,7 @@ def _messages(results: Results, library: str) -> list[Verdict]:
 def _managers(results: Results) -> list[Verdict]:
     return [
         Verdict(
-            goal=f"PSS of keeper, zygote, supervisor and device with {size:,} tasks",
+            goal=f"PSS of keeper, zygote, spare task, supervisor and device with {size:,} tasks",
             limit=limit,
             value=results.median("memory.own", OURS, size),
             unit="B",

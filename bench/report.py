@@ -136,7 +136,7 @@ def _processes(results: Results) -> str:
         "| PSS with tasks: | " + " | ".join(f"{size:,}" for size in sizes) + " |",
         "|---" * (len(sizes) + 1) + "|",
     ]
-    for role in ("keeper", "zygote", "supervisor", "device"):
+    for role in ("keeper", "zygote", "spare task", "supervisor", "device"):
         values = (amount(results.median(f"memory.{role}", OURS, size), "B") for size in sizes)
         lines.append(f"| {role} | " + " | ".join(values) + " |")
     return "\n".join(lines)

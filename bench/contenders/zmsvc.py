@@ -16,6 +16,7 @@ from typing import Any
 
 from context import Context
 from ports import free_ports
+from waiting import wait_for
 
 from bench.fleet import Command, Fleet
 from bench.receiver import PATIENCE, Receiver, end
@@ -220,7 +221,8 @@ class ZmsvcSession(ControlSession):
     def managers(self) -> dict[str, list[int]]:
         status = self.ask(verb="status")["data"]
         own = {"keeper": "keeper_pid", "supervisor": "pid", "device": "device_pid"}
-        return {"zygote": [self.context.zygote()]} | {role: [status[name]] for role, name in own.items()}
+        forks = {"zygote": [self.context.zygote()], "spare task": wait_for(self.context.spare_tasks)}
+        return forks | {role: [status[name]] for role, name in own.items()}
 
     def _end_of_log(self) -> str:
         return self.context.log.read_text()[-1000:]

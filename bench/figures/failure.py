@@ -13,6 +13,11 @@ from bench.contenders.zmsvc import ZmsvcSession
 from bench.fleet import Session
 from bench.receiver import PATIENCE
 
+LONE = 0.15
+"""Seconds between two failures, for all contenders: a failure comes alone, as most do. By then zmsvc has its
+next spare task.
+"""
+
 
 def restart(session: Session, seconds: float, most: int) -> list[float]:
     """Kill each worker in turn, so that none fails twice within a short time: every contender delays the
@@ -23,6 +28,7 @@ def restart(session: Session, seconds: float, most: int) -> list[float]:
     until = time.monotonic() + seconds
     found: list[float] = []
     for name in itertools.islice(itertools.cycle(session.fleet.workers), most):
+        time.sleep(LONE)
         found.append(session.receiver.run_again(name))
         if time.monotonic() > until:
             break
@@ -35,6 +41,7 @@ def chain(session: Session, seconds: float, most: int) -> list[float]:
     found: list[float] = []
     pairs = list(zip(session.fleet.victims, session.fleet.heirs, strict=True))
     for victim, heir in itertools.islice(itertools.cycle(pairs), most):
+        time.sleep(LONE)
         found.append(session.receiver.runs_instead(victim, heir))
         session.revive(victim, heir)
         if time.monotonic() > until:

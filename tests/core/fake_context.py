@@ -8,6 +8,7 @@ further faults.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import inspect
 import os
@@ -32,6 +33,7 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.core.model import Context
 from zmsvc.host import paths, seqpacket
 from zmsvc.host.state_file import StateFile
+from zmsvc.host.systemd import notify
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.launch_record import LaunchRecord
 from zmsvc.keeper.listeners import Listeners
@@ -182,6 +184,7 @@ class SupervisorProcess:
         self.loop: Loop | None = None
         self.clients: Clients | None = None
         self.store: StateFile | None = None
+        self.reserved: notify.ReservedDescriptor | None = None
         self.main: asyncio.Task[None] | None = None
 
     def due(self) -> float | None:
@@ -238,12 +241,15 @@ class SupervisorProcess:
             self.store.close()
         self.keeper.close()
         self.notify.close()
+        if self.reserved is not None:
+            self.reserved.give_up()
         self.house.supervisors.remove(self)
 
     async def _live(self) -> None:
         house, kernel = self.house, self.house.kernel
         children = OldKeeper(self.keeper, self.notify, SupervisorPort(kernel))
         children.spoken = self.protocol
+        self.reserved = children._spare
         hello = children.greet()
         self.store = StateFile(house.places.state_file, trusted=hello.restarts > 0)
         loop = self.loop = Loop(
@@ -314,6 +320,10 @@ class Zygote:
 
     def _fork(self, data: bytes, came: list[int]) -> None:
         kernel = self.house.kernel
+        spare = forking.read_spare(data, came)
+        if spare is not None:
+            self._fork_spare(spare.line)
+            return
         spec, fds = forking.read_launch(data, came)
         if kernel.faults and kernel.chance(0.05):
             for fd in fds.given().values():
@@ -325,18 +335,68 @@ class Zygote:
         # The task waits at its own gate.
         assert fds.gate is not None
         task.fds = [fds.gate, *(fd for fd in fds.given().values() if fd != fds.gate)]
-        Task(self.house, task, spec, fds.exec_gate, fds.shared_line)
+        Task(self.house, task, spec, fds.exec_gate, fds.shared_line, fds.gate)
         if kernel.faults and kernel.chance(0.05):
             kernel.counts["the zygote dies before its answer"] += 1
             kernel.exit(self.process, number=signal.SIGKILL)
             return
         self._say(forking.encode_answer(forking.Forked(pid=task.pid)))
 
+    def _fork_spare(self, line: int) -> None:
+        kernel = self.house.kernel
+        if kernel.faults and kernel.chance(0.05):
+            os.close(line)
+            self._say(forking.encode_answer(forking.NotForked(number=errno.EAGAIN)))
+            return
+        process = kernel.fork(kernel.keeper, "spare", frozenset({self.house.places.context_mark}))
+        SpareTask(self.house, process, line)
+        if kernel.faults and kernel.chance(0.05):
+            kernel.exit(self.process, number=signal.SIGKILL)
+            return
+        self._say(forking.encode_answer(forking.Forked(pid=process.pid)))
+
     def _say(self, data: bytes) -> bool:
         try:
             self.line.send(data)
         except OSError:
             self.house.kernel.exit(self.process, status=0)
+        return True
+
+
+class SpareTask:
+    """Warms up for a while, and then waits for the launch of the task that it becomes."""
+
+    def __init__(self, house: FakeContext, process: Process, line: int) -> None:
+        self.house, self.process = house, process
+        self.line = socket.socket(fileno=line)
+        self.line.setblocking(False)
+        process.socks.append(self.line)
+        house.kernel.later(0.02, self._is_warm)
+        process.act = self.act
+
+    def _is_warm(self) -> None:
+        if self.process.alive:
+            with contextlib.suppress(OSError):
+                self.line.send(forking.SPARE_IS_READY)
+
+    def act(self) -> bool:
+        kernel = self.house.kernel
+        try:
+            data, ancillary, _, _ = self.line.recvmsg(forking.PACKET, 1024, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return False
+        except ConnectionError:
+            data, ancillary = b"", []
+        if not data:
+            kernel.exit(self.process, status=0)
+            return True
+        came = [fd for _, _, each in ancillary for fd in struct.unpack(f"{len(each) // 4}i", each)]
+        spec, fds = forking.read_launch(data, came)
+        kernel.counts["a spare task becomes a task"] += 1
+        self.process.kind = spec.service_type
+        self.process.marks |= {launch_mark(spec.launch)}
+        self.process.fds = [*fds.given().values()]
+        Task(self.house, self.process, spec, fds.exec_gate, fds.shared_line)
         return True
 
 
@@ -390,14 +450,21 @@ class Task:
     """The main process of a launch, or one that several share."""
 
     def __init__(
-        self, house: FakeContext, process: Process, spec: LaunchSpec, exec_gate: int | None, line: int | None
+        self,
+        house: FakeContext,
+        process: Process,
+        spec: LaunchSpec,
+        exec_gate: int | None,
+        line: int | None,
+        gate: int | None = None,
     ) -> None:
         self.house, self.process, self.spec = house, process, spec
-        self.gate, self.exec_gate = process.fds[0], exec_gate
+        self.gate, self.exec_gate = gate, exec_gate
         self.line = line
         self.members: dict[int, str] = {}
         self.state = "gate"
-        os.set_blocking(self.gate, False)
+        if gate is not None:
+            os.set_blocking(gate, False)
         if line is not None:
             os.set_blocking(line, False)
         process.act = self.act
@@ -413,7 +480,8 @@ class Task:
     def _pass_gate(self) -> bool:
         kernel = self.house.kernel
         try:
-            if not os.read(self.gate, 1):
+            # A spare task has no gate: the keeper knows its PID.
+            if self.gate is not None and not os.read(self.gate, 1):
                 kernel.counts["a task finds its gate closed"] += 1
                 kernel.exit(self.process, status=203)
                 return True

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from fake_context import FakeContext, Task
-from fake_kernel import Crash, launch_mark
+from fake_kernel import Crash, Kernel, launch_mark
 from simulation import rule, task
 
 from zmsvc.core import facts as ft
@@ -43,6 +43,8 @@ REACHED = (
     "a program is not executed",
     "a shared process dies after its member's last word",
     "the zygote is stopped",
+    "a spare task becomes a task",
+    "a spare task is killed",
     "a child is left behind",
     "a child ignores what asks it",
     "spawn fails",
@@ -183,8 +185,7 @@ def disturb(house: FakeContext) -> None:
     elif what == 7 and mains:
         kernel.random.choice(mains).process.deaf = True
     elif what == 8 and zygotes:
-        kernel.counts["the zygote is stopped"] += 1
-        kernel.kill(zygotes[-1].pid, kernel.random.choice([signal.SIGSTOP, signal.SIGSTOP, signal.SIGKILL]))
+        disturb_forks(kernel, zygotes[-1].pid)
     elif what == 9 and house.supervisors:
         house.supervisors[-1].reexec()
     elif what == 10 and house.supervisors:
@@ -205,6 +206,16 @@ def disturb(house: FakeContext) -> None:
         kernel.kill(kernel.living("watcher")[-1].pid, kernel.random.choice([signal.SIGKILL, signal.SIGSTOP]))
     elif kernel.living("device"):
         kernel.kill(kernel.living("device")[-1].pid, signal.SIGKILL)
+
+
+def disturb_forks(kernel: Kernel, zygote: int) -> None:
+    spares = kernel.living("spare")
+    if spares and kernel.chance(0.3):
+        kernel.counts["a spare task is killed"] += 1
+        kernel.kill(spares[-1].pid, signal.SIGKILL)
+    else:
+        kernel.counts["the zygote is stopped"] += 1
+        kernel.kill(zygote, kernel.random.choice([signal.SIGSTOP, signal.SIGSTOP, signal.SIGKILL]))
 
 
 def name_main(house: FakeContext, main: Task) -> None:
@@ -370,10 +381,13 @@ def test_after_any_fault_one_process_watches_the_topics_of_the_commands_that_run
     folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]
 ) -> None:
     counts: Counter[str] = Counter()
-    for seed in seeds()[:8]:
+    reached = ("a task is silent", "the watcher process is killed or stopped")
+    for number, seed in enumerate(seeds()):
+        # A change of the code changes the stories, so the number of seeds that reach everything differs.
+        if number >= 8 and all(counts[name] for name in reached):
+            break
         counts += played(folder, seed, crashing, WATCHED)
-    assert counts["a task is silent"]
-    assert counts["the watcher process is killed or stopped"]
+    assert not [name for name in reached if not counts[name]], "this was never reached"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -24,6 +24,7 @@ from zmsvc.host.bus.sockets import Publisher
 from zmsvc.host.systemd import notify
 from zmsvc.keeper.dispatcher import Dispatcher
 from zmsvc.keeper.machine import Machine
+from zmsvc.keeper.spare_tasks import SpareTasks
 from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -75,12 +76,20 @@ def launch_spec(**changes: Any) -> LaunchSpec:
 class Forks(ZygoteClient):
     """A client with its own selector, which forks one task at a time."""
 
-    def __init__(self, *, cgroups: bool) -> None:
+    def __init__(self, *, cgroups: bool, most_warm: int | None) -> None:
         self.machine = Machine()
         self.dispatcher = Dispatcher(self.machine)
         groups = TaskGroups(self.machine, None)
+        self.spares = (
+            None if most_warm is None else SpareTasks(self.machine, self.dispatcher, None, most_warm)
+        )
         super().__init__(
-            self.machine, self.dispatcher, cgroups=cgroups, groups=groups, on_greeting=lambda: None
+            self.machine,
+            self.dispatcher,
+            cgroups=cgroups,
+            groups=groups,
+            on_greeting=lambda: None,
+            spares=self.spares,
         )
 
     def forked(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> int:
@@ -105,9 +114,11 @@ class Forks(ZygoteClient):
             reap(zygote)
 
 
-def zygote_client(*, cgroups: bool = False) -> Forks:
-    """Return a client that handles events of its zygote only while it forks."""
-    return Forks(cgroups=cgroups)
+def zygote_client(*, cgroups: bool = False, most_warm: int | None = None) -> Forks:
+    """Return a client that handles events of its zygote only while it forks. It has spare tasks if
+    `most_warm` of them may be warm.
+    """
+    return Forks(cgroups=cgroups, most_warm=most_warm)
 
 
 class Task:

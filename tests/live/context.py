@@ -231,7 +231,16 @@ class Context:
                 self.daemon.wait()
 
     def children(self) -> dict[int, str]:
-        """Return the children of the keeper that have not been reaped, with their names in `ps`."""
+        """Return the children of the keeper that have not been reaped, with their names in `ps`. Spare tasks
+        are left out: they come and go, and belong to no launch.
+        """
+        return {pid: name for pid, name in self._every_child().items() if name != "zmsvc-spare"}
+
+    def spare_tasks(self) -> list[int]:
+        """Return the PIDs of spare tasks: there is one or none."""
+        return [pid for pid, name in self._every_child().items() if name == "zmsvc-spare"]
+
+    def _every_child(self) -> dict[int, str]:
         assert self.daemon is not None
         found = {}
         for word in Path(f"/proc/{self.daemon.pid}/task/{self.daemon.pid}/children").read_text().split():
@@ -241,9 +250,14 @@ class Context:
 
     def zygote(self) -> int:
         """Return the PID of the zygote."""
-        found = [pid for pid, name in self.children().items() if name == "zmsvc-zygote"]
-        assert len(found) == 1, found
-        return found[0]
+
+        def found() -> int:
+            # A fork has the name of the zygote for a moment.
+            pids = [pid for pid, name in self.children().items() if name == "zmsvc-zygote"]
+            assert len(pids) == 1, pids
+            return pids[0]
+
+        return wait_for(found)
 
     def output(self) -> int:
         """Return the PID of the output process."""

@@ -116,7 +116,8 @@ class Host:
                 found |= {
                     int(each.partition(b"=")[2]) for each in variables if each.startswith(b"ZMSVC_LAUNCH=")
                 }
-        return found
+        # 0 is that of a rehearsal.
+        return found - {0}
 
     def kill(self) -> None:
         """Kill its keeper, and with it all its tasks."""

@@ -25,6 +25,7 @@ from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
+from zmsvc.keeper import spare_tasks
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher, attempt
 from zmsvc.keeper.fdstore_process import FdstoreProcess
 from zmsvc.keeper.keyring import Keyring
@@ -104,8 +105,7 @@ class Keeper:
         SIGINT is measured from here: work of the keeper must not make a forwarded signal late.
         """
         self._ending: float | None = None
-        self._nothing_left = False
-        self._status = 0
+        self._nothing_left, self._status = False, 0
         self.ready: Callable[[str, str], None] = lambda _error, _notes: None
         """Called once, when the context becomes ready for the first time. The arguments name the parts that
         failed at once, and have further messages as a JSON list.
@@ -117,12 +117,13 @@ class Keeper:
         self._stores = FdstoreProcess(*common, self._in_group("fdstore"), dispatcher, self._report_stores)
         self._zygote = ZygoteClient(
             machine,
-            self._dispatcher,
+            dispatcher,
             cgroups=cgroup is not None,
             groups=groups,
             on_greeting=self._report_zygote,
             output=self._output,
             stores=self._stores,
+            spares=spare_tasks.unless_disabled(machine, dispatcher, self._in_group("spare")),
         )
         self._process_table = ProcessTable(
             self._report, self._zygote, places.context_mark, tasks, groups, machine, self._dispatcher
@@ -568,7 +569,7 @@ class Keeper:
             self._watcher.ended()
         elif info.si_pid == self._zygote.pid:
             self._zygote.reaped()
-        else:
+        elif not self._zygote.spare_ended(info.si_pid):
             self._process_table.reaped(info, cpu)
 
     def _supervisor_ended(self, info: ChildEnd) -> None:

@@ -9,6 +9,7 @@ the last task of the shared process.
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
@@ -68,11 +69,14 @@ class _KnownChildren(Collection[int]):
         self._tasks, self._others, self._zygote, self._named_mains = tasks, others, zygote, named
 
     def __contains__(self, pid: object) -> bool:
-        return pid in self._tasks or pid in self._others or pid == self._zygote.pid
+        if pid in self._tasks or pid in self._others or pid == self._zygote.pid:
+            return True
+        return pid in self._zygote.spare_pids
 
     def __iter__(self) -> Iterator[int]:
         yield from self._tasks
         yield from self._others
+        yield from self._zygote.spare_pids
         if self._zygote.pid is not None:
             yield self._zygote.pid
 
@@ -80,7 +84,8 @@ class _KnownChildren(Collection[int]):
         """Return at least the number of children that are not orphans: a main process that a task has named
         may be the child of another process.
         """
-        known = len(self._tasks) + len(self._others) + (self._zygote.pid is not None)
+        zygotes = len(self._zygote.spare_pids) + (self._zygote.pid is not None)
+        known = len(self._tasks) + len(self._others) + zygotes
         return max(0, known - len(self._named_mains))
 
 
@@ -212,7 +217,15 @@ class ProcessTable:
                 os.close(exec_gate)
             self._forked(spec, cgroup, pid, started, exec_pipe)
 
-        self._zygote.fork(spec, cgroup, fds, done, failed)
+        try:
+            given = self._zygote.give(spec, cgroup, fds)
+        except (OSError, ZmsvcError) as error:
+            failed(error)
+            return
+        if given is None:
+            self._zygote.fork(spec, cgroup, fds, done, failed)
+        elif not attempt(lambda: done(*given)):
+            self._machine.signal_child(given[0], signal.SIGKILL)
 
     def _forked(
         self, spec: LaunchSpec, cgroup: Path | None, pid: int, started: int, exec_pipe: int | None
@@ -644,7 +657,7 @@ class ProcessTable:
         """Return True if neither the marks nor the control group of an orphan are those of an existing
         launch. No process of the context may stay without a launch.
         """
-        if self._forking:
+        if self._forking or self._zygote.forks_spare:
             # The orphan may be a fork in progress, which has neither marks nor a control group yet.
             return False
         launch = self._machine.launch_of(pid, self._context_mark)

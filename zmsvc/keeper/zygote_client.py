@@ -14,8 +14,9 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -28,6 +29,7 @@ from zmsvc.keeper.dispatcher import Dispatcher, attempt
 from zmsvc.keeper.fdstore_process import FdstoreProcess
 from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.keeper.output import OutputClient, Pipe
+from zmsvc.keeper.spare_tasks import QUIET, SpareTasks
 from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.keeper.task_sockets import TaskSockets
 from zmsvc.protocol import forking
@@ -70,6 +72,8 @@ class Fork:
     """The writing end of the task's start gate."""
     output: Pipe | None = None
     """The pipe for the task's output, until the zygote has answered."""
+    spare: bool = False
+    """True for a spare task, which has no launch yet."""
 
     def close(self) -> None:
         """Close the start gate, which ends a task that waits there, and the output pipe of a task that was
@@ -85,7 +89,8 @@ class Fork:
 
 class ZygoteClient:
     """A queue of tasks to be forked by the zygote. With `cgroups`, each task gets a control group, which
-    `groups` limits. `on_greeting` is called when a zygote has sent its version.
+    `groups` limits. `on_greeting` is called when a zygote has sent its version. Without `spares` each task is
+    forked when it is launched.
     """
 
     def __init__(
@@ -98,13 +103,14 @@ class ZygoteClient:
         on_greeting: Callable[[], None],
         output: OutputClient | None = None,
         stores: FdstoreProcess | None = None,
+        spares: SpareTasks | None = None,
     ) -> None:
         self.sockets, self.barriers = TaskSockets(machine), Barriers(machine)
         self.answer_timeout = ANSWER_TIMEOUT
         self._machine, self._dispatcher = machine, dispatcher
         self._output = output
         """The client that creates a pipe for the output of a task that needs one."""
-        self._stores = stores
+        self._stores, self._spares = stores, spares
         self._cgroups, self._groups, self._on_greeting = cgroups, groups, on_greeting
         self._channel: socket.socket | None = None
         self._common_gate = -1
@@ -112,6 +118,10 @@ class ZygoteClient:
         """True if each task gets its own start gate. At a common gate, a task that is killed before it reads
         its byte would leave the byte for the next task.
         """
+        self._may_spare = False
+        """True if the zygote forks spare tasks."""
+        self._spare_at: float | None = None
+        """The time at which the zygote forks a spare task, if no launch comes before."""
         self._greeting_pending = False
         """True until the zygote has sent its greeting."""
         self._waiting: deque[Fork] = deque()
@@ -166,7 +176,10 @@ class ZygoteClient:
             self._dispatcher.unwatch(channel.fileno())
             channel.close()
             os.close(self._common_gate)
-        self._greeting_pending, self._answer_due = False, None
+        self._greeting_pending, self._answer_due, self._spare_at = False, None, None
+        if self._spares is not None:
+            # The installed files of the next zygote may be of another release.
+            self._spares.drop()
         in_progress, self._in_progress = self._in_progress, None
         if in_progress is not None:
             in_progress.close()
@@ -200,15 +213,21 @@ class ZygoteClient:
 
     def close(self) -> None:
         """Stop forking: the context ends."""
-        self._closed = True
+        self._closed, self._spare_at = True, None
         self.cancel_all()
+        if self._spares is not None:
+            self._spares.drop()
 
     def due(self) -> float | None:
         """Return the time by which `on_time` has to be called."""
-        return self._answer_due
+        # While an answer is due, no spare task is planned.
+        return self._spare_at if self._answer_due is None else self._answer_due
 
     def on_time(self, now: float) -> None:
-        """Replace a zygote that does not answer in time."""
+        """Replace a zygote that does not answer in time, and order a spare task that is due."""
+        if self._spare_at is not None and now >= self._spare_at:
+            self._spare_at = None
+            self._order_spare()
         if self._answer_due is not None and now >= self._answer_due:
             complain("zmsvcd: the zygote does not answer, starting another one")
             self.on_loss()
@@ -227,6 +246,7 @@ class ZygoteClient:
         which may happen before this returns. Raises OSError.
         """
         spec = self._groups.limit(spec, cgroup)
+        self._spare_at = None
         order = Fork(spec, forking.encode_launch(spec), cgroup, fds, done, failed)
         if self._closed:
             failed(OSError(errno.ECANCELED, "the context ends"))
@@ -245,7 +265,7 @@ class ZygoteClient:
         """
         waiting, self._waiting, self._bytes = list(self._waiting), deque(), 0
         in_progress = self._in_progress
-        if in_progress is not None:
+        if in_progress is not None and not in_progress.spare:
             in_progress.close()
             self._in_progress = Fork(
                 None, b"", None, Descriptors(), lambda pid, started: None, lambda error: None, tries=MAX_TRIES
@@ -289,48 +309,51 @@ class ZygoteClient:
     def _send_order(self) -> None:
         assert self._channel is not None
         order = self._pop()
-        group = memory = gate = output = store = barrier = None
-        try:
-            group = self._machine.open_cgroup(order.cgroup) if order.cgroup is not None else None
-            memory = memfd.private("zmsvc-launch", order.data)
-            if self._gate_per_task:
-                gate, order.gate_writer = self._machine.pipe()
-                output = self._output_pipe(order)
-            # Open the sockets only now: while the launch waited, the supervisor may have stopped the task and
-            # released its sockets.
-            listen = self.sockets.open(order.spec.listen) if order.spec else ()
-            store = self._stores.connection(order.spec) if self._stores and order.spec else None
-            # In a shared process each task has a barrier of its own.
-            if order.spec and order.spec.service_type != "Thread":
-                barrier = self.barriers.create(order.spec)
-            linux.leave_room(max(memory, order.gate_writer))
-            self._in_progress, self._answer_due = order, self._machine.now() + self.answer_timeout
-            seqpacket.send_data(
-                self._channel,
-                *forking.order(
-                    replace(
-                        order.fds,
-                        cgroup=group,
-                        gate=gate,
-                        output=output,
-                        store=store,
-                        barrier=barrier,
-                        listen=listen,
-                    ),
-                    memory,
-                ),
-            )
-        except (ConnectionError, BlockingIOError):
-            # The zygote is gone, or another process writes to the channel.
-            self.ended()
-        except (OSError, ZmsvcError) as error:
-            self._in_progress = self._answer_due = None
-            order.close()
-            order.failed(error)
-        finally:
-            for fd in (group, memory, gate, output, store, barrier):
-                if fd is not None:
-                    os.close(fd)
+        with contextlib.ExitStack() as copies:
+            try:
+                packet = self._open(order, copies, has_gate=self._gate_per_task)
+                self._in_progress, self._answer_due = order, self._machine.now() + self.answer_timeout
+                seqpacket.send_data(self._channel, *packet)
+            except (ConnectionError, BlockingIOError):
+                # The zygote is gone, or another process writes to the channel.
+                self.ended()
+            except (OSError, ZmsvcError) as error:
+                self._in_progress = self._answer_due = None
+                order.close()
+                order.failed(error)
+
+    def _open(
+        self, order: Fork, copies: contextlib.ExitStack, *, has_gate: bool
+    ) -> tuple[bytes, dict[str, int]]:
+        """Return the packet of a launch and the descriptors that go with it. `copies` closes the keeper's
+        copies of those. Raises OSError or ZmsvcError.
+        """
+        spec, fds = order.spec, order.fds
+
+        def closed_later(fd: int) -> int:
+            copies.callback(os.close, fd)
+            return fd
+
+        if order.cgroup is not None:
+            fds = replace(fds, cgroup=closed_later(self._machine.open_cgroup(order.cgroup)))
+        memory = closed_later(memfd.private("zmsvc-launch", order.data))
+        if has_gate:
+            gate, order.gate_writer = self._machine.pipe()
+            fds = replace(fds, gate=closed_later(gate))
+        if self._gate_per_task and (output := self._output_pipe(order)) is not None:
+            fds = replace(fds, output=closed_later(output))
+        # Open the sockets only now: while the launch waited, the supervisor may have stopped the task and
+        # released its sockets.
+        fds = replace(fds, listen=self.sockets.open(spec.listen) if spec else ())
+        store = self._stores.connection(spec) if self._stores and spec else None
+        if store is not None:
+            fds = replace(fds, store=closed_later(store))
+        # In a shared process each task has a barrier of its own.
+        barrier = self.barriers.create(spec) if spec and spec.service_type != "Thread" else None
+        if barrier is not None:
+            fds = replace(fds, barrier=closed_later(barrier))
+        linux.leave_room(max(memory, order.gate_writer))
+        return forking.order(fds, memory)
 
     def _output_pipe(self, order: Fork) -> int | None:
         """Create the output pipe of a task. Return the task's end for the caller to close. Raises OSError."""
@@ -338,6 +361,87 @@ class ZygoteClient:
             return None
         order.output, write = self._output.pipe_of(order.spec)
         return write
+
+    # --- spare tasks
+
+    @property
+    def spare_pids(self) -> Collection[int]:
+        """The children of the keeper that are spare tasks."""
+        return () if self._spares is None else self._spares.pids
+
+    @property
+    def forks_spare(self) -> bool:
+        """True while the zygote forks a spare task, whose PID is not known yet."""
+        return self._in_progress is not None and self._in_progress.spare
+
+    def spare_ended(self, pid: int) -> bool:
+        """Handle the end of a child. Return False if it was no spare task."""
+        return self._spares is not None and self._spares.ended(pid)
+
+    def give(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> tuple[int, int] | None:
+        """Give a launch to the spare task. Return the PID and the start time of the task. Return None if
+        the launch has to be forked. Raises OSError or ZmsvcError if that would fail, too.
+
+        A spare task that is dead has not read the launch, so the task does not run twice.
+        """
+        spares = self._spares
+        if spares is None or self._closed:
+            return None
+        spares.wanted = True
+        spare = spares.ready_for(spec)
+        if spare is None:
+            return None
+        spec = self._groups.limit(spec, cgroup)
+        order = Fork(
+            spec, forking.encode_launch(spec), cgroup, fds, lambda pid, started: None, lambda error: None
+        )
+        with contextlib.ExitStack() as copies:
+            try:
+                packet = self._open(order, copies, has_gate=False)
+                started = self._start_time(spare.pid)
+                seqpacket.send_data(spare.line, *packet)
+            except (ConnectionError, BlockingIOError):
+                order.close()
+                spares.drop()
+                return None
+            except BaseException:
+                order.close()
+                raise
+        self._keep_output(order, spare.pid)
+        spares.given(spare, spec)
+        self._plan_spare()
+        return spare.pid, started
+
+    def _plan_spare(self) -> None:
+        """Have a spare task forked if no launch comes for a while."""
+        idle = not self._waiting and self._in_progress is None
+        if idle and self._may_spare and self.has_greeted and not self._closed:
+            assert self._spares is not None
+            self._spare_at = self._machine.now() + QUIET if self._spares.due else None
+
+    def _order_spare(self) -> None:
+        assert self._spares is not None
+        if self._channel is None:
+            return
+        with contextlib.ExitStack() as copies:
+            try:
+                spare, theirs = self._spares.create()
+                copies.callback(theirs.close)
+                group = self._spares.open_group()
+                if group is not None:
+                    copies.callback(os.close, group)
+                done, failed = partial(self._spares.forked, spare), partial(self._spares.failed, spare)
+                self._in_progress = Fork(None, b"", None, Descriptors(), done, failed, spare=True)
+                self._answer_due = self._machine.now() + self.answer_timeout
+                seqpacket.send_data(
+                    self._channel, *forking.order_spare(group, theirs.fileno(), warm=spare.warm)
+                )
+            except (ConnectionError, BlockingIOError):
+                self.on_loss()
+            except OSError:
+                # No descriptor or process is free: tasks are forked when they are launched.
+                self._in_progress = self._answer_due = None
+                self._spares.drop()
 
     # --- its answers
 
@@ -360,7 +464,9 @@ class ZygoteClient:
         self._answer_due = None
         if self._greeting_pending:
             self.version, protocol = forking.decode_hello(packet)
-            self._greeting_pending, self._gate_per_task = False, protocol >= 2
+            self._greeting_pending = False
+            self._gate_per_task = protocol >= forking.PROTOCOL_GATES
+            self._may_spare = self._spares is not None and protocol >= forking.PROTOCOL_SPARE_TASKS
             self._on_greeting()
         else:
             answer = forking.decode_answer(packet)
@@ -369,6 +475,7 @@ class ZygoteClient:
                 raise ProtocolError("cannot read the zygote's answer: nothing was asked of it")
             self._answered(order, answer)
         self._next()
+        self._plan_spare()
 
     def _start_time(self, pid: int) -> int:
         try:
@@ -377,18 +484,24 @@ class ZygoteClient:
             # The task is a child that is not reaped, so its PID alone identifies it.
             return 0
 
+    def _keep_output(self, order: Fork, pid: int) -> None:
+        """Keep the pipe for the output of a task that was forked, and close the rest of its order."""
+        if self._output is not None and order.output is not None:
+            self._output.keep(order.output, pid)
+            order.output = None
+        order.close()
+
     def _answered(self, order: Fork, answer: forking.Answer) -> None:
         match answer:
             case forking.Forked(pid=pid):
-                if order.data:
+                if order.spare:
+                    order.done(pid, 0)
+                elif order.data:
                     # EPIPE: the task was killed. EAGAIN: the common gate is full of bytes, one of which lets
                     # the task pass.
                     with contextlib.suppress(BrokenPipeError, BlockingIOError):
                         os.write(order.gate_writer if order.gate_writer >= 0 else self._common_gate, b"\n")
-                    if self._output is not None and order.output is not None:
-                        self._output.keep(order.output, pid)
-                        order.output = None
-                    order.close()
+                    self._keep_output(order, pid)
                     started = self._start_time(pid)
                     if not attempt(lambda: order.done(pid, started)):
                         self._machine.signal_child(pid, signal.SIGKILL)

@@ -22,10 +22,14 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.core.frozen import frozen
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
-PROTOCOL = 2
+PROTOCOL = 3
 """1: all tasks of a zygote wait at one start gate. 2: each launch has a start gate of its own, and may have a
-pipe for the task's output.
+pipe for the task's output. 3: the zygote forks spare tasks.
 """
+PROTOCOL_GATES = 2
+"""The first protocol with a start gate for each launch."""
+PROTOCOL_SPARE_TASKS = 3
+"""The first protocol with spare tasks."""
 OLDEST = 1
 """zmsvc 1.0 forked the keeper itself and executed no zygote."""
 
@@ -37,6 +41,7 @@ _VALUES = attrgetter(*_NAMES)
 _KNOWN = frozenset(_NAMES)
 _SPEC = "spec"
 """The name of the descriptor of the memory file, which comes with those of a launch."""
+_CGROUP, _WARM, _COLD = "cgroup", "spare", "cold-spare"
 
 
 # --- from the keeper
@@ -64,6 +69,35 @@ def order(fds: Descriptors, spec: int) -> tuple[bytes, dict[str, int]]:
     return " ".join(descriptors).encode(), descriptors
 
 
+def order_spare(cgroup: int | None, line: int, *, warm: bool) -> tuple[bytes, dict[str, int]]:
+    """Return the packet that orders a spare task, and the descriptors to send with it. The spare task waits
+    at `line` for the packet of its launch.
+    """
+    descriptors = {} if cgroup is None else {_CGROUP: cgroup}
+    descriptors[_WARM if warm else _COLD] = line
+    return " ".join(descriptors).encode(), descriptors
+
+
+@frozen
+class SpareOrder:
+    """The order of a spare task: the descriptors of its control group and of its line, and True if it
+    rehearses a start.
+    """
+
+    cgroup: int | None
+    line: int
+    warm: bool
+
+
+def read_spare(packet: bytes, received: list[int]) -> SpareOrder | None:
+    """Return the order of a spare task; None if it is the order of a launch. Only the fork calls this."""
+    *_, last = packet.decode().split()
+    if last not in (_WARM, _COLD):
+        return None
+    cgroup = received[0] if len(received) > 1 else None
+    return SpareOrder(cgroup=cgroup, line=received[-1], warm=last == _WARM)
+
+
 def read_launch(packet: bytes, received: list[int]) -> tuple[LaunchSpec, Descriptors]:
     """Return the launch and the descriptors of an order, and close the memory file. Only the forked task
     calls this. `received` are the descriptors that came with the packet.
@@ -73,6 +107,16 @@ def read_launch(packet: bytes, received: list[int]) -> tuple[LaunchSpec, Descrip
     data = os.pread(memory, os.fstat(memory).st_size, 0)
     os.close(memory)
     return decode_launch(data), Descriptors.named(fds)
+
+
+# --- from a spare task
+
+SPARE_IS_READY = b"ready"
+"""The packet of a spare task that waits for its launch."""
+SPARE_IS_NEEDLESS = b"needless"
+"""The packet of a spare task that ends: here a fork begins in its control group (clone3),
+while a spare task would have to wait for the move into it.
+"""
 
 
 # --- from the zygote

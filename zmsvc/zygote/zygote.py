@@ -31,6 +31,8 @@ from zmsvc.task import runner, warmup
 
 NAME = "zmsvc-zygote"
 """The name that `ps` shows for this process; a task has its ID as name."""
+SPARE = "zmsvc-spare"
+"""The name of a spare task."""
 
 
 def run(channel: socket.socket, start_gate: int, keeper: int, *, cgroups: bool) -> NoReturn:
@@ -42,11 +44,10 @@ def run(channel: socket.socket, start_gate: int, keeper: int, *, cgroups: bool) 
         linux.die_with_parent(keeper)
         linux.set_process_name(NAME)
         off = interpreter.disabled()
-        log = os.environ.get("ZMSVC_LOG", "stderr")
         runner.prepare_zygote([channel.fileno(), start_gate])
         channel.send(forking.encode_hello(__version__))
         if Switch.REHEARSAL not in off:
-            _warm_up(log)
+            _warm_up()
         linux.set_process_title(NAME)
         _fork_tasks(channel, start_gate, keeper, cgroups=cgroups)
     except BaseException as error:
@@ -73,11 +74,16 @@ def _fork_tasks(channel: socket.socket, start_gate: int, keeper: int, *, cgroups
         channel.send(forking.encode_answer(answer))
 
 
-def _warm_up(log: str) -> None:
+def _log() -> str:
+    """Return the log of the context, as in a launch."""
+    return os.environ.get("ZMSVC_LOG", "stderr")
+
+
+def _warm_up() -> None:
     # The warm-up saves time and memory. A failed warm-up must not prevent the start.
     try:
         around = (_fork_tasks, _run_task, withheld_hooks.register, *AROUND_FORK)
-        warmup.rehearse(log, [function.__code__ for function in around])
+        warmup.rehearse(_log(), [function.__code__ for function in around])
     except Exception as error:
         complain(f"zmsvcd: the zygote cannot warm up, so tasks start more slowly: {error!r}")
 
@@ -94,16 +100,23 @@ def _run_task(
         os.setsid()
         linux.die_with_parent(keeper)
         withheld_hooks.register()
-        spec, fds = forking.read_launch(orders.data(), orders.fds)
+        packet = orders.data()
+        spare = forking.read_spare(packet, orders.fds)
+        if spare is not None:
+            packet, received = _await_launch(spare, move=move)
+            spec, fds = forking.read_launch(packet, received)
+            move = fds.cgroup is not None
+        else:
+            spec, fds = forking.read_launch(packet, orders.fds)
         task = spec.task
         if move:
             linux.enter_cgroup(Path(f"/proc/self/fd/{fds.cgroup}"))
         if fds.cgroup is not None:
             os.close(fds.cgroup)
         # From here on other processes can notice the task, so the keeper has to know the PID of the task
-        # first. A keeper of an earlier zmsvc uses one gate for all tasks.
+        # first. It knows that of a spare task. A keeper of an earlier zmsvc uses one gate for all tasks.
         own_gate = start_gate if fds.gate is None else fds.gate
-        if os.read(own_gate, 1):
+        if spare is not None or os.read(own_gate, 1):
             for fd in {start_gate, own_gate}:
                 os.close(fd)
             gc.enable()
@@ -114,3 +127,30 @@ def _run_task(
             runner.report_to_keeper(fds, f"cannot start: {error!r}")
     finally:
         os._exit(status)
+
+
+def _await_launch(order: forking.SpareOrder, *, move: bool) -> tuple[bytes, list[int]]:
+    """Be a spare task: rehearse a start, and wait at the line. Return the packet of the launch with its
+    descriptors. The process ends if the keeper closes the line.
+    """
+    linux.set_process_name(SPARE)
+    keeper = socket.socket(fileno=order.line)
+    if order.cgroup is not None:
+        if not move:
+            keeper.send(forking.SPARE_IS_NEEDLESS)
+            os._exit(0)
+        os.close(order.cgroup)
+    if order.warm and Switch.REHEARSAL not in interpreter.disabled():
+        try:
+            warmup.rehearse_once(_log())
+        except Exception as error:
+            # The rehearsal may have left something behind. The zygote forks the task itself.
+            complain(f"zmsvcd: a spare task cannot warm up: {error!r}")
+            os._exit(1)
+    linux.set_process_title(SPARE)
+    keeper.send(forking.SPARE_IS_READY)
+    launches = seqpacket.PendingPackets(keeper)
+    if not launches.take():
+        os._exit(0)
+    keeper.close()
+    return launches.data(), launches.fds

@@ -60,6 +60,10 @@ class Switch(StrEnum):
     """The first supervisor, device and output process are forks of the keeper (keeper/spares.py). Without it
     each is an interpreter of its own from the beginning, as every later one is.
     """
+    SPARE_TASKS = "spare-tasks"
+    """A launch that comes alone is given to a process that was forked and warmed up before
+    (keeper/spare_tasks.py). Without it each task is forked when it is launched.
+    """
     ORJSON = "orjson"
     """Messages of tasks are written and read by orjson, if it is installed. Without it the standard library
     does that.
