@@ -95,7 +95,8 @@ class Device:
         listening = (settings.publish_listener, settings.subscribe_listener, *settings.own)
         tcp = any(each is not None and each.family != socket.AF_UNIX for each in listening)
         self._admission = Admission(places(), tcp=tcp)
-        peers = Peers(self._admission), Peers(self._admission)
+        inodes: set[int] = set()
+        peers = Peers(self._admission, inodes), Peers(self._admission, inodes)
         self._guard = MemoryGuard(self._admission, *peers, settings.memory, report)
         liveness = LivenessProbe(listening, notify)
         self._events = EventLoop(

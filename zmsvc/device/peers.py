@@ -35,6 +35,8 @@ class PeerConnection:
     """One connection, with a duplicate of its descriptor."""
 
     socket: socket.socket
+    inode: int
+    """The number of the socket. It is that of libzmq's descriptor as well."""
     owner: Owner
     sending: int = 0
     """The number of checks, since a limit was exceeded, in which libzmq had not yet read all data of the
@@ -63,10 +65,12 @@ class Peers:
     libzmq may close its own descriptor at any moment, and its number is used again, so only a duplicate is
     safe to use. When libzmq has closed its descriptor, the duplicate also tells which side ended the
     connection: the peer, or libzmq because the peer did not answer.
+
+    `inodes` are the sockets of all sides that are tracked.
     """
 
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
+    def __init__(self, admission: Admission, inodes: set[int]) -> None:
+        self._admission, self._inodes = admission, inodes
         self._connections: dict[int, PeerConnection] = {}
         self._poll = poll()
         self._spare = ReservedDescriptor()
@@ -87,18 +91,24 @@ class Peers:
         connection = self._duplicate(fd)
         if connection is None:
             return True
+        inode = os.fstat(connection.fileno()).st_ino
+        if inode in self._inodes:
+            # That connection has ended, and its number is now that of a duplicate of ours.
+            connection.close()
+            return True
         try:
             owner = self._admission.owner(connection)
         except OSError:
             connection.close()
             return True
-        peer = PeerConnection(socket=connection, owner=owner)
+        peer = PeerConnection(socket=connection, inode=inode, owner=owner)
         if not self._spare.held or not self._admission.enter(owner):
             peer.cut()
             connection.close()
             self._spare.renew()
             return False
         self._connections[fd] = peer
+        self._inodes.add(inode)
         self._poll.register(connection, POLLIN | POLLOUT)
         self.foreign_unix += peer.foreign_unix
         return True
@@ -121,10 +131,13 @@ class Peers:
         if gone is None:
             return None
         self._poll.unregister(gone.socket)
+        self._inodes.discard(gone.inode)
         self._admission.leave(gone.owner)
         self.foreign_unix -= gone.foreign_unix
         with gone.socket as connection:
-            return None if _left(connection) else _peer(connection)
+            # If libzmq still has this socket, it has given the number to it after the end of the connection
+            # that was announced first. Another event will announce it.
+            return None if _left(connection) or _has(fd, gone.inode) else _peer(connection)
 
     def look(self) -> None:
         """Check each connection: count unread data of the peer, and a peer that does not read."""
@@ -147,6 +160,7 @@ class Peers:
         """Close the duplicates, so that a connection ends when libzmq closes its descriptor."""
         for each in self._connections.values():
             each.socket.close()
+            self._inodes.discard(each.inode)
         self._connections.clear()
 
 
@@ -154,6 +168,14 @@ def _left(connection: socket.socket) -> bool:
     watched = poll()
     watched.register(connection, POLLRDHUP | POLLHUP)
     return bool(watched.poll(0))
+
+
+def _has(fd: int, inode: int) -> bool:
+    """Return True if a descriptor of this process is open, and is this socket."""
+    try:
+        return os.fstat(fd).st_ino == inode
+    except OSError:
+        return False
 
 
 def _peer(connection: socket.socket) -> Peer:
