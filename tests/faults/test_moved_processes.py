@@ -5,9 +5,11 @@ task nevertheless.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from context import Context
 from groups import delegated
 from needs import need
 from others import command, others
-from waiting import wait_for, wait_for_end
+from waiting import PATIENCE, wait_for, wait_for_end
 
 from zmsvc.host.kernel import linux
 
@@ -82,6 +84,32 @@ def test_a_process_that_moves_into_another_cgroup_ends_with_its_task(
         (stray, "SIGTERM", True)
     ]
     assert grouped.tasks()["other"]["pid"] == other
+
+
+def test_a_moved_process_is_found_while_the_zygote_forks_a_spare_task(grouped: Context) -> None:
+    """The keeper orders the spare task 0.05 s after the launch. Until the zygote answers, any child that the
+    keeper does not know may be that spare task.
+    """
+    file = strays(grouped, "keeper", wiped=True)
+    grouped.task("ts_1", "Parent", service="<stop_timeout>1s</stop_timeout>")
+    grouped.start("--no-autostart")
+    zygote = grouped.zygote()
+    grouped.ask(verb="start", transaction="T", block=False)
+    main = wait_for(lambda: grouped.tasks()["ts_1"]["pid"])
+    os.kill(zygote, signal.SIGSTOP)
+    try:
+        stray = int(wait_for(lambda: file.exists() and file.read_text()))
+        grouped.task_is("ts_1", "running")
+        with ThreadPoolExecutor() as clients:
+            stopped = clients.submit(grouped.ask, verb="stop", tasks=["ts_1"])
+            wait_for_end(main)
+            os.kill(zygote, signal.SIGCONT)
+            answer = stopped.result(PATIENCE)
+    finally:
+        os.kill(zygote, signal.SIGCONT)
+    assert answer["ok"], answer
+    assert not Path(f"/proc/{stray}").exists(), "the answer comes when nothing is left"
+    assert [entry["pid"] for entry in answer["data"]["ended"]] == [stray]
 
 
 def test_a_moved_process_without_marks_ends_with_the_task_of_its_new_cgroup(grouped: Context) -> None:

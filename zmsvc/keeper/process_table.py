@@ -125,6 +125,9 @@ class ProcessTable:
         self._search_at: float | None = None
         self._unwatched: list[LaunchRecord] = []
         """Commands whose exec pipe the kernel could not watch."""
+        self._awaits_spare = False
+        """True if the end of a launch waits until the PID of the spare task is known."""
+        zygote.on_spare_known = self._spare_known
         self._named_mains: set[int] = set()
         """Launches whose task has named another main process."""
         self.workers: set[int] = set()
@@ -660,6 +663,25 @@ class ProcessTable:
         if self._forking or self._zygote.forks_spare:
             # The orphan may be a fork in progress, which has neither marks nor a control group yet.
             return False
+        return self._has_no_launch(pid)
+
+    def _is_undecided(self, record: LaunchRecord) -> bool:
+        """Return True if an orphan is either a stray process or the spare task that the zygote is forking."""
+        return (
+            record.cgroup is not None
+            and self._zygote.forks_spare
+            and not self._forking
+            and any(map(self._has_no_launch, self._descendants.orphans()))
+        )
+
+    def _spare_known(self) -> None:
+        """Decide about the launches that have waited for this."""
+        if self._awaits_spare:
+            self._awaits_spare = False
+            for record in [record for record in self._records.values() if record.gone_expected]:
+                self._check_gone(record)
+
+    def _has_no_launch(self, pid: int) -> bool:
         launch = self._machine.launch_of(pid, self._context_mark)
         if launch is not None and self._has_launch(launch):
             return False
@@ -699,7 +721,7 @@ class ProcessTable:
 
     def _may_have_leftovers(self, record: LaunchRecord) -> bool:
         try:
-            return self._descendants.has_any(record)
+            return self._descendants.has_any(record) or self._is_undecided(record)
         except OSError as error:
             complain(
                 f"zmsvcd: cannot search for the processes of {record.task}, trying again: {error.strerror}"
@@ -765,6 +787,9 @@ class ProcessTable:
                     # statuses known.
                     return
                 new = [pid for pid in self._descendants.others(record) if pid not in record.others]
+                if not new and self._is_undecided(record):
+                    self._awaits_spare = True
+                    return
                 if not new:
                     self._report_gone(record, record.end)
                     return

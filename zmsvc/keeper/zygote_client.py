@@ -122,6 +122,10 @@ class ZygoteClient:
         """True if the zygote forks spare tasks."""
         self._spare_at: float | None = None
         """The time at which the zygote forks a spare task, if no launch comes before."""
+        self.on_spare_known: Callable[[], None] = lambda: None
+        """Called when the PID of a spare task is known, or there is none: until then a child of the keeper
+        may be that spare task.
+        """
         self._greeting_pending = False
         """True until the zygote has sent its greeting."""
         self._waiting: deque[Fork] = deque()
@@ -183,6 +187,8 @@ class ZygoteClient:
         in_progress, self._in_progress = self._in_progress, None
         if in_progress is not None:
             in_progress.close()
+        if in_progress is not None and in_progress.spare:
+            self.on_spare_known()
         if in_progress is not None and in_progress.data:
             in_progress.tries += 1
             self._waiting.appendleft(in_progress)
@@ -511,3 +517,5 @@ class ZygoteClient:
                 order.failed(refused.error())
             case other:
                 assert_never(other)
+        if order.spare:
+            self.on_spare_known()
