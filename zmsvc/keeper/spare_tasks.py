@@ -91,7 +91,7 @@ class SpareTasks:
         spare = SpareTask(ours, warm=len(self._warm_tasks) < self._most_warm)
         try:
             # The last descriptors are for tasks.
-            linux.leave_room(ours.fileno() + linux.ROOM)
+            linux.require_free(2 * linux.ROOM)
             # The spare task blocks on its end.
             theirs.setblocking(True)
             self._dispatcher.watch(

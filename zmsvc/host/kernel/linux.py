@@ -225,6 +225,14 @@ def leave_room(fd: int) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
+def require_free(count: int) -> None:
+    """Raise OSError (EMFILE) unless this process may open so many further descriptors. It counts them all,
+    since the number of a new one is low if an earlier one was closed.
+    """
+    if len(os.listdir("/proc/self/fd")) + count > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 def same_file(first: int, second: int) -> bool:
     """Return True if two descriptors of this process are of the same open file, as after dup(2). Return False
     as well if the kernel does not answer. No file system is asked.
