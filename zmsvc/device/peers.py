@@ -135,9 +135,7 @@ class Peers:
         self._admission.leave(gone.owner)
         self.foreign_unix -= gone.foreign_unix
         with gone.socket as connection:
-            # If libzmq still has this socket, it has given the number to it after the end of the connection
-            # that was announced first. Another event will announce it.
-            return None if _left(connection) or _has(fd, gone.inode) else _peer(connection)
+            return None if _left(connection) else _peer(connection)
 
     def look(self) -> None:
         """Check each connection: count unread data of the peer, and a peer that does not read."""
@@ -168,14 +166,6 @@ def _left(connection: socket.socket) -> bool:
     watched = poll()
     watched.register(connection, POLLRDHUP | POLLHUP)
     return bool(watched.poll(0))
-
-
-def _has(fd: int, inode: int) -> bool:
-    """Return True if a descriptor of this process is open, and is this socket."""
-    try:
-        return os.fstat(fd).st_ino == inode
-    except OSError:
-        return False
 
 
 def _peer(connection: socket.socket) -> Peer:
