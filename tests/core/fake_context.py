@@ -284,6 +284,19 @@ class SupervisorProcess:
             self.loop.over.set()
 
 
+def _order_on(line: socket.socket) -> tuple[bytes, list[int]] | None:
+    """Return the next packet of the keeper with its descriptors, b"" if the keeper is gone; None if no packet
+    waits.
+    """
+    try:
+        data, ancillary, _, _ = line.recvmsg(forking.PACKET, 1024, socket.MSG_CMSG_CLOEXEC)
+    except BlockingIOError:
+        return None
+    except ConnectionError:
+        return b"", []
+    return data, [fd for _, _, each in ancillary for fd in struct.unpack(f"{len(each) // 4}i", each)]
+
+
 class Zygote:
     """Forks tasks, and sometimes dies meanwhile."""
 
@@ -305,16 +318,13 @@ class Zygote:
                 return False
             self.greeted = True
             return self._say(forking.encode_hello("sim"))
-        try:
-            data, ancillary, _, _ = self.line.recvmsg(forking.PACKET, 1024, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
+        order = _order_on(self.line)
+        if order is None:
             return False
-        except ConnectionError:
-            data, ancillary = b"", []
+        data, came = order
         if not data:
             kernel.exit(self.process, status=0)
             return True
-        came = [fd for _, _, each in ancillary for fd in struct.unpack(f"{len(each) // 4}i", each)]
         self._fork(data, came)
         return True
 
@@ -381,16 +391,13 @@ class SpareTask:
 
     def act(self) -> bool:
         kernel = self.house.kernel
-        try:
-            data, ancillary, _, _ = self.line.recvmsg(forking.PACKET, 1024, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
+        order = _order_on(self.line)
+        if order is None:
             return False
-        except ConnectionError:
-            data, ancillary = b"", []
+        data, came = order
         if not data:
             kernel.exit(self.process, status=0)
             return True
-        came = [fd for _, _, each in ancillary for fd in struct.unpack(f"{len(each) // 4}i", each)]
         spec, fds = forking.read_launch(data, came)
         kernel.counts["a spare task becomes a task"] += 1
         self.process.kind = spec.service_type

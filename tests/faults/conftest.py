@@ -1,5 +1,5 @@
 """Use the fixtures of the live tests."""
 
-from live_fixtures import context, either, home, subscriber
+from live_fixtures import context, either, grouped, home, subscriber
 
-__all__ = ["context", "subscriber", "either", "home"]
+__all__ = ["context", "either", "grouped", "home", "subscriber"]

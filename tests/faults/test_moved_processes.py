@@ -8,13 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from context import Context
-from groups import delegated
 from needs import need
 from others import command, others
 from waiting import PATIENCE, wait_for, wait_for_end
@@ -33,15 +31,6 @@ open("{file}", "w").write(str(os.getpid()) + "\\n")
 while True:
     signal.pause()
 """
-
-
-@pytest.fixture
-def grouped(context: Context) -> Iterator[Context]:
-    """A context with its own control group."""
-    with delegated() as wrapper:
-        context.wrapper = wrapper
-        yield context
-        context.close()
 
 
 def strays(context: Context, group: str, *, wiped: bool) -> Path:

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from chance import EXPLORE
 from effort import DEADLINE, effort
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,49 +32,35 @@ def memory(pid: int) -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
-MIXTURES = ([("long", 20)], [("parts", 2), ("words", 3)], [("many", 4), ("orders", 3), ("deaf", 2)])
-"""Mixtures for `make test`, one of each kind of flood but churn."""
-
-
 @pytest.mark.deadline(DEADLINE)
-@pytest.mark.parametrize("floods", MIXTURES, ids=lambda floods: "+".join(way for way, _ in floods))
-def test_a_mixture_of_floods_does_not_fill_the_machine(floods: list[tuple[str, int]]) -> None:
-    bounded(floods)
-
-
-@pytest.mark.skipif(not EXPLORE, reason="only `make fuzz` tries random mixtures, which take minutes")
-@pytest.mark.deadline(DEADLINE)
-def test_no_mixture_of_floods_fills_the_machine() -> None:
+def test_a_mixture_of_floods_does_not_fill_the_machine() -> None:
     @effort(3)
     @given(st.lists(st.tuples(st.sampled_from(sorted(WAYS)), st.integers(1, 20)), min_size=1, max_size=3))
-    def each(floods: list[tuple[str, int]]) -> None:
-        bounded(floods)
+    def bounded(floods: list[tuple[str, int]]) -> None:
+        with tempfile.TemporaryDirectory() as folder, Forwarder(Path(folder)) as device:
+            device.environment["ZMSVC_DEVICE_MEMORY"] = str(MEMORY)
+            device.start()
+            assert device.process is not None
+            words = [
+                [sys.executable, FLOOD, way, getattr(device, WAYS[way]), "2", str(count)]
+                for way, count in floods
+            ]
+            running = [
+                subprocess.Popen(each, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for each in words
+            ]
+            try:
+                most = 0
+                while device.process.poll() is None and any(each.poll() is None for each in running):
+                    most = max(most, memory(device.pid))
+                assert most < 3 * MEMORY
+                # A process that gives up is replaced by the keeper.
+                if device.process.poll() is None:
+                    wait_for(lambda: memory(device.pid) < MEMORY // 2, 30)
+                else:
+                    assert "the next device takes over" in device.log.read_text()
+            finally:
+                for each in running:
+                    each.kill()
+                    each.wait()
 
-    each()
-
-
-def bounded(floods: list[tuple[str, int]]) -> None:
-    with tempfile.TemporaryDirectory() as folder, Forwarder(Path(folder)) as device:
-        device.environment["ZMSVC_DEVICE_MEMORY"] = str(MEMORY)
-        device.start()
-        assert device.process is not None
-        words = [
-            [sys.executable, FLOOD, way, getattr(device, WAYS[way]), "2", str(count)] for way, count in floods
-        ]
-        running = [
-            subprocess.Popen(each, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for each in words
-        ]
-        try:
-            most = 0
-            while device.process.poll() is None and any(each.poll() is None for each in running):
-                most = max(most, memory(device.pid))
-            assert most < 3 * MEMORY
-            # A process that gives up is replaced by the keeper.
-            if device.process.poll() is None:
-                wait_for(lambda: memory(device.pid) < MEMORY // 2, 30)
-            else:
-                assert "the next device takes over" in device.log.read_text()
-        finally:
-            for each in running:
-                each.kill()
-                each.wait()
+    bounded()

@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -281,11 +283,26 @@ def test_normal_disconnects_are_not_logged(device: Forwarder) -> None:
 
 
 def test_an_idle_device_makes_no_system_calls(device: Forwarder, tmp_path: Path) -> None:
-    strace = shutil.which("strace")
-    need(strace, "strace is not installed")
     device.start()
     device.subscriber(b"x @@@ ")
     device.connected_publisher(b"x @@@ ")
+    assert calls_in_a_second(device, tmp_path) == []
+
+
+def test_a_device_that_has_reported_a_refusal_is_idle_again(device: Forwarder, tmp_path: Path) -> None:
+    device.start()
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(device.publish_endpoint.removeprefix("ipc://"))
+        stranger.sendall(b"this is no ZMTP" * 10)
+    device.wait_notification("handshakes:1")
+    # It looks once more a second later, since there may be more to report.
+    wait_for(lambda: calls_in_a_second(device, tmp_path) == [])
+
+
+def calls_in_a_second(device: Forwarder, tmp_path: Path) -> list[str]:
+    """Return the system calls that a device begins within a second."""
+    strace = shutil.which("strace")
+    need(strace, "strace is not installed")
     trace = tmp_path / "trace"
     # With -f strace sees every thread: ours, that of the proxy and those of libzmq. When strace attaches,
     # each thread shows once the call in which it waits.
@@ -297,7 +314,21 @@ def test_an_idle_device_makes_no_system_calls(device: Forwarder, tmp_path: Path)
     need("Operation not permitted" not in done.stderr, "strace may not attach here")
     calls = trace.read_text().splitlines()
     assert len(calls) >= 3, done.stderr
-    assert [call for call in calls if not re.search(r"<unfinished|<detached|resuming", call)] == []
+    return [call for call in calls if not re.search(r"<unfinished|<detached|resuming", call)]
+
+
+def _has_reported(device: Forwarder, times: int) -> bool:
+    return device.log.read_text().count("publishers,") == times
+
+
+def test_a_keeper_that_does_not_read_holds_up_no_device(device: Forwarder) -> None:
+    """A datagram waits until the receiver has room, unless the sender does not want to wait."""
+    device.start()
+    room = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+    for number in range(1, room + 4):
+        os.kill(device.pid, signal.SIGUSR1)
+        wait_for(partial(_has_reported, device, number))
+    assert device.end() == 0
 
 
 def keys(folder: Path, name: str, server: Path | None = None) -> sockets.Curve:

@@ -66,3 +66,30 @@ def test_the_number_of_a_connection_that_has_ended_may_be_that_of_our_duplicate(
     assert subscribers.accepted(number)
     assert subscribers.ended(number) is None
     assert len(publishers) == 1
+
+
+def test_the_number_of_a_connection_that_has_ended_may_be_that_of_the_next_one(
+    sides: tuple[Peers, Peers], connections: tuple[Pair, Pair]
+) -> None:
+    _, subscribers = sides
+    _, (long, peer) = connections
+    number = long.fileno()
+    # The events of the connection that had the number before, and then that of this one.
+    assert subscribers.accepted(number)
+    assert subscribers.ended(number, reused=True) is None
+    assert subscribers.accepted(number)
+    assert len(subscribers) == 1
+    long.close()
+    assert subscribers.ended(number) is not None
+    peer.close()
+
+
+def test_a_broken_connection_is_told_also_if_its_number_is_used_again(
+    sides: tuple[Peers, Peers], connections: tuple[Pair, Pair]
+) -> None:
+    _, subscribers = sides
+    (broken, _), (next_one, _) = connections
+    number = broken.fileno()
+    assert subscribers.accepted(number)
+    os.dup2(next_one.fileno(), number)
+    assert subscribers.ended(number, reused=True) is not None

@@ -1,5 +1,5 @@
 """The fixtures of the live tests."""
 
-from live_fixtures import by_hand, context, either, home, subscriber
+from live_fixtures import by_hand, context, either, grouped, home, subscriber
 
-__all__ = ["by_hand", "context", "subscriber", "either", "home"]
+__all__ = ["by_hand", "context", "either", "grouped", "home", "subscriber"]

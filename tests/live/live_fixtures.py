@@ -32,6 +32,15 @@ def context(home: Path) -> Iterator[Context]:
 
 
 @pytest.fixture
+def grouped(context: Context) -> Iterator[Context]:
+    """A context in a delegated control group, so that its tasks have control groups."""
+    with delegated() as wrapper:
+        context.wrapper = wrapper
+        yield context
+        context.close()
+
+
+@pytest.fixture
 def by_hand(context: Context) -> Iterator[Context]:
     """A context that the test starts as a person does, with tasks of several users."""
     need(os.geteuid() == 0, "only root can run tasks of several users")

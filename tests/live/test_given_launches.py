@@ -6,26 +6,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from context import Context
-from groups import delegated
 from waiting import stop_process, wait_for, wait_for_end
 
 NAME = "zmsvc-spare"
 RESTART = {"on_fail": ("restart", "ts_1")}
 QUICK = "<restart_delay>0</restart_delay><restart_max_delay>0</restart_max_delay>"
-
-
-@pytest.fixture
-def grouped(context: Context) -> Iterator[Context]:
-    """A context whose tasks have control groups."""
-    with delegated() as wrapper:
-        context.wrapper = wrapper
-        yield context
-        context.close()
 
 
 def spare_of(context: Context) -> int:
@@ -178,8 +167,8 @@ def test_without_the_shortcut_there_is_no_spare_task(context: Context) -> None:
 def test_a_task_that_is_replaced_runs_in_its_control_group_with_its_limits(
     grouped: Context, option: str
 ) -> None:
-    """Where a fork begins in its control group, there is no spare task after the first one. One whose memory
-    is limited is always forked: the memory of a spare task counts elsewhere.
+    """A fork may begin in its control group (clone3). There the first spare task ends, and no other follows.
+    A task whose memory is limited is forked everywhere, because the memory of a spare task counts elsewhere.
     """
     grouped.looped("Echo")
     grouped.task("ts_1", "Echo", service=QUICK + option, rules=RESTART)

@@ -4,12 +4,10 @@ runs. On such a machine these tests check the warning, on any other the value in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from context import Context
-from groups import delegated
 from waiting import wait_for
 
 from zmsvc.core.resource_limits import CONTROLLERS
@@ -26,15 +24,6 @@ LIMITS = {
 }
 ALL = "".join(f"<{option}>{text}</{option}>" for option, (text, _) in LIMITS.items())
 KINDS = ["Process", "Thread", "Command"]
-
-
-@pytest.fixture
-def divided(context: Context) -> Iterator[Context]:
-    """The context in a delegated control group."""
-    with delegated() as wrapper:
-        context.wrapper = wrapper
-        yield context
-        context.close()
 
 
 def add(context: Context, task: str, kind: str, service: str) -> None:
@@ -73,49 +62,49 @@ def assert_limited(context: Context, pid: int) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_limits_are_in_the_control_group_of_a_task_or_in_a_warning(divided: Context, kind: str) -> None:
-    add(divided, "ts_1", kind, ALL)
-    add(divided, "ts_2", "Command", "")
-    divided.start("--transaction", "T")
-    assert_limited(divided, divided.tasks()["ts_1"]["pid"])
-    other = group_of(divided.tasks()["ts_2"]["pid"])
+def test_the_limits_are_in_the_control_group_of_a_task_or_in_a_warning(grouped: Context, kind: str) -> None:
+    add(grouped, "ts_1", kind, ALL)
+    add(grouped, "ts_2", "Command", "")
+    grouped.start("--transaction", "T")
+    assert_limited(grouped, grouped.tasks()["ts_1"]["pid"])
+    other = group_of(grouped.tasks()["ts_2"]["pid"])
     assert other.name == "T:ts_2"
     for option, (_, expected) in LIMITS.items():
         assert not texts(other, option).items() & expected.items()
 
 
-def test_a_limit_is_there_before_a_task_runs_anything(divided: Context) -> None:
+def test_a_limit_is_there_before_a_task_runs_anything(grouped: Context) -> None:
     """The program reads its own limit, if it has one."""
-    (divided.home / "Services").mkdir()
+    (grouped.home / "Services").mkdir()
     script = (
-        f'cat "{root()}$(sed -n s/^0:://p /proc/self/cgroup)/pids.max" &gt; {divided.home}/seen; '
+        f'cat "{root()}$(sed -n s/^0:://p /proc/self/cgroup)/pids.max" &gt; {grouped.home}/seen; '
         f"exec sleep 3600"
     )
     command = f"<arg>/bin/sh</arg><arg>-c</arg><arg>{script}</arg>"
-    divided.task(
+    grouped.task(
         "ts_1",
         "Reads",
         kind="Command",
         config=f"<command>{command}</command>",
         service="<tasks_max>40</tasks_max>",
     )
-    (divided.home / "seen").touch()
-    divided.start("--transaction", "T")
+    (grouped.home / "seen").touch()
+    grouped.start("--transaction", "T")
     if "pids" in linux.machine_controllers():
-        wait_for(lambda: (divided.home / "seen").read_text() == "40\n")
+        wait_for(lambda: (grouped.home / "seen").read_text() == "40\n")
     else:
-        wait_for(lambda: "Cannot set tasks_max: the unit has no pids controller" in divided.log.read_text())
+        wait_for(lambda: "Cannot set tasks_max: the unit has no pids controller" in grouped.log.read_text())
 
 
-def test_a_reload_restarts_a_task_whose_limit_differs_and_removes_the_old_limits(divided: Context) -> None:
-    add(divided, "ts_1", "Command", ALL)
-    divided.start("--transaction", "T")
-    before = divided.tasks()["ts_1"]["pid"]
-    divided.clear_tasks()
-    add(divided, "ts_1", "Command", "<memory_high>16M</memory_high>")
-    divided.write()
-    divided.ctl("reload")
-    after = divided.tasks()["ts_1"]["pid"]
+def test_a_reload_restarts_a_task_whose_limit_differs_and_removes_the_old_limits(grouped: Context) -> None:
+    add(grouped, "ts_1", "Command", ALL)
+    grouped.start("--transaction", "T")
+    before = grouped.tasks()["ts_1"]["pid"]
+    grouped.clear_tasks()
+    add(grouped, "ts_1", "Command", "<memory_high>16M</memory_high>")
+    grouped.write()
+    grouped.ctl("reload")
+    after = grouped.tasks()["ts_1"]["pid"]
     assert after != before
     group = group_of(after)
     for option, (_, expected) in LIMITS.items():

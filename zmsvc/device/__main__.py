@@ -54,6 +54,8 @@ def _run(settings: DeviceSettings, notifier: Notifier) -> None:
     device = Device(settings, report, notifier.notify)
     device.start()
     notifier.ready()
+    # While this thread waits for the keeper, the events of connections fill their queue, and the bus stops.
+    notifier.never_wait()
     try:
         device.watch()
         notifier.stopping()

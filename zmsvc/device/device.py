@@ -81,7 +81,7 @@ class Device:
     """
 
     def __init__(
-        self, settings: DeviceSettings, report: Callable[[str], None], notify: Callable[[str], None]
+        self, settings: DeviceSettings, report: Callable[[str], None], notify: Callable[[str], bool]
     ) -> None:
         self._settings = settings
         # One I/O thread: the loopback gate relies on the order of its events.

@@ -40,7 +40,7 @@ _PROBE_S = 0.25
 class EventLoop:
     """The event loop. Create it before the sockets bind, or connections are missed.
 
-    `report` takes a line for the operator, `notify` one for the keeper.
+    `report` takes a line for the operator, `notify` one for the keeper, and returns False if it was not sent.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class EventLoop:
         guard: MemoryGuard,
         liveness: LivenessProbe,
         report: Callable[[str], None],
-        notify: Callable[[str], None],
+        notify: Callable[[str], bool],
     ) -> None:
         self.stopping = False
         self._report, self._notify = report, notify
@@ -164,11 +164,12 @@ class EventLoop:
         self._liveness.close()
 
     def _take_events(self, side: _Side) -> None:
-        for event, value in side.monitor.take():
+        events = [*side.monitor.take()]
+        for at, (event, value) in enumerate(events, 1):
             if event == zmq.EVENT_ACCEPTED:
                 self._accepted(side, value)
             elif event == zmq.EVENT_DISCONNECTED:
-                self._ended(side, value)
+                self._ended(side, value, reused=(zmq.EVENT_ACCEPTED, value) in events[at:])
             else:
                 # DISCONNECTED of the same connection comes next, and is not about a subscriber.
                 side.broken_handshake = True
@@ -183,10 +184,10 @@ class EventLoop:
         if self._handler:
             self._handler.accepted(side.name, fd)
 
-    def _ended(self, side: _Side, fd: int) -> None:
+    def _ended(self, side: _Side, fd: int, *, reused: bool) -> None:
         if self._handler:
             self._handler.ended(side.name, fd)
-        peer, broken = side.peers.ended(fd), side.broken_handshake
+        peer, broken = side.peers.ended(fd, reused=reused), side.broken_handshake
         side.broken_handshake = False
         if fd in side.probes:
             side.probes.discard(fd)
@@ -203,18 +204,18 @@ class EventLoop:
         self._guard.peer_left()
 
     def _report_counts(self) -> None:
-        """Report the counters to the keeper, the first time at once, then at most once a second."""
-        if self._guard.dropped == self._reported:
-            return
+        """Report the counters to the keeper, but not more often than once a second. Report them again if the
+        keeper could not take them.
+        """
         now = time.monotonic()
         if self._notify_at is not None and now < self._notify_at:
             return
-        if self._notify_at is None:
-            self._notify_at = now
-        self._notify(
-            f"{DROPPED}=" + " ".join(f"{name}:{count}" for name, count in sorted(self._guard.dropped.items()))
-        )
-        self._reported = self._guard.dropped.copy()
+        self._notify_at = None
+        if self._guard.dropped == self._reported:
+            return
+        counts = " ".join(f"{name}:{count}" for name, count in sorted(self._guard.dropped.items()))
+        if self._notify(f"{DROPPED}={counts}"):
+            self._reported = self._guard.dropped.copy()
         self._notify_at = now + _COUNTS_S
 
     def _take_signals(self) -> bool:

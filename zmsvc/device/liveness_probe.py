@@ -25,7 +25,7 @@ LIMIT_S = 3.0
 class LivenessProbe:
     """A periodic connection to ourselves. `notify` sends a line to the keeper."""
 
-    def __init__(self, listening: Iterable[socket.socket | None], notify: Callable[[str], None]) -> None:
+    def __init__(self, listening: Iterable[socket.socket | None], notify: Callable[[str], object]) -> None:
         exposed = [
             each
             for each in listening

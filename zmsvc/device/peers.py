@@ -123,9 +123,10 @@ class Peers:
         self._spare.renew()
         return None
 
-    def ended(self, fd: int) -> Peer | None:
+    def ended(self, fd: int, *, reused: bool = False) -> Peer | None:
         """Forget a connection that libzmq has closed. Return the peer if libzmq disconnected it, None if the
-        peer left by itself.
+        peer left by itself. `reused` is True if another connection has got the same number since: then the
+        duplicate may be of that one.
         """
         gone = self._connections.pop(fd, None)
         if gone is None:
@@ -135,7 +136,9 @@ class Peers:
         self._admission.leave(gone.owner)
         self.foreign_unix -= gone.foreign_unix
         with gone.socket as connection:
-            return None if _left(connection) else _peer(connection)
+            if _left(connection) or (reused and _has(fd, gone.inode)):
+                return None
+            return _peer(connection)
 
     def look(self) -> None:
         """Check each connection: count unread data of the peer, and a peer that does not read."""
@@ -166,6 +169,14 @@ def _left(connection: socket.socket) -> bool:
     watched = poll()
     watched.register(connection, POLLRDHUP | POLLHUP)
     return bool(watched.poll(0))
+
+
+def _has(fd: int, inode: int) -> bool:
+    """Return True if a descriptor of this process is open, and is this socket."""
+    try:
+        return os.fstat(fd).st_ino == inode
+    except OSError:
+        return False
 
 
 def _peer(connection: socket.socket) -> Peer:

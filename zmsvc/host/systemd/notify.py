@@ -111,10 +111,17 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
             self.socket.close()
             self.socket = None
 
-    def notify(self, *lines: str, fds: Sequence[int] = ()) -> None:
-        """Send the lines (`KEY=value`) and the descriptors as one datagram."""
+    def never_wait(self) -> None:
+        """From now on lose a datagram if the receiver has no room for it."""
+        if self.socket is not None:
+            self.socket.setblocking(False)
+
+    def notify(self, *lines: str, fds: Sequence[int] = ()) -> bool:
+        """Send the lines (`KEY=value`) and the descriptors as one datagram. Return False if they are lost, or
+        there is no receiver.
+        """
         if self.socket is None:
-            return
+            return False
         text = self._prefix + "\n".join(lines)
         try:
             try:
@@ -124,6 +131,8 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
                     raise
                 self.socket.connect(self._address)
                 self._send(text, fds)
+        except BlockingIOError:
+            return False
         except OSError as error:
             if not self._unreachable:
                 self._unreachable = True
@@ -132,8 +141,9 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
                     self._address.replace("\0", "@"),
                     error.strerror,
                 )
-        else:
-            self._unreachable = False
+            return False
+        self._unreachable = False
+        return True
 
     def _send(self, text: str, fds: Sequence[int]) -> None:
         assert self.socket is not None
