@@ -141,7 +141,7 @@ def test_logs_and_status_show_the_lines_of_the_task_itself(context: Context) -> 
     command(context, "gamma", "while :; do echo line of GAMMA; sleep 0.02; done")
     context.start("--transaction", "TX")
     context.task_is("beta", "failed")
-    wait_for(lambda: any("SECRET" in text for *_, text in lines(context)))
+    wait_for(lambda: {"beta dies of SECRET", "line of ALPHA"} <= {text for *_, text in lines(context)})
     assert "beta dies of SECRET" in context.ctl("logs", "beta").stdout
     assert "GAMMA" not in context.ctl("logs", "beta").stdout
     assert "line of ALPHA" in context.ctl("logs", "alpha").stdout

@@ -37,7 +37,8 @@ def test_a_command_is_ready_when_it_has_written_its_line(context: Context, strea
     sign.touch()
     context.wait_for_notification("READY=1")
     context.task_is("ts", "running")
-    assert ("Ts", "TX/ts", "INFO", "up on 1") in lines(context)
+    # The output process reports the line before it writes it.
+    wait_for(lambda: ("Ts", "TX/ts", "INFO", "up on 1") in lines(context))
 
 
 def test_the_line_counts_if_supervisor_or_output_process_die_before_it_comes(context: Context) -> None:
