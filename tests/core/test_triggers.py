@@ -23,7 +23,18 @@ from zmsvc.core.back_off import (
     over_limit,
     recent_starts,
 )
-from zmsvc.core.cause import MAX_SOURCES, NO_CAUSE, CauseSource, SourceExit, as_json, by_rule
+from zmsvc.core.cause import (
+    MAX_SOURCES,
+    MAX_UPDATES,
+    NO_CAUSE,
+    CauseSource,
+    SourceExit,
+    as_json,
+    by_rule,
+    from_json,
+    size_of,
+    summary,
+)
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Action, Trigger
 from zmsvc.core.restart import contradictions, rules_of
@@ -420,6 +431,44 @@ def test_only_the_last_causes_are_kept_beyond_the_limit() -> None:
         cause = by_rule(cause, source, depth=number % 7, join=number > 0)
     assert [source.launch for source in cause.sources] == list(range(10, MAX_SOURCES + 10))
     assert cause.depth == 6
+
+
+def test_the_updates_of_a_cause_are_bounded_in_bytes() -> None:
+    """64 results of 1 MiB would be more than a connection to another host carries."""
+    cause, text = NO_CAUSE, "x" * 400_000
+    for number in range(5):
+        source = CauseSource(
+            task="a",
+            trigger="on_update",
+            rule="on_update:start:b",
+            launch=number,
+            update={"text": text},
+            update_bytes=size_of({"text": text}),
+        )
+        cause = by_rule(cause, source, depth=1, join=number > 0)
+    assert [source.launch for source in cause.sources] == [3, 4]
+    # One that alone is longer is kept.
+    long = replace(source, launch=9, update_bytes=MAX_UPDATES + 1)
+    assert by_rule(cause, long, depth=1, join=True).sources == (long,)
+
+
+def test_status_and_history_have_the_latest_updates_only() -> None:
+    sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ask("restart", "b")
+    sim.update("a", text="x" * 5000)
+    sim.update("a", n=1)
+    sim.end("b", code=0)
+    cause = sim.task("b").cause
+    assert [source.update for source in cause.sources] == [{"text": "x" * 5000}, {"n": 1}], "the task has all"
+    shown = summary(cause)["sources"]
+    assert [source["update"] for source in shown] == [None, {"n": 1}]
+    assert [source.get("update_bytes") for source in shown] == [5011, None]
+    # `why` reads it from the history.
+    assert from_json(summary(cause)).sources[0].update_bytes == 5011
+    assert from_json(as_json(cause)) == cause
 
 
 # --- the brakes

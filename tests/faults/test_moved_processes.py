@@ -206,6 +206,9 @@ def test_background_processes_of_a_running_task_survive_the_end_of_another(group
     grouped.task("ends", "Ends", kind="Command", config="<command>sleep 1000</command>")
     grouped.start("--transaction", "T")
     orphan = wait_for(lambda: file.exists() and int(file.read_text() or "0"))
+    # The shell waits with another `sleep` before it becomes one.
+    main = grouped.tasks()["keeps"]["pid"]
+    wait_for(lambda: Path(f"/proc/{main}/comm").read_text() == "sleep\n")
     assert grouped.ask(verb="stop", tasks=["ends"])["data"]["ended"] == []
     assert Path(f"/proc/{orphan}").exists()
     answer = grouped.ask(verb="stop", tasks=["keeps"])

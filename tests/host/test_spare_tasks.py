@@ -92,3 +92,25 @@ def test_a_launch_that_needs_another_process_is_not_given_to_a_spare_task(
     assert forks.give(nest.spec(**changes), None, Descriptors()) is None
     os.kill(pid, signal.SIGKILL)
     reap(pid)
+
+
+def test_a_spare_task_that_ends_before_its_pid_is_known_is_no_child(forks: Forks) -> None:
+    """One with a PID that is free again would be counted as a child, and the end of the process that gets this PID
+    would be taken for its own.
+    """
+    assert forks.spares is not None
+    child = os.spawnlp(os.P_NOWAIT, "true", "true")
+    spare, theirs = forks.spares.create()
+    theirs.close()
+    reap(child)
+    assert not forks.spare_ended(child)
+    forks.spares.forked(spare, child, 0)
+    assert not forks.spare_pids
+    assert spare.line.fileno() < 0
+    assert not forks.spare_ended(child)
+    # A child that has ended before the order is none that this order has made.
+    spare, theirs = forks.spares.create()
+    theirs.close()
+    forks.spares.forked(spare, child, 0)
+    assert [*forks.spare_pids] == [child]
+    assert forks.spare_ended(child)

@@ -22,6 +22,7 @@ class Cable:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._rung, selectors.EVENT_READ)
         self._other: dict[socket.socket, socket.socket] = {}
+        self._entries: set[socket.socket] = set()
         self._cut = self._over = False
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run)
@@ -34,6 +35,11 @@ class Cable:
     def mend(self) -> None:
         self._cut = False
         self._bell.send(b"x")
+
+    def garble(self) -> None:
+        """Send bytes to those that have connected that do not belong to their conversations."""
+        for entry in list(self._entries):
+            entry.send(b"\xff" * 64)
 
     def close(self) -> None:
         self._over = True
@@ -68,6 +74,7 @@ class Cable:
             one.close()
             return
         self._other |= {one: other, other: one}
+        self._entries.add(one)
         for each in (one, other):
             self._selector.register(each, selectors.EVENT_READ)
 
@@ -81,5 +88,6 @@ class Cable:
                 return
         for each in (source, self._other.pop(source)):
             self._other.pop(each, None)
+            self._entries.discard(each)
             self._selector.unregister(each)
             each.close()

@@ -178,6 +178,55 @@ def test_what_a_task_says_while_the_cable_is_cut_is_told_when_it_is_whole_again(
     assert f"h2 has dropped {dropped} facts of its tasks since its start" in h2.log
 
 
+def test_an_envoy_connects_again_after_an_error_of_the_protocol(
+    context: Context, running: tuple[Host, ...]
+) -> None:
+    """libzmq does not connect again after such an error, for example a message that is too long."""
+    one = context.task_is("one", "running")
+    h2 = running[0]
+    h2.cable.garble()
+    wait_for(lambda: "no supervisor is heard any more" in h2.log)
+    wait_for(lambda: h2.log.count("takes the facts of h2") == 2)
+    os.kill(one["pid"], signal.SIGKILL)
+    context.task_is("two", "running")
+    assert fired(context) == 1
+
+
+def test_large_results_for_a_pending_start_do_not_stop_its_host_or_status(
+    context: Context, hosts: tuple[Host, ...]
+) -> None:
+    """40 results of 0.9 MB are causes of one start."""
+    context.looped("Talker", TALKER.format(home=context.home))
+    context.task("talker", "Talker", entry=False, rules={"on_update": ("restart", "two")})
+    held = "def close(self):\n    import os\n    while not os.path.exists('{home}/said'): self.pause(0.05)"
+    context.looped("Holds", held.format(home=context.home))
+    context.task("two", "Holds", service=placement("h3"))
+    (context.home / "go").touch()
+    start_all(context, hosts)
+    before = context.task_is("two", "running")
+    context.ctl("start", "talker")
+    two = context.task_is("two", "running", also=lambda task: task["launch"] > before["launch"])
+    assert hosts[1].holds() == {two["launch"]}
+    for source in two["cause"]["sources"]:
+        assert source["update"] is None
+        assert source["update_bytes"] > 900_000
+
+
+def test_a_launch_that_is_too_long_for_a_message_has_failed(
+    context: Context, hosts: tuple[Host, ...]
+) -> None:
+    context.looped("Steady")
+    context.task("one", "Steady", entry=False, service=placement("h2"))
+    # JSON has six bytes for each of these characters.
+    text = f"<text>{'é' * 3_000_000}</text>"
+    context.task("long", "Steady", entry=False, config=text, service=placement("h2"))
+    start_all(context, hosts)
+    refused = context.ctl("start", "long", check=1).stderr
+    assert "cannot-launch" in refused
+    assert "another host takes at most 16777216" in context.tasks()["long"]["status"]
+    context.ctl("start", "one")
+
+
 def test_the_tasks_of_a_host_that_leaves_move_and_it_takes_tasks_again_when_it_is_back(
     context: Context, hosts: tuple[Host, ...]
 ) -> None:

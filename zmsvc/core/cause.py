@@ -1,13 +1,15 @@
 """The cause of a launch: the operator, the context, the bus or a rule. The core has a cause as a dataclass.
-`as_json` makes the mapping that tasks (`self.cause`), the state file and `status` have.
+`as_json` makes the mapping that tasks (`self.cause`) and the state file have; `summary` makes the shorter one
+of `status` and the history.
 
 transitions.py decides when a rule fires.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Any
 
 from zmsvc.core.frozen import frozen
@@ -15,6 +17,13 @@ from zmsvc.core.model import Rule
 
 MAX_SOURCES = 64
 """The number of sources that a cause keeps: the latest ones."""
+MAX_UPDATES = 1 << 20
+"""Bytes of JSON of the updates of these sources. The latest source is kept whatever the size of its update,
+which the notify protocol limits to 1 MiB. 64 such updates in a launch would be more than a connection to
+another host carries.
+"""
+SUMMARY_UPDATES = 4096
+"""Bytes of JSON of the updates in a summary. `status` has one for each task, and the history has 100,000."""
 
 
 @frozen
@@ -39,6 +48,8 @@ class CauseSource:
     exit: SourceExit | None = None
     """None if the trigger is neither on_exit nor on_fail: the last exit is then that of an earlier launch."""
     update: Mapping[str, Any] | None = None
+    update_bytes: int = field(default=0, compare=False)
+    """The size of the update as JSON, also where a summary has left it out."""
 
 
 @frozen
@@ -76,12 +87,27 @@ def by_rule(before: LaunchCause, source: CauseSource, depth: int, *, join: bool)
     """
     if not join:
         return LaunchCause(by="rule", depth=depth, sources=(source,))
+    sources = (*before.sources, source)[-MAX_SOURCES:]
     return replace(
         before,
         by=before.by or "rule",
         depth=max(depth, before.depth),
-        sources=(*before.sources, source)[-MAX_SOURCES:],
+        sources=sources[-max(1, _fitting(sources, MAX_UPDATES)) :],
     )
+
+
+def _fitting(sources: tuple[CauseSource, ...], room: int) -> int:
+    """Return the number of the latest sources whose updates have at most `room` bytes in all."""
+    for number, source in enumerate(reversed(sources)):
+        room -= source.update_bytes
+        if room < 0:
+            return number
+    return len(sources)
+
+
+def size_of(update: Mapping[str, Any] | None) -> int:
+    """Return the bytes of an update as compact JSON; 0 without one."""
+    return 0 if update is None else len(json.dumps(update, separators=(",", ":")))
 
 
 def as_json(cause: LaunchCause) -> dict[str, Any]:
@@ -94,6 +120,18 @@ def as_json(cause: LaunchCause) -> dict[str, Any]:
         "depth": cause.depth,
         "sources": [_source_as_json(source) for source in cause.sources],
     }
+
+
+def summary(cause: LaunchCause) -> dict[str, Any]:
+    """Return a cause as `as_json` does, but with the latest updates only, as many as SUMMARY_UPDATES allows.
+    The sources of the others have `update_bytes`.
+    """
+    values = as_json(cause)
+    left_out = len(cause.sources) - _fitting(cause.sources, SUMMARY_UPDATES)
+    for source, row in zip(cause.sources[:left_out], values.get("sources", ()), strict=False):
+        if source.update_bytes:
+            row |= {"update": None, "update_bytes": source.update_bytes}
+    return values
 
 
 def _source_as_json(source: CauseSource) -> dict[str, Any]:
@@ -119,4 +157,5 @@ def from_json(values: Mapping[str, Any]) -> LaunchCause:
 def _source_from_json(values: Mapping[str, Any]) -> CauseSource:
     read = dict(values)
     end = read.get("exit")
-    return CauseSource(**{**read, "exit": None if end is None else SourceExit(**end)})
+    size = read.get("update_bytes") or size_of(read.get("update"))
+    return CauseSource(**{**read, "exit": None if end is None else SourceExit(**end), "update_bytes": size})

@@ -27,7 +27,7 @@ class Detail(TypedDict, total=False):
     action: str
     """The failure action of the task."""
     cause: Mapping[str, Any]
-    """The cause of a launch, as `cause.as_json` has it."""
+    """The cause of a launch, as `cause.summary` has it."""
     launch: int
     """The launch of the task; of a firing, that of the task with the rule."""
     pid: int | None

@@ -15,7 +15,16 @@ from zmsvc.core import effects as fx
 from zmsvc.core import facts as ft
 from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start_by_rule
-from zmsvc.core.cause import MAX_SOURCES, CauseSource, LaunchCause, SourceExit, as_json, by_rule, rule_text
+from zmsvc.core.cause import (
+    MAX_SOURCES,
+    CauseSource,
+    LaunchCause,
+    SourceExit,
+    by_rule,
+    rule_text,
+    size_of,
+    summary,
+)
 from zmsvc.core.draft import Draft
 from zmsvc.core.history import Detail
 from zmsvc.core.host_choice import host_for, host_wait_text, waits_for_undrain
@@ -120,7 +129,7 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
         leftovers=(),
         probe_ends=0,
     )
-    detail: Detail = {"launch": number, "cause": as_json(task.cause), **_where(host)}
+    detail: Detail = {"launch": number, "cause": summary(task.cause), **_where(host)}
     draft.record(key, "launching", **detail)
     if host:
         draft.move(key, host, 1)
@@ -739,6 +748,7 @@ def _source(task_id: str, source: Task, rule: Rule) -> CauseSource:
         if end is not None and shows_exit
         else None,
         update=source.update,
+        update_bytes=size_of(source.update),
     )
 
 

@@ -19,6 +19,7 @@ from zmsvc.core.auxiliary_name import AuxiliaryName
 from zmsvc.core.cause import LaunchCause
 from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
+from zmsvc.core.cause import summary as cause_summary
 from zmsvc.core.facts import Leftover, leftover_as_json
 from zmsvc.core.frozen import frozen
 from zmsvc.core.hosts import Host
@@ -558,6 +559,6 @@ def task_as_json(
         "stored_descriptors": 0,
         "health": task.health.value if task.health else None,
         "health_text": task.health_text,
-        "cause": cause_as_json(task.cause),
+        "cause": cause_summary(task.cause),
         "cgroup": None,
     }

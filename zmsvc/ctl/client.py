@@ -33,8 +33,10 @@ SERVED = 600.0
 """Seconds. When a connection has lasted for this time, its drop does not count: the keeper replaces a hung
 supervisor in less time, so the request has not killed this one. A wait may outlive many supervisors.
 """
-MAX_LINE = 16 << 20
-"""Bytes of one answer; the status of 1,000 tasks has 0.5 MiB."""
+MAX_LINE = 64 << 20
+"""Bytes of one answer. A task has about 900 bytes in the status, and at most 20 KiB: 64 sources of its cause,
+4 KiB of their updates and two texts of 4 KiB.
+"""
 ANSWER_TIME = 10.0
 """Seconds from the first byte of an answer to its last one. A supervisor sends it in one piece."""
 GRACE = 0.5

@@ -32,6 +32,10 @@ GREETINGS = 1 << 20
 """The most greetings of one envoy. Those of the next envoy have higher numbers."""
 LEAVE_S = 20.0
 """Seconds in which the tasks have to move to other hosts when this keeper is to end."""
+RENEW_S = 10.0
+"""Seconds without a connection after which the envoy connects with a new socket. libzmq tries again every
+0.25 s by itself.
+"""
 GRACE_S = 10.0
 """Seconds that the tasks have to end after SIGTERM if no supervisor is there to move them."""
 
@@ -66,6 +70,8 @@ class Envoy:
         """True if the supervisor has been silent for so long that tasks must not wait for it."""
         self._greeted_at = -hosts.BEAT
         self._connected = False
+        self._connected_at = self._loop.time()
+        """The last time at which there was a connection, or at which the socket was renewed."""
         self._listens = False
         self._next_beat: asyncio.TimerHandle | None = None
         self._leaving_until: float | None = None
@@ -145,6 +151,7 @@ class Envoy:
         # This process may have been stopped: what has come meanwhile counts as heard.
         self._receive()
         now = self._loop.time()
+        self._renew_in_time(now)
         if self._accepted and now - self._heard_at > hosts.SILENCE:
             self._begin_again("no supervisor is heard any more")
         self._cut = not self._accepted and now - self._heard_at > hosts.SILENCE
@@ -153,6 +160,15 @@ class Envoy:
         self._leave_in_time(now)
         self._show("" if self._accepted else f"{self._host} waits for the supervisor of the context")
         self._notifier.watchdog()
+
+    def _renew_in_time(self, now: float) -> None:
+        if self._connected:
+            self._connected_at = now
+        elif now - self._connected_at > RENEW_S:
+            self._connected_at = now
+            self._loop.remove_reader(self._line.fileno())
+            self._line.renew()
+            self._loop.add_reader(self._line.fileno(), self._receive)
 
     def _speak(self) -> None:
         if self._accepted:

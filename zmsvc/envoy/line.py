@@ -12,6 +12,7 @@ class Line:
     """A DEALER. A message that was not sent does not wait for the next connection."""
 
     def __init__(self, endpoint: str, curve: Curve) -> None:
+        self._endpoint, self._curve = endpoint, curve
         self._context = socket_options.context()
         self._socket = socket_options.envoy(self._context, endpoint, curve)
 
@@ -41,6 +42,13 @@ class Line:
             return self._socket.recv(zmq.DONTWAIT)
         except zmq.Again:
             return None
+
+    def renew(self) -> None:
+        """Connect with a new socket. libzmq connects again after a connection was lost, but never after an
+        error of the protocol, such as a message that is too long.
+        """
+        self._socket.close(0)
+        self._socket = socket_options.envoy(self._context, self._endpoint, self._curve)
 
     def close(self) -> None:
         # The last messages may still be on their way.

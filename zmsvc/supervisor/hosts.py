@@ -280,8 +280,11 @@ class Hosts:
     # --- words of this supervisor
 
     def _say(self, peer: bytes, message: wire.Told) -> None:
+        self._send(peer, wire.encode_told(message))
+
+    def _send(self, peer: bytes, data: bytes) -> None:
         try:
-            self._socket.send_multipart([peer, wire.encode_told(message)], zmq.DONTWAIT)
+            self._socket.send_multipart([peer, data], zmq.DONTWAIT)
         except zmq.ZMQError as error:
             # Its numbers tell the envoy that something is missing.
             self._refused.add("Cannot send to an envoy: %s", error)
@@ -305,6 +308,9 @@ class Hosts:
         # First: no exception is to end the beats.
         self._next_beat = self._loop.call_later(wire.BEAT, self._beat)
         # This process may have been stopped: what has come meanwhile counts as heard.
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
         self._receive()
         now = self._loop.time()
         for host, session in self._sessions.items():
@@ -359,16 +365,24 @@ class Hosts:
             case _:
                 assert_never(effect)
 
-    def _order(self, host: str, order: wire.HostOrder) -> None:
+    def _order(self, host: str, order: wire.HostOrder) -> str:
+        """Send an order. Return the reason if it can never be sent. If the host is not here, nothing is sent:
+        the core gives the order again.
+        """
         session = self._sessions.get(host)
         if session is None or not session.is_open:
-            return
-        crashpoint.reached("order to a host")
-        session.ordered += 1
-        self._say(
-            session.peer,
-            wire.Ordered(run=self._run, greeting=session.greeting, number=session.ordered, order=order),
+            return ""
+        number = session.ordered + 1
+        data = wire.encode_told(
+            wire.Ordered(run=self._run, greeting=session.greeting, number=number, order=order)
         )
+        if len(data) > wire.MAX_BYTES:
+            # libzmq would close the connection of the envoy.
+            return f"the order has {len(data)} bytes, and another host takes at most {wire.MAX_BYTES}"
+        crashpoint.reached("order to a host")
+        session.ordered = number
+        self._send(session.peer, data)
+        return ""
 
     def _launch(self, effect: fx.Launch | fx.LaunchAuxiliary) -> None:
         world, host, session = self._supervisor.world, effect.host, self._sessions.get(effect.host)
@@ -378,12 +392,13 @@ class Hosts:
             # Another fact of the same turn has ended this launch.
             return
         made = self._launch_or_reason(effect, session.keeper_protocol)
+        why = made if isinstance(made, str) else ""
         if isinstance(made, LaunchSpec):
             if isinstance(effect, fx.Launch) and _admits_all(world, effect.key[1]):
                 self._order(host, wire.AdmitAll(launch=effect.launch))
-            self._order(host, made)
-        else:
-            fact = ft.LaunchFailed(launch=effect.launch, why=made)
+            why = self._order(host, made)
+        if why:
+            fact = ft.LaunchFailed(launch=effect.launch, why=why)
             self._supervisor.take(ft.OnHost(host=host, epoch=session.epoch, fact=fact))
 
     def _launch_or_reason(

@@ -27,7 +27,8 @@ class Cause(dict[str, Any]):
     rule of the context file, an order from the bus. `uid` is the operator's user ID, None for the others.
     `depth` is the number of rules in the chain that led to this start, 0 without a rule.
 
-    `sources` has an item for each rule that fired, oldest first: a dict with `task` (the ID of the task whose
+    `sources` has an item for each rule that fired, oldest first, of the latest 64 and of those whose updates
+    have at most 1 MiB: a dict with `task` (the ID of the task whose
     event fired the rule), `trigger` (such as `on_fail`), `rule`, `exit` (that task's last end as a dict of
     `code`, `signal` and `reason`, or None) and `update` (the items of its last update, or None). The items of
     the last source are also items of the cause itself; they are None if no rule fired.
