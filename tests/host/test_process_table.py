@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from forked import launch_spec, zygote_client
+from forked import Nest, launch_spec, reap, zygote_client
+from waiting import PATIENCE, wait_for
 
 from zmsvc.keeper.process_table import ProcessTable, _KnownChildren
 from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.protocol.launch import Descriptors
-from zmsvc.protocol.supervision import Exited
+from zmsvc.protocol.supervision import Exited, Launched
 
 
 @pytest.fixture
@@ -72,6 +74,42 @@ def test_the_cpu_time_of_a_former_main_process_counts(table: ProcessTable) -> No
     table._become_main(record, 2**22 + 9, 1)
     table.reaped(end(2**22 + 1), 1.5)
     assert record.cpu == 1.5
+
+
+@pytest.mark.parametrize("command", [False, True])
+def test_the_end_of_a_task_that_dies_before_its_pid_is_known_is_reported(
+    nest: Nest, tmp_path: Path, *, command: bool
+) -> None:
+    """The out-of-memory killer may choose a process that the zygote has just forked. Without its end the task
+    would never end, or would end as the next process that has its PID.
+    """
+    zygote = zygote_client(most_warm=1)
+    told: list[Any] = []
+    table = ProcessTable(
+        told.append, zygote, b"", None, TaskGroups(zygote.machine, None), zygote.machine, zygote.dispatcher
+    )
+    nest.looped("def step(self): pass")
+    zygote.start()
+    try:
+        until = time.monotonic() + PATIENCE
+        while not zygote.has_greeted:
+            zygote.dispatcher.turn(until - time.monotonic())
+        changes: dict[str, Any] = {"service_type": "Command", "command": ("true",)} if command else {}
+        table.launch(nest.spec(launch=7, **changes), Descriptors())
+        pid = wait_for(lambda: next((each for each in zygote.machine.children() if each != zygote.pid), 0))
+        os.kill(pid, signal.SIGKILL)
+        assert reap(pid) == -signal.SIGKILL
+        table.reaped(SimpleNamespace(si_pid=pid, si_code=os.CLD_KILLED, si_status=signal.SIGKILL))
+        assert told == []
+        while not told:
+            zygote.dispatcher.turn(until - time.monotonic())
+    finally:
+        zygote.end()
+    launched, ended = told
+    assert isinstance(launched, Launched)
+    assert isinstance(ended, Exited)
+    assert (launched.launch, launched.pid, ended.launch, ended.signal) == (7, pid, 7, "SIGKILL")
+    assert not table._by_pid
 
 
 def end(pid: int) -> Any:

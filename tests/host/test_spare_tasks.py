@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -94,23 +95,25 @@ def test_a_launch_that_needs_another_process_is_not_given_to_a_spare_task(
     reap(pid)
 
 
-def test_a_spare_task_that_ends_before_its_pid_is_known_is_no_child(forks: Forks) -> None:
+def test_a_spare_task_that_ends_before_its_pid_is_known_is_no_child(forks: Forks, nest: Nest) -> None:
     """One with a PID that is free again would be counted as a child, and the end of the process that gets this PID
     would be taken for its own.
     """
-    assert forks.spares is not None
-    child = os.spawnlp(os.P_NOWAIT, "true", "true")
-    spare, theirs = forks.spares.create()
-    theirs.close()
-    reap(child)
-    assert not forks.spare_ended(child)
-    forks.spares.forked(spare, child, 0)
+    assert forks.give(nest.spec(), None, Descriptors()) is None
+    task = forks.forked(nest.spec(), None, Descriptors())
+    while not forks.forks_spare:
+        due = forks.due()
+        assert due is not None
+        forks.on_time(due)
+    spare = waiting.wait_for(
+        lambda: next((each for each in forks.machine.children() if each not in (task, forks.pid)), 0)
+    )
+    os.kill(spare, signal.SIGKILL)
+    assert reap(spare) == -signal.SIGKILL
+    assert not forks.spare_ended(spare)
+    forks.unknown_ended(SimpleNamespace(si_pid=spare, si_code=os.CLD_KILLED, si_status=signal.SIGKILL), 0.0)
+    while forks.forks_spare:
+        forks.dispatcher.turn(waiting.PATIENCE)
     assert not forks.spare_pids
-    assert spare.line.fileno() < 0
-    assert not forks.spare_ended(child)
-    # A child that has ended before the order is none that this order has made.
-    spare, theirs = forks.spares.create()
-    theirs.close()
-    forks.spares.forked(spare, child, 0)
-    assert [*forks.spare_pids] == [child]
-    assert forks.spare_ended(child)
+    os.kill(task, signal.SIGKILL)
+    reap(task)

@@ -128,6 +128,7 @@ class ProcessTable:
         self._awaits_spare = False
         """True if the end of a launch waits until the PID of the spare task is known."""
         zygote.on_spare_known = self._spare_known
+        zygote.on_early_end = self.reaped
         self._named_mains: set[int] = set()
         """Launches whose task has named another main process."""
         self.workers: set[int] = set()
@@ -607,6 +608,7 @@ class ProcessTable:
                 record.cpu += cpu if record.shared_process is None else 0.0
                 self._main_ended(record, exit_status_of(info), oom_kill=oom_kill)
             return
+        self._zygote.unknown_ended(info, cpu)
         for record in [self._records[launch] for launch in self._named_mains if launch in self._records]:
             if record.previous_main is not None and record.previous_main[0] == info.si_pid:
                 record.cpu += cpu

@@ -62,12 +62,6 @@ class SpareTasks:
         self._current: SpareTask | None = None
         self._children: dict[int, SpareTask] = {}
         """The spare tasks that have no launch and were not reaped, by PID."""
-        self._being_forked = False
-        """True from the order of a spare task until the answer with its PID."""
-        self._ended: set[int] = set()
-        """The PIDs of the children that have ended meanwhile. One of them may be that spare task, which must
-        not count as a child then: another process may get its PID.
-        """
         self._warm_tasks: set[int] = set()
         """The tasks that were warm spare tasks and run, by PID."""
         self._needless = False
@@ -108,7 +102,6 @@ class SpareTasks:
             theirs.close()
             raise
         self._current = spare
-        self._being_forked = True
         return spare, theirs
 
     def open_group(self) -> int | None:
@@ -116,13 +109,6 @@ class SpareTasks:
         return None if self._group is None else self._machine.open_cgroup(self._group)
 
     def forked(self, spare: SpareTask, pid: int, _started: int) -> None:
-        has_ended = pid in self._ended
-        self._end_of_fork()
-        if has_ended:
-            if spare.line.fileno() >= 0:
-                self._on_line(spare)
-            self._close(spare)
-            return
         spare.pid = pid
         self._children[pid] = spare
         if spare is not self._current:
@@ -130,12 +116,7 @@ class SpareTasks:
 
     def failed(self, spare: SpareTask, _error: Exception) -> None:
         """Handle a refused fork. No launch depends on it, so it is not reported."""
-        self._end_of_fork()
         self._drop(spare)
-
-    def _end_of_fork(self) -> None:
-        self._being_forked = False
-        self._ended.clear()
 
     def _on_line(self, spare: SpareTask) -> None:
         try:
@@ -171,8 +152,7 @@ class SpareTasks:
         self._close(spare)
 
     def drop(self) -> None:
-        """End the spare task, if there is one. No answer comes any more for one that is being forked."""
-        self._end_of_fork()
+        """End the spare task, if there is one."""
         if self._current is not None:
             self._drop(self._current)
 
@@ -181,8 +161,6 @@ class SpareTasks:
         self._warm_tasks.discard(pid)
         spare = self._children.pop(pid, None)
         if spare is None:
-            if self._being_forked:
-                self._ended.add(pid)
             return False
         self._close(spare)
         return True

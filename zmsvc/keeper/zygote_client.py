@@ -27,7 +27,7 @@ from zmsvc.host.kernel import linux, memfd
 from zmsvc.keeper.barriers import Barriers
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
 from zmsvc.keeper.fdstore_process import FdstoreProcess
-from zmsvc.keeper.machine import KeeperMachine
+from zmsvc.keeper.machine import ChildEnd, KeeperMachine
 from zmsvc.keeper.output import OutputClient, Pipe
 from zmsvc.keeper.spare_tasks import QUIET, SpareTasks
 from zmsvc.keeper.task_groups import TaskGroups
@@ -122,6 +122,12 @@ class ZygoteClient:
         """True if the zygote forks spare tasks."""
         self._spare_at: float | None = None
         """The time at which the zygote forks a spare task, if no launch comes before."""
+        self._early_ends: dict[int, tuple[ChildEnd, float]] = {}
+        """The children of no launch that were reaped while an answer of the zygote is due. One of them may be
+        the process of this order, killed at once: its PID may belong to another one from now on.
+        """
+        self.on_early_end: Callable[[ChildEnd, float], None] = lambda info, cpu: None
+        """Called after `done` for a process that was reaped before its PID was known."""
         self.on_spare_known: Callable[[], None] = lambda: None
         """Called when the PID of a spare task is known, or there is none: until then a child of the keeper
         may be that spare task.
@@ -318,6 +324,7 @@ class ZygoteClient:
         with contextlib.ExitStack() as copies:
             try:
                 packet = self._open(order, copies, has_gate=self._gate_per_task)
+                self._early_ends.clear()
                 self._in_progress, self._answer_due = order, self._machine.now() + self.answer_timeout
                 seqpacket.send_data(self._channel, *packet)
             except (ConnectionError, BlockingIOError):
@@ -380,6 +387,11 @@ class ZygoteClient:
         """True while the zygote forks a spare task, whose PID is not known yet."""
         return self._in_progress is not None and self._in_progress.spare
 
+    def unknown_ended(self, info: ChildEnd, cpu: float) -> None:
+        """Note the end of a child that is neither a task nor a spare task, as far as it is known."""
+        if self._in_progress is not None:
+            self._early_ends[info.si_pid] = info, cpu
+
     def spare_ended(self, pid: int) -> bool:
         """Handle the end of a child. Return False if it was no spare task."""
         return self._spares is not None and self._spares.ended(pid)
@@ -437,6 +449,7 @@ class ZygoteClient:
                 if group is not None:
                     copies.callback(os.close, group)
                 done, failed = partial(self._spares.forked, spare), partial(self._spares.failed, spare)
+                self._early_ends.clear()
                 self._in_progress = Fork(None, b"", None, Descriptors(), done, failed, spare=True)
                 self._answer_due = self._machine.now() + self.answer_timeout
                 seqpacket.send_data(
@@ -498,7 +511,15 @@ class ZygoteClient:
         order.close()
 
     def _answered(self, order: Fork, answer: forking.Answer) -> None:
+        early_ends, self._early_ends = self._early_ends, {}
         match answer:
+            case forking.Forked(pid=pid) if pid in early_ends:
+                if order.spare:
+                    order.failed(ProcessLookupError())
+                elif order.data:
+                    self._keep_output(order, pid)
+                    order.done(pid, 0)
+                    self.on_early_end(*early_ends[pid])
             case forking.Forked(pid=pid):
                 if order.spare:
                     order.done(pid, 0)
