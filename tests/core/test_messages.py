@@ -17,6 +17,7 @@ from json_strategy import json_values
 from zmsvc.core import messages
 from zmsvc.core.errors import ProtocolError, ZmsvcError
 from zmsvc.core.messages import (
+    MAX_ECHO,
     MAX_INFO,
     Order,
     context_infos,
@@ -353,6 +354,27 @@ def test_one_change_in_a_large_context_sends_the_whole_context_info() -> None:
     assert infos(pictures, "T7") == [pictures]
     gone, last = infos(pictures, "gone", "T7")
     assert (gone, last) == ({}, pictures)
+
+
+def test_context_infos_that_are_too_long_have_one_transaction_and_no_configurations() -> None:
+    task = {"service_id": "t", "pid": 5, "task": {"id": "t", "text": "x" * 3000}}
+    small = {"contextId": "c", "configuration": {"a": "b"}, "tasks": [{**task, "task": {"id": "t"}}]}
+    long = {"contextId": "c", "configuration": {"a": "b"}, "tasks": [task] * 3}
+    pictures, heads = (
+        {"A": small, "B": small, "C": long},
+        [header(transaction=name, service_id="c", action="update", service_name="context") for name in "ABC"],
+    )
+
+    def told(longest: int) -> list[list[dict[str, Any]]]:
+        frames = context_infos(heads, pictures, longest=longest + MAX_ECHO)
+        assert all(len(frame) <= longest + MAX_ECHO for frame in frames)
+        return [decode(frame)[1]["content"]["status"]["data"] for frame in frames]
+
+    each = [{name: content} for name, content in pictures.items()]
+    assert told(20_000) == [each] * 3
+    short = {**long, "configuration": {}, "tasks": [{**task, "task": {}}] * 3}
+    assert told(9000) == [[*each[:2], {"C": short}]] * 3
+    assert told(300) == [[{"A": small}], [{"B": small}], [{"C": short}]]
 
 
 @pytest.mark.parametrize(

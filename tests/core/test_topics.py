@@ -16,6 +16,8 @@ from zmsvc.core import topics
         (["raw", "a @@@ b"], [(1, "'a @@@ b' cannot be a topic")]),
         (["", "raw"], [(0, "a topic is empty")]),
         (["raw", 5], [(1, "'5' is not a text")]),
+        ("é" * 500, []),
+        ("é" * 501, [(0, f"'{'é' * 57}...' cannot be a topic: it has 1002 bytes, 1000 are allowed")]),
     ],
 )
 def test_what_is_wrong_with_a_topic_is_said_for_each_value(value: Any, faults: list[tuple[int, str]]) -> None:

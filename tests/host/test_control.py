@@ -173,7 +173,7 @@ def test_a_request_without_an_end_is_refused_at_its_limit(tmp_path: Path) -> Non
     async def attack() -> None:
         async with serving(tmp_path / "c") as path:
             told = await asked(path, b"x" * (MAX_LINE + 1))
-            assert told["error"] == f"cannot read request: longer than {MAX_LINE} bytes"
+            assert told["error"].startswith(f"cannot read request: longer than {MAX_LINE} bytes (")
 
     run(attack())
 

@@ -374,6 +374,13 @@ def test_watch_prints_a_line_for_every_message(bus: zmq.Socket[bytes]) -> None:
     assert [line.split(" ", 2)[1] for line in lines[1:]] == ["?", "talk", "?"]
 
 
+@pytest.mark.parametrize("words", [["watch", "--topic"], ["send"]])
+def test_a_topic_that_is_too_long_is_refused_at_once(words: list[str], home: House, capsys: Capture) -> None:
+    """The device would end the connection of `watch` each time that libzmq makes it."""
+    assert main([*words, "t" * 1001, *(["{}"] if words == ["send"] else [])]) == 2
+    assert "it has 1001 bytes, 1000 are allowed" in capsys.readouterr().err
+
+
 def test_watch_filters_and_ends_on_ctrl_c(bus: zmq.Socket[bytes]) -> None:
     running = process("--json", "watch", "--topic", "control", "--transaction", "TX")
     assert running.stdout is not None

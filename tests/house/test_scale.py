@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 
 from zmsvc.core import remote_hosts
+from zmsvc.core.messages import MAX_FRAME, MAX_TOPIC
 from zmsvc.ctl import client
+from zmsvc.supervisor.control import MAX_LINE
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "scale.md").read_text()
@@ -35,3 +37,5 @@ def test_each_figure_of_the_page_comes_from_the_benchmark_and_each_of_those_is_o
 def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     assert f"up to {remote_hosts.MAX_HOSTS} machines at once" in PAGE
     assert f"| an answer to zmsvcctl | {client.MAX_LINE >> 20} MiB;" in PAGE
+    assert f"| a message on the bus | {MAX_FRAME >> 20} MiB, a topic {MAX_TOPIC:,} bytes |" in PAGE
+    assert f"| a request of zmsvcctl | {MAX_LINE >> 10} KiB:" in PAGE

@@ -43,6 +43,12 @@ RECIPIENT = "recipient"
 HEADER_ORDER = ("service_transaction", "service_id", "action", "service_name")
 MAX_ECHO = 4096
 """Maximum bytes of a request's header, which the answer repeats."""
+MAX_FRAME = 16 << 20
+"""The most bytes of a message. Without a limit one peer could make the device allocate any amount."""
+MAX_TOPIC = 1000
+"""The most bytes of a topic. The device ends the connection of a client that subscribes to more than 1,024
+bytes, each time that it connects.
+"""
 MAX_INFO = 1 << 20
 """The limit in bytes of one round of `context_info` messages. Up to this size each message contains all
 transactions.
@@ -64,6 +70,17 @@ def check_topic(topic: str) -> None:
     """Raise ValueError if a text cannot be the topic of a task's own message."""
     if not topic or SEPARATOR in f"{topic} ".encode():
         raise ValueError(f"cannot publish: {topic!r} cannot be a topic")
+    if size := too_long(topic):
+        raise ValueError(
+            f"cannot publish: {topic[:50]!r}... cannot be a topic: it has {size} bytes, {MAX_TOPIC} are "
+            f"allowed"
+        )
+
+
+def too_long(topic: str) -> int:
+    """Return the bytes of a text that is too long for a topic; 0 if it is not."""
+    size = len(topic.encode(errors="replace"))
+    return size if size > MAX_TOPIC else 0
 
 
 def published_head(topic: str, header: bytes) -> bytes:
@@ -333,7 +350,27 @@ def control(
     }
 
 
-def context_infos(heads: Sequence[Body], contents: Mapping[str, Body]) -> list[bytes]:
+def without_configurations(content: Body) -> Body:
+    """Return the state of a transaction (the content of `reply_context`) without the elements of the context
+    file: that is what makes it long.
+    """
+    return {
+        **content,
+        "configuration": {},
+        "tasks": [
+            {**task, "task": {}} if isinstance(task, dict) else task for task in content.get("tasks", ())
+        ],
+    }
+
+
+def bare_service(source: Mapping[str, Any]) -> Body:
+    """Return the TaskService JSON of a task without its <Task>."""
+    return {key: value for key, value in source.items() if key != "Task"}
+
+
+def context_infos(
+    heads: Sequence[Body], contents: Mapping[str, Body], *, longest: int = MAX_FRAME
+) -> list[bytes]:
     """Return the `control`/`update` frames with the state of the context, one per header. `data` is
     `[{TRANSACTION: {...}}]`.
 
@@ -341,13 +378,22 @@ def context_infos(heads: Sequence[Body], contents: Mapping[str, Body]) -> list[b
     square of their number. So above MAX_INFO bytes each frame contains only its own transaction, for the
     subscribers of that transaction, and only the last frame contains all. A subscriber to every message
     receives that frame last.
+
+    If a frame with all would be longer than `longest` bytes, the last one has only its own transaction, too.
+    A transaction that is longer alone is shown without configurations.
     """
+    room = longest - MAX_ECHO
     parts = {name: encoded({name: content}) for name, content in contents.items()}
+    for name, part in parts.items():
+        if len(part) > room:
+            parts[name] = encoded({name: without_configurations(contents[name])})
     whole = b",".join(parts.values())
-    if len(heads) * len(whole) <= MAX_INFO:
+    if len(whole) <= room and len(heads) * len(whole) <= MAX_INFO:
         return [_context_info(head, whole) for head in heads]
-    own = [_context_info(head, parts.get(head["service_transaction"], b"")) for head in heads[:-1]]
-    return [*own, *(_context_info(head, whole) for head in heads[-1:])]
+    own = [parts.get(head["service_transaction"], b"") for head in heads]
+    if own and len(whole) <= room:
+        own[-1] = whole
+    return [_context_info(head, part) for head, part in zip(heads, own, strict=True)]
 
 
 def _context_info(head: Body, data: bytes) -> bytes:

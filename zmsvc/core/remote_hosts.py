@@ -15,8 +15,8 @@ from zmsvc.core.frozen import frozen
 MAX_HOSTS = 128
 """Each host takes four descriptors, and most programs may have 1,024."""
 MAX_ANSWER = 16 << 20
-"""Bytes of one host's answer: as much as zmsvcctl takes from a supervisor. The status of 1,000 tasks has 0.5
-MiB.
+"""Bytes of one host's answer. The status of 1,000 tasks has 0.9 MiB. A supervisor on this machine may answer
+64 MiB, but here the answers of all hosts are in memory at the same time.
 """
 MAX_ANSWERS = 128 << 20
 """Bytes of the answers of all hosts, which are in memory at the same time."""

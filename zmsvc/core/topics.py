@@ -26,6 +26,10 @@ def _faults(values: list[Any]) -> Iterator[tuple[int, str]]:
         if not isinstance(each, str):
             yield index, f"{quote(str(each))} is not a text"
             continue
+        if size := messages.too_long(each):
+            most = messages.MAX_TOPIC
+            yield index, f"{quote(each)} cannot be a topic: it has {size} bytes, {most} are allowed"
+            continue
         try:
             messages.check_topic(each)
         except ValueError:

@@ -280,7 +280,12 @@ class Client:
         )
 
     def long_answer(self) -> CtlError:
-        return self._malformed(f"an answer is longer than {self.max_line >> 20} MiB")
+        return CtlError(
+            5,
+            f"cannot read an answer of the supervisor of {self.name}: it is longer than "
+            f"{self.max_line >> 20} MiB (name some of the tasks, or a transaction: "
+            f"zmsvcctl -c {self.name} status TASK)",
+        )
 
 
 class ControlConnection:

@@ -529,7 +529,7 @@ class Keeper:
                     self._supervisor.was_ready = True
                     self._machine.release_spares()
                     self.ready(fields.get("X_ZMSVC_ERROR", ""), fields.get("X_ZMSVC_NOTES", ""))
-                self._systemd.send("\n".join(f"{name}={value}" for name, value in datagram.lines))
+                self._systemd.pass_on(datagram.lines)
             elif datagram.pid == self._device.pid and self._device.on_notification(fields):
                 self._report(self._device.state())
 

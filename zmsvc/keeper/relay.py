@@ -4,12 +4,18 @@ NotifyAccess=main is enough. The keeper never waits for systemd.
 
 from __future__ import annotations
 
+import select
 import socket
 from collections import deque
+from collections.abc import Iterable
 
 from zmsvc.host.systemd.notify import socket_address
 from zmsvc.keeper.dispatcher import WRITE, Dispatcher
 
+LONGEST = select.PIPE_BUF - 1
+"""Bytes. systemd drops a longer notification as a whole: NOTIFY_BUFFER_MAX in its core/manager.c."""
+_OWN = "X_ZMSVC_"
+"""The start of the keys of lines that only the keeper reads."""
 MAX_WAITING = 64
 """Notifications that are queued while systemd does not read. The oldest STATUS= and WATCHDOG= lines are
 dropped first.
@@ -33,7 +39,21 @@ class Relay:
             except OSError:
                 sock.close()
 
+    def pass_on(self, lines: Iterable[tuple[str, str]]) -> None:
+        """Send the lines of a notification that are for systemd. If they are too long for it, each one is
+        sent alone, and cut.
+        """
+        texts = [f"{name}={value}" for name, value in lines if not name.startswith(_OWN)]
+        if not texts:
+            return
+        if len("\n".join(texts).encode(errors="replace")) <= LONGEST:
+            self.send("\n".join(texts))
+        else:
+            for text in texts:
+                self.send(text.encode(errors="replace")[:LONGEST].decode(errors="ignore"))
+
     def send(self, text: str) -> None:
+        """Send a notification of at most LONGEST bytes."""
         if self._sock is None:
             return
         if len(self._waiting) >= MAX_WAITING:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import zmq
@@ -38,6 +39,10 @@ HEARD_BYTES = 256 << 10
 """The number of bytes that are received at once. Any client may send orders of a megabyte, and 256 of those
 take longer than the watchdog waits.
 """
+MAX_MARK = 4096
+"""The bytes of a message in which its `origin` is, if it is one of a supervisor."""
+MAX_NAMED = 150
+"""The bytes of a message that is too long which a log entry shows: the topic and most of the header."""
 MAX_ORDER = 4 << 20
 """The limit in bytes for a message that is decoded, which takes 50 ms. An order with the whole file of 5,000
 tasks has 2.4 MB.
@@ -81,6 +86,7 @@ class Bus:
         self._info = Info(self)
         self._top = Top(self)
         self.refused = SparseLog(log.warning)
+        self._long = SparseLog(log.warning)
         self.dropped = 0
         self.unheard_orders = 0
         """Orders that came while there was no supervisor, as the device has counted them."""
@@ -178,8 +184,12 @@ class Bus:
             self._note_echo()
             if len(frame) <= MAX_ORDER:
                 self._take(frame)
-            else:
-                self.refused.add("A message on the bus is refused: it has %d bytes", len(frame))
+            elif not self._is_own(frame):
+                self.refused.add(
+                    "A message on the bus is refused: it has %d bytes, and an order at most %d",
+                    len(frame),
+                    MAX_ORDER,
+                )
             size += len(frame)
             if size >= HEARD_BYTES:
                 break
@@ -188,6 +198,10 @@ class Bus:
     def _receive_on(self) -> None:
         self._pause = None
         self._receive()
+
+    def _is_own(self, frame: bytes) -> bool:
+        """Return True for a long message that a supervisor of this context has published itself."""
+        return f'"origin":"{self._origin}"'.encode() in frame[:MAX_MARK]
 
     def _take(self, frame: bytes) -> None:
         try:
@@ -252,12 +266,11 @@ class Bus:
             configuration = content.get("configuration") if isinstance(content, Mapping) else None
             self._top.ask(name, configuration, messages.reply(head, "reply_top"))
         else:
+            head, content = messages.reply(head, "reply_context"), status_report.picture(world, name)
             self._say(
                 "state",
-                {
-                    "header": messages.reply(head, "reply_context"),
-                    "content": status_report.picture(world, name),
-                },
+                {"header": head, "content": content},
+                lambda: {"header": head, "content": messages.without_configurations(content)},
             )
 
     def publish_top(self, head: Mapping[str, Any], rows: list[Any]) -> None:
@@ -267,13 +280,38 @@ class Bus:
 
     # --- messages out
 
-    def _say(self, topic: str, body: Mapping[str, Any]) -> None:
-        self.send(messages.encode(topic, body))
+    def _say(
+        self, topic: str, body: Mapping[str, Any], shorten: Callable[[], Mapping[str, Any]] | None = None
+    ) -> bool:
+        """Publish a message, or what `shorten` returns if it is too long. Return False if that is too long as
+        well.
+        """
+        frame = messages.encode(topic, body)
+        if shorten is not None and len(frame) > messages.MAX_FRAME:
+            self._long.add(
+                "A message is published without configurations: %s... has %d bytes with them, and the bus "
+                "takes %d (make the configuration shorter: a task can read a file)",
+                frame[:MAX_NAMED].decode(errors="replace"),
+                len(frame),
+                messages.MAX_FRAME,
+            )
+            frame = messages.encode(topic, shorten())
+        return self.send(frame)
 
-    def send(self, frame: bytes) -> None:
-        if not self._publisher.send(frame):
+    def send(self, frame: bytes) -> bool:
+        """Publish a frame. Return False if it is too long for the bus."""
+        fits = len(frame) <= messages.MAX_FRAME
+        if not fits:
+            self._long.add(
+                "A message is not published: %s... has %d bytes, and the bus takes %d",
+                frame[:MAX_NAMED].decode(errors="replace"),
+                len(frame),
+                messages.MAX_FRAME,
+            )
+        if not (fits and self._publisher.send(frame)):
             self.dropped += 1
         self._attach_first()
+        return fits
 
     def control(self, effect: fx.PublishControl) -> None:
         """Publish an event of a task as `control`."""
@@ -299,8 +337,8 @@ class Bus:
         service = effect.service
         if service is None:
             return
-        body = messages.process(
-            service.source,
+        body = partial(
+            messages.process,
             transaction=transaction,
             action=effect.action,
             service_id=task,
@@ -308,8 +346,8 @@ class Bus:
             origin=self._origin,
         )
         # We subscribe to `process` ourselves, so it always has a subscriber.
-        self._say("process", body)
-        self._expect_echo()
+        if self._say("process", body(service.source), lambda: body(messages.bare_service(service.source))):
+            self._expect_echo()
 
     def _expect_echo(self) -> None:
         """Expect our own message to come back. If no message at all comes for ECHO seconds, the

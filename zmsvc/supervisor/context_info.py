@@ -27,7 +27,7 @@ class InfoPublisher(Protocol):
     def wanted(self, head: Mapping[str, Any]) -> bool:
         """Return True if a subscriber may match a `control` message with this header."""
 
-    def send(self, frame: bytes) -> None: ...
+    def send(self, frame: bytes) -> object: ...
 
 
 class Info:

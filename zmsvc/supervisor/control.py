@@ -191,7 +191,11 @@ class Control:
                 async with asyncio.timeout(patience):
                     line = await connection.readline()
             except TooLongError:
-                await write(failure(2, f"cannot read request: longer than {MAX_LINE} bytes"))
+                await write(
+                    failure(
+                        2, f"cannot read request: longer than {MAX_LINE} bytes (name fewer tasks at once)"
+                    )
+                )
                 return
             except TimeoutError:
                 await write(failure(1, f"cannot read request: none came within {self._first_line:g} s"))

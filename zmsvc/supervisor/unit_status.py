@@ -53,7 +53,7 @@ class UnitStatus:
         """
         error = records.shortened(" ".join(error.split()), MAX_ERROR)
         lines = [f"X_ZMSVC_ERROR={error}"] if error else []
-        lines += [f"X_ZMSVC_NOTES={json.dumps(notes)}"] if notes else []
+        lines += [f"X_ZMSVC_NOTES={json.dumps(notes, ensure_ascii=False)}"] if notes else []
         self._notifier.notify("READY=1", f"STATUS={status_report.line(world)}", *lines)
 
     def turn(self, world: World, unsaved: str, effects: Iterable[Effect]) -> None:

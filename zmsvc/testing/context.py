@@ -141,7 +141,8 @@ class ContextUnderTest:
         return self.task(task_id)
 
     def listen(self, topic: str) -> Messages:
-        """Return the messages of a topic from now on."""
+        """Return the messages of a topic from now on. Raises ValueError for what cannot be a topic."""
+        messages.check_topic(topic)
         made = Messages(self._connected().subscribe([messages.prefix(topic)]), self.output)
         self._messages.append(made)
         return made

@@ -330,10 +330,14 @@ def code_and_reason(
                 f"{may_go_on or ' (--host-timeout sets the limit)'}"
             )
         case Why.LONG:
+            if longest is None:
+                most = remote_hosts.MAX_ANSWER >> 20
+                return remote_hosts.UNREACHABLE, (
+                    f"cannot read the answer of {name}: a line of it is longer than {most} MiB"
+                )
             return remote_hosts.UNREACHABLE, (
-                f"cannot read the answer of {name}: "
-                f"{'a line of it' if longest is None else 'it'} is longer than "
-                f"{(longest or remote_hosts.MAX_ANSWER) >> 20} MiB"
+                f"cannot read the answer of {name}: it is longer than {longest >> 20} MiB "
+                f"(name some of the tasks, or ask fewer hosts)"
             )
         case Why.SENSELESS:
             return remote_hosts.UNREACHABLE, senseless(name)

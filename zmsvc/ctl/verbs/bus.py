@@ -42,9 +42,9 @@ def watch(args: argparse.Namespace) -> int:
     # For the same reason.
     from zmsvc.host.bus import refusal, sockets
 
+    prefixes = [messages.prefix(_of_length(topic, "watch")) for topic in args.topic] or [b""]
     until = time.monotonic() + args.timeout if args.timeout else None
     subscribe_endpoint, curve = _bus(args, lambda status: status.subscribe_endpoint)
-    prefixes = [messages.prefix(topic) for topic in args.topic] or [b""]
     try:
         with (
             sockets.context() as ctx,
@@ -218,6 +218,17 @@ def curve_of(status: ContextStatus, name: str) -> Curve | None:
 def _topic(topic: str) -> str:
     if not topic.strip() or not topic.isprintable() or messages.SEPARATOR.decode().strip() in topic:
         raise CtlError(2, f"cannot send: {topic!r} is not a topic (printable, not empty, without @@@)")
+    return _of_length(topic, "send")
+
+
+def _of_length(topic: str, verb: str) -> str:
+    if size := messages.too_long(topic):
+        # The device would end the connection each time that libzmq makes it.
+        raise CtlError(
+            2,
+            f"cannot {verb}: {topic[:50]!r}... is not a topic: it has {size} bytes, {messages.MAX_TOPIC} are "
+            f"allowed",
+        )
     return topic
 
 

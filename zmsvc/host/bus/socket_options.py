@@ -15,6 +15,7 @@ import zmq
 import zmq.backend
 
 from zmsvc.core.errors import UsageError
+from zmsvc.core.messages import MAX_FRAME
 from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.bus.endpoints import address, is_far
 
@@ -69,10 +70,8 @@ maximum size take 1 GiB.
 """
 PUBLIC_HWM = 64
 """Messages that wait for one client of a service's own endpoint."""
-MAX_MESSAGE = 16 << 20
-"""Bytes. Without a limit one peer can make the device allocate any amount. `context_info` of 5,000 tasks has
-2.4 MB.
-"""
+MAX_MESSAGE = MAX_FRAME
+"""Bytes. `context_info` of 5,000 tasks has 2.4 MB."""
 MAX_SUBSCRIPTION = 1024
 """Bytes of a subscriber's prefix. libzmq keeps a node of about 70 bytes in the device for each byte of a
 prefix.
