@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from zmsvc.core.expected_topics import ExpectedTopic
 from zmsvc.core.message_origin import MessageOrigin
-from zmsvc.core.watched_topics import Heard, LaunchWatch, Silent, WatchedTopics
+from zmsvc.core.watched_topics import SECOND_LOOK, Heard, LaunchWatch, Silent, WatchedTopics
 
 T30 = LaunchWatch(
     launch=1, transaction="T", task="a", has_process=True, expect=(ExpectedTopic(topic="t", within=30.0),)
@@ -21,7 +21,8 @@ MINE = MessageOrigin(transaction="T", sender="a")
 
 
 def watching(*watches: LaunchWatch) -> WatchedTopics:
-    topics = WatchedTopics()
+    """Return the watches of a process that decides at its first look."""
+    topics = WatchedTopics(second_look=0.0)
     topics.connected(0.0)
     for each in watches:
         topics.watch(each, 0.0)
@@ -40,6 +41,21 @@ def test_a_topic_is_silent_once_when_its_time_has_passed_since_the_last_message(
     assert topics.reports(5000.0) == [], "each silence is reported once"
 
 
+def test_a_process_that_stood_still_looks_a_second_time() -> None:
+    """The messages that came meanwhile are read a moment after it goes on."""
+    topics = WatchedTopics()
+    topics.connected(0.0)
+    topics.watch(T30, 0.0)
+    for at in (100.0, 200.0):
+        assert topics.reports(at) == []
+        assert topics.pause(at) == SECOND_LOOK
+        topics.heard("t", MINE, at + 0.1)
+        assert topics.reports(at + SECOND_LOOK) == []
+        assert topics.pause(at + SECOND_LOOK) == pytest.approx(30.1 - SECOND_LOOK)
+    assert topics.reports(300.0) == []
+    assert topics.reports(300.0 + SECOND_LOOK) == [Silent(launch=1, topic="t")]
+
+
 def test_the_shortest_time_of_a_topic_counts() -> None:
     twice = (ExpectedTopic(topic="t", within=9.0), ExpectedTopic(topic="t", within=3.0))
     topics = watching(replace(T30, expect=twice))
@@ -47,7 +63,7 @@ def test_the_shortest_time_of_a_topic_counts() -> None:
 
 
 def test_without_a_connection_no_topic_becomes_silent() -> None:
-    topics = WatchedTopics()
+    topics = WatchedTopics(second_look=0.0)
     topics.watch(T30, 0.0)
     assert (topics.reports(100.0), topics.pause(100.0)) == ([], math.inf)
     topics.connected(100.0)
@@ -157,7 +173,7 @@ Step = tuple[str, int, float]
 )
 def test_a_silence_is_reported_when_the_slow_way_finds_it(steps: list[Step]) -> None:
     """Compare with a model that keeps every message."""
-    topics, now, connected = WatchedTopics(), 0.0, False
+    topics, now, connected = WatchedTopics(second_look=0.0), 0.0, False
     began: dict[int, float] = {}
     heard: dict[int, list[float]] = {1: [], 2: [], 3: []}
     for what, launch, pause in steps:

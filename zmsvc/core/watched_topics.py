@@ -22,6 +22,10 @@ _Sender = tuple[str, str, str, int | None]
 """The topic of a message, and the transaction, the task and the launch that its header names; a text is empty
 and the launch is None where it names none.
 """
+SECOND_LOOK = 0.25
+"""Seconds from the look that hears nothing in time to the one that decides. The process may have stood still,
+and libzmq reads what has come meanwhile in a thread of its own, which needs a moment.
+"""
 _Name = TypeVar("_Name", bound=Hashable)
 _SPARE = 64
 """The heap may have this many times more than there are clocks. Above that, the outdated ones are removed."""
@@ -79,12 +83,15 @@ class _Clock:
     since: float
     due: float
     """The time in the heap, before which the topic cannot be silent for too long."""
+    late: bool = False
+    """True if the last message is too old, and the second look will tell."""
 
 
 class WatchedTopics:
     """The watches of all launches. The clocks stand while there is no connection to the device."""
 
-    def __init__(self) -> None:
+    def __init__(self, second_look: float = SECOND_LOOK) -> None:
+        self._second_look = second_look
         self._connected = False
         self._watches: dict[int, LaunchWatch] = {}
         self._topics: Counter[str] = Counter()
@@ -199,7 +206,7 @@ class WatchedTopics:
         return max(0.0, self._due[0][0] - now) if self._due else math.inf
 
     def reports(self, now: float) -> list[Heard | Silent]:
-        """Return what there is to report."""
+        """Return what there is to report. All messages that had come at `now` have to be noted."""
         while self._due and self._due[0][0] <= now:
             due, launch, topic = heapq.heappop(self._due)
             clock = self._clocks.get((launch, topic))
@@ -209,7 +216,11 @@ class WatchedTopics:
             last = max(self._heard.get(sender, clock.since) for sender in watch.senders(topic))
             due = max(clock.since, last) + watch.within(topic)
             if due > now:
+                clock.late = False
                 self._schedule(launch, topic, due)
+            elif not clock.late:
+                clock.late = True
+                self._schedule(launch, topic, now + self._second_look)
             else:
                 del self._clocks[launch, topic]
                 self._reports.append(Silent(launch=launch, topic=topic))

@@ -63,6 +63,7 @@ class Watcher:
         while True:
             pause = min(self._topics.pause(time.monotonic()), _LONGEST)
             self._poller.poll(math.ceil(pause * 1000))
+            began = time.monotonic()
             frames = self._read()
             # The orders come after the messages have been read: the keeper has sent the watch of a launch
             # before the launch could publish anything.
@@ -72,7 +73,8 @@ class Watcher:
             now = time.monotonic()
             for frame in frames:
                 self._note(frame, now)
-            self._unsent.extend(map(_report, self._topics.reports(now)))
+            # A message that came while these were handled is not noted yet.
+            self._unsent.extend(map(_report, self._topics.reports(began)))
             self._send()
 
     # --- the channel
