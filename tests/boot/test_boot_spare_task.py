@@ -22,13 +22,15 @@ def test_a_task_that_fails_is_replaced_by_the_spare_task_in_the_same_control_gro
     machine = failing.machine
 
     def pid() -> int:
-        (found,) = failing.pids().values()
-        return found
+        found = list(failing.pids().values())
+        assert len(found) == 1, "between two launches the task has no process"
+        return found[0]
 
     def warm() -> int:
         """Return the spare task, which has this title when it waits."""
-        (found,) = machine.sh("pgrep -f ^zmsvc-spare").stdout.split()
-        return int(found)
+        found = machine.sh("pgrep -f ^zmsvc-spare || :").stdout.split()
+        assert len(found) == 1, found
+        return int(found[0])
 
     first, spare = pid(), wait_for(warm)
     group = machine.sh(f"sed -n s/^0:://p /proc/{first}/cgroup").stdout

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from context import Context
-from waiting import stop_process, wait_for, wait_for_end
+from waiting import stop_process, wait_for, wait_for_end, wait_until_it_sleeps
 
 NAME = "zmsvc-spare"
 RESTART = {"on_fail": ("restart", "ts_1")}
@@ -18,16 +18,19 @@ QUICK = "<restart_delay>0</restart_delay><restart_max_delay>0</restart_max_delay
 
 
 def spare_of(context: Context) -> int:
-    """Wait until the keeper has one spare task that is warm. Return its PID."""
+    """Wait until the keeper can give a launch to its spare task. Return its PID."""
 
     def found() -> int:
         pids = context.spare_tasks()
         assert len(pids) == 1, pids
-        # It gets this title when it is warm.
+        # It gets this title when it has told the keeper that it is ready.
         assert Path(f"/proc/{pids[0]}/cmdline").read_bytes().startswith(NAME.encode())
         return pids[0]
 
-    return wait_for(found)
+    spare = wait_for(found)
+    # The zygote sleeps when it has told the keeper this PID.
+    wait_until_it_sleeps(context.zygote())
+    return spare
 
 
 def started(context: Context, service: str = "", kind: str = "Process") -> int:

@@ -147,8 +147,9 @@ def _await_launch(order: forking.SpareOrder, *, move: bool) -> tuple[bytes, list
             # The rehearsal may have left something behind. The zygote forks the task itself.
             complain(f"zmsvcd: a spare task cannot warm up: {error!r}")
             os._exit(1)
-    linux.set_process_title(SPARE)
     keeper.send(forking.SPARE_IS_READY)
+    # The title says that it is ready, so it comes last.
+    linux.set_process_title(SPARE)
     launches = seqpacket.PendingPackets(keeper)
     if not launches.take():
         os._exit(0)
