@@ -23,7 +23,7 @@ from zmsvc.core.requests import MAX_CLOSED
 from zmsvc.core.service_options import KillMode, ServiceType
 from zmsvc.core.simulated_machine import PID
 from zmsvc.core.transitions import KILL_TIMEOUT
-from zmsvc.core.world import status_at
+from zmsvc.core.world import status_at, task_as_json
 
 # --- starting
 
@@ -600,6 +600,22 @@ def test_leftover_processes_are_killed_and_named() -> None:
     ]
     told = [record for record in sim.records if record.event == "failed"]
     assert told[0].detail["ended"][0]["signal"] == "SIGKILL"
+
+
+def test_the_first_hundred_of_many_leftover_processes_are_named() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ask("stop", "a", request=1)
+    sim.happen(ft.TaskExited(launch=1, code=0, others_left=True))
+    sim.happen(ft.TaskGone(launch=1, leftovers=tuple(ft.Leftover(pid=number) for number in range(250))))
+    (detail,) = [record.detail for record in sim.records if record.event == "stopped"]
+    (answer,) = [reply.data for reply in sim.replies(1)]
+    status = task_as_json("a", sim.task("a"), None, str)
+    for shown in (detail, answer, status):
+        assert [each["pid"] for each in shown["ended"]] == list(range(100))
+        assert shown["ended_more"] == 150
 
 
 def test_a_repeated_exit_changes_nothing_while_leftovers_are_killed() -> None:

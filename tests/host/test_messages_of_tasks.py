@@ -13,6 +13,8 @@ from forked import Nest, launch_spec, update
 from forwarder import Forwarder, received
 
 from zmsvc.core import messages, poison
+from zmsvc.core.errors import UsageError
+from zmsvc.host.bus.socket_options import check_size
 from zmsvc.task.publications import Publications
 
 HEARING = """
@@ -222,6 +224,22 @@ def test_the_log_says_why_messages_were_missed(nest: Nest, bus: Forwarder) -> No
     ]
     task.signal(signal.SIGTERM)
     assert task.end() == 0, nest.logged()
+
+
+def test_a_message_that_is_too_long_has_no_number_that_subscribers_would_miss() -> None:
+    numbers: list[int] = []
+
+    def send(each: bytes) -> bool:
+        check_size(each)
+        numbers.append(messages.decode(each)[1]["header"]["sequence"])
+        return True
+
+    published = Publications(launch_spec(), send, repeats=False)
+    published.publish("a", {})
+    with pytest.raises(UsageError, match="16777216 are allowed"):
+        published.publish("a", {"text": "x" * messages.MAX_FRAME})
+    published.publish("a", {})
+    assert numbers == [1, 2]
 
 
 def test_a_sender_says_how_many_messages_it_has_dropped() -> None:

@@ -57,6 +57,21 @@ def test_the_history_of_any_number_of_tasks_can_be_asked_for(tmp_path: Path) -> 
     assert [row["detail"]["n"] for row in rows] == [0, 1]
 
 
+@pytest.mark.parametrize("limit", [0, 1, 3, 8, 10, 11])
+def test_the_last_rows_of_the_history_can_be_read_in_parts(tmp_path: Path, limit: int) -> None:
+    kept = StateFile(tmp_path / "state.db")
+    kept.save(kept.load(CONTEXT, "boot"), records(10), at=0.0)
+    other = Record(transaction="T", task="ts_2", event="updated", detail={"n": -1})
+    kept.save(kept.load(CONTEXT, "boot"), [other], at=0.0)
+    read, after = [], kept.before_last(limit, tasks=("ts_1",))
+    while rows := kept.events(after=after, limit=3, tasks=("ts_1",), first=True):
+        assert len(rows) <= 3
+        after = rows[-1]["seq"]
+        read += [row["detail"]["n"] for row in rows]
+    kept.close()
+    assert read == list(range(10))[max(0, 10 - limit) :]
+
+
 def test_totals_rise_over_saves_and_supervisors_and_outlive_the_history(tmp_path: Path) -> None:
     launches, cpu = ("launches", "ts_1", "rule"), ("cpu", "ts_1", "")
     for _ in range(2):

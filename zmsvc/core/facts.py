@@ -5,7 +5,7 @@ A fact names a process by its launch ID, never by a PID: the kernel reuses PIDs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -301,6 +301,17 @@ class Leftover:
     """The signal that was sent to end it."""
     killed: bool = False
     """SIGKILL was sent to it."""
+
+
+MAX_SHOWN = 100
+"""The number of leftovers of a launch that status, answers and history name: the first ones. 30,000 would
+have 3 MB, in each row of the history.
+"""
+
+
+def leftovers_shown(leftovers: Sequence[Leftover]) -> tuple[list[dict[str, Any]], int]:
+    """Return the leftovers that are named, and the number of the others."""
+    return [*map(leftover_as_json, leftovers[:MAX_SHOWN])], max(0, len(leftovers) - MAX_SHOWN)
 
 
 def leftover_as_json(leftover: Leftover) -> dict[str, Any]:

@@ -4,7 +4,7 @@ show: `reason=exited pid=12`. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
 
@@ -33,8 +33,10 @@ class Detail(TypedDict, total=False):
     pid: int | None
     reason: str
     exit_code: int | None
-    ended: list[Mapping[str, Any]]
+    ended: Sequence[Mapping[str, Any]]
     """The other processes of the launch, as `facts.leftover_as_json` has them."""
+    ended_more: int
+    """The number of processes that are not in `ended`, since there are more than 100."""
     for_good: bool
     """True if a failed task is not started again."""
     message: str

@@ -287,7 +287,10 @@ def _reply(draft: Draft, waiter: PendingRequest) -> fx.Reply:
         data["beside"] = [name for name in running if name not in waiter.transactions]
     if waiter.ending:
         ended = [(key, task) for key, task in tasks if key in waiter.ending]
-        data["ended"] = [{"task": key[1], **entry} for key, task in ended for entry in _endings(task)]
+        shown_of = [(key[1], *ft.leftovers_shown(task.leftovers)) for key, task in ended]
+        data["ended"] = [{"task": name, **entry} for name, entries, _ in shown_of for entry in entries]
+        if more := sum(number for *_, number in shown_of):
+            data["ended_more"] = more
         # Only these tasks have survived this stop. A task that runs again has a later launch, which belongs
         # to another order.
         data["survivors"] = [key[1] for key, task in ended if task.state is State.DEACTIVATING]
@@ -324,7 +327,3 @@ def _within(transactions: Sequence[str]) -> str:
         return f" (in transaction {transactions[0]})"
     shown = ", ".join([*transactions[:NAMED], *(["..."] if len(transactions) > NAMED else [])])
     return f" (in {len(transactions)} transactions: {shown})"
-
-
-def _endings(task: Task) -> list[dict[str, Any]]:
-    return [ft.leftover_as_json(entry) for entry in task.leftovers]

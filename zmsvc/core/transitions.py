@@ -534,7 +534,9 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.publish_control(key, task.action, success=not bad, pid=pid, items=items)
     detail: Detail = {"pid": pid, "launch": task.launch, **items, **_where(host)}
     if task.leftovers:
-        detail["ended"] = [ft.leftover_as_json(entry) for entry in task.leftovers]
+        detail["ended"], more = ft.leftovers_shown(task.leftovers)
+        if more:
+            detail["ended_more"] = more
     if bad:
         draft.record_failure(key, **detail)
     else:

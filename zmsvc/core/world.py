@@ -20,7 +20,7 @@ from zmsvc.core.cause import LaunchCause
 from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
 from zmsvc.core.cause import summary as cause_summary
-from zmsvc.core.facts import Leftover, leftover_as_json
+from zmsvc.core.facts import Leftover, leftover_as_json, leftovers_shown
 from zmsvc.core.frozen import frozen
 from zmsvc.core.hosts import Host
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
@@ -530,6 +530,7 @@ def task_as_json(
     out. `time_text` converts the monotonic times.
     """
     end = task.exit
+    ended, more = leftovers_shown(task.leftovers)
     return {
         "id": task_id,
         "name": service.service_name if service else "",
@@ -547,7 +548,8 @@ def task_as_json(
         if end
         else None,
         "status": task.status,
-        "ended": list(map(leftover_as_json, task.leftovers)),
+        "ended": ended,
+        "ended_more": more,
         "user": service.user if service else None,
         "entry": bool(service and service.entry),
         "requires": list(service.requires) if service else [],

@@ -484,13 +484,36 @@ class StateFile:
         tasks: tuple[str, ...] = (),
         kinds: tuple[str, ...] = (),
         since: float | None = None,
+        first: bool = False,
     ) -> list[dict[str, Any]]:
-        """Return the last `limit` rows of history after row `after`, oldest first. `at` is in seconds since
-        the epoch.
+        """Return the last `limit` rows of history after row `after`, or with `first` the first ones. The
+        oldest one comes first. `at` is in seconds since the epoch.
         """
         return history(
-            self._db, after=after, limit=limit, transaction=transaction, tasks=tasks, kinds=kinds, since=since
+            self._db,
+            after=after,
+            limit=limit,
+            transaction=transaction,
+            tasks=tasks,
+            kinds=kinds,
+            since=since,
+            first=first,
         )
+
+    def before_last(
+        self,
+        limit: int,
+        *,
+        transaction: str | None = None,
+        tasks: tuple[str, ...] = (),
+        kinds: tuple[str, ...] = (),
+        since: float | None = None,
+    ) -> int:
+        """Return the number of the row after which `events` returns the last `limit` rows."""
+        where, arguments = _conditions(0, transaction, tasks, kinds, since)
+        query = f"SELECT seq FROM events WHERE {where} ORDER BY seq DESC LIMIT 1 OFFSET ?"
+        row = self._db.execute(query, (*arguments, limit)).fetchone()
+        return int(row[0]) if row else 0
 
     # --- the totals
 
@@ -530,10 +553,28 @@ def history(
     tasks: Sequence[str] = (),
     kinds: Sequence[str] = (),
     since: float | None = None,
+    first: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return the last rows of the history that fit, oldest first. `kinds` are words of `event`; `at` and
-    `since` are in seconds since the epoch.
+    """Return the last rows of the history that fit, oldest first; with `first` the first ones that fit.
+    `kinds` are words of `event`; `at` and `since` are in seconds since the epoch.
     """
+    where, arguments = _conditions(after, transaction, tasks, kinds, since)
+    query = (
+        f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {where} "
+        f"ORDER BY seq {'ASC' if first else 'DESC'} LIMIT ?"
+    )
+    rows = db.execute(query, (*arguments, limit)).fetchall()
+    names = ("seq", "at", "transaction", "task", "event", "detail")
+    return [
+        dict(zip(names, (*row[:5], json.loads(row[5])), strict=True))
+        for row in (rows if first else reversed(rows))
+    ]
+
+
+def _conditions(
+    after: int, transaction: str | None, tasks: Sequence[str], kinds: Sequence[str], since: float | None
+) -> tuple[str, list[Any]]:
+    """Return the condition of SQL for rows of the history, and its parameters."""
     where = ["seq > ?"]
     arguments: list[Any] = [after]
     # Lists are one parameter, because SQLite limits their number and a client may name more.
@@ -551,13 +592,7 @@ def history(
     if since is not None:
         where.append("at >= ?")
         arguments.append(since)
-    query = (
-        f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} "
-        f"ORDER BY seq DESC LIMIT ?"
-    )
-    rows = db.execute(query, (*arguments, limit)).fetchall()
-    names = ("seq", "at", "transaction", "task", "event", "detail")
-    return [dict(zip(names, (*row[:5], json.loads(row[5])), strict=True)) for row in reversed(rows)]
+    return " AND ".join(where), arguments
 
 
 def _has(db: sqlite3.Connection, table: str) -> bool:

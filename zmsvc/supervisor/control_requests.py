@@ -263,33 +263,33 @@ class Requests:
         }
 
     async def _events(self, request: Mapping[str, Any], _uid: int, write: Write) -> Answer:
-        """Send the history. With `follow`, go on with every new row until the client hangs up."""
+        """Send the history. With `follow`, go on with every new row until the client hangs up. Other clients
+        and tasks have their turn after each FOLLOW rows, of which one may have 20 kB.
+        """
         store, news = self._loop.store, asyncio.Event()
         since = request.get("since")
         limit = request.get("limit")
         limit = limit if isinstance(limit, int) and 0 <= limit <= 100_000 else FOLLOW
-        last = 0
+        wanted: dict[str, Any] = {
+            "transaction": request.get("transaction"),
+            "tasks": tuple(request.get("tasks") or ()),
+            "kinds": tuple(map(str, request.get("events") or ())),
+            "since": since if isinstance(since, int | float) else None,
+        }
+        last = store.before_last(limit, **wanted)
         self._loop.on_history.append(news.set)
         try:
             while True:
-                rows = store.events(
-                    after=last,
-                    limit=limit,
-                    transaction=request.get("transaction"),
-                    tasks=tuple(request.get("tasks") or ()),
-                    kinds=tuple(map(str, request.get("events") or ())),
-                    since=since if isinstance(since, int | float) else None,
-                )
-                for row in rows:
-                    last = row["seq"]
-                    await write(
-                        {"ok": True, "more": True, "data": {**row, "at": status_report.rfc3339(row["at"])}}
-                    )
+                while rows := store.events(after=last, limit=FOLLOW, first=True, **wanted):
+                    for row in rows:
+                        last = row["seq"]
+                        data = {**row, "at": status_report.rfc3339(row["at"])}
+                        await write({"ok": True, "more": True, "data": data})
+                    await asyncio.sleep(0)
                 if not request.get("follow"):
                     return success({})
                 await news.wait()
                 news.clear()
-                limit = 100_000
         finally:
             self._loop.on_history.remove(news.set)
 

@@ -140,7 +140,7 @@ def _execute(command: tuple[str, ...], until: float) -> ProbeResult:
                 setsigdef=_USED_BY_PYTHON,
             )
         except OSError as error:
-            why = programs.obstacle(command[0], error.errno) or error.strerror
+            why = programs.obstacle(command[0], error.errno, command) or error.strerror
             return ProbeResult(False, f"cannot execute {command[0]}: {why}")
         finally:
             os.close(writer)

@@ -413,7 +413,7 @@ def execute(command: list[str]) -> str:
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        why = programs.obstacle(command[0], error.errno) or error.strerror
+        why = programs.obstacle(command[0], error.errno, command) or error.strerror
     except UnicodeEncodeError as error:
         why = f"{error.object!r} cannot be written in this locale's encoding, {error.encoding}"
     except ValueError as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zmsvc.core import messages
+from zmsvc.core.errors import UsageError
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.task.json_codec import codec
 
@@ -91,7 +92,14 @@ class Publications:
             of_topic.repetitions = 0
             if self._repeats and topic not in self._silent and len(self._silent) < MAX_SILENT:
                 self._silent[topic] = of_topic
-            if self._send(messages.published(of_topic.head, of_topic.number, text, of_topic.dropped)):
+            frame = messages.published(of_topic.head, of_topic.number, text, of_topic.dropped)
+            try:
+                sent = self._send(frame)
+            except UsageError:
+                # The task knows that this message is too long: subscribers have not missed it.
+                of_topic.number -= 1
+                raise
+            if sent:
                 return True
             of_topic.dropped += 1
             return False

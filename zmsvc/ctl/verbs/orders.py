@@ -243,6 +243,8 @@ def _print_ended(data: Json) -> None:
     """Print the processes that tasks left behind, and the tasks that still have some."""
     for end in objects(data.get("ended")):
         terminal.out(_line(end.get("task"), _ended_text(end)))
+    if isinstance(more := data.get("ended_more"), int):
+        terminal.out(f"and {more} more processes, which have ended\n")
     survivors = data.get("survivors")
     for task in survivors if isinstance(survivors, list) else ():
         terminal.complain(f"{task} still has processes (zmsvcctl status {task})")

@@ -6,7 +6,12 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable, Sequence
 
+LONGEST_WORD = (32 << 12) - 1
+"""Bytes of one argument, or of one variable with its name: MAX_ARG_STRLEN of execve(2) for pages of 4 KiB,
+without the NUL.
+"""
 WORKING_DIRECTORY = "/"
 """The working directory of a task whose file names no other one."""
 
@@ -25,12 +30,15 @@ def find(program: str, path: str, directory: str = WORKING_DIRECTORY) -> str:
     return next((place for place in places if os.path.isfile(place) and os.access(place, os.X_OK)), "")
 
 
-def obstacle(program: str, number: int | None) -> str:
+def obstacle(program: str, number: int | None, arguments: Sequence[str] = ()) -> str:
     """Return a more exact reason for an error of execve(), such as a missing interpreter. Return "" if the
     kernel's message is exact enough.
 
-    `program` is a path, or a name that is looked up in this process's PATH.
+    `program` is a path, or a name that is looked up in this process's PATH. It was executed with this
+    process's environment.
     """
+    if number == errno.E2BIG:
+        return too_long(arguments, os.environb.items())
     path = program if "/" in program else find(program, os.environ.get("PATH", os.defpath), os.curdir)
     if not path or not os.path.isfile(path):
         return ""
@@ -42,6 +50,24 @@ def obstacle(program: str, number: int | None) -> str:
     if interpreter is not None:
         return f"{_line(interpreter)}: {os.strerror(number)}"
     return "the loader that it names is missing" if number == errno.ENOENT else ""
+
+
+def too_long(arguments: Sequence[str], environment: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return what is too long for execve(2), with its size, the limit and the way out."""
+    sizes = {f"argument {number}": len(os.fsencode(each)) for number, each in enumerate(arguments)}
+    for name, value in environment:
+        sizes[f"the variable {os.fsdecode(name[:64])}"] = len(name) + 1 + len(value)
+    longest = max(sizes, key=sizes.__getitem__, default="")
+    if longest and sizes[longest] > LONGEST_WORD:
+        found = f"{longest} has {sizes[longest]} bytes, and the kernel takes {LONGEST_WORD}"
+    else:
+        # The kernel counts a NUL and a pointer of 8 bytes for each.
+        size = sum(sizes.values()) + 9 * len(sizes)
+        found = (
+            f"{len(sizes)} arguments and variables have {size} bytes, and the kernel takes about "
+            f"{os.sysconf('SC_ARG_MAX')}"
+        )
+    return f"{found} (let the program read a file)"
 
 
 def missing_interpreter(path: str, directory: str = WORKING_DIRECTORY) -> str:
