@@ -154,7 +154,7 @@ def test_a_task_that_was_never_started_has_counted_nothing() -> None:
     shown = task_as_json("a", Task(), None, lambda _time: None)
     numbers = {name: value for name, value in shown.items() if type(value) is int}
     assert numbers == dict.fromkeys(
-        ("launch", "restarts", "dropped", "missed", "poisoned", "stored_descriptors"), 0
+        ("launch", "restarts", "ended_more", "dropped", "missed", "poisoned", "stored_descriptors"), 0
     )
 
 
