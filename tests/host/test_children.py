@@ -18,6 +18,7 @@ from forked import launch_spec
 from waiting import PATIENCE
 
 from zmsvc.core import facts as ft
+from zmsvc.core.probing import Health
 from zmsvc.host import seqpacket
 from zmsvc.host.systemd import notify
 from zmsvc.host.systemd.notify import Notifier
@@ -98,6 +99,20 @@ def both(tmp_path: Path) -> Iterator[Both]:
 def test_small_updates_are_batched(both: Both) -> None:
     both.report(SMALL, 4)
     assert both.turn() == [1, 2, 3, 4]
+
+
+def test_a_status_that_a_program_sends_itself_is_cut(both: Both) -> None:
+    """`systemd-notify --status` sends any length; `status` has the text of each task, and the history repeats
+    it.
+    """
+    both.task.notify("STATUS=" + "é" * 30_000)
+    both.task.notify("X_ZMSVC_HEALTH=unhealthy", "STATUS=" + "i" * 60_000)
+    facts = both.children.facts()
+    assert facts == [
+        ft.TaskSaid(launch=LAUNCH, status="é" * 4096),
+        ft.TaskSaid(launch=LAUNCH, status="i" * 4096),
+        ft.HealthReported(launch=LAUNCH, health=Health.UNHEALTHY, text="i" * 4096),
+    ]
 
 
 def test_other_messages_get_a_turn_between_large_updates(both: Both) -> None:

@@ -620,7 +620,7 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
         number, message = poison.from_json(report)
         yield ft.MessagePoisoned(launch=launch, number=number, message=message)
     if "STATUS" in lines:
-        yield ft.TaskSaid(launch=launch, status=lines["STATUS"])
+        yield ft.TaskSaid(launch=launch, status=lines["STATUS"][: notify.STATUS_LIMIT])
     if "X_ZMSVC_MISSED" in lines:
         count = int(lines["X_ZMSVC_MISSED"])
         if not 0 <= count < 2**53:
@@ -630,7 +630,9 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
         yield ft.TimeoutExtended(launch=launch, seconds=int(lines["EXTEND_TIMEOUT_USEC"]) / 1e6)
     if notify.HEALTH in lines:
         yield ft.HealthReported(
-            launch=launch, health=Health(lines[notify.HEALTH]), text=lines.get("STATUS", "")
+            launch=launch,
+            health=Health(lines[notify.HEALTH]),
+            text=lines.get("STATUS", "")[: notify.STATUS_LIMIT],
         )
     if notify.HEARD in lines:
         yield ft.TopicHeard(launch=launch, topic=lines[notify.HEARD])

@@ -61,7 +61,8 @@ HEARD, SILENT = "X_ZMSVC_HEARD", "X_ZMSVC_SILENT"
 message; one on which a task was silent for longer than its `<expect>` allows.
 """
 
-_STATUS_LIMIT = 4096
+STATUS_LIMIT = 4096
+"""The most characters of a status text. A program that sends a longer one itself has it cut by the reader."""
 _DATAGRAM_LIMIT = UPDATE_INLINE + 4096
 _SO_PEEK_OFF = 42  # asm-generic/socket.h; Python has no name for it
 # Room for the credentials and a few descriptors. The kernel drops further descriptors without installing
@@ -257,7 +258,7 @@ def _rights(fds: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
 
 def status_line(text: str) -> str:
     """Return the `STATUS=` line for any text."""
-    return "STATUS=" + " ".join(text[:_STATUS_LIMIT].split())
+    return "STATUS=" + " ".join(text[:STATUS_LIMIT].split())
 
 
 def socket_address(path: str) -> str:
