@@ -10,7 +10,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 HISTORY = 100_000
 """The most rows of history."""
+MAX_HISTORY = 32 << 20
+"""The most bytes of them. A report may have 128 MiB, or `replay` refuses it: the record takes 32 of them."""
 LOG_LINES = 10_000
 MAX_LOG = 16 << 20
 """The most bytes of the log."""
@@ -159,11 +162,26 @@ def _state(places: Places, args: argparse.Namespace) -> Json:
 
 def _history(places: Places, args: argparse.Namespace, redaction: Redaction, contents: _Contents) -> None:
     try:
-        rows = list(Client(places, args.timeout).stream("events", limit=HISTORY))
+        rows: Iterable[Json] = list(Client(places, args.timeout).stream("events", limit=HISTORY))
     except NotRunningError:
         rows = state_file_reader.events(places.state_file, transaction=None, tasks=(), limit=HISTORY)
-    text = "".join(json.dumps(redaction.value(row)) + "\n" for row in rows)
-    contents.add("history.jsonl", "the history, as events shows it", redaction.text(text).encode())
+    lines = (json.dumps(redaction.value(row)).encode() + b"\n" for row in rows)
+    last, left_out = newest(lines, MAX_HISTORY)
+    without = f", without the first {left_out} rows" if left_out else ""
+    text = redaction.text(b"".join(last).decode())
+    contents.add("history.jsonl", f"the history, as events shows it{without}", text.encode())
+
+
+def newest(parts: Iterable[bytes], most: int) -> tuple[list[bytes], int]:
+    """Return the last parts that have at most `most` bytes together, and the number of those before."""
+    kept, size, left_out = deque[bytes](), 0, 0
+    for part in parts:
+        kept.append(part)
+        size += len(part)
+        while size > most:
+            size -= len(kept.popleft())
+            left_out += 1
+    return [*kept], left_out
 
 
 def _log(places: Places, redaction: Redaction, contents: _Contents) -> None:
@@ -178,8 +196,7 @@ def _log(places: Places, redaction: Redaction, contents: _Contents) -> None:
         stderr=subprocess.DEVNULL,
     ) as reader:
         assert reader.stdout is not None
-        data = reader.stdout.read(MAX_LOG)
-        reader.stdout.close()
+        data = b"".join(newest(reader.stdout, MAX_LOG)[0])
     if reader.returncode and not data:
         raise CtlError(1, f"zmsvcctl -c {places.name} logs ends with {reader.returncode}")
     text = redaction.text(data.decode(errors="replace"))
