@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,38 @@ def test_many_facts_take_several_messages_in_their_order() -> None:
     made = unsaved.messages()
     assert [number for number, _ in made] == [1, 2, 3]
     assert [fact for _, each in made for fact in each] == facts
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        said(1, "\x01" * 4096),
+        ft.HealthReported(launch=1, health=Health.UNHEALTHY, text="é" * 4096),
+        ft.LaunchFailed(launch=1, why="x" * 4096),
+        exited(1, why="x" * 4096),
+        ft.TopicSilent(launch=1, topic="x" * 60_000),
+        ft.TaskDeclared(launch=1, topics=("x" * 8000,), publishes=("y" * 8000,)),
+        ft.TaskUpdated(launch=1, items={"text": "é" * 100_000}),
+        ft.TaskGone(
+            launch=1,
+            leftovers=tuple(
+                ft.Leftover(pid=n, name="sleep", signal="SIGKILL", asked="SIGTERM", killed=True)
+                for n in range(3000)
+            ),
+        ),
+    ],
+    ids=lambda fact: type(fact).__name__,
+)
+def test_long_texts_count_in_the_size_of_a_message(fact: ft.TaskFact) -> None:
+    """The supervisor's side ends the connection at a message of more than 16 MiB, and the envoy would send it
+    again.
+    """
+    unsaved = UnsavedFacts()
+    unsaved.add([fact] * 300, cut=False)
+    for number, facts in unsaved.messages():
+        message = hosts.Facts(host="h", run="r", greeting=1, number=number, facts=facts)
+        alone = len(hosts.encode_said(replace(message, facts=(fact,))))
+        assert len(hosts.encode_said(message)) <= max(alone, hosts.FULL + 500)
 
 
 def test_while_the_connection_is_cut_what_tasks_say_is_bounded() -> None:

@@ -150,6 +150,8 @@ Told = Word | Ordered
 SAID = CompactCodec[Said]({"call": Call, "greeting": Greeting, "facts": Facts, "alive": Alive}, {})
 TOLD = CompactCodec[Told]({"word": Word, "ordered": Ordered}, {})
 
+_FACT = 200
+"""Bytes of a fact without its texts, or of a leftover."""
 _dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -174,14 +176,26 @@ def decode_told(data: bytes) -> Told:
 
 
 def size_of(fact: ft.TaskFact) -> int:
-    """Return the approximate size of a fact in a message, in bytes."""
+    """Return the approximate size of a fact in a message, in bytes. It is seldom smaller than the real one: a
+    message that is longer than MAX_BYTES ends the connection.
+    """
     match fact:
         case ft.TaskUpdated():
-            return len(_dumps(fact.items))
+            return _FACT + len(_dumps(fact.items))
         case ft.MessagePoisoned():
-            return 6 * fact.message.size
+            return _FACT + 6 * fact.message.size
+        case ft.TaskGone():
+            return _FACT * (1 + len(fact.leftovers))
+        case ft.TaskDeclared():
+            return _FACT + len(_dumps(fact.topics)) + len(_dumps(fact.publishes))
+        case ft.TaskSaid(status=text) | ft.HealthReported(text=text):
+            return _FACT + len(_dumps(text))
+        case ft.TopicHeard(topic=text) | ft.TopicSilent(topic=text):
+            return _FACT + len(_dumps(text))
+        case ft.LaunchFailed(why=text) | ft.TaskExited(why=text):
+            return _FACT + len(_dumps(text))
         case _:
-            return 200
+            return _FACT
 
 
 def _no_number(name: str) -> Any:
