@@ -10,6 +10,7 @@ from zmsvc.core import remote_hosts
 from zmsvc.core.facts import MAX_SHOWN
 from zmsvc.core.messages import MAX_FRAME, MAX_TOPIC
 from zmsvc.ctl import client
+from zmsvc.host import record_ring
 from zmsvc.host.systemd.notify import STATUS_LIMIT
 from zmsvc.supervisor.control import MAX_LINE
 
@@ -40,6 +41,8 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     assert f"up to {remote_hosts.MAX_HOSTS} machines at once" in PAGE
     assert f"| an answer to zmsvcctl | {client.MAX_LINE >> 20} MiB;" in PAGE
     assert f"| a message on the bus | {MAX_FRAME >> 20} MiB, a topic {MAX_TOPIC:,} bytes |" in PAGE
+    ring, segment = record_ring.RING >> 20, record_ring.SEGMENT >> 20
+    assert f"| `<record>` | {ring} MiB in segments of {segment} MiB;" in PAGE
     assert f"| status text of a task | {STATUS_LIMIT:,} characters |" in PAGE
     assert f"| processes left behind that are named | {MAX_SHOWN} of a launch |" in PAGE
     assert f"| a request of zmsvcctl | {MAX_LINE >> 10} KiB:" in PAGE
