@@ -58,8 +58,10 @@ def flood(
             process.kill()
 
 
-def memory(pid: int) -> int:
-    """Return the bytes of memory that belong to this process alone."""
+def memory(pid: int | None) -> int:
+    """Return the bytes of memory that belong to this process alone. Raises FileNotFoundError without such a
+    process: status has none while the keeper replaces it.
+    """
     _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
@@ -76,7 +78,8 @@ class Seen:
         status = context.status()
         self.answers += 1
         for name, pid in (("device", status["device_pid"]), ("supervisor", status["pid"])):
-            if pid is not None:
+            # The keeper may replace the device meanwhile.
+            with suppress(FileNotFoundError, ProcessLookupError):
                 self.most[name] = max(self.most[name], memory(pid))
         dropped: dict[str, int] = status["dropped"]
         return dropped
@@ -109,9 +112,7 @@ def cut_off(context: Context, *names: str) -> bool:
 
 def settles(context: Context, before: dict[str, int], room: int = 64 << 20) -> None:
     """Check that memory is freed after the attacker has left, and that the bus works as before."""
-    status = context.status()
-    for name, pid in (("device", status["device_pid"]), ("supervisor", status["pid"])):
-        wait_for(lambda name=name, pid=pid: memory(pid) < before[name] + room)
+    wait_for(lambda: all(size < before[name] + room for name, size in now(context).items()))
     subscriber = Subscriber(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
     subscriber.next()
     subscriber.close()
