@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import os
 import select
 import socket
 import subprocess
@@ -14,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import zmq
@@ -22,9 +25,10 @@ from others import command, others
 from waiting import PATIENCE, wait_for
 
 from zmsvc.core import messages
+from zmsvc.host import usage
 from zmsvc.host.bus import loopback_gate, socket_monitor
 from zmsvc.task.keys import TaskKeys
-from zmsvc.task.monitor import BATCH, MonitorEndpoint, StateClient
+from zmsvc.task.monitor import AGAIN_S, BATCH, MonitorEndpoint, MonitorTask, StateClient, TransactionView
 
 MANY = 3
 ASKERS = 10
@@ -184,3 +188,31 @@ def unread(sock: socket.socket) -> int:
     waiting = array.array("i", [0])
     fcntl.ioctl(sock, termios.TIOCOUTQ, waiting)
     return waiting[0]
+
+
+def test_a_monitor_that_does_not_know_its_own_state_looks_again_soon() -> None:
+    """A busy supervisor answers late, or does not know the process of the Monitor yet."""
+    shown: list[bytes] = []
+    monitor: Any = SimpleNamespace(
+        view=TransactionView("T"),
+        transaction="T",
+        service_id="m",
+        interval=3600.0,
+        _frequency=3600.0,
+        _age=0.0,
+        _ask=lambda: None,
+        _endpoint=SimpleNamespace(show=shown.append, is_full=lambda: False),
+        _sampler=usage.ProcessSampler(usage.options(None)),
+    )
+    MonitorTask.step(monitor)
+    assert (monitor.interval, shown) == (AGAIN_S, [])
+    for pid, interval in ((None, AGAIN_S), (os.getpid(), 3600.0)):
+        row = {"service_id": "m", "pid": pid, "action": "started", "state": "", "active_state": ""}
+        monitor.view.replace({"tasks": [row]})
+        MonitorTask.step(monitor)
+        assert (monitor.interval, monitor.view.complete) == (interval, pid is not None)
+    assert len(shown) == 2
+    monitor._frequency = 0.1
+    monitor.view = TransactionView("T")
+    MonitorTask.step(monitor)
+    assert monitor.interval == 0.1

@@ -305,13 +305,20 @@ def test_a_monitor_of_type_rep_answers_with_the_same_body(context: Context, home
     context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon", kind="rep", frequency=3600))
     context.start("--transaction", TX)
     asker = zmq.Context()
+    own = {"ts000": context.tasks()["ts000"]["pid"]}
+
+    def answered() -> dict[str, Any]:
+        with asker.socket(zmq.REQ) as question:
+            question.connect(f"ipc://{home}/mon")
+            question.send(b"anything")
+            assert question.poll(PATIENCE * 1000), "no answer"
+            return pids(read(question.recv()))
+
     try:
+        # It is ready before its first sample, and its last one is empty then. The next one would come in an hour.
+        wait_for(lambda: answered() == own)
         for _ in range(3):
-            with asker.socket(zmq.REQ) as question:
-                question.connect(f"ipc://{home}/mon")
-                question.send(b"anything")
-                assert question.poll(PATIENCE * 1000), "no answer"
-                assert pids(read(question.recv())) == {"ts000": context.tasks()["ts000"]["pid"]}
+            assert answered() == own
     finally:
         asker.destroy(0)
 

@@ -35,6 +35,8 @@ far.
 """
 MAX_STALE = 1000
 """Stale messages that are skipped before a request. A client of the bus can send any number of them."""
+AGAIN_S = 1.0
+"""Seconds until the next step while the state of this task itself is not known."""
 ATTEMPTS = 4
 MAX_GROWTH = 32 << 20
 """Bytes by which this process may grow before its endpoint is reopened. libzmq limits neither the number of
@@ -316,13 +318,14 @@ class MonitorTask(LoopedTask):
         self._endpoint: MonitorEndpoint | None = None
         self._state_client: StateClient | None = None
         self._age = REFRESH_S
+        self._frequency = 0.0
 
     def setup(self) -> None:
         try:
             settings = monitoring(self.config)
         except ValueError as error:
             raise ConfigError([f"cannot monitor: {error}"]) from None
-        self.interval = settings.frequency
+        self._frequency = settings.frequency
         self._zmq = sockets.context()
         keys = self._runtime.keys
         self._endpoint = MonitorEndpoint(self._zmq, settings.endpoint, settings.kind, keys, self.log.warning)
@@ -350,6 +353,10 @@ class MonitorTask(LoopedTask):
         if not self.view.complete or self._age >= REFRESH_S:
             self._ask()
         tasks = self.view.tasks()
+        known = any(task["service_id"] == self.service_id and task["pid"] is not None for task in tasks)
+        # A busy supervisor answers late, or does not know our process yet. The next sample may be hours away.
+        self.interval = self._frequency if known else min(self._frequency, AGAIN_S)
+        self.view.complete = self.view.complete and known
         if not tasks:
             # The view lacks even this task, so no state has arrived yet. Do not publish an empty sample.
             return
