@@ -7,6 +7,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -62,12 +63,13 @@ def wait_until_still(look: Callable[[], Answer], seconds: float = 0.5) -> None:
 
 def context_switches(pid: int) -> list[str]:
     """Return how often each thread of a process has slept and was interrupted."""
-    return [
-        line
-        for each in sorted(Path(f"/proc/{pid}/task").iterdir())
-        for line in (each / "status").read_text().splitlines()
-        if "ctxt_switches" in line
-    ]
+    found = []
+    for each in sorted(Path(f"/proc/{pid}/task").iterdir()):
+        # A thread may end meanwhile.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            lines = (each / "status").read_text().splitlines()
+            found += [line for line in lines if "ctxt_switches" in line]
+    return found
 
 
 def wait_until_it_sleeps(pid: int) -> None:

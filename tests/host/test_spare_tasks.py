@@ -101,13 +101,12 @@ def test_a_spare_task_that_ends_before_its_pid_is_known_is_no_child(forks: Forks
     """
     assert forks.give(nest.spec(), None, Descriptors()) is None
     task = forks.forked(nest.spec(), None, Descriptors())
+    before = {*forks.machine.children()}
     while not forks.forks_spare:
         due = forks.due()
         assert due is not None
         forks.on_time(due)
-    spare = waiting.wait_for(
-        lambda: next((each for each in forks.machine.children() if each not in (task, forks.pid)), 0)
-    )
+    spare = waiting.wait_for(lambda: next(iter({*forks.machine.children()} - before), 0))
     os.kill(spare, signal.SIGKILL)
     assert reap(spare) == -signal.SIGKILL
     assert not forks.spare_ended(spare)

@@ -68,12 +68,12 @@ CASES: dict[str, tuple[Prepare, str, str]] = {
     "an argument that is too long": (
         lambda home: f"<command><arg>echo</arg><arg>{BIG}</arg></command>",
         "",
-        "Argument list too long",
+        "argument 1 has 200000 bytes, and the kernel takes 131071",
     ),
     "a variable that is too long": (
         lambda home: "<command>true</command>",
         f"<environment><BIG>{BIG}</BIG></environment>",
-        "Argument list too long",
+        "the variable BIG has 200004 bytes, and the kernel takes 131071",
     ),
 }
 

@@ -8,10 +8,8 @@ import errno
 import os
 from collections.abc import Iterable, Sequence
 
-LONGEST_WORD = (32 << 12) - 1
-"""Bytes of one argument, or of one variable with its name: MAX_ARG_STRLEN of execve(2) for pages of 4 KiB,
-without the NUL.
-"""
+LONGEST_WORD = 32 * os.sysconf("SC_PAGE_SIZE") - 1
+"""Bytes of one argument, or of one variable with its name: MAX_ARG_STRLEN of execve(2), without the NUL."""
 WORKING_DIRECTORY = "/"
 """The working directory of a task whose file names no other one."""
 
