@@ -103,6 +103,7 @@ def verdicts(results: Results, python: tuple[int, int] = sys.version_info[:2]) -
             limit=1 / 0.95,
             value=_mean(device),
             remark=worst,
+            explained="goals-that-are-missed",
         ),
         Verdict(
             goal="adoption of 1,000 tasks after kill -9 of the supervisor",
@@ -129,14 +130,23 @@ def _fleet(results: Results, python: tuple[int, int]) -> list[Verdict]:
             goal="1,000 tasks: share of systemd's time for 1,000 plain services",
             limit=1 / 9,
             value=ratio("start", "systemd"),
+            explained="a-start-of-1000-tasks",
         ),
         Verdict(
             goal="1,000 tasks: times forks that connect to a bus",
             limit=MEMORY.get(python, UNKNOWN).start,
             value=ratio("start", "fork + bus"),
+            explained="a-start-of-1000-tasks",
         ),
-        Verdict(goal="1,000 tasks: stop, times Supervisor's", limit=1, value=ratio("stop", "Supervisor")),
-        Verdict(goal="1,000 tasks: stop, times Circus's", limit=1, value=ratio("stop", "Circus")),
+        *(
+            Verdict(
+                goal=f"1,000 tasks: stop, times {other}'s",
+                limit=1,
+                value=ratio("stop", other),
+                explained="a-stop-of-1000-tasks",
+            )
+            for other in ("Supervisor", "Circus")
+        ),
         Verdict(
             goal="`systemctl start zmsvc@EchoAction`",
             limit=0.35,
@@ -189,6 +199,7 @@ def _failures(results: Results) -> list[Verdict]:
             value=results.percentile("order", OURS, FEW, 0.5),
             unit="s",
             remark=f"p99 {late * 1e3:.1f} ms" if late else "",
+            explained="a-lone-start-under-the-unit",
         ),
     ]
 
@@ -242,6 +253,7 @@ def _memory(results: Results, python: tuple[int, int]) -> list[Verdict]:
             limit=limit,
             value=results.median("memory", OURS, size),
             unit="B",
+            explained="what-is-left",
         )
         for size, limit in ((SOME, limits.some), (MANY, limits.many))
     ]
