@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -106,7 +107,9 @@ def test_a_thousand_tasks_have_their_lines_and_no_pipe_is_left(
 def test_a_flood_of_one_task_does_not_hold_up_another(run: Callable[..., Running], tmp_path: Path) -> None:
     running = run(str(tmp_path / "log"))
     loud = running.pipe(1, "loud")
-    flood = subprocess.Popen(["sh", "-c", "yes $(printf %04000d 0) | head -c 200000000"], stdout=loud)
+    # It ends when the line is seen. The limit protects the disk if that never happens: it is reached after 10 s.
+    words = ["sh", "-c", "yes $(printf %04000d 0) | head -c 3000000000"]
+    flood = subprocess.Popen(words, stdout=loud, start_new_session=True)
     os.close(loud)
     wait_for(lambda: (tmp_path / "log").exists() and (tmp_path / "log").stat().st_size > 1_000_000)
     quiet = running.pipe(2, "quiet")
@@ -122,7 +125,7 @@ def test_a_flood_of_one_task_does_not_hold_up_another(run: Callable[..., Running
 
         wait_for(seen)
     assert flood.poll() is None, "the line waited for the end of the flood"
-    flood.kill()
+    os.killpg(flood.pid, signal.SIGKILL)
     flood.wait()
     os.close(quiet)
 
