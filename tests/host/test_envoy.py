@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 from forked import launch_spec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,10 +17,12 @@ from hypothesis import strategies as st
 from zmsvc.core import facts as ft
 from zmsvc.core.poison import Poison
 from zmsvc.core.probing import Health
+from zmsvc.envoy import line
 from zmsvc.envoy.held_launches import HeldLaunches
 from zmsvc.envoy.own_launches import completed
 from zmsvc.envoy.unsaved_facts import UnsavedFacts
 from zmsvc.host import paths
+from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.protocol import hosts
 
 
@@ -285,3 +289,23 @@ def test_a_launch_gets_the_paths_and_users_of_this_host(
     assert made.mark
     kept = completed(launch_spec(search=("/opt",), pidfile=None, keys=None), places, "journal")
     assert (kept.search, kept.pidfile, kept.keys) == (("/opt",), None, None)
+
+
+def test_a_line_that_cannot_be_renewed_keeps_its_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be no descriptor for another socket. The envoy tries again 10 s later."""
+    public, secret = zmq.curve_keypair()
+    made = line.Line("tcp://127.0.0.1:1", Curve(public=public, secret=secret, server_public=public))
+    before = made.fileno()
+
+    def refuse(*_: object) -> None:
+        raise zmq.ZMQError(errno.EMFILE)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(line.socket_options, "envoy", refuse)
+        with pytest.raises(zmq.ZMQError):
+            made.renew()
+    assert made.fileno() == before
+    assert made.receive() is None
+    made.renew()
+    assert made.receive() is None
+    made.close()

@@ -18,7 +18,7 @@ from waiting import PATIENCE, wait_for
 from zmsvc.keeper.process_table import ProcessTable, _KnownChildren
 from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.protocol.launch import Descriptors
-from zmsvc.protocol.supervision import Exited, Launched
+from zmsvc.protocol.supervision import Exited, Gone, Launched
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_the_cpu_time_of_a_former_main_process_counts(table: ProcessTable) -> No
 
 @pytest.mark.parametrize("command", [False, True])
 def test_the_end_of_a_task_that_dies_before_its_pid_is_known_is_reported(
-    nest: Nest, tmp_path: Path, *, command: bool
+    nest: Nest, monkeypatch: pytest.MonkeyPatch, *, command: bool
 ) -> None:
     """The out-of-memory killer may choose a process that the zygote has just forked. Without its end the task
     would never end, or would end as the next process that has its PID.
@@ -103,11 +103,18 @@ def test_the_end_of_a_task_that_dies_before_its_pid_is_known_is_reported(
         assert reap(pid) == -signal.SIGKILL
         table.reaped(SimpleNamespace(si_pid=pid, si_code=os.CLD_KILLED, si_status=signal.SIGKILL))
         assert told == []
-        while not told:
-            zygote.dispatcher.turn(until - time.monotonic())
+        # The order to kill it waits for its PID, which may be that of another process by then.
+        table.kill(7)
+        signaled: list[Any] = []
+        with monkeypatch.context() as patched:
+            patched.setattr(zygote.machine, "signal_child", lambda *each: signaled.append(each))
+            while not told:
+                zygote.dispatcher.turn(until - time.monotonic())
     finally:
         zygote.end()
-    launched, ended = told
+    launched, ended, gone = told
+    assert signaled == []
+    assert gone == Gone(launch=7)
     assert isinstance(launched, Launched)
     assert isinstance(ended, Exited)
     assert (launched.launch, launched.pid, ended.launch, ended.signal) == (7, pid, 7, "SIGKILL")

@@ -12,9 +12,11 @@ import contextlib
 import logging
 from typing import assert_never
 
+import zmq
+
 from zmsvc import __version__
 from zmsvc.core import facts as ft
-from zmsvc.core.errors import ProtocolError
+from zmsvc.core.errors import ProtocolError, UsageError
 from zmsvc.envoy.held_launches import HeldLaunches
 from zmsvc.envoy.line import Line
 from zmsvc.envoy.own_launches import completed
@@ -167,7 +169,10 @@ class Envoy:
         elif now - self._connected_at > RENEW_S:
             self._connected_at = now
             self._loop.remove_reader(self._line.fileno())
-            self._line.renew()
+            try:
+                self._line.renew()
+            except (zmq.ZMQError, UsageError) as error:
+                log.warning("%s: cannot connect with a new socket: %s", self._host, error)
             self._loop.add_reader(self._line.fileno(), self._receive)
 
     def _speak(self) -> None:

@@ -47,8 +47,10 @@ class Line:
         """Connect with a new socket. libzmq connects again after a connection was lost, but never after an
         error of the protocol, such as a message that is too long.
         """
+        # The new one first: there may be no descriptor for it.
+        renewed = socket_options.envoy(self._context, self._endpoint, self._curve)
         self._socket.close(0)
-        self._socket = socket_options.envoy(self._context, self._endpoint, self._curve)
+        self._socket = renewed
 
     def close(self) -> None:
         # The last messages may still be on their way.

@@ -128,7 +128,6 @@ class ProcessTable:
         self._awaits_spare = False
         """True if the end of a launch waits until the PID of the spare task is known."""
         zygote.on_spare_known = self._spare_known
-        zygote.on_early_end = self.reaped
         self._named_mains: set[int] = set()
         """Launches whose task has named another main process."""
         self.workers: set[int] = set()
@@ -247,8 +246,11 @@ class ProcessTable:
             auxiliary_of=spec.auxiliary_of,
         )
         self._add(record)
-        if exec_pipe is not None:
+        if exec_pipe is not None and record.end is None:
             self._await_exec(record, exec_pipe)
+        elif exec_pipe is not None:
+            record.exec_pipe = None
+            os.close(exec_pipe)
 
     def _await_exec(self, record: LaunchRecord, fd: int) -> None:
         try:
@@ -281,9 +283,11 @@ class ProcessTable:
         self._release_reservation(record.launch)
         self._by_pid.setdefault(record.pid, []).append(record)
         self._report(self._launched(record))
+        if (early := self._zygote.early_end(record.pid)) is not None:
+            self.reaped(*early)
         if self._forking.pop(record.launch, False):
             self.kill(record.launch)
-        elif record.auxiliary_of:
+        elif record.auxiliary_of and record.end is None:
             self._add_auxiliary(record)
 
     def _add_auxiliary(self, record: LaunchRecord) -> None:

@@ -126,8 +126,6 @@ class ZygoteClient:
         """The children of no launch that were reaped while an answer of the zygote is due. One of them may be
         the process of this order, killed at once: its PID may belong to another one from now on.
         """
-        self.on_early_end: Callable[[ChildEnd, float], None] = lambda info, cpu: None
-        """Called after `done` for a process that was reaped before its PID was known."""
         self.on_spare_known: Callable[[], None] = lambda: None
         """Called when the PID of a spare task is known, or there is none: until then a child of the keeper
         may be that spare task.
@@ -392,6 +390,12 @@ class ZygoteClient:
         if self._in_progress is not None:
             self._early_ends[info.si_pid] = info, cpu
 
+    def early_end(self, pid: int) -> tuple[ChildEnd, float] | None:
+        """Return the end of a process for which `done` is being called, if it was reaped before its PID was
+        known; else None. Its PID may be that of another process, which must get no signal.
+        """
+        return self._early_ends.get(pid)
+
     def spare_ended(self, pid: int) -> bool:
         """Handle the end of a child. Return False if it was no spare task."""
         return self._spares is not None and self._spares.ended(pid)
@@ -511,15 +515,13 @@ class ZygoteClient:
         order.close()
 
     def _answered(self, order: Fork, answer: forking.Answer) -> None:
-        early_ends, self._early_ends = self._early_ends, {}
         match answer:
-            case forking.Forked(pid=pid) if pid in early_ends:
+            case forking.Forked(pid=pid) if pid in self._early_ends:
                 if order.spare:
                     order.failed(ProcessLookupError())
                 elif order.data:
                     self._keep_output(order, pid)
-                    order.done(pid, 0)
-                    self.on_early_end(*early_ends[pid])
+                    attempt(partial(order.done, pid, 0))
             case forking.Forked(pid=pid):
                 if order.spare:
                     order.done(pid, 0)
@@ -538,5 +540,6 @@ class ZygoteClient:
                 order.failed(refused.error())
             case other:
                 assert_never(other)
+        self._early_ends.clear()
         if order.spare:
             self.on_spare_known()
