@@ -23,7 +23,7 @@ from zmsvc.envoy.own_launches import completed
 from zmsvc.envoy.unsaved_facts import MOST, MOST_BYTES, UnsavedFacts
 from zmsvc.host.paths import Places
 from zmsvc.host.sparse_log import SparseLog
-from zmsvc.host.systemd.notify import Notifier
+from zmsvc.host.systemd.queued_notifier import QueuedNotifier
 from zmsvc.keeper_client.children import Children, children_and_ends
 from zmsvc.keeper_client.remains import kill_remains
 from zmsvc.protocol import PROTOCOL, PROTOCOL_BARRIER, hosts
@@ -59,7 +59,7 @@ class Envoy:
         self._held = HeldLaunches(living, ends)
         self._unsaved = UnsavedFacts()
         self._admitted: set[int] = set()
-        self._notifier = Notifier()
+        self._notifier = QueuedNotifier()
         self._greeting = hello.restarts * GREETINGS
         self._run = ""
         """The run of the supervisor that has answered; empty while none has."""

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import select
 import socket
-from collections import deque
 from collections.abc import Iterable
 
+from zmsvc.host.systemd.notification_queue import NotificationQueue
 from zmsvc.host.systemd.notify import socket_address
 from zmsvc.keeper.dispatcher import WRITE, Dispatcher
 
@@ -16,10 +16,6 @@ LONGEST = select.PIPE_BUF - 1
 """Bytes. systemd drops a longer notification as a whole: NOTIFY_BUFFER_MAX in its core/manager.c."""
 _OWN = "X_ZMSVC_"
 """The start of the keys of lines that only the keeper reads."""
-MAX_WAITING = 64
-"""Notifications that are queued while systemd does not read. The oldest STATUS= and WATCHDOG= lines are
-dropped first.
-"""
 
 
 class Relay:
@@ -27,7 +23,7 @@ class Relay:
 
     def __init__(self, address: str | None, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._waiting: deque[bytes] = deque()
+        self._queue = NotificationQueue()
         self._sock: socket.socket | None = None
         if address:
             sock = socket.socket(
@@ -56,33 +52,20 @@ class Relay:
         """Send a notification of at most LONGEST bytes."""
         if self._sock is None:
             return
-        if len(self._waiting) >= MAX_WAITING:
-            self._drop_oldest_repeatable()
-        self._waiting.append(text.encode(errors="replace"))
+        self._queue.add(text)
         self._flush()
-
-    def _drop_oldest_repeatable(self) -> None:
-        """Drop one notification, if possible a watchdog ping or a status line: those are sent again, while
-        READY and STOPPING are not.
-        """
-        repeatable = next(
-            (text for text in self._waiting if text.startswith((b"STATUS=", b"WATCHDOG="))), self._waiting[0]
-        )
-        self._waiting.remove(repeatable)
 
     def _flush(self) -> None:
         assert self._sock is not None
+        sock = self._sock
         try:
-            while self._waiting:
-                self._sock.send(self._waiting[0])
-                self._waiting.popleft()
-        except BlockingIOError:
-            pass
+            waits = self._queue.send(lambda text: sock.send(text.encode(errors="replace")))
         except OSError:
             # systemd has closed its socket. There is no other way to notify it, and the tasks matter more.
-            self._waiting.clear()
-        fd = self._sock.fileno()
-        if self._waiting and not self._dispatcher.watched(fd):
+            self._queue.clear()
+            waits = False
+        fd = sock.fileno()
+        if waits and not self._dispatcher.watched(fd):
             self._dispatcher.watch(fd, self._flush, events=WRITE)
-        elif not self._waiting and self._dispatcher.watched(fd):
+        elif not waits and self._dispatcher.watched(fd):
             self._dispatcher.unwatch(fd)

@@ -34,7 +34,7 @@ from zmsvc.host.kernel import signals
 from zmsvc.host.paths import Places
 from zmsvc.host.state_file import StateFile, TotalKey
 from zmsvc.host.systemd import journal
-from zmsvc.host.systemd.notify import Notifier
+from zmsvc.host.systemd.queued_notifier import QueuedNotifier
 from zmsvc.keeper_client.children import Children, children_and_ends
 from zmsvc.keeper_client.remains import kill_remains
 from zmsvc.protocol import (
@@ -111,7 +111,7 @@ class Loop:
         self.bus: Bus | None = None
         self.granted: frozenset[int] = frozenset()
         """The users of tasks, other than the daemon's own, who can open the sockets of the bus."""
-        self.notifier: UnitNotifier = notifier or Notifier()
+        self.notifier: UnitNotifier = notifier or QueuedNotifier()
         self._unit_status = UnitStatus(self.notifier)
         self.over = asyncio.Event()
         self.leaving: int | None = None

@@ -121,9 +121,18 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
         """Send the lines (`KEY=value`) and the descriptors as one datagram. Return False if they are lost, or
         there is no receiver.
         """
+        try:
+            return self.offer("\n".join(lines), fds)
+        except BlockingIOError:
+            return False
+
+    def offer(self, text: str, fds: Sequence[int] = ()) -> bool:
+        """Send the lines and the descriptors as one datagram. Return False if there is no receiver. After
+        `never_wait` it raises BlockingIOError if the receiver has no room.
+        """
         if self.socket is None:
             return False
-        text = self._prefix + "\n".join(lines)
+        text = self._prefix + text
         try:
             try:
                 self._send(text, fds)
@@ -133,7 +142,7 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
                 self.socket.connect(self._address)
                 self._send(text, fds)
         except BlockingIOError:
-            return False
+            raise
         except OSError as error:
             if not self._unreachable:
                 self._unreachable = True
