@@ -362,6 +362,13 @@ def test_display_requires_an_endpoint(capsys: pytest.CaptureFixture[str]) -> Non
     assert display.main(["nonsense"]) == 2
 
 
+def test_display_refuses_a_topic_that_no_subscriber_may_have(capsys: pytest.CaptureFixture[str]) -> None:
+    assert display.main(["tcp://127.0.0.1:5556", "--topic", "t" * (messages.MAX_TOPIC + 1)]) == 2
+    assert (
+        f"it has {messages.MAX_TOPIC + 1} bytes, {messages.MAX_TOPIC} are allowed" in capsys.readouterr().err
+    )
+
+
 # --- flags
 
 

@@ -60,6 +60,11 @@ class TerminalWindow:
 
         return wait_for(fact)
 
+    def mode(self) -> str:
+        """Return which of the two screens the terminal shows, and its cursor."""
+        second, cursor = self._tmux("display-message", "-p", "#{alternate_on} #{cursor_flag}").split()
+        return f"{('first', 'second')[int(second)]} screen {('without', 'with')[int(cursor)]} a cursor"
+
     def resize(self, *, columns: int, lines: int) -> None:
         self._tmux("resize-window", "-x", str(columns), "-y", str(lines))
 

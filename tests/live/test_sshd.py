@@ -153,6 +153,24 @@ def test_the_table_of_a_host_is_drawn_here_and_ends_there(
         window.shows("status=0\n", " icanon ", " echo ")
 
 
+def test_a_lost_connection_leaves_a_terminal_that_can_be_used(
+    context: Context, sshd: psutil.Process, tmp_path: Path
+) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start()
+    with terminal_window(tmp_path, {"PATH": os.environ["PATH"]}) as window:
+        window.type("zmsvcctl -H one top")
+        window.press("Enter")
+        window.shows("1 of 1 task active", "q quit")
+        assert window.mode() == "second screen without a cursor"
+        for process in there(sshd):
+            process.kill()
+        window.shows("the connection to one is lost")
+        wait_for(lambda: window.screen().rstrip().endswith("$"))
+        assert window.mode() == "first screen with a cursor"
+
+
 def there(sshd: psutil.Process) -> list[psutil.Process]:
     """Return the sessions of the sshd and the processes in them."""
     return sshd.children(recursive=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -142,6 +143,21 @@ def _write(text: str, *, flush: bool) -> None:
         sys.stdout.write(text)
         if flush:
             sys.stdout.flush()
+
+
+def leave_second_screen() -> None:
+    """Show the first screen and the cursor again, after the end of a program that could not restore them.
+    This changes nothing if the program has drawn nothing.
+    """
+    # Imported here for start-up time.
+    import curses
+
+    with contextlib.suppress(curses.error):
+        curses.setupterm(fd=1)
+        found = {name: curses.tigetstr(name) or b"" for name in ("rmcup", "rmkx", "cnorm", "sgr0")}
+        # 1049 also moves the cursor to a saved place, and there may be none; 1047 leaves the cursor alone.
+        found["rmcup"] = found["rmcup"].replace(b"?1049l", b"?1047l")
+        steer(b"".join(found.values()).decode("ascii", "ignore"), flush=True)
 
 
 def err(text: str) -> None:

@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _wanted(endpoints: Sequence[str], args: argparse.Namespace) -> Iterator[tuple[str, messages.Body]]:
-    prefixes = [messages.prefix(topic) for topic in args.topic or ()] or [b""]
+    prefixes = [messages.prefix(_topic(text)) for text in args.topic or ()] or [b""]
     context = sockets.context()
     subscriptions: list[TopicSubscription] = []
     poller = zmq.Poller()
@@ -115,6 +115,17 @@ def _wanted(endpoints: Sequence[str], args: argparse.Namespace) -> Iterator[tupl
         for subscription in subscriptions:
             subscription.close()
         context.term()
+
+
+def _topic(text: str) -> str:
+    """Return the text if it can be a topic: the device ends the connection of a subscriber with a longer one.
+    Raises UsageError.
+    """
+    if size := messages.too_long(text):
+        raise UsageError(
+            f"{text[:50]!r}... is not a topic: it has {size} bytes, {messages.MAX_TOPIC} are allowed"
+        )
+    return text
 
 
 class TopicSubscription:

@@ -68,8 +68,13 @@ def _hand_over(verb: VerbEntry, args: argparse.Namespace, host: RemoteHost) -> i
     status = ssh_processes.hand_over(host, words, os.environ)
     if status is None:
         return 130
-    # ssh itself has said on the terminal why it has failed.
-    if status != remote_hosts.SSH_FAILED and (why := remote_hosts.reason_of(host, status, ())):
+    if status == remote_hosts.SSH_FAILED:
+        # The connection is lost, perhaps in the middle of a picture, or there was none. ssh has said why, if
+        # the screen still shows it.
+        terminal.leave_second_screen()
+        terminal.complain(f"the connection to {host.name} is lost, or ssh could not make it")
+    elif why := remote_hosts.reason_of(host, status, ()):
+        terminal.leave_second_screen()
         terminal.complain(why)
     return remote_hosts.code_of(status)
 
