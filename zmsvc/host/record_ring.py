@@ -41,8 +41,9 @@ class SegmentFile:
         """Append whole lines. Raises OSError, also if the segment would become too large."""
         if not self.has_room(len(data)):
             raise OSError(
-                f"a segment of it has at most {self._limit >> 20} MiB, in which the context file and the last "
-                "updates of all tasks have to fit; remove <record>, or divide the tasks among several contexts"
+                f"a segment of it has at most {self._limit >> 20} MiB, in which the context file and the "
+                "last updates of all tasks have to fit; remove <record>, or divide the tasks among several "
+                "contexts"
             )
         if os.write(self._fd, data) != len(data):
             with contextlib.suppress(OSError):
