@@ -28,7 +28,7 @@ from bench.fleet import Fleet
 from bench.plan import PAIRS, Cell
 from bench.results import Results
 from zmsvc.host import directories
-from zmsvc.host.kernel import linux, memfd
+from zmsvc.host.kernel import memfd, unix_sockets
 from zmsvc.host.kernel.sockdiag import SockDiag
 from zmsvc.host.systemd import notify
 
@@ -147,7 +147,7 @@ def _datagram() -> Iterator[Callable[[], object]]:
 def _groups() -> Iterator[Callable[[], object]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        yield lambda: linux.peer_groups(ours)
+        yield lambda: unix_sockets.peer_groups(ours)
 
 
 def parts(size: int) -> list[Part]:

@@ -26,7 +26,7 @@ from crowd import Row, history
 from disks import Disk, disk
 from waiting import wait_for
 
-from zmsvc.host.kernel import linux, process_marks
+from zmsvc.host.kernel import process_marks, processes
 
 QUICK = (
     "<start_timeout>8s</start_timeout><stop_timeout>400ms</stop_timeout>"
@@ -269,7 +269,7 @@ class Chaos:
     def _signal(self, pid: int, number: int) -> None:
         # Signal only a child of the keeper: another process may have a PID that was read a moment ago.
         assert self.context.daemon is not None
-        fields = linux.stat_fields(pid)
+        fields = processes.stat_fields(pid)
         if fields is not None and int(fields[1]) == self.context.daemon.pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -515,7 +515,7 @@ class Chaos:
         self._listen()
         assert self.context.stop() == 0, "the context does not end with 0"
         left = process_marks.belonging((), self._mark)
-        assert not left, f"left behind: {[(pid, linux.process_name(pid)) for pid in left]}"
+        assert not left, f"left behind: {[(pid, processes.process_name(pid)) for pid in left]}"
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from needs import need
 from others import command, others
 from waiting import PATIENCE, wait_for, wait_for_end
 
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import processes
 
 STRAY = """
 import os, resource, signal
@@ -141,8 +141,8 @@ def test_a_task_of_another_user_cannot_delay_the_end_of_others_with_their_marks(
     grouped.start("--transaction", "T")
     forged = wait_for(lambda: int(file.read_text() or "0"))
     grouped.ctl("start", "--transaction", "T", "--task", "victim")
-    assert b"ZMSVC_LAUNCH=2" in linux.environment_of(grouped.tasks()["victim"]["pid"]), "it was foreseen"
-    assert b"ZMSVC_LAUNCH=2" in linux.environment_of(forged)
+    assert b"ZMSVC_LAUNCH=2" in processes.environment_of(grouped.tasks()["victim"]["pid"]), "it was foreseen"
+    assert b"ZMSVC_LAUNCH=2" in processes.environment_of(forged)
     assert grouped.ask(verb="stop", tasks=["victim"])["data"]["ended"] == []
     assert Path(f"/proc/{forged}").exists()
     answer = grouped.ask(verb="stop", tasks=["forges"])
@@ -177,7 +177,7 @@ def test_a_process_outside_of_the_context_cannot_delay_the_end_of_a_task_with_it
         "signal.pause()"
     )
     marks = {"NOTIFY_SOCKET": f"{context.runtime}/{context.name}/notify.sock", "ZMSVC_LAUNCH": "1"}
-    own = linux.environment_of(context.tasks()["victim"]["pid"]).split(b"\0")
+    own = processes.environment_of(context.tasks()["victim"]["pid"]).split(b"\0")
     assert {f"{name}={value}".encode() for name, value in marks.items()} <= set(own), (
         "they are those of the task"
     )

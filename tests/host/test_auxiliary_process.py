@@ -13,7 +13,7 @@ from forked import Forks, launch_spec, zygote_client
 from needs import need
 from waiting import wait_for
 
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import cgroups, processes
 from zmsvc.keeper.process_table import ITS_TASK_HAS_ENDED, ProcessTable
 from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.protocol.launch import AUXILIARY_GROUP, Descriptors
@@ -38,8 +38,8 @@ class Table:
 
     def _ignore_earlier_children(self) -> None:
         """The children that earlier tests have left to this process are no orphans of this keeper."""
-        for pid in linux.children_of(os.getpid()):
-            fields = linux.stat_fields(pid)
+        for pid in processes.children_of(os.getpid()):
+            fields = processes.stat_fields(pid)
             if fields is not None and fields[0] == b"Z":
                 os.waitpid(pid, 0)
             else:
@@ -81,7 +81,7 @@ def table(request: pytest.FixtureRequest) -> Iterator[Table]:
     group = None
     if request.param:
         need(os.geteuid() == 0, "only root can make a control group")
-        mount = linux._cgroup_mount("")
+        mount = cgroups._mount("")
         need(mount, "there is no cgroup v2 hierarchy")
         assert mount is not None
         group = mount / f"zmsvc-auxiliary-{os.getpid()}"
@@ -94,7 +94,7 @@ def table(request: pytest.FixtureRequest) -> Iterator[Table]:
     if group is not None:
 
         def removed() -> bool:
-            linux.remove_cgroup(group)
+            cgroups.remove(group)
             return not group.exists()
 
         wait_for(removed)
@@ -111,11 +111,11 @@ def run(table: Table) -> tuple[Launched, Launched]:
 
 def test_an_auxiliary_process_is_killed_with_its_task_and_is_not_left_by_it(table: Table) -> None:
     task, other = run(table)
-    (child,) = wait_for(lambda: linux.children_of(other.pid))
+    (child,) = wait_for(lambda: processes.children_of(other.pid))
     os.kill(task.pid, signal.SIGTERM)
     assert not table.until(Exited, TASK).left, "the auxiliary process is not a process of the task"
     assert table.until(Exited, OTHER).signal == "SIGKILL"
-    wait_for(lambda: linux.start_time(child) is None or linux.stat_fields(child)[0] == b"Z")  # type: ignore[index]
+    wait_for(lambda: processes.start_time(child) is None or processes.stat_fields(child)[0] == b"Z")  # type: ignore[index]
     for launch in (TASK, OTHER):
         table.table.acknowledge(launch)
     if table.group is not None:

@@ -7,7 +7,7 @@ import resource
 
 from forked import launch_spec
 
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import free_descriptors
 from zmsvc.keeper.barriers import Barriers
 from zmsvc.keeper.machine import Machine
 
@@ -42,7 +42,7 @@ def test_without_a_free_descriptor_a_task_does_not_wait() -> None:
         os.close(fd)
     # Below the first limit no descriptor is free. Below the second one there are free ones, such as those of
     # this pipe, but they are reserved for stops.
-    for limit in (3, max(pipe) + linux.ROOM // 2):
+    for limit in (3, max(pipe) + free_descriptors.ROOM // 2):
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         try:
             assert barriers.create(launch_spec(barrier=True)) is None

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from waiting import PATIENCE, wait_for
 
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import unix_sockets
 from zmsvc.supervisor import control
 from zmsvc.supervisor.control import MAX_LINE, Control, success
 
@@ -107,7 +107,7 @@ def test_a_descriptor_whose_close_hangs_blocks_one_connection_only(
     """The kernel does not refuse descriptors here. In the thread of the loop, the close would block the
     supervisor for an hour.
     """
-    monkeypatch.setattr(linux, "refuse_descriptors", lambda sock: False)
+    monkeypatch.setattr(unix_sockets, "refuse_descriptors", lambda sock: False)
 
     async def attack() -> None:
         async with serving(tmp_path / "c") as path:
@@ -129,7 +129,7 @@ def test_a_client_without_a_free_thread_waits_and_blocks_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To hang up at once would close the descriptor in the thread of the loop."""
-    monkeypatch.setattr(linux, "refuse_descriptors", lambda sock: False)
+    monkeypatch.setattr(unix_sockets, "refuse_descriptors", lambda sock: False)
     made, failures = control.ClientConnection, ["can't start new thread"]
 
     def connection(*arguments: Any) -> control.ClientConnection:
@@ -159,7 +159,7 @@ def test_the_kernel_refuses_descriptors_where_it_can(tmp_path: Path) -> None:
         async with serving(tmp_path / "c") as path:
             with connect(path) as attacker:
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))]
-                if linux.refuse_descriptors(attacker):
+                if unix_sockets.refuse_descriptors(attacker):
                     with pytest.raises(PermissionError):
                         attacker.sendmsg([b"x"], rights)
                 else:

@@ -23,7 +23,7 @@ from zmsvc.core.world import Exit, Reason, Task, Transaction, World
 from zmsvc.ctl import state_file_reader
 from zmsvc.ctl.__main__ import main
 from zmsvc.host.config import reader
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import processes
 from zmsvc.host.state_file import StateFile
 
 Capture = pytest.CaptureFixture[str]
@@ -68,7 +68,7 @@ def saved(home: House, *, boot: str | None = None, log: str = "file") -> Iterato
     )
     context = reader.load(file)
     store = StateFile(home.state / "Echo" / "state.db")
-    world = store.load(context, boot or linux.boot_id())
+    world = store.load(context, boot or processes.boot_id())
     store.remember("log", log)
     now = time.monotonic()
     failed = replace(FAILED, since=now - 60, exit=replace(FAILED.exit, at=now - 60))
@@ -325,7 +325,7 @@ def test_a_world_without_transactions_is_shown_too(home: House, capsys: Capture)
     store = StateFile(home.state / "Echo" / "state.db")
     with saved(home):
         pass
-    world = store.load(reader.load(home.config / "Context-Echo.xml"), linux.boot_id())
+    world = store.load(reader.load(home.config / "Context-Echo.xml"), processes.boot_id())
     store.save(World(context=world.context, keeper_id="x"), [], 0.0)
     store.close()
     assert main(["-c", "Echo", "status"]) == 3

@@ -11,7 +11,7 @@ from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Context, DeviceEndpoints, TaskDefinition
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.world import Task, Transaction, World
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import processes
 from zmsvc.host.kernel.process_usage import ProcessUsage, of_process
 from zmsvc.supervisor.usage_gauge import UsageGauge
 
@@ -81,7 +81,7 @@ def test_the_loop_goes_on_while_many_processes_are_read() -> None:
 
 
 def test_the_figures_of_a_process_are_those_of_the_kernel() -> None:
-    before, start_time = time.process_time(), linux.start_time(os.getpid())
+    before, start_time = time.process_time(), processes.start_time(os.getpid())
     assert start_time is not None
     found = of_process(os.getpid(), start_time)
     assert found is not None
@@ -97,7 +97,7 @@ def test_a_task_on_another_host_is_not_measured() -> None:
     """Its PID is that of another process here."""
     here = world(task=os.getpid())
     key, task = next(iter(here.tasks.items()))
-    task = replace(task, start_time=linux.start_time(os.getpid()) or 0)
+    task = replace(task, start_time=processes.start_time(os.getpid()) or 0)
     here = replace(here, tasks={key: task})
     elsewhere = replace(here, tasks={key: replace(task, host="h2")})
     gauge = UsageGauge()

@@ -17,7 +17,7 @@ from forked import Forks, Nest, reap, zygote_client
 
 from zmsvc import __version__
 from zmsvc.host import seqpacket
-from zmsvc.host.kernel import linux, memfd
+from zmsvc.host.kernel import memfd, processes
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import warmup
@@ -52,7 +52,7 @@ def stop(pid: int, nest: Nest) -> None:
 
 def test_a_task_is_a_child_of_the_keeper_in_a_session_of_its_own(forks: Forks, nest: Nest) -> None:
     pid = launch(forks, nest)
-    fields = linux.stat_fields(pid)
+    fields = processes.stat_fields(pid)
     assert fields is not None
     assert (int(fields[1]), int(fields[3])) == (os.getpid(), pid)
     stop(pid, nest)
@@ -219,9 +219,9 @@ def _about_this_process() -> tuple[object, ...]:
         sorted(os.listdir("/proc/self/fd")),
         os.listdir("/proc/self/task"),
         dict(os.environ),
-        linux.environment_of(os.getpid()),
+        processes.environment_of(os.getpid()),
         os.getcwd(),
-        linux.process_name(os.getpid()),
+        processes.process_name(os.getpid()),
         [os.readlink(f"/proc/self/fd/{fd}") for fd in (1, 2)],
         [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)],
     )

@@ -21,7 +21,7 @@ from others import command, others
 from releases import edited
 from waiting import stop_process, wait_for, wait_for_end
 
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import unix_sockets
 
 ATTACK = (
     LINGERING
@@ -111,7 +111,7 @@ def test_a_device_that_a_descriptor_of_another_user_hangs_is_replaced(talk: Cont
 
 def test_the_kernel_refuses_the_descriptor_where_it_can(talk: Context) -> None:
     with socket.socket(socket.AF_UNIX) as tried:
-        need(linux.refuse_descriptors(tried), "this kernel has no SO_PASSRIGHTS")
+        need(unix_sockets.refuse_descriptors(tried), "this kernel has no SO_PASSRIGHTS")
     talk.start("--transaction", "T")
     with attack(talk, "refused"):
         hears(talk)

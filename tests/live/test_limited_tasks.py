@@ -11,7 +11,7 @@ from context import Context
 from waiting import wait_for
 
 from zmsvc.core.resource_limits import CONTROLLERS
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import cgroups
 from zmsvc.keeper.task_groups import NO_GROUP
 
 LIMITS = {
@@ -42,7 +42,7 @@ def root() -> Path:
 
 
 def group_of(pid: int) -> Path:
-    return root() / linux.cgroup_of(pid).lstrip("/")
+    return root() / cgroups.of_process(pid).lstrip("/")
 
 
 def texts(group: Path, option: str) -> dict[str, str]:
@@ -55,7 +55,7 @@ def assert_limited(context: Context, pid: int) -> None:
     """Check that each limit is in its file, or that the log has the reason."""
     for option, (_, expected) in LIMITS.items():
         found = texts(group_of(pid), option)
-        if CONTROLLERS[option] in linux.machine_controllers() and found:
+        if CONTROLLERS[option] in cgroups.machine_controllers() and found:
             assert found.items() <= expected.items()
         else:
             wait_for(lambda option=option: f"Cannot set {option}: the " in context.log.read_text())  # type: ignore[misc]
@@ -90,7 +90,7 @@ def test_a_limit_is_there_before_a_task_runs_anything(grouped: Context) -> None:
     )
     (grouped.home / "seen").touch()
     grouped.start("--transaction", "T")
-    if "pids" in linux.machine_controllers():
+    if "pids" in cgroups.machine_controllers():
         wait_for(lambda: (grouped.home / "seen").read_text() == "40\n")
     else:
         wait_for(lambda: "Cannot set tasks_max: the unit has no pids controller" in grouped.log.read_text())
@@ -109,7 +109,7 @@ def test_a_reload_restarts_a_task_whose_limit_differs_and_removes_the_old_limits
     group = group_of(after)
     for option, (_, expected) in LIMITS.items():
         assert not texts(group, option).items() & expected.items()
-    if "memory" in linux.machine_controllers():
+    if "memory" in cgroups.machine_controllers():
         assert texts(group, "memory_high") == {"memory.high": str(16 << 20)}
 
 
@@ -132,4 +132,4 @@ def test_check_warns_of_a_controller_that_the_machine_lacks(context: Context) ->
         warning = (
             f"ts_1: its <{option}> has no effect here: this machine has no {CONTROLLERS[option]} controller"
         )
-        assert (warning in checked) == (CONTROLLERS[option] not in linux.machine_controllers())
+        assert (warning in checked) == (CONTROLLERS[option] not in cgroups.machine_controllers())

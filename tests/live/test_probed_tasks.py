@@ -20,7 +20,7 @@ from groups import delegated
 from needs import need
 from waiting import wait_for, wait_for_end
 
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import cgroups
 
 SLEEP = "<command>sleep 3600</command>"
 FAST = 'interval="20ms"'
@@ -199,6 +199,6 @@ def test_a_probe_runs_as_the_user_and_in_the_group_of_its_task(context: Context,
         process = psutil.Process(probe_process(context))
         assert process.uids().effective == pwd.getpwnam("daemon").pw_uid
         if grouped:
-            group = linux.cgroup_of(process.pid)
-            assert group.startswith(f"{linux.cgroup_of(task['pid'])}/.zmsvc-")
+            group = cgroups.of_process(process.pid)
+            assert group.startswith(f"{cgroups.of_process(task['pid'])}/.zmsvc-")
         context.close()

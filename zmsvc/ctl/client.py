@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.host import paths
+from zmsvc.host.kernel import unix_sockets
 from zmsvc.host.paths import Places
 
 TYPE_CHECKING = (
@@ -235,10 +236,7 @@ class Client:
         """Note the user of the listening process. Raises CtlError unless it is root, the caller's user, or
         the owner of the directory.
         """
-        # As linux.peer_credentials, but ctypes costs start-up time.
-        uid: int = struct.unpack(
-            "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        )[1]
+        uid = unix_sockets.peer_credentials(sock)[1]
         if uid not in (0, os.geteuid(), os.stat(os.path.dirname(self._path)).st_uid):
             raise CtlError(
                 5,

@@ -22,7 +22,7 @@ from zmsvc.core.exposition import CONTENT_TYPE, Family, accepted, text
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import CtlError
 from zmsvc.host import directories, user_ids
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import unix_sockets
 from zmsvc.host.kernel.sockdiag import SockDiag
 from zmsvc.host.sparse_log import SparseLog
 
@@ -160,7 +160,7 @@ class MetricsServer:
 
     def _uid(self, connection: socket.socket) -> int | None:
         if connection.family == socket.AF_UNIX:
-            return linux.peer_credentials(connection)[1]
+            return unix_sockets.peer_credentials(connection)[1]
         return None if self._kernel is None else self._kernel.peer(connection)
 
     def _refuse(self, connection: socket.socket, uid: int | None) -> None:

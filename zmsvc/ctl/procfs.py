@@ -1,15 +1,13 @@
-"""Memory and age of processes. zmsvcctl itself reads them, so the supervisor does not have this work.
-
-host/kernel/linux.py reads /proc, too, but its ctypes costs start-up time.
-"""
+"""Memory and age of processes. zmsvcctl itself reads them, so the supervisor does not have this work."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 
 from zmsvc.core.amounts import size
-from zmsvc.host.kernel import process_memory
+from zmsvc.host.kernel import process_memory, processes
 
 EXACT = 64
 """For up to this number of processes zmsvcctl reads the PSS, which takes the kernel 0.2 ms each. For more it
@@ -34,10 +32,9 @@ def memory(pids: Iterable[int]) -> dict[int, str]:
 
 def age(pid: int | None) -> float | None:
     """Return the seconds since the process started; None if it has ended."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            ticks = int(file.read().rpartition(b")")[2].split()[19])
-        with open("/proc/uptime", "rb") as file:
-            return float(file.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return None
+    with contextlib.suppress(OSError):
+        ticks = None if pid is None else processes.start_time(pid)
+        if ticks is not None:
+            with open("/proc/uptime", "rb") as file:
+                return float(file.read().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
+    return None

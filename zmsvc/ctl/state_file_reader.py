@@ -23,7 +23,7 @@ from zmsvc.ctl.client import CtlError
 from zmsvc.host import directories, quarantine
 from zmsvc.host.config import reader
 from zmsvc.host.config.context_files import parts_of_saved
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import processes
 from zmsvc.host.state_file import SCHEMA, disabled_of_saved, history
 
 TYPE_CHECKING = False  # As in client: an import of typing is too slow.
@@ -258,7 +258,7 @@ def saved(places: Places) -> Saved:
             },
             tasks={(tx, task): task_from_row(json.loads(row), sub) for tx, task, sub, row in tasks},
         )
-        return Saved(world, rows, _time_converter(db, same_boot=meta.get("boot_id") == linux.boot_id()))
+        return Saved(world, rows, _time_converter(db, same_boot=meta.get("boot_id") == processes.boot_id()))
 
 
 def status(places: Places) -> Json:
@@ -273,7 +273,7 @@ def status(places: Places) -> Json:
         disabled = disabled_of_saved(meta.get("disabled"))
         rows = db.execute("SELECT transaction_id, task, sub, row FROM tasks").fetchall()
         tasks = {(tx, task): task_from_row(json.loads(row), sub) for tx, task, sub, row in rows}
-        when = _time_converter(db, same_boot=meta.get("boot_id") == linux.boot_id())
+        when = _time_converter(db, same_boot=meta.get("boot_id") == processes.boot_id())
         order = {name: at for at, name in enumerate(context.tasks)} if context else {}
         keys = sorted(tasks, key=lambda key: (order.get(key[1], len(order)), key[1]))
         transactions = [

@@ -17,7 +17,7 @@ from collections import Counter
 from ipaddress import ip_address
 
 from zmsvc.core.errors import ZmsvcError
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import unix_sockets
 from zmsvc.host.kernel.sockdiag import SockDiag
 
 Owner = int | str
@@ -51,7 +51,7 @@ class Admission:
     def owner(self, connection: socket.socket) -> Owner:
         """Return the owner of a connection. Raises OSError if it is closed."""
         if connection.family == socket.AF_UNIX:
-            return linux.peer_credentials(connection)[1]
+            return unix_sockets.peer_credentials(connection)[1]
         host: str = connection.getpeername()[0].partition("%")[0]
         if self._kernel is not None and ip_address(host).is_loopback:
             with contextlib.suppress(OSError):

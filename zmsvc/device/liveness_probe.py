@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import unix_sockets
 
 EVERY_S = 1.0
 LIMIT_S = 3.0
@@ -29,7 +29,9 @@ class LivenessProbe:
         exposed = [
             each
             for each in listening
-            if each is not None and each.family == socket.AF_UNIX and not linux.refuses_descriptors(each)
+            if each is not None
+            and each.family == socket.AF_UNIX
+            and not unix_sockets.refuses_descriptors(each)
         ]
         self._listening = exposed[0] if exposed else None
         self._notify = notify
@@ -82,7 +84,10 @@ class LivenessProbe:
         if self._probe is None:
             return False
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
-            if connection.family != socket.AF_UNIX or linux.peer_credentials(connection)[0] != os.getpid():
+            if (
+                connection.family != socket.AF_UNIX
+                or unix_sockets.peer_credentials(connection)[0] != os.getpid()
+            ):
                 return False
             self._probe.close()
             self._probe = None

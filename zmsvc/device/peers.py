@@ -16,7 +16,7 @@ from termios import TIOCOUTQ
 
 from zmsvc.core.frozen import frozen
 from zmsvc.device.admission import Admission, Owner, ours
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import unix_sockets
 from zmsvc.host.systemd.notify import ReservedDescriptor
 
 
@@ -184,7 +184,7 @@ def _peer(connection: socket.socket) -> Peer:
     try:
         ioctl(connection.fileno(), TIOCOUTQ, unread)
         if connection.family == socket.AF_UNIX:
-            return Peer(name=f"pid {linux.peer_credentials(connection)[0]}", unread=unread[0])
+            return Peer(name=f"pid {unix_sockets.peer_credentials(connection)[0]}", unread=unread[0])
         host, port = connection.getpeername()[:2]
         return Peer(name=f"{host}:{port}", unread=unread[0])
     except OSError:

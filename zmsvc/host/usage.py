@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from zmsvc.core.frozen import frozen
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import processes
 
 MIB = float(1 << 20)
 
@@ -192,7 +192,7 @@ def _children(pid: int) -> list[Figures]:
     """
     found: list[Figures] = []
     seen: set[int] = set()
-    below = linux.children_of_threads(pid)
+    below = processes.children_of_threads(pid)
     while below:
         child = below.pop()
         if child in seen:
@@ -213,7 +213,7 @@ def _children(pid: int) -> list[Figures]:
         except psutil.Error:
             continue
         found.append(entry)
-        below += linux.children_of_threads(child)
+        below += processes.children_of_threads(child)
     return found
 
 

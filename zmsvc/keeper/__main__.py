@@ -24,7 +24,7 @@ from zmsvc.core.errors import CarriedError, ConfigError, PlaceError, ZmsvcError,
 from zmsvc.host import directories, paths
 from zmsvc.host.arguments import Help
 from zmsvc.host.complain import DETACHED, complain
-from zmsvc.host.kernel import linux, process_marks
+from zmsvc.host.kernel import cgroups, linux, process_marks, processes
 from zmsvc.host.python import interpreter
 from zmsvc.keeper import spares
 from zmsvc.keeper.keeper import Keeper
@@ -317,10 +317,10 @@ def _end_previous(places: paths.Places, listeners: Listeners) -> None:
     leftovers = process_marks.belonging((), places.context_mark) + process_marks.belonging(
         (), b"NOTIFY_SOCKET=" + os.fsencode(listeners.keeper_path)
     )
-    linux.kill_each(leftovers)
+    processes.kill_each(leftovers)
     until = time.monotonic() + PREVIOUS_END_S
     for pid in leftovers:
-        linux.wait_for_end(pid, max(0.0, until - time.monotonic()))
+        processes.wait_for_end(pid, max(0.0, until - time.monotonic()))
 
 
 def _raise_file_limit() -> None:
@@ -336,17 +336,17 @@ def _delegated_cgroup() -> Path | None:
     """
     if not os.environ.get("NOTIFY_SOCKET"):
         return None
-    base = linux.own_cgroup()
+    base = cgroups.own()
     if base is None:
         return None
     # With DelegateSubgroup=keeper (systemd 254 and later) the keeper starts in that leaf.
     base = base.parent if base.name == "keeper" else base
-    if not linux.is_delegated(base):
+    if not cgroups.is_delegated(base):
         return None
     with contextlib.suppress(OSError):
         for name in ("keeper", "supervisor", "device", "tasks"):
             (base / name).mkdir(exist_ok=True)
-        linux.enter_cgroup(base / "keeper")
+        cgroups.enter(base / "keeper")
         return base
     return None
 

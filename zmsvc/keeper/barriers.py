@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from zmsvc.host.complain import complain
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import free_descriptors
 from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.protocol.launch import LaunchSpec
 
@@ -37,7 +37,7 @@ class Barriers:
     def _closed(self, launch: int) -> int:
         reader, self._writers[launch] = self._machine.pipe()
         try:
-            linux.leave_room(self._writers[launch])
+            free_descriptors.leave_room(self._writers[launch])
         except OSError:
             os.close(reader)
             self.open([launch])

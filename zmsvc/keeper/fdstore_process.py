@@ -16,7 +16,7 @@ from typing import Any
 
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import free_descriptors
 from zmsvc.host.paths import Places
 from zmsvc.keeper.connected_process import ConnectedProcess
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher
@@ -115,7 +115,7 @@ class FdstoreProcess(ConnectedProcess):
             return None
         task_end, store_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            linux.leave_room(max(task_end.fileno(), store_end.fileno()))
+            free_descriptors.leave_room(max(task_end.fileno(), store_end.fileno()))
             order = protocol.Serve(task=f"{spec.transaction}:{spec.task}")
             seqpacket.send(self.channel, protocol.ORDERS.encode(order), {"to": store_end.fileno()})
         except (BlockingIOError, ConnectionError):

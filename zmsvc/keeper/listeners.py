@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zmsvc.core.errors import UsageError
 from zmsvc.host import directories
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import unix_sockets
 from zmsvc.host.paths import Places
 from zmsvc.host.systemd import notify
 
@@ -43,7 +43,7 @@ class Listeners:
         self.notify_of: dict[int, socket.socket] = {}
         """The notify sockets of tasks that run as other users, by user ID."""
         self.keeper = notify.bind(places.runtime / "keeper.sock", 0o600)
-        linux.refuse_descriptors(self.keeper)
+        unix_sockets.refuse_descriptors(self.keeper)
 
     @property
     def keeper_path(self) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from zmsvc.host.kernel import linux, process_marks
+from zmsvc.host.kernel import cgroups, process_marks, processes
 from zmsvc.host.systemd import notify
 from zmsvc.keeper.execution import execute
 from zmsvc.keeper.spares import Spare
@@ -172,26 +172,26 @@ class Machine:
         self._spares = dict(spares)
 
     now = staticmethod(time.monotonic)
-    start_time = staticmethod(linux.start_time)
-    name = staticmethod(linux.process_name)
-    signal = staticmethod(linux.send_signal)
-    kill_each = staticmethod(linux.kill_each)
+    start_time = staticmethod(processes.start_time)
+    name = staticmethod(processes.process_name)
+    signal = staticmethod(processes.send_signal)
+    kill_each = staticmethod(processes.kill_each)
     marked = staticmethod(process_marks.belongs)
     launch_of = staticmethod(process_marks.launch_by_any_mark)
-    cgroup_of = staticmethod(linux.cgroup_of)
-    user = staticmethod(linux.user_of)
-    number_of_children = staticmethod(linux.number_of_children)
-    executed = staticmethod(linux.has_executed)
-    cgroup_controllers = staticmethod(linux.cgroup_controllers)
-    enable_controller = staticmethod(linux.enable_controller)
-    write_cgroup = staticmethod(linux.write_cgroup)
-    memory_size = staticmethod(linux.memory_size)
-    most_tasks = staticmethod(linux.most_tasks)
-    open_cgroup = staticmethod(linux.cgroup_descriptor)
-    cgroup_populated = staticmethod(linux.cgroup_populated)
-    cgroup_processes = staticmethod(linux.cgroup_processes)
-    kill_cgroup = staticmethod(linux.kill_cgroup)
-    remove_cgroup = staticmethod(linux.remove_cgroup)
+    cgroup_of = staticmethod(cgroups.of_process)
+    user = staticmethod(processes.user_of)
+    number_of_children = staticmethod(processes.number_of_children)
+    executed = staticmethod(processes.has_executed)
+    cgroup_controllers = staticmethod(cgroups.controllers)
+    enable_controller = staticmethod(cgroups.enable_controller)
+    write_cgroup = staticmethod(cgroups.write)
+    memory_size = staticmethod(cgroups.memory_size)
+    most_tasks = staticmethod(processes.most_tasks)
+    open_cgroup = staticmethod(cgroups.descriptor)
+    cgroup_populated = staticmethod(cgroups.is_populated)
+    cgroup_processes = staticmethod(cgroups.processes_in)
+    kill_cgroup = staticmethod(cgroups.kill)
+    remove_cgroup = staticmethod(cgroups.remove)
     watch_end = staticmethod(os.pidfd_open)
     receive = staticmethod(notify.receive)
 
@@ -279,12 +279,12 @@ class Machine:
         return [
             pid
             for pid in process_marks.belonging(sessions, context_mark, launch)
-            if linux.descends(pid, os.getpid())
+            if processes.descends(pid, os.getpid())
         ]
 
     @staticmethod
     def children(pid: int | None = None) -> list[int]:
-        return linux.children_of(os.getpid()) if pid is None else linux.children_of_threads(pid)
+        return processes.children_of(os.getpid()) if pid is None else processes.children_of_threads(pid)
 
     @staticmethod
     def make_cgroup(cgroup: Path) -> None:

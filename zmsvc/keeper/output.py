@@ -20,7 +20,7 @@ from typing import assert_never
 from zmsvc.core.frozen import frozen
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import DETACHED, complain
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import free_descriptors
 from zmsvc.host.paths import Places
 from zmsvc.keeper.connected_process import ConnectedProcess
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher
@@ -153,7 +153,7 @@ class OutputClient(ConnectedProcess):
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if self.channel is None or self._unsent:
-                linux.leave_room(max(read, write))
+                free_descriptors.leave_room(max(read, write))
             os.set_blocking(write, True)
         except OSError:
             os.close(read)

@@ -19,7 +19,7 @@ from pathlib import Path
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.host import directories
 from zmsvc.host.complain import complain
-from zmsvc.host.kernel import linux, oom, signals
+from zmsvc.host.kernel import free_descriptors, oom, signals
 from zmsvc.keeper.descendants import Descendants
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
 from zmsvc.keeper.launch_record import (
@@ -200,7 +200,7 @@ class ProcessTable:
         if spec.service_type == "Command":
             exec_pipe, exec_gate = self._machine.pipe()
             try:
-                linux.leave_room(exec_gate)
+                free_descriptors.leave_room(exec_gate)
                 # A process that was stopped before it closed its end of the pipe must not block the keeper.
                 os.set_blocking(exec_pipe, False)
             except OSError:

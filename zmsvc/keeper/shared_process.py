@@ -16,7 +16,7 @@ from pathlib import Path
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import free_descriptors
 from zmsvc.keeper.dispatcher import Dispatcher
 from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.keeper.zygote_client import ZygoteClient
@@ -155,7 +155,7 @@ class SharedProcesses:
     def _create(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors, first: _Joining) -> None:
         process, transaction = SharedProcess(spec, cgroup, self._machine), spec.transaction
         try:
-            linux.leave_room(process.peer_fd)
+            free_descriptors.leave_room(process.peer_fd)
             self._dispatcher.watch(
                 process.fileno(),
                 partial(self._on_channel, transaction, process),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import free_descriptors
 from zmsvc.host.python import interpreter
 from zmsvc.host.python.interpreter import Switch
 from zmsvc.keeper.dispatcher import Dispatcher
@@ -91,7 +91,7 @@ class SpareTasks:
         spare = SpareTask(ours, warm=len(self._warm_tasks) < self._most_warm)
         try:
             # The last descriptors are for tasks.
-            linux.require_free(2 * linux.ROOM)
+            free_descriptors.require_free(2 * free_descriptors.ROOM)
             # The spare task blocks on its end.
             theirs.setblocking(True)
             self._dispatcher.watch(

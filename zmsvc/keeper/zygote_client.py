@@ -23,7 +23,7 @@ from typing import assert_never
 from zmsvc.core.errors import ProtocolError, ZmsvcError
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
-from zmsvc.host.kernel import linux, memfd
+from zmsvc.host.kernel import free_descriptors, memfd
 from zmsvc.keeper.barriers import Barriers
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
 from zmsvc.keeper.fdstore_process import FdstoreProcess
@@ -154,7 +154,7 @@ class ZygoteClient:
             gate, gate_writer = self._machine.pipe()
             arguments = ["--line", str(theirs.fileno()), "--gate", str(gate), "--keeper", str(os.getpid())]
             arguments += ["--protocol", str(forking.PROTOCOL), *["--cgroups"] * self._cgroups]
-            linux.leave_room(gate_writer)
+            free_descriptors.leave_room(gate_writer)
             # The zygote blocks on its end. The keeper's ends of the channel and of the gate must not block.
             theirs.setblocking(True)
             os.set_blocking(gate_writer, False)
@@ -363,7 +363,7 @@ class ZygoteClient:
         barrier = self.barriers.create(spec) if spec and spec.service_type != "Thread" else None
         if barrier is not None:
             fds = replace(fds, barrier=closed_later(barrier))
-        linux.leave_room(max(memory, order.gate_writer))
+        free_descriptors.leave_room(max(memory, order.gate_writer))
         return forking.order(fds, memory)
 
     def _output_pipe(self, order: Fork) -> int | None:

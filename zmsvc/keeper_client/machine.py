@@ -10,7 +10,7 @@ import socket
 from collections.abc import Container, Iterable
 from typing import Protocol
 
-from zmsvc.host.kernel import linux, process_marks
+from zmsvc.host.kernel import process_marks, processes
 from zmsvc.host.systemd import notify
 
 
@@ -52,9 +52,9 @@ class LocalMachine:
 
     receive = staticmethod(notify.receive)
     launch_of = staticmethod(process_marks.launch_of)
-    start_time = staticmethod(linux.start_time)
+    start_time = staticmethod(processes.start_time)
     belonging = staticmethod(process_marks.belonging)
-    kill_each = staticmethod(linux.kill_each)
+    kill_each = staticmethod(processes.kill_each)
 
     @staticmethod
     def wait(sock: socket.socket, milliseconds: int) -> bool:

@@ -23,7 +23,7 @@ from zmsvc.host import arguments, carried_file, crashpoint, paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.complain import complain
 from zmsvc.host.config import context_files, exposed_binds, separate_reader
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import processes
 from zmsvc.host.paths import Places
 from zmsvc.host.python import interpreter
 from zmsvc.host.state_file import StateFile
@@ -87,7 +87,7 @@ async def _supervise(args: argparse.Namespace) -> int:
         curve = curve_keys.of_words(hello.curve)
         context = _context(places, store, hello, curve=curve is not None)
         crashpoint.reached("take over state")
-        world = store.load(context, linux.boot_id())
+        world = store.load(context, processes.boot_id())
         carried = _carried(store, world, hello)
         notes = [] if hello.restarts else _start_notes(store, world, hello, carried, curve=curve is not None)
         store.remember("path", context.path)

@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Mapping, Set
 from typing import Any, Protocol
 
 from zmsvc.core.access import CONTROL, Who
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import unix_sockets
 from zmsvc.supervisor.connection import ClientConnection, TooLongError
 
 MAX_LINE = 256 << 10
@@ -97,7 +97,7 @@ class Control:
         """
 
     async def open(self) -> None:
-        linux.refuse_descriptors(self._listening)
+        unix_sockets.refuse_descriptors(self._listening)
         self._loop.add_reader(self._listening.fileno(), self._accept)
 
     async def close(self) -> None:
@@ -127,7 +127,7 @@ class Control:
                 return
             self._unserved = None
             sock.setblocking(False)
-            uid = linux.peer_credentials(sock)[1]
+            uid = unix_sockets.peer_credentials(sock)[1]
             self._open[uid] += 1
             try:
                 connection = ClientConnection(sock, MAX_LINE, functools.partial(self._gone, uid))
@@ -174,7 +174,7 @@ class Control:
         async def write(answer: Answer) -> None:
             await connection.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
 
-        groups = linux.peer_groups(connection.sock)
+        groups = unix_sockets.peer_groups(connection.sock)
         if refusal := self._too_many(uid, groups):
             await write(failure(1, f"too many connections: {refusal}"))
             if self._open.total() <= MAX_CLIENTS + RESERVED:

@@ -14,7 +14,7 @@ from zmsvc.core.effects import Effect
 from zmsvc.core.errors import PlaceError, reason
 from zmsvc.core.facts import Fact
 from zmsvc.core.world import World
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import processes
 from zmsvc.host.paths import Places
 from zmsvc.host.record_ring import RecordRing, SegmentFile
 from zmsvc.protocol import recording
@@ -149,4 +149,4 @@ class FactRecorder:
 
 def recorder(places: Places, soon: Callable[[Callable[[], None]], Any]) -> FactRecorder:
     """Return the recorder of a context."""
-    return FactRecorder(RecordRing(places.record), places.name, linux.boot_id, soon)
+    return FactRecorder(RecordRing(places.record), places.name, processes.boot_id, soon)

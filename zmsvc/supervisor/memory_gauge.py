@@ -13,7 +13,7 @@ from zmsvc.core import memory_limit
 from zmsvc.core.facts import MemoryMeasured
 from zmsvc.core.memory_limit import Measurement
 from zmsvc.core.model import Context
-from zmsvc.host.kernel import linux, process_memory
+from zmsvc.host.kernel import cgroups, process_memory, processes
 from zmsvc.supervisor.launch_spec import cgroup_name
 from zmsvc.supervisor.loop import Loop
 
@@ -28,7 +28,7 @@ class MemoryGauge:
     def __init__(self, loop: Loop, cgroup: str | None) -> None:
         self._loop, self._cgroup = loop, cgroup
         self._running = asyncio.get_running_loop()
-        self._memory = linux.memory_size()
+        self._memory = cgroups.memory_size()
         self._context: Context | None = None
         self._wanted = False
         self._timer: asyncio.TimerHandle | None = None
@@ -82,7 +82,7 @@ class MemoryGauge:
         group = Path(self._cgroup, cgroup_name(task.key)) if self._cgroup else None
         if group is not None and (used := process_memory.of_cgroup(group)) is not None:
             return used
-        processes = linux.cgroup_processes(group) if group is not None else _family(task.pid)
+        processes = cgroups.processes_in(group) if group is not None else _family(task.pid)
         return process_memory.of_processes(processes, enough=task.limit)
 
 
@@ -92,6 +92,6 @@ def _family(pid: int) -> Iterator[int]:
     while waiting:
         here = waiting.pop()
         yield here
-        children = [each for each in linux.children_of_threads(here) if each not in seen]
+        children = [each for each in processes.children_of_threads(here) if each not in seen]
         seen.update(children)
         waiting += children

@@ -24,7 +24,7 @@ from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.bus.loopback_gate import GRACE_S, LoopbackGate
 from zmsvc.host.bus.sockets import Context, Socket
 from zmsvc.host.bus.zap import KeyHandler, ZapHandler
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import linux, process_memory
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.task.keys import TaskKeys
 from zmsvc.task.sdk import LoopedTask, TaskService
@@ -205,7 +205,7 @@ class MonitorEndpoint:
             else None
         )
         socket_options.bind(self.socket, self._listening)
-        self._initial_memory = linux.own_memory()
+        self._initial_memory = process_memory.own_memory()
 
     def _shut(self) -> None:
         if self._events:
@@ -215,7 +215,7 @@ class MonitorEndpoint:
 
     def is_full(self) -> bool:
         """Return True if subscriptions fill this process. Peers can fill it with nothing else."""
-        return not self.answers and linux.own_memory() - self._initial_memory > MAX_GROWTH
+        return not self.answers and process_memory.own_memory() - self._initial_memory > MAX_GROWTH
 
     def reopen(self) -> None:
         """Close all connections, and accept new ones on the same listening socket. `sources` changes."""

@@ -23,7 +23,7 @@ from types import CodeType
 import zmq
 
 from zmsvc.host import seqpacket
-from zmsvc.host.kernel import linux, memfd, process_marks
+from zmsvc.host.kernel import linux, memfd, process_marks, processes
 from zmsvc.host.python import code_copies
 from zmsvc.host.python.interpreter import Switch, disabled
 from zmsvc.host.systemd import notify
@@ -161,7 +161,7 @@ def _restored() -> Iterator[None]:
     streams = sys.stdin, sys.stdout, sys.stderr
     hooks = threading.excepthook, sys.unraisablehook
     path = sys.path[:]
-    name, shown = linux.process_name(os.getpid()), linux.environment_of(os.getpid())
+    name, shown = processes.process_name(os.getpid()), processes.environment_of(os.getpid())
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ from zmsvc import __version__
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import cgroups, linux
 from zmsvc.host.kernel.fork import AROUND_FORK, Forker
 from zmsvc.host.python import interpreter, page_sharing, withheld_hooks
 from zmsvc.host.python.interpreter import Switch
@@ -110,7 +110,7 @@ def _run_task(
             spec, fds = forking.read_launch(packet, orders.fds)
         task = spec.task
         if move:
-            linux.enter_cgroup(Path(f"/proc/self/fd/{fds.cgroup}"))
+            cgroups.enter(Path(f"/proc/self/fd/{fds.cgroup}"))
         if fds.cgroup is not None:
             os.close(fds.cgroup)
         # From here on other processes can notice the task, so the keeper has to know the PID of the task

@@ -7,7 +7,7 @@ from __future__ import annotations
 from zmsvc.core.frozen import frozen
 from zmsvc.ctl.status_reply import CauseStatus, ContextStatus, TaskStatus, UsageStatus
 from zmsvc.ctl.top.rows import OpenTransaction, Snapshot, TaskRow
-from zmsvc.host.kernel import linux, process_usage
+from zmsvc.host.kernel import process_usage, processes
 
 
 @frozen
@@ -98,7 +98,7 @@ def _percent(before: _Sample | None, after: _Sample) -> float | None:
 def _look(pid: int) -> tuple[UsageStatus, int] | None:
     """Return what a process uses, and its start time; None if it is gone or hidden."""
     try:
-        fields = linux.stat_fields(pid)
+        fields = processes.stat_fields(pid)
     except OSError:
         return None
     if fields is None:

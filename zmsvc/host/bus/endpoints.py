@@ -14,7 +14,7 @@ from zmsvc.core import values
 from zmsvc.core.errors import ConfigError, PlaceError, ZmsvcError
 from zmsvc.core.values import Endpoint
 from zmsvc.host.directories import check_way, chmod_socket
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import unix_sockets
 
 BACKLOG = 1024
 
@@ -108,7 +108,7 @@ def _listen_ipc(path: str, mode: int) -> socket.socket:
         os.fchmod(listener.fileno(), mode)
         # Do this before a client can connect: a descriptor whose close hangs would hang the only I/O thread
         # of the device.
-        linux.refuse_descriptors(listener)
+        unix_sockets.refuse_descriptors(listener)
         listener.bind(path)
         chmod_socket(path, mode)
         return _listening(listener)

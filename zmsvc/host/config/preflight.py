@@ -27,7 +27,7 @@ from zmsvc.core.values import Endpoint, optional_path
 from zmsvc.host import environment_file, user_ids
 from zmsvc.host.bus import endpoints
 from zmsvc.host.config import exposed_binds
-from zmsvc.host.kernel import linux, programs
+from zmsvc.host.kernel import cgroups, programs
 from zmsvc.host.paths import control_socket, service_path
 
 _MAX_MODULES = 100
@@ -189,7 +189,7 @@ def _missing(task: TaskDefinition) -> Iterator[str]:
         yield f"its <group> {task.group} is unknown on this machine, so that the task cannot be started here"
     for option in resource_limits.named(task):
         controller = resource_limits.CONTROLLERS[option]
-        if controller not in linux.machine_controllers():
+        if controller not in cgroups.machine_controllers():
             yield (
                 f"its <{option}> has no effect here: this machine has no {controller} controller in cgroup v2"
             )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import cgroups
 
 
 class OomKills:
@@ -33,7 +33,7 @@ def of_context(delegated: Path | None) -> OomKills:
     """Return the counter for all processes of a context: that of its delegated cgroup, or else that of the
     keeper's own cgroup.
     """
-    unified, legacy = delegated or linux.own_cgroup(), linux.own_cgroup("memory")
+    unified, legacy = delegated or cgroups.own(), cgroups.own("memory")
     files = [
         unified / "memory.events" if unified else None,
         legacy / "memory.oom_control" if legacy else None,

@@ -14,7 +14,7 @@ import os
 import resource
 from collections.abc import Container
 
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import processes
 
 RLIMIT_LOCKS = 10
 """From <asm-generic/resource.h>; Python's `resource` has no name for it."""
@@ -79,7 +79,7 @@ def launch_by_any_mark(pid: int, context_mark: bytes) -> int | None:
     launch = launch_of(pid, context_mark)
     if launch is not None:
         return launch
-    environment = linux.environment_of(pid).split(b"\0")
+    environment = processes.environment_of(pid).split(b"\0")
     number = next((each.removeprefix(_LAUNCH) for each in environment if each.startswith(_LAUNCH)), b"")
     return int(number) if context_mark in environment and number.isdigit() else None
 
@@ -111,7 +111,7 @@ def belonging(sessions: Container[int], context_mark: bytes, launch: int | None 
 
 def belongs(pid: int, sessions: Container[int], context_mark: bytes, launch: int | None = None) -> bool:
     """Return True if `belonging` returns this process."""
-    fields = linux.stat_fields(pid)
+    fields = processes.stat_fields(pid)
     if fields is None or fields[0] in (b"Z", b"X"):
         return False
     return (
@@ -133,6 +133,6 @@ def _has_limit(pid: int, context_mark: bytes, launch: int | None) -> bool:
 
 
 def _has_variables(pid: int, context_mark: bytes, launch: int | None) -> bool:
-    environment = b"\0" + linux.environment_of(pid)
+    environment = b"\0" + processes.environment_of(pid)
     wanted = [context_mark] if launch is None else [context_mark, b"ZMSVC_LAUNCH=%d" % launch]
     return all(b"\0" + each + b"\0" in environment for each in wanted)

@@ -5,6 +5,7 @@ imports this module, too.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,3 +55,10 @@ def of_cgroup(directory: Path) -> int | None:
     stat = {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
     # `file` is the page cache with the shared memory (tmpfs) in it, which cannot be dropped.
     return max(0, used - stat.get("file", 0) + stat.get("shmem", 0))
+
+
+def own_memory() -> int:
+    """Return the resident bytes of this process that it shares with no file or other process."""
+    with open("/proc/self/statm", "rb") as file:
+        _, resident, shared, *_ = file.read().split()
+    return (int(resident) - int(shared)) * resource.getpagesize()

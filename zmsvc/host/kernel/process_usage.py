@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 from zmsvc.core.frozen import frozen
-from zmsvc.host.kernel import linux
+from zmsvc.host.kernel import processes
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -29,7 +29,7 @@ def of_process(pid: int, start_time: int) -> ProcessUsage | None:
     ended, also if another process has its PID now, or if /proc hides it. One call takes 0.02 ms.
     """
     try:
-        fields = linux.stat_fields(pid)
+        fields = processes.stat_fields(pid)
     except OSError:
         return None  # Without a free descriptor, the task is shown without its usage.
     if fields is None or int(fields[19]) != start_time:
