@@ -15,7 +15,7 @@ import pytest
 from context import Context
 from waiting import stop_process, wait_for_end
 
-from zmsvc.host.kernel import processes
+from zmsvc.host.kernel import pidfds, processes
 
 
 @pytest.fixture
@@ -93,10 +93,10 @@ def test_launches_of_another_boot_are_ignored(context: Context) -> None:
 def test_a_signal_reaches_the_intended_process_or_none(stranger: subprocess.Popen[bytes]) -> None:
     started = processes.start_time(stranger.pid)
     assert started is not None
-    assert not processes.send_signal(stranger.pid, started - 1, signal.SIGKILL), (
+    assert not pidfds.send_signal(stranger.pid, started - 1, signal.SIGKILL), (
         "the number was another process's then"
     )
     assert stranger.poll() is None
-    assert processes.send_signal(stranger.pid, started, signal.SIGKILL)
+    assert pidfds.send_signal(stranger.pid, started, signal.SIGKILL)
     assert stranger.wait() == -signal.SIGKILL
-    assert not processes.send_signal(stranger.pid, started, signal.SIGKILL), "it is gone"
+    assert not pidfds.send_signal(stranger.pid, started, signal.SIGKILL), "it is gone"

@@ -193,7 +193,10 @@ def test_the_live_table_is_that_of_one_host_to_which_ssh_gives_the_terminal(
     # ssh has no other end to hold: the terminal of the host ends with the connection.
     assert lifeline.VARIABLE not in out
     assert main(["-H", "lost", "top"]) == 5
-    assert capfd.readouterr().err == "ssh: connect to host lost port 22: Connection refused\n"
+    assert capfd.readouterr().err == (
+        "ssh: connect to host lost port 22: Connection refused\n"
+        "zmsvcctl: the connection to lost is lost, or ssh could not make it\n"
+    )
     assert main(["-H", "without", "top"]) == 5
     assert "cannot find zmsvcctl on without" in capfd.readouterr().err
     assert main(["-H", "a", "top", "--once"]) == 0

@@ -24,7 +24,7 @@ from zmsvc.core.errors import CarriedError, ConfigError, PlaceError, ZmsvcError,
 from zmsvc.host import directories, paths
 from zmsvc.host.arguments import Help
 from zmsvc.host.complain import DETACHED, complain
-from zmsvc.host.kernel import cgroups, linux, process_marks, processes
+from zmsvc.host.kernel import cgroups, linux, pidfds, process_marks
 from zmsvc.host.python import interpreter
 from zmsvc.keeper import spares
 from zmsvc.keeper.keeper import Keeper
@@ -317,10 +317,10 @@ def _end_previous(places: paths.Places, listeners: Listeners) -> None:
     leftovers = process_marks.belonging((), places.context_mark) + process_marks.belonging(
         (), b"NOTIFY_SOCKET=" + os.fsencode(listeners.keeper_path)
     )
-    processes.kill_each(leftovers)
+    pidfds.kill_each(leftovers)
     until = time.monotonic() + PREVIOUS_END_S
     for pid in leftovers:
-        processes.wait_for_end(pid, max(0.0, until - time.monotonic()))
+        pidfds.wait_for_end(pid, max(0.0, until - time.monotonic()))
 
 
 def _raise_file_limit() -> None:

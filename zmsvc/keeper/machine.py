@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from zmsvc.host.kernel import cgroups, process_marks, processes
+from zmsvc.host.kernel import cgroups, pidfds, process_marks, processes
 from zmsvc.host.systemd import notify
 from zmsvc.keeper.execution import execute
 from zmsvc.keeper.spares import Spare
@@ -174,8 +174,8 @@ class Machine:
     now = staticmethod(time.monotonic)
     start_time = staticmethod(processes.start_time)
     name = staticmethod(processes.process_name)
-    signal = staticmethod(processes.send_signal)
-    kill_each = staticmethod(processes.kill_each)
+    signal = staticmethod(pidfds.send_signal)
+    kill_each = staticmethod(pidfds.kill_each)
     marked = staticmethod(process_marks.belongs)
     launch_of = staticmethod(process_marks.launch_by_any_mark)
     cgroup_of = staticmethod(cgroups.of_process)

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Container, Iterable
 from typing import Protocol
 
-from zmsvc.host.kernel import process_marks, processes
+from zmsvc.host.kernel import pidfds, process_marks, processes
 from zmsvc.host.systemd import notify
 
 
@@ -54,7 +54,7 @@ class LocalMachine:
     launch_of = staticmethod(process_marks.launch_of)
     start_time = staticmethod(processes.start_time)
     belonging = staticmethod(process_marks.belonging)
-    kill_each = staticmethod(processes.kill_each)
+    kill_each = staticmethod(pidfds.kill_each)
 
     @staticmethod
     def wait(sock: socket.socket, milliseconds: int) -> bool:

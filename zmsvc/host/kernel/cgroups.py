@@ -8,7 +8,8 @@ import os
 import re
 from pathlib import Path
 
-from zmsvc.host.kernel.processes import kill_each, stat_fields
+from zmsvc.host.kernel.pidfds import kill_each
+from zmsvc.host.kernel.processes import stat_fields
 
 
 def own(controller: str = "") -> Path | None:
