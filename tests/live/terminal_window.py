@@ -65,6 +65,10 @@ class TerminalWindow:
         second, cursor = self._tmux("display-message", "-p", "#{alternate_on} #{cursor_flag}").split()
         return f"{('first', 'second')[int(second)]} screen {('without', 'with')[int(cursor)]} a cursor"
 
+    def shows_first_screen(self) -> None:
+        """Wait until no program draws on the second screen."""
+        wait_for(lambda: self.mode() == "first screen with a cursor")
+
     def resize(self, *, columns: int, lines: int) -> None:
         self._tmux("resize-window", "-x", str(columns), "-y", str(lines))
 

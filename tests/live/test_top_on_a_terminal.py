@@ -47,8 +47,15 @@ def begin(window: TerminalWindow, context: Context, *, setting: str = "A=b") -> 
     window.shows("Live: ", "ts001", "? help")
 
 
+def leave(window: TerminalWindow) -> None:
+    """End `top`, and wait for it: what is typed before that may be a key of `top`, and the screen is its own."""
+    window.press("q")
+    window.shows_first_screen()
+
+
 def left(window: TerminalWindow, status: int) -> None:
     """Wait until the shell is back, with the exit status of `top`, and check the terminal's settings."""
+    window.shows_first_screen()
     window.type("echo status=$?; stty -a")
     window.press("Enter")
     seen = window.shows(f"status={status}\n", " icanon ", " echo ")
@@ -154,7 +161,7 @@ def test_the_terminal_is_restored_by_each_end(window: TerminalWindow, three: Con
 
 
 def test_without_anything_to_show_it_ends_as_before(window: TerminalWindow, three: Context) -> None:
-    window.press("q")
+    leave(window)
     window.run(sys.executable, "-P", "-m", "zmsvc.ctl", "-c", three.name, "top", "--transaction", "NOBODY")
     window.shows("no such transaction")
     window.type("echo status=$?")
@@ -199,13 +206,13 @@ def test_a_context_that_ends_is_told(window: TerminalWindow, three: Context) -> 
 
 def test_colors_and_characters_as_the_user_wants_them(window: TerminalWindow, three: Context) -> None:
     for variable, colored in (("A=b", True), ("NO_COLOR=1", False), ("SYSTEMD_COLORS=0", False)):
-        window.press("q")
+        leave(window)
         begin(window, three, setting=variable)
         window.shows("\N{MULTIPLICATION SIGN} ts003")
         line = next(line for line in window.screen(escapes=True).splitlines() if "ts003" in line)
         codes = {code for found in re.findall(r"\x1b\[([\d;]*)m", line) for code in found.split(";")}
         assert ("31" in codes, "1" in codes) == (colored, True), "bold all the same"
-    window.press("q")
+    leave(window)
     begin(window, three, setting="SYSTEMD_UTF8=0")
     window.press("t")
     window.shows("`-ts003", "x `-ts003")
@@ -214,8 +221,8 @@ def test_colors_and_characters_as_the_user_wants_them(window: TerminalWindow, th
 
 def test_a_terminal_without_a_cursor_gets_one_table(window: TerminalWindow, three: Context) -> None:
     window.resize(columns=140, lines=24)
+    leave(window)
     for kind in ("dumb", "no-such-terminal"):
-        window.press("q")
         window.run("env", f"TERM={kind}", sys.executable, "-P", "-m", "zmsvc.ctl", "-c", three.name, "top")
         seen = window.shows("1 of 3 tasks active", "CHILDREN", "ts003")
         assert ("this is one table" in seen) is (kind != "dumb")
