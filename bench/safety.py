@@ -30,7 +30,7 @@ from bench.results import Results
 from zmsvc.host import directories
 from zmsvc.host.kernel import memfd, unix_sockets
 from zmsvc.host.kernel.sockdiag import SockDiag
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams
 
 LIMIT = 0.05
 """The share of a start, or of the time until another task runs, that no guard may cost."""
@@ -132,13 +132,13 @@ def _datagram() -> Iterator[Callable[[], object]]:
     """Copy a notification of another user's task, as the thread for this user does."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    notify.peek_from_start(ours)
+    datagrams.peek_from_start(ours)
     with ours, theirs:
 
         def act() -> None:
             theirs.send(b"READY=1")
-            notify.receive(ours, peek=True)
-            notify.discard(ours, 1)
+            datagrams.receive(ours, peek=True)
+            datagrams.discard(ours, 1)
 
         yield act
 

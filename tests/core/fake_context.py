@@ -33,7 +33,7 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.core.model import Context
 from zmsvc.host import paths, seqpacket
 from zmsvc.host.state_file import StateFile
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.launch_record import LaunchRecord
 from zmsvc.keeper.listeners import Listeners
@@ -184,7 +184,7 @@ class SupervisorProcess:
         self.loop: Loop | None = None
         self.clients: Clients | None = None
         self.store: StateFile | None = None
-        self.reserved: notify.ReservedDescriptor | None = None
+        self.reserved: datagrams.ReservedDescriptor | None = None
         self.main: asyncio.Task[None] | None = None
 
     def due(self) -> float | None:

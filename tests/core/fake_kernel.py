@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams
 
 FIRST_PID = 5_000_000
 """Higher than any PID of a real kernel, so that no real process is hit."""
@@ -240,7 +240,7 @@ class Kernel:
             self.later(0.05, lambda: self.say(whom, pid, *lines) if self.processes[pid].alive else None)
 
     @staticmethod
-    def sender(datagram: notify.Datagram | None) -> notify.Datagram | None:
+    def sender(datagram: datagrams.Datagram | None) -> datagrams.Datagram | None:
         """Return the datagram with the PID of the simulated sender."""
         if datagram is None:
             return None
@@ -420,10 +420,10 @@ class KeeperPort:
     def remove_cgroup(self, cgroup: Path) -> None:
         raise NotImplementedError
 
-    def receive(self, sock: socket.socket) -> notify.Datagram | None:
+    def receive(self, sock: socket.socket) -> datagrams.Datagram | None:
         self._kernel.may_crash()
         self._kernel.may_fail("said", errno.ENOBUFS)
-        return self._kernel.sender(notify.receive(sock))
+        return self._kernel.sender(datagrams.receive(sock))
 
 
 class SupervisorPort:
@@ -438,10 +438,10 @@ class SupervisorPort:
         sock: socket.socket,
         *,
         peek: bool = False,
-        spare: notify.ReservedDescriptor | None = None,
+        spare: datagrams.ReservedDescriptor | None = None,
         keep_others: bool = False,
-    ) -> notify.Datagram | None:
-        return self._kernel.sender(notify.receive(sock, peek=peek, spare=spare, keep_others=keep_others))
+    ) -> datagrams.Datagram | None:
+        return self._kernel.sender(datagrams.receive(sock, peek=peek, spare=spare, keep_others=keep_others))
 
     def launch_of(self, pid: int, context_mark: bytes) -> int | None:
         process = self._kernel.processes.get(pid)

@@ -21,7 +21,7 @@ import waiting
 
 from zmsvc.core import messages
 from zmsvc.host.bus.sockets import Publisher
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams
 from zmsvc.keeper.dispatcher import Dispatcher
 from zmsvc.keeper.machine import Machine
 from zmsvc.keeper.spare_tasks import SpareTasks
@@ -149,7 +149,7 @@ class Nest:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.log = home / "log"
-        self.notify = notify.bind(home / "n", 0o666)
+        self.notify = datagrams.bind(home / "n", 0o666)
         self.tasks: list[Task] = []
         self.endpoints = {"frontend": f"ipc://{home}/front", "backend": f"ipc://{home}/back"}
 
@@ -210,12 +210,12 @@ class Nest:
 
     # --- what they say
 
-    def next(self, deadline: float = waiting.PATIENCE) -> notify.Datagram:
+    def next(self, deadline: float = waiting.PATIENCE) -> datagrams.Datagram:
         """Return the next datagram."""
         assert select.select([self.notify], [], [], deadline)[0], (
             f"nothing was said within {deadline:g} s; the log:\n{self.logged()}"
         )
-        datagram = notify.receive(self.notify)
+        datagram = datagrams.receive(self.notify)
         assert datagram is not None
         return datagram
 
@@ -224,16 +224,16 @@ class Nest:
         until = time.monotonic() + waiting.PATIENCE
         while word not in (said := dict((datagram := self.next()).lines)):
             assert time.monotonic() < until
-        update, report = notify.texts_of(datagram)
+        update, report = datagrams.texts_of(datagram)
         texts = {"X_ZMSVC_UPDATE": update, "X_ZMSVC_POISON": report}
         return said | {key: text for key, text in texts.items() if text is not None}
 
     def rest(self) -> list[str]:
         """Return the first line of each datagram that waits now."""
         found = []
-        while (datagram := notify.receive(self.notify)) is not None:
+        while (datagram := datagrams.receive(self.notify)) is not None:
             found.append("=".join(datagram.lines[0]))
-            notify.texts_of(datagram)
+            datagrams.texts_of(datagram)
         return found
 
     def empty(self) -> bool:

@@ -20,7 +20,7 @@ from waiting import PATIENCE
 from zmsvc.core import facts as ft
 from zmsvc.core.probing import Health
 from zmsvc.host import seqpacket
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams
 from zmsvc.host.systemd.notify import Notifier
 from zmsvc.keeper_client.children import Children
 from zmsvc.keeper_client.machine import LocalMachine
@@ -61,7 +61,7 @@ class Both:
         ours.setblocking(False)
         running = sv.Launched(launch=LAUNCH, pid=os.getpid(), start_time=1)
         self.report_to_supervisor(hello(children=(running,)))
-        receiver = notify.bind(folder / "notify", 0o600)
+        receiver = datagrams.bind(folder / "notify", 0o600)
         self.children = Children(ours, receiver)
         self.children.greet()
         self.task = Notifier(str(folder / "notify"))

@@ -29,7 +29,7 @@ from zmsvc.ctl.status_reply import ContextStatus
 from zmsvc.ctl.verbs import logs, update
 from zmsvc.host import paths
 from zmsvc.host.bus import sockets
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams, notify
 
 Capture = pytest.CaptureFixture[str]
 
@@ -530,14 +530,14 @@ def test_an_update_that_is_not_saved_or_not_one_says_so(
 ) -> None:
     monkeypatch.setenv("ZMSVC_TASK", "ts_1")
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
-    with notify.bind(tmp_path / "n", 0o600):
+    with datagrams.bind(tmp_path / "n", 0o600):
         assert main(["update", *words]) == code
     assert error in capsys.readouterr().err
 
 
 def test_without_a_timeout_an_update_that_is_not_saved_is_status_5(tmp_path: Path) -> None:
     with (
-        notify.bind(tmp_path / "n", 0o600),
+        datagrams.bind(tmp_path / "n", 0o600),
         pytest.raises(client.CtlError, match=r"has not saved the result within 0\.01 s") as raised,
     ):
         update.report(notify.Notifier(str(tmp_path / "n")), "{}", None, patience=0.01)

@@ -16,13 +16,13 @@ import pytest
 
 from zmsvc.core.errors import ProtocolError, ZmsvcError
 from zmsvc.host.kernel import memfd
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams, notify
 from zmsvc.host.systemd.notify import Notifier
 
 
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[socket.socket]:
-    with notify.bind(tmp_path / "n", 0o666) as made:
+    with datagrams.bind(tmp_path / "n", 0o666) as made:
         yield made
 
 
@@ -39,7 +39,7 @@ def notifier(path: str) -> Iterator[Notifier]:
 
 
 def lines(receiver: socket.socket) -> list[tuple[str, str]]:
-    datagram = notify.receive(receiver)
+    datagram = datagrams.receive(receiver)
     assert datagram is not None
     return datagram.lines
 
@@ -56,12 +56,12 @@ def send(path: str, data: bytes, fds: list[int] | None = None) -> None:
 
 def test_the_kernel_identifies_the_sender(receiver: socket.socket, notifier: Notifier) -> None:
     notifier.ready()
-    datagram = notify.receive(receiver)
-    assert datagram == notify.Datagram(pid=os.getpid(), uid=os.getuid(), lines=[("READY", "1")], fds=[])
+    datagram = datagrams.receive(receiver)
+    assert datagram == datagrams.Datagram(pid=os.getpid(), uid=os.getuid(), lines=[("READY", "1")], fds=[])
 
 
 def test_receive_without_a_datagram_returns_none(receiver: socket.socket) -> None:
-    assert notify.receive(receiver) is None
+    assert datagrams.receive(receiver) is None
 
 
 def test_every_notification_arrives(receiver: socket.socket, notifier: Notifier) -> None:
@@ -102,10 +102,10 @@ def test_an_update_of_any_size_arrives_whole_and_leaves_no_descriptor(
 ) -> None:
     before, text = open_fds(), '"' + "x" * size + '"'
     notifier.update(text, 7)
-    datagram = notify.receive(receiver)
+    datagram = datagrams.receive(receiver)
     assert datagram is not None
     assert ("X_ZMSVC_SEQ", "7") in datagram.lines
-    assert notify.texts_of(datagram)[0] == text
+    assert datagrams.texts_of(datagram)[0] == text
     assert datagram.fds == []
     assert open_fds() <= before
 
@@ -117,7 +117,7 @@ def test_an_update_that_is_too_large_is_refused_with_the_figures(
         notifier.update("x" * (notify.UPDATE_LIMIT + 1), 1)
     with pytest.raises(ValueError, match="bytes of JSON"):
         notifier.update("é" * (notify.UPDATE_LIMIT // 2 + 1), 1)
-    assert notify.receive(receiver) is None
+    assert datagrams.receive(receiver) is None
 
 
 def test_a_full_queue_raises_and_has_room_after_a_read(receiver: socket.socket, notifier: Notifier) -> None:
@@ -184,7 +184,7 @@ def test_an_abstract_address_works() -> None:
 
 def test_a_rebound_socket_is_found_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "n"
-    first = notify.bind(path, 0o600)
+    first = datagrams.bind(path, 0o600)
     told = Notifier(str(path))
     first.close()
     with caplog.at_level(logging.WARNING):
@@ -193,7 +193,7 @@ def test_a_rebound_socket_is_found_again(tmp_path: Path, caplog: pytest.LogCaptu
     assert [record.getMessage() for record in caplog.records] == [
         f"Cannot notify {path}: Connection refused; notifications are lost until it can be reached"
     ]
-    with notify.bind(path, 0o600) as second:
+    with datagrams.bind(path, 0o600) as second:
         told.ready()
         assert lines(second) == [("READY", "1")]
     told.close()
@@ -201,7 +201,7 @@ def test_a_rebound_socket_is_found_again(tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_a_socket_that_is_bound_later_is_found(tmp_path: Path) -> None:
     told = Notifier(str(tmp_path / "n"))
-    with notify.bind(tmp_path / "n", 0o600) as late:
+    with datagrams.bind(tmp_path / "n", 0o600) as late:
         told.ready()
         assert lines(late) == [("READY", "1")]
     told.close()
@@ -234,9 +234,9 @@ def test_a_result_of_a_script_is_one_without_a_number_and_without_other_lines(
     receiver: socket.socket, path: str, lines: bytes, result: bool
 ) -> None:
     send(path, lines)
-    datagram = notify.receive(receiver)
+    datagram = datagrams.receive(receiver)
     assert datagram is not None
-    assert notify.only_reports_a_result(datagram) is result
+    assert datagrams.only_reports_a_result(datagram) is result
 
 
 def test_unexpected_descriptors_are_closed(receiver: socket.socket, path: str) -> None:
@@ -244,7 +244,7 @@ def test_unexpected_descriptors_are_closed(receiver: socket.socket, path: str) -
     send(path, b"BARRIER=1", [writer] * 12)
     os.close(writer)
     before = open_fds()
-    datagram = notify.receive(receiver)
+    datagram = datagrams.receive(receiver)
     assert datagram is not None
     assert datagram.fds == []
     assert open_fds() <= before
@@ -264,10 +264,10 @@ def test_an_update_in_a_file_that_cannot_be_trusted_is_refused(
         "huge": lambda: memfd.sealed("x", b"x" * (notify.UPDATE_LIMIT + 1)),
     }[kind]()
     send(path, b"X_ZMSVC_UPDATE_FD=1", [fd])
-    datagram = notify.receive(receiver)
+    datagram = datagrams.receive(receiver)
     assert datagram is not None
     with pytest.raises(ProtocolError, match="cannot read passed file"):
-        notify.texts_of(datagram)[0]
+        datagrams.texts_of(datagram)[0]
     for each in {fd, reader, writer}:
         os.close(each)
     assert open_fds() <= before
@@ -275,26 +275,26 @@ def test_an_update_in_a_file_that_cannot_be_trusted_is_refused(
 
 def test_a_datagram_without_an_update_has_none(receiver: socket.socket, path: str) -> None:
     send(path, b"READY=1\nSTATUS=well")
-    datagram = notify.receive(receiver)
+    datagram = datagrams.receive(receiver)
     assert datagram is not None
-    assert notify.texts_of(datagram)[0] is None
+    assert datagrams.texts_of(datagram)[0] is None
 
 
 def test_an_update_whose_file_did_not_arrive_is_refused(receiver: socket.socket, path: str) -> None:
     send(path, b"X_ZMSVC_UPDATE_FD=1")
-    datagram = notify.receive(receiver)
+    datagram = datagrams.receive(receiver)
     assert datagram is not None
     with pytest.raises(ProtocolError, match="no file came with it"):
-        notify.texts_of(datagram)[0]
+        datagrams.texts_of(datagram)[0]
 
 
 def test_peeked_datagrams_stay_until_they_are_discarded(receiver: socket.socket, notifier: Notifier) -> None:
-    notify.peek_from_start(receiver)
+    datagrams.peek_from_start(receiver)
     for number in range(3):
         notifier.status(str(number))
-    seen = [notify.receive(receiver, peek=True) for _ in range(4)]
+    seen = [datagrams.receive(receiver, peek=True) for _ in range(4)]
     assert [datagram and datagram.lines[0][1] for datagram in seen] == ["0", "1", "2", None]
-    notify.discard(receiver, 2)
+    datagrams.discard(receiver, 2)
     assert lines(receiver) == [("STATUS", "2")]
 
 
@@ -309,7 +309,7 @@ def test_a_reader_may_keep_further_descriptors_and_learns_if_some_are_missing(
         (True, 1, False),
     ):
         send(path, b"FDSTORE=1", [0] * count)
-        datagram = notify.receive(receiver, keep_others=keep)
+        datagram = datagrams.receive(receiver, keep_others=keep)
         assert datagram is not None
         assert (len(datagram.others), datagram.incomplete) == (count if keep else 0, incomplete)
         for fd in datagram.others:
@@ -319,14 +319,14 @@ def test_a_reader_may_keep_further_descriptors_and_learns_if_some_are_missing(
 
 @pytest.mark.parametrize("size", [notify.UPDATE_INLINE, 80_000, 150_000])
 def test_an_oversized_datagram_is_peeked_at_once(receiver: socket.socket, path: str, size: int) -> None:
-    notify.peek_from_start(receiver)
+    datagrams.peek_from_start(receiver)
     before = open_fds()
     send(path, b"A=1\nB=" + b"x\n" * (size // 2), [0, 1])
     send(path, b"C=2")
-    peeked = [notify.receive(receiver, peek=True) for _ in range(3)]
+    peeked = [datagrams.receive(receiver, peek=True) for _ in range(3)]
     assert [datagram.lines[0] if datagram else None for datagram in peeked] == [("A", "1"), ("C", "2"), None]
     assert open_fds() <= before
-    notify.discard(receiver, 2)
+    datagrams.discard(receiver, 2)
     with pytest.raises(BlockingIOError):
         receiver.recv(1)
 
@@ -334,14 +334,14 @@ def test_an_oversized_datagram_is_peeked_at_once(receiver: socket.socket, path: 
 def test_a_bound_socket_has_its_mode_and_replaces_an_old_one(tmp_path: Path) -> None:
     path = tmp_path / "n"
     for mode in (0o600, 0o666):
-        with notify.bind(path, mode):
+        with datagrams.bind(path, mode):
             assert path.stat().st_mode & 0o777 == mode
 
 
 def test_a_socket_that_cannot_be_bound_says_why(tmp_path: Path) -> None:
     before = open_fds()
     with pytest.raises(ZmsvcError, match=r"cannot listen at .*/none/n: No such file or directory"):
-        notify.bind(tmp_path / "none" / "n", 0o600)
+        datagrams.bind(tmp_path / "none" / "n", 0o600)
     with pytest.raises(ZmsvcError, match=r"cannot listen at .*: AF_UNIX path too long"):
-        notify.bind(tmp_path / ("x" * 120), 0o600)
+        datagrams.bind(tmp_path / ("x" * 120), 0o600)
     assert open_fds() <= before

@@ -17,7 +17,7 @@ from termios import TIOCOUTQ
 from zmsvc.core.frozen import frozen
 from zmsvc.device.admission import Admission, Owner, ours
 from zmsvc.host.kernel import unix_sockets
-from zmsvc.host.systemd.notify import ReservedDescriptor
+from zmsvc.host.systemd.datagrams import ReservedDescriptor
 
 
 @frozen

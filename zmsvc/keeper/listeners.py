@@ -15,7 +15,7 @@ from zmsvc.core.errors import UsageError
 from zmsvc.host import directories
 from zmsvc.host.kernel import unix_sockets
 from zmsvc.host.paths import Places
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams
 
 BACKLOG = 1024
 
@@ -39,10 +39,10 @@ class Listeners:
         self.control = self._listen(places.control_socket)
         # This socket is only for tasks of the daemon's own user: another user could send descriptors that
         # hang the process which receives them.
-        self.notify = notify.bind(places.notify_socket, 0o600)
+        self.notify = datagrams.bind(places.notify_socket, 0o600)
         self.notify_of: dict[int, socket.socket] = {}
         """The notify sockets of tasks that run as other users, by user ID."""
-        self.keeper = notify.bind(places.runtime / "keeper.sock", 0o600)
+        self.keeper = datagrams.bind(places.runtime / "keeper.sock", 0o600)
         unix_sockets.refuse_descriptors(self.keeper)
 
     @property
@@ -55,7 +55,7 @@ class Listeners:
         """
         path = self._places.runtime / f"notify-{uid}.sock"
         if uid not in self.notify_of:
-            self.notify_of[uid] = notify.bind(path, 0o600, uid)
+            self.notify_of[uid] = datagrams.bind(path, 0o600, uid)
         return path
 
     def _take_lock(self) -> int:

@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from zmsvc.host.kernel import cgroups, pidfds, process_marks, processes
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams
 from zmsvc.keeper.execution import execute
 from zmsvc.keeper.spares import Spare
 
@@ -161,7 +161,7 @@ class KeeperMachine(Protocol):
     def remove_cgroup(self, cgroup: Path) -> None:
         """Remove a control group if it is empty."""
 
-    def receive(self, sock: socket.socket) -> notify.Datagram | None:
+    def receive(self, sock: socket.socket) -> datagrams.Datagram | None:
         """Return the next notification on a socket, or None."""
 
 
@@ -193,7 +193,7 @@ class Machine:
     kill_cgroup = staticmethod(cgroups.kill)
     remove_cgroup = staticmethod(cgroups.remove)
     watch_end = staticmethod(os.pidfd_open)
-    receive = staticmethod(notify.receive)
+    receive = staticmethod(datagrams.receive)
 
     @staticmethod
     def selector() -> selectors.BaseSelector:

@@ -28,7 +28,7 @@ from zmsvc.core.probing import Health
 from zmsvc.host import seqpacket
 from zmsvc.host.descriptor_closer import DescriptorCloser
 from zmsvc.host.sparse_log import SparseLog
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams, notify
 from zmsvc.keeper_client.fdstore_client import FdstoreClient
 from zmsvc.keeper_client.machine import LocalMachine, Outside
 from zmsvc.keeper_client.user_notify import UserNotify
@@ -147,7 +147,7 @@ class Children:
         """True while orders wait."""
         self.listener: Listener | None = None
         self.notify_policy: NotifyPolicy | None = None
-        self._spare = notify.ReservedDescriptor()
+        self._spare = datagrams.ReservedDescriptor()
         """A spare descriptor. With it, an update that comes as a descriptor can be received even at the limit
         of descriptors.
         """
@@ -155,7 +155,7 @@ class Children:
         self._others: list[int] = []
         """Further descriptors of the datagrams that were peeked at."""
         self._closer = DescriptorCloser()
-        notify.peek_from_start(notify_socket)
+        datagrams.peek_from_start(notify_socket)
         self.context_mark = b""
         """The mark of all processes of the context (host/kernel/process_marks.py)."""
         self.protocol = PROTOCOL
@@ -270,7 +270,7 @@ class Children:
         return [*starts, *notification_facts, *due_ends]
 
     def _take_datagram(
-        self, datagram: notify.Datagram, starts: list[Fact], ends: list[Fact]
+        self, datagram: datagrams.Datagram, starts: list[Fact], ends: list[Fact]
     ) -> Iterable[Fact]:
         if self._speaker(datagram) not in self._launch_of:
             self._await_launched(datagram, starts, ends)
@@ -329,14 +329,14 @@ class Children:
         """
         return max(0.0, self._deferred_ends[0].until - time.monotonic()) if self._deferred_ends else None
 
-    def _speaker(self, datagram: notify.Datagram) -> Speaker:
+    def _speaker(self, datagram: datagrams.Datagram) -> Speaker:
         member_id = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
         # A task that has a process of its own may send this line, too, but only about itself.
         if (datagram.pid, "") in self._launch_of:
             return datagram.pid, ""
         return self._admitted(datagram) or (datagram.pid, member_id)
 
-    def _admitted(self, datagram: notify.Datagram) -> Speaker | None:
+    def _admitted(self, datagram: datagrams.Datagram) -> Speaker | None:
         """Return the sender for a process that is not the main one of a task and may notify for it. Return
         None for other processes, and for those that have ended.
         """
@@ -344,7 +344,7 @@ class Children:
         if launch is None or launch not in self._speaker_of:
             return None
         # Each process of the task may send a result: it changes nothing that only the main process decides.
-        if not (self._admits_all(launch) or notify.only_reports_a_result(datagram)):
+        if not (self._admits_all(launch) or datagrams.only_reports_a_result(datagram)):
             return None
         # A process of another user may have the same mark, but not this user ID.
         if datagram.uid not in (0, self._uid_of.get(launch, os.geteuid())):
@@ -354,7 +354,7 @@ class Children:
     def _admits_all(self, launch: int) -> bool:
         return self.notify_policy is not None and self.notify_policy.admits_all(launch)
 
-    def _await_launched(self, datagram: notify.Datagram, starts: list[Fact], ends: list[Fact]) -> None:
+    def _await_launched(self, datagram: datagrams.Datagram, starts: list[Fact], ends: list[Fact]) -> None:
         """Read `launched` for a task whose first datagram came before this report of the keeper. The keeper
         sends the report right after it has opened the task's start gate.
 
@@ -371,7 +371,7 @@ class Children:
     def discard_peeked(self) -> None:
         """Discard the datagrams that were peeked at: their consequences are in the state file."""
         count, self._peeked = self._peeked, 0
-        notify.discard(self.notify, count)
+        datagrams.discard(self.notify, count)
         # Close these only now, in another thread: the datagrams had references, too, and to close the last
         # reference may take long.
         others, self._others = self._others, []
@@ -459,7 +459,7 @@ class Children:
 
     # --- notifications of tasks
 
-    def _facts_in(self, datagram: notify.Datagram) -> Iterable[Fact]:
+    def _facts_in(self, datagram: datagrams.Datagram) -> Iterable[Fact]:
         launch = self._launch_of.get(self._speaker(datagram))
         if launch is None:
             self._refuse(datagram)
@@ -474,7 +474,7 @@ class Children:
             self.refused.add("Cannot read what process %d says: %s", datagram.pid, error)
             return []
 
-    def _main_named(self, launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
+    def _main_named(self, launch: int, datagram: datagrams.Datagram) -> Iterable[Fact]:
         """Yield a fact for MAINPID=. Only a process of the same launch can become the main one."""
         named = dict(datagram.lines).get("MAINPID")
         if named is None or self._speaker_of[launch][1]:
@@ -508,7 +508,7 @@ class Children:
         else:
             yield ft.MainNamed(launch=launch, pid=pid, start_time=started)
 
-    def _refuse(self, datagram: notify.Datagram) -> None:
+    def _refuse(self, datagram: datagrams.Datagram) -> None:
         for fd in datagram.fds:
             os.close(fd)
         self.refused.add("Process %d is not a task's main process: its notification is ignored", datagram.pid)
@@ -607,9 +607,9 @@ def _leftover(each: sv.Leftover) -> ft.Leftover:
     )
 
 
-def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
+def _facts_of(launch: int, datagram: datagrams.Datagram) -> Iterable[Fact]:
     lines = dict(datagram.lines)
-    items, report = notify.texts_of(datagram)
+    items, report = datagrams.texts_of(datagram)
     if items is not None:
         check_depth(items)
         value = json.loads(items, parse_constant=_no_number)

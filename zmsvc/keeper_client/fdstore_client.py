@@ -11,7 +11,7 @@ from zmsvc.core import listening
 from zmsvc.core.frozen import frozen
 from zmsvc.host import seqpacket
 from zmsvc.host.sparse_log import SparseLog
-from zmsvc.host.systemd.notify import Datagram
+from zmsvc.host.systemd.datagrams import Datagram
 from zmsvc.protocol import fdstore as protocol
 from zmsvc.protocol.supervision import StoreContents
 

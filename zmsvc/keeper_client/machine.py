@@ -11,7 +11,7 @@ from collections.abc import Container, Iterable
 from typing import Protocol
 
 from zmsvc.host.kernel import pidfds, process_marks, processes
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams
 
 
 class Outside(Protocol):
@@ -22,9 +22,9 @@ class Outside(Protocol):
         sock: socket.socket,
         *,
         peek: bool = False,
-        spare: notify.ReservedDescriptor | None = None,
+        spare: datagrams.ReservedDescriptor | None = None,
         keep_others: bool = False,
-    ) -> notify.Datagram | None:
+    ) -> datagrams.Datagram | None:
         """Return the next notification on a socket."""
 
     def wait(self, sock: socket.socket, milliseconds: int) -> bool:
@@ -50,7 +50,7 @@ class Outside(Protocol):
 class LocalMachine:
     """The machine that this process runs on."""
 
-    receive = staticmethod(notify.receive)
+    receive = staticmethod(datagrams.receive)
     launch_of = staticmethod(process_marks.launch_of)
     start_time = staticmethod(processes.start_time)
     belonging = staticmethod(process_marks.belonging)

@@ -15,8 +15,8 @@ import socket
 import threading
 from typing import Protocol
 
-from zmsvc.host.systemd import notify
-from zmsvc.host.systemd.notify import Datagram
+from zmsvc.host.systemd import datagrams
+from zmsvc.host.systemd.datagrams import Datagram
 
 BATCH = 1024
 """The number of datagrams that are copied at once: more than the kernel queues (net.unix.max_dgram_qlen)."""
@@ -45,7 +45,7 @@ class UserNotify:
         self._passed = threading.Condition(self._lock)
         self._wanted = self._empty_since = 0
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        notify.peek_from_start(sock)
+        datagrams.peek_from_start(sock)
         threading.Thread(target=self._read, name=f"notify of uid {uid}", daemon=True).start()
 
     # --- in the loop
@@ -111,7 +111,7 @@ class UserNotify:
             self._waker.wake()
             if batch:
                 self._may_discard.wait()
-                notify.discard(self._sock, len(batch))
+                datagrams.discard(self._sock, len(batch))
                 with self._lock:
                     self._batch, self._taken = [], False
                     self._may_discard.clear()
@@ -126,10 +126,10 @@ class UserNotify:
         batch: list[Datagram] = []
         size = descriptors = 0
         while len(batch) < BATCH and size < BATCH_BYTES and descriptors < BATCH_DESCRIPTORS:
-            datagram = notify.receive(self._sock, peek=True, keep_others=True)
+            datagram = datagrams.receive(self._sock, peek=True, keep_others=True)
             if datagram is None:
                 break
             size += datagram.size()
             descriptors += len(datagram.others)
-            batch.append(notify.inlined(datagram))
+            batch.append(datagrams.inlined(datagram))
         return batch

@@ -26,7 +26,7 @@ from zmsvc.host import seqpacket
 from zmsvc.host.kernel import linux, memfd, process_marks, processes
 from zmsvc.host.python import code_copies
 from zmsvc.host.python.interpreter import Switch, disabled
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import datagrams
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import runner
@@ -66,7 +66,7 @@ def rehearse(log: str = "journal", also: Iterable[CodeType] = ()) -> None:
                 _play(spec, receiver)
             in_fork = code_copies.run_in_fork(lambda: _play_as_fork(spec), FORK_PATIENCE)
             watch.gather({*in_fork, *map(id, also)})
-            while notify.receive(receiver) is not None:
+            while datagrams.receive(receiver) is not None:
                 pass  # what the fork has sent
         for _ in range(ROUNDS):
             _play(spec, receiver)
@@ -94,7 +94,7 @@ def _play(spec: LaunchSpec, receiver: socket.socket) -> None:
         _NoSignals,
     )
     sent = []
-    while (datagram := notify.receive(receiver)) is not None:
+    while (datagram := datagrams.receive(receiver)) is not None:
         sent += [key for key, _ in datagram.lines]
     if status != 0 or "READY" not in sent or "STOPPING" not in sent:
         raise RuntimeError(f"cannot rehearse the start of a task: status {status}, it sent {' '.join(sent)}")
