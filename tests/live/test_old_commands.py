@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import zmq
 from tutorial import ROOT, Tutorial
 from waiting import PATIENCE, stop_process, wait_for, wait_for_end, wait_for_line
 
@@ -106,9 +107,17 @@ def created(tutorial: Tutorial) -> None:
 
 
 def listening(tutorial: Tutorial, *arguments: str) -> subprocess.Popen[bytes]:
-    shows = tutorial.begin("display.py", f"--endpoint=tcp://127.0.0.1:{tutorial.sub_port}", *arguments)
-    assert shows.stdout is not None
-    wait_for_line(shows.stdout, "Connecting to")
+    """Start display.py with its topics, and wait until it is subscribed to them."""
+    # It says that it connects before it does. The device tells us of a topic that nobody else asks for; libzmq sends
+    # the topics in their alphabetical order.
+    endpoint = f"--endpoint=tcp://127.0.0.1:{tutorial.sub_port}"
+    shows = tutorial.begin("display.py", endpoint, *arguments, "--topic=~last")
+    with zmq.Context() as context, context.socket(zmq.XPUB) as publisher:
+        publisher.connect(f"tcp://127.0.0.1:{tutorial.pub_port}")
+        told = b""
+        while told != b"\x01~last @@@ ":
+            assert publisher.poll(PATIENCE * 1000), "the device does not know the subscription"
+            told = publisher.recv()
     return shows
 
 
