@@ -10,6 +10,7 @@ import pwd
 from typing import Any
 
 from context import Context
+from waiting import wait_for
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -18,6 +19,13 @@ ME = pwd.getpwuid(os.getuid()).pw_name
 def why(context: Context, task: str) -> dict[str, Any]:
     (told,) = json.loads(context.ctl("--json", "why", task).stdout)["tasks"]
     return dict(told)
+
+
+def told_with(context: Context, task: str, text: str) -> dict[str, Any]:
+    """Return the explanation if a line of its log has this text."""
+    told = why(context, task)
+    assert any(text in line for line in told["log"]["lines"]), told["log"]
+    return told
 
 
 def story(told: dict[str, Any]) -> list[str]:
@@ -39,7 +47,8 @@ def test_why_leads_from_a_rule_to_the_exit_the_log_and_the_operator(context: Con
     assert "starts when ts_1 fails; ts_1 is inactive (waiting)" in context.ctl("why", "ts_2").stdout
     context.ctl("start", "--no-block", "ts_1")
     context.task_is("ts_2", "running")
-    told = why(context, "ts_2")
+    # The output process writes the log, perhaps after the end of the task.
+    told = wait_for(lambda: told_with(context, "ts_2", "out of paper"))
     assert story(told) == [
         "ts_2 became ready",
         "the rule on_fail:start:ts_2 of ts_1 fired",
@@ -49,7 +58,6 @@ def test_why_leads_from_a_rule_to_the_exit_the_log_and_the_operator(context: Con
     ]
     assert (told["chain"][-1]["user"], told["chain"][-1]["uid"]) == (ME, os.getuid())
     assert told["complete"]
-    assert any("out of paper" in line for line in told["log"]["lines"]), told["log"]
     shown = context.ctl("why", "ts_2", "ts_1").stdout
     for words in (
         f"ordered the start of ts_1 ({ME})",
