@@ -115,14 +115,19 @@ def test_a_task_that_hangs_writes_its_stacks_before_it_is_killed(context: Contex
     context.start("--transaction", TX)
     context.task_is("ts_1", "failed")
     pid = context.tasks()["ts_2"]["pid"]
-    (stack,) = json.loads(context.ctl("--json", "stack", "ts_2").stdout)["tasks"]
-    assert (stack["id"], stack["pid"]) == ("ts_2", pid)
-    assert any("in a_name_in_the_stack" in line for line in stack["lines"])
+
+    def stack() -> dict[str, Any]:
+        """A task is ready before its first step."""
+        (found,) = json.loads(context.ctl("--json", "stack", "ts_2").stdout)["tasks"]
+        assert any("in a_name_in_the_stack" in line for line in found["lines"]), found
+        return dict(found)
+
+    found = wait_for(stack)
+    assert (found["id"], found["pid"]) == ("ts_2", pid)
     for task, code in (("ts_1", 1), ("ts_3", 1), ("ts_9", 4)):
         context.ctl("stack", task, check=code)
     assert context.tasks()["ts_2"]["pid"] == pid, "it goes on"
     context.ctl("stop", "ts_2")
     for task, reason in (("ts_1", "watchdog"), ("ts_2", "requested")):
-        told = why(context, task)
+        told = wait_for(lambda task=task: told_with(context, task, "in a_name_in_the_stack"))  # type: ignore[misc]
         assert (told["chain"][0]["exit"]["reason"], told["log"]["stacks"]) == (reason, True)
-        assert any("in a_name_in_the_stack" in line for line in told["log"]["lines"]), told["log"]
