@@ -131,7 +131,7 @@ def test_a_script_of_a_command_reports_a_result_of_its_task(
     log = context.log.read_text()
     assert log.count("saved\n") == 1
     assert "cannot update: zmsvc itself sets pid" in log
-    assert context.tasks("T")["ts_next"]["state"] == "active"
+    context.task_is("ts_next", "running", "T")
 
 
 @pytest.mark.parametrize("kind", ["Process", "Thread", "fresh"])
