@@ -206,12 +206,13 @@ def test_a_hung_thread_task_misses_its_watchdog_and_ends_the_process(
                 __import__("time").sleep(1000)
         """,
     )
-    for task, service_name in (("ts_0", "Echo"), ("ts_1", "Hung")):
+    # If the machine stands still, a healthy task with 3 s misses its watchdog, too.
+    for task, service_name, watchdog in (("ts_0", "Echo", "1min"), ("ts_1", "Hung", "3s")):
         context.task(
             task,
             service_name,
             kind="Thread",
-            service="<watchdog>3s</watchdog>",
+            service=f"<watchdog>{watchdog}</watchdog>",
             rules={"on_fail": ("restart", task)},
         )
     context.start("--transaction", TX)
