@@ -28,15 +28,18 @@ class OldClient:
     def __init__(self, sub: str, pub: str) -> None:
         self._context = zmq.Context()
         self._subscriber, self._publisher = self._context.socket(zmq.SUB), self._context.socket(zmq.XPUB)
-        for topic in ("control", "process", "state"):
+        for topic in ("control", "process", "state", "~last"):
             self._subscriber.setsockopt_string(zmq.SUBSCRIBE, topic)
         self._subscriber.connect(sub)
         self._publisher.connect(pub)
         self.info: dict[str, Any] = {}
         """Our transaction, as the last `context_info` has it."""
-        # 1.0 slept here until its sockets were connected.
-        while not (self._publisher.poll(PATIENCE * 1000) and b"state" in self._publisher.recv()[1:]):
-            pass
+        # 1.0 slept here until its sockets were connected. The device tells us of a topic that nobody else asks for;
+        # libzmq sends the topics in their alphabetical order.
+        told = b""
+        while told != b"\x01~last":
+            assert self._publisher.poll(PATIENCE * 1000), "the device does not know the subscription"
+            told = self._publisher.recv()
 
     def say(self, topic: str, message: dict[str, Any]) -> None:
         text = json.dumps(message, sort_keys=True, indent=4, separators=(",", ": "))
