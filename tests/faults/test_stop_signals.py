@@ -165,7 +165,9 @@ def test_a_wrapper_that_crashes_leaves_its_program_time_to_save_before_the_rule_
 
 
 def test_a_supervisor_that_dies_while_leftovers_are_stopped_changes_nothing(either: Context) -> None:
-    slow = SAVES.replace("    file.with", "    import time; time.sleep(1.5)\n    file.with")
+    # It saves when the test has seen the stop, however long that takes.
+    waits = "    import time\n    while not file.with_suffix('.go').exists():\n        time.sleep(0.01)\n"
+    slow = SAVES.replace("    file.with", f"{waits}    file.with")
     file = shell(either, "python3 {program} & wait")
     (either.home / "program.py").write_text(slow.format(file=str(file)))
     either.start("--transaction", "T")
@@ -173,6 +175,7 @@ def test_a_supervisor_that_dies_while_leftovers_are_stopped_changes_nothing(eith
     assert either.ask(verb="stop", tasks=["ts_1"], block=False)["ok"]
     either.task_is("ts_1", "final-sigterm")
     either.kill_supervisor()
+    file.with_suffix(".go").touch()
     either.task_is("ts_1", "stopped")
     assert saved(file) == "SIGTERM"
     assert gone(pid)
