@@ -71,7 +71,7 @@ def crash(context: Context, home: Path) -> Crash:
     context.looped("Brittle", (BORN + BRITTLE).format(home=home))
     context.looped("Parent", PARENT.format(home=home))
     context.task("steady", "Steady")
-    context.task("parent", "Parent", entry=False, service="<stop_timeout>300ms</stop_timeout>")
+    context.task("parent", "Parent", entry=False, service="<stop_timeout>1s</stop_timeout>")
     context.task("brittle", "Brittle", entry=False, rules={"on_fail": ("start", "heir")})
     context.task("heir", "Steady", entry=False, service=QUICK)
     found = Crash(file := home / "crash")

@@ -256,7 +256,9 @@ def test_a_device_that_is_told_to_end_forwards_what_it_has(
 def test_a_subscriber_that_no_longer_answers_is_disconnected_and_named(
     device: Forwarder, sleeper: Callable[[sockets.Publisher], subprocess.Popen[bytes]]
 ) -> None:
-    device.start("--heartbeat", "0.2")
+    # Three heartbeats without an answer are the end of a connection, also of ours: the machine may stand still for
+    # two of them.
+    device.start("--heartbeat", "1")
     publisher = device.connected_publisher()
     healthy = device.subscriber(b"y @@@ ")
     pid = sleeper(publisher).pid
@@ -306,15 +308,28 @@ def calls_in_a_second(device: Forwarder, tmp_path: Path) -> list[str]:
     trace = tmp_path / "trace"
     # With -f strace sees every thread: ours, that of the proxy and those of libzmq. When strace attaches,
     # each thread shows once the call in which it waits.
-    done = subprocess.run(
-        ["timeout", "--signal=INT", "1", str(strace), "-f", "-qq", "-p", str(device.pid), "-o", str(trace)],
-        capture_output=True,
-        text=True,
-    )
-    need("Operation not permitted" not in done.stderr, "strace may not attach here")
+    words = [str(strace), "-f", "-qq", "-p", str(device.pid), "-o", str(trace)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as tracer:
+        try:
+            # strace may take long to start.
+            wait_for(lambda: tracer.poll() is not None or all(_tracers(device.pid)))
+            began = time.monotonic()
+            wait_for(lambda: tracer.poll() is not None or time.monotonic() - began > 1.0)
+        finally:
+            tracer.send_signal(signal.SIGINT)
+        _, said = tracer.communicate(timeout=PATIENCE)
+    need("Operation not permitted" not in said, "strace may not attach here")
     calls = trace.read_text().splitlines()
-    assert len(calls) >= 3, done.stderr
+    assert len(calls) >= 3, said
     return [call for call in calls if not re.search(r"<unfinished|<detached|resuming", call)]
+
+
+def _tracers(pid: int) -> list[int]:
+    """Return the PID of the process that traces each thread of a process, 0 if none does."""
+    return [
+        int(each.read_text().partition("TracerPid:")[2].split()[0])
+        for each in Path(f"/proc/{pid}/task").glob("*/status")
+    ]
 
 
 def _has_reported(device: Forwarder, times: int) -> bool:

@@ -18,6 +18,7 @@ from forked import Forks, Nest, reap, zygote_client
 from zmsvc import __version__
 from zmsvc.host import seqpacket
 from zmsvc.host.kernel import memfd, processes
+from zmsvc.keeper import zygote_client as keeper_client
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import warmup
@@ -153,6 +154,8 @@ def test_a_zygote_that_cannot_start_is_not_retried_at_each_launch(
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('half of an upgrade')")
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    # The test may take longer than a second for its launches.
+    monkeypatch.setattr(keeper_client, "PAUSE", waiting.PATIENCE)
     made = zygote_client()
     started = []
     start = made.start
