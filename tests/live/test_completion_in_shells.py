@@ -44,7 +44,7 @@ def settled_home(tasks: Context, tmp_path: Path) -> Path:
     program.parent.mkdir()
     program.write_text(
         f"""#!/bin/sh
-[ "$1" != check ] || {{ printf '%s\\n' "$@" > "{tmp_path}/arguments"; exit; }}
+[ "$1" != check ] || {{ printf '%s\\n' "$@" > "{tmp_path}/new"; mv "{tmp_path}/new" "{tmp_path}/arguments"; exit; }}
 exec '{sys.executable}' -P -m zmsvc.ctl "$@"
 """
     )

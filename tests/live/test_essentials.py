@@ -147,7 +147,8 @@ def test_leftover_processes_of_a_task_are_killed_and_named(context: Context, hom
             self.wait(0.01)
     """
     context.looped("Parent", body)
-    context.task("ts_100", "Parent", service="<stop_timeout>300ms</stop_timeout>")
+    # The main process has to end within this time, or the other one is asked for nothing before its end.
+    context.task("ts_100", "Parent", service="<stop_timeout>3s</stop_timeout>")
     context.start()
     child = int((home / "child").read_text())
     answer = context.ask(verb="stop", tasks=["ts_100"])
