@@ -20,7 +20,7 @@ from zmsvc.core import messages
 from zmsvc.core.messages import MAX_FRAME
 from zmsvc.core.model import Context, DeviceEndpoints, TaskDefinition
 from zmsvc.core.world import World
-from zmsvc.supervisor.bus import Bus
+from zmsvc.supervisor.bus import ECHO, Bus
 
 _UNUSED = "ipc://unused"
 ENDPOINTS = DeviceEndpoints(
@@ -94,3 +94,20 @@ def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it
 
     with Forwarder(tmp_path) as device:
         asyncio.run(attach(device))
+
+
+def test_a_supervisor_that_stood_still_gives_the_device_the_time_once_more(tmp_path: Path) -> None:
+    """The device may have stood still with it. Nothing forwards here."""
+
+    async def look(late: float) -> float | None:
+        bus = Bus((f"ipc://{tmp_path}/sub", f"ipc://{tmp_path}/pub"), "0123", Supervisor(WORLD), None)
+        try:
+            bus._silent_since = asyncio.get_running_loop().time() - ECHO - late
+            bus._miss_echo()
+            return bus._echo and bus._echo.when() - asyncio.get_running_loop().time()
+        finally:
+            bus.close()
+
+    assert asyncio.run(look(late=2.0)) == pytest.approx(ECHO, abs=1.0)
+    with pytest.raises(AssertionError, match="it forwards"):
+        asyncio.run(look(late=0.0))

@@ -33,6 +33,10 @@ ECHO = 3.0
 """Seconds in which the device has to forward our own messages to us. Usually it takes 1 ms, after a restart
 of the device 150 ms.
 """
+LATE = 0.5
+"""Seconds. If the supervisor notices the end of ECHO later than that, it stood still, and the device may have
+done so with it: it gets the time once more.
+"""
 HEARD = 256
 """The number of messages that are received at once, before tasks and the control socket get a turn."""
 HEARD_BYTES = 256 << 10
@@ -369,7 +373,10 @@ class Bus:
         self._receive()
         if self._silent_since is None:
             return
-        left = self._silent_since + ECHO - self._loop.time()
+        now = self._loop.time()
+        left = self._silent_since + ECHO - now
+        if left < -LATE:
+            self._silent_since, left = now, ECHO
         if left <= 0:
             self._silent_since = None
             self._supervisor.device_hangs()
