@@ -108,7 +108,7 @@ def created(tutorial: Tutorial) -> None:
 
 def listening(tutorial: Tutorial, *arguments: str) -> subprocess.Popen[bytes]:
     """Start display.py with its topics, and wait until it is subscribed to them."""
-    # It says that it connects before it does. The device tells us of a topic that nobody else asks for; libzmq sends
+    # It says that it connects before it does. The device tells us of a topic that no other asks for; libzmq sends
     # the topics in their alphabetical order.
     endpoint = f"--endpoint=tcp://127.0.0.1:{tutorial.sub_port}"
     shows = tutorial.begin("display.py", endpoint, *arguments, "--topic=~last")
