@@ -34,7 +34,7 @@ class OldClient:
         self._publisher.connect(pub)
         self.info: dict[str, Any] = {}
         """Our transaction, as the last `context_info` has it."""
-        # 1.0 slept here until its sockets were connected. The device tells us of a topic that nobody else asks for;
+        # 1.0 slept here until its sockets were connected. The device tells us of a topic that no other asks for;
         # libzmq sends the topics in their alphabetical order.
         told = b""
         while told != b"\x01~last":
