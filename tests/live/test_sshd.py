@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import json_shapes
@@ -81,8 +82,8 @@ def sshd(context: Context, monkeypatch: pytest.MonkeyPatch) -> Iterator[psutil.P
             wait_for_line(server.stderr, "Server listening")
             yield psutil.Process(server.pid)
         finally:
-            for each in [*psutil.Process(server.pid).children(recursive=True), server]:
-                each.kill()
+            kill(there(psutil.Process(server.pid)))
+            server.kill()
 
 
 def ctl(*words: str) -> subprocess.CompletedProcess[str]:
@@ -165,8 +166,7 @@ def test_a_lost_connection_leaves_a_terminal_that_can_be_used(
         window.press("Enter")
         window.shows("1 of 1 task active", "q quit")
         assert window.mode() == "second screen without a cursor"
-        for process in there(sshd):
-            process.kill()
+        kill(there(sshd))
         window.shows("the connection to one is lost")
         assert window.mode() == "first screen with a cursor"
 
@@ -174,3 +174,10 @@ def test_a_lost_connection_leaves_a_terminal_that_can_be_used(
 def there(sshd: psutil.Process) -> list[psutil.Process]:
     """Return the sessions of the sshd and the processes in them."""
     return sshd.children(recursive=True)
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    for each in processes:
+        # With its session a process may end by itself.
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
