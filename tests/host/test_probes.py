@@ -34,10 +34,11 @@ def ports() -> Iterator[dict[str, int]]:
     with (
         HTTPServer(("127.0.0.1", 0), Answer) as server,
         socket.create_server(("127.0.0.1", 0)) as mute,
-        socket.create_server(("127.0.0.1", 0)) as closed,
+        socket.socket() as closed,
     ):
+        # It does not listen, and no other process gets its port.
+        closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-        closed.close()
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield {"PORT": server.server_port, "MUTE": mute.getsockname()[1], "CLOSED": port}
@@ -75,7 +76,8 @@ def test_a_probe_succeeds_or_says_why_it_does_not(
 
 def test_a_probe_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
     script = f"sleep 3600 & echo $! > {tmp_path}/pid; wait"
-    assert probes.once(probing.health(exec=("sh", "-c", script), timeout=1.0)).text == "timed out"
+    # The shell may take a second to start.
+    assert probes.once(probing.health(exec=("sh", "-c", script), timeout=3.0)).text == "timed out"
     child = int((tmp_path / "pid").read_text())
     wait_for(lambda: not _runs(child))
 
