@@ -244,12 +244,13 @@ class Keeper:
         if self._supervisor.pid is None and self._supervisor.is_due(now):
             self._start_supervisor()
         elif self._supervisor.pid is not None and self._supervisor.is_due(now):
-            self._supervisor.abort()
+            if self._supervisor.is_hung(now):
+                self._supervisor.abort()
             self._systemd.send("WATCHDOG=1")
         if self._device.is_due(now):
             if self._device.pid is None:
                 self._start_device()
-            else:
+            elif self._device.is_hung(now):
                 self._device.abort()
         if self._output.is_due(now):
             self._start_output()
@@ -521,7 +522,7 @@ class Keeper:
                 os.close(fd)
             fields = dict(datagram.lines)
             if datagram.pid == self._supervisor.pid:
-                self._supervisor.extend_deadline()
+                self._supervisor.note_sign_of_life()
                 if "WATCHDOG" in fields:
                     self._output.check()
                     self._watcher.check()

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import socket
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +27,8 @@ FIRST_DELAY = 0.05
 MAX_DELAY = 1.0
 START_TIMEOUT = 30.0
 """Seconds that a supervisor has for its start."""
+LATE = 0.5
+"""Seconds. If the keeper notices the end of a time later than that, it stood still itself."""
 STABLE_AFTER = 1.0
 """Seconds. If a process ran for so long, the next one starts at once."""
 
@@ -96,7 +99,35 @@ ENVOY = "zmsvc.envoy"
 """The program in the place of the supervisor on a host whose tasks have their supervisor elsewhere."""
 
 
-class SupervisorProcess(RestartedProcess):
+class WatchedProcess(RestartedProcess, ABC):
+    """A child that the keeper replaces if it gives no sign of life in its time."""
+
+    _had_more_time = False
+    """True if the keeper stood still since the last sign of life."""
+
+    @abstractmethod
+    def extend_deadline(self) -> None:
+        """Give the process its time again, from now on."""
+
+    def note_sign_of_life(self) -> None:
+        self._had_more_time = False
+        self.extend_deadline()
+
+    def is_hung(self, now: float) -> bool:
+        """Return True if there was no sign of life in time. A keeper that looks later than it wanted to stood
+        still, perhaps with the whole machine. Then the process gets its time once more.
+        """
+        due = self.due()
+        if due is None or now < due:
+            return False
+        if now - due <= LATE or self._had_more_time:
+            return True
+        self._had_more_time = True
+        self.extend_deadline()
+        return False
+
+
+class SupervisorProcess(WatchedProcess):
     """The supervisor, or the envoy in its place. To one that sends no watchdog ping, the keeper sends
     SIGABRT, and SIGKILL if that does not end it.
     """
@@ -155,6 +186,7 @@ class SupervisorProcess(RestartedProcess):
         # On a busy machine a start may take longer than the watchdog interval. If the keeper killed the
         # supervisor then, none would ever become ready.
         self._watchdog_due = self.machine.now() + max(self._watchdog, START_TIMEOUT)
+        self._had_more_time = False
         return keeper_end
 
     def extend_deadline(self) -> None:
@@ -168,7 +200,7 @@ class SupervisorProcess(RestartedProcess):
         it, because it may be stopped (SIGSTOP).
         """
         self.signal(signal.SIGKILL if self._aborted else signal.SIGABRT)
-        self._aborted = True
+        self._aborted = self._had_more_time = True
         self._watchdog_due = self.machine.now() + min(self._watchdog, 1.0)
 
     def ended(self) -> None:
@@ -177,7 +209,7 @@ class SupervisorProcess(RestartedProcess):
             self._restart_at = self.machine.now()
 
 
-class DeviceProcess(RestartedProcess):
+class DeviceProcess(WatchedProcess):
     """The device. Its listening sockets are created once and outlive it, so no client is refused while no
     device runs.
     """
@@ -275,13 +307,16 @@ class DeviceProcess(RestartedProcess):
         if (limit := fields.get("WATCHDOG_USEC", "")).isdecimal():
             self._watchdog = int(limit) / 1e6
         if fields.keys() & {"WATCHDOG", "WATCHDOG_USEC"}:
-            self._watchdog_due = self.machine.now() + self._watchdog if self._watchdog else None
+            self.note_sign_of_life()
         if counts := fields.get(DROPPED, ""):
             pairs = (each.partition(":") for each in counts.split())
             self._dropped = Counter({name: int(count) for name, _, count in pairs if count.isdecimal()})
         ready = fields.get("READY") == "1"
         self.ready = self.ready or ready
         return ready or bool(counts)
+
+    def extend_deadline(self) -> None:
+        self._watchdog_due = self.machine.now() + self._watchdog if self._watchdog else None
 
     def due(self) -> float | None:
         return self._watchdog_due if self.pid is not None else super().due()
@@ -305,6 +340,7 @@ class DeviceProcess(RestartedProcess):
     def ended(self) -> None:
         super().ended()
         self.ready, self._watchdog_due, self._watchdog = False, None, 0.0
+        self._had_more_time = False
         self._dropped_before += self._dropped
         self._dropped = Counter()
 
