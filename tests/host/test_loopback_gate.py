@@ -194,7 +194,8 @@ def test_no_hostile_message_passes_among_many_mixed_connections(
     assert told == ["let in 0 heard 0\n"] * 4
     assert [frame for frame in receivers.heard if b"EVIL" in frame] == []
     assert {*came} == {"in"}
-    assert len(came) > 2, "a permitted client waits for the end of the attack"
+    # One that waited for the end of the attack would be the only one. On a busy machine there is time for two.
+    assert len(came) > 1, "a permitted client waits for the end of the attack"
 
 
 def test_without_the_gate_the_same_attack_comes_through(device: Forwarder) -> None:

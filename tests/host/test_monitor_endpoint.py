@@ -22,6 +22,7 @@ import pytest
 import zmq
 from flood import Flood, frame
 from others import command, others
+from ports import free_ports
 from waiting import PATIENCE, wait_for
 
 from zmsvc.core import messages
@@ -44,8 +45,8 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
 
 @pytest.fixture
 def endpoint() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    (port,) = free_ports(1)
+    return f"tcp://127.0.0.1:{port}"
 
 
 def waits(monitor: MonitorEndpoint, seconds: float = 0) -> bool:

@@ -225,9 +225,10 @@ def test_a_single_message_without_subscribers_is_reported(device: Forwarder) -> 
 
 
 def test_a_single_message_waits_for_its_recipient(device: Forwarder) -> None:
+    # The device may take a second or two to accept the connection.
     early = device.subscriber(b"x @@@ ")
     device.connected_publisher(b"x @@@ ")
-    assert sockets.send_once(device.publish_endpoint, b"x @@@ too early", 1.0, presence=b"here.") is False
+    assert sockets.send_once(device.publish_endpoint, b"x @@@ too early", 3.0, presence=b"here.") is False
     with ThreadPoolExecutor() as pool:
         sent = pool.submit(sockets.send_once, device.publish_endpoint, b"x @@@ ", PATIENCE, presence=b"here.")
         late = device.subscriber(b"x @@@ ", b"here.42")
@@ -242,7 +243,7 @@ def test_a_single_message_is_not_sent_when_its_recipient_has_left(device: Forwar
     publisher = device.connected_publisher(b"x @@@ ", b"here.42")
     with ThreadPoolExecutor() as pool:
         # The message has no subscriber yet, so it is still there when its recipient leaves.
-        sent = pool.submit(sockets.send_once, device.publish_endpoint, b"y @@@ ", 1.0, presence=b"here.")
+        sent = pool.submit(sockets.send_once, device.publish_endpoint, b"y @@@ ", 3.0, presence=b"here.")
         meant.close(0)
         wait_for(lambda: not publisher.has_subscriber(b"here.42"))
         device.subscriber(b"y @@@ ")

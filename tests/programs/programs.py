@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 
 from context import Context
 from needs import need
+from ports import free_ports
 from waiting import PATIENCE, wait_for, wait_for_end
 
 PACKAGES = {
@@ -81,9 +82,9 @@ def children(pid: int) -> list[int]:
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Return a port of this machine that no process uses, and that no client gets before the server starts."""
+    (port,) = free_ports(1)
+    return port
 
 
 def talk(place: Path | int, said: bytes, until: Callable[[bytes], bool]) -> bytes:
