@@ -64,7 +64,8 @@ def attack(context: Context, word: str) -> Iterator[None]:
     """Send a descriptor whose close hangs, as a member of the daemon's group. `word` is the expected
     outcome.
     """
-    device = context.status()["device_pid"]
+    status = context.status()
+    device, keeper = status["device_pid"], status["keeper_pid"]
     line = [
         *command(others(1)[0], os.getegid()),
         sys.executable,
@@ -82,11 +83,13 @@ def attack(context: Context, word: str) -> Iterator[None]:
             if word == "sent":
                 assert process.stdout.readline() == "ready\n"
                 # The process that closes the descriptor last hangs. An attacker tries until that is the
-                # device. Here it is the device for certain.
+                # device. Here it is the device for certain. The keeper would replace a device that stays stopped.
+                stop_process(keeper)
                 stop_process(device)
                 print(file=process.stdin, flush=True)
             assert process.stdout.readline() == f"{word}\n"
             os.kill(device, signal.SIGCONT)
+            os.kill(keeper, signal.SIGCONT)
             yield
         finally:
             with suppress(ProcessLookupError):
