@@ -364,7 +364,10 @@ def test_a_flood_of_large_orders_leaves_the_supervisor_responsive(
     # Each takes some 30 ms. If all were read at once, the first answer would have to wait for them.
     assert wait_for(lambda: context.status()["dropped"]["messages_in"]) < 30
     assert context.status()["pid"] == before["pid"]
-    wait_for(lambda: context.status()["dropped"]["messages_in"] == 30)
+    # Each has the time of a fact: all together may take longer on a busy machine.
+    for count in range(1, 31):
+        wait_for(lambda count=count: context.status()["dropped"]["messages_in"] >= count)  # type: ignore[misc]
+    assert context.status()["dropped"]["messages_in"] == 30
 
 
 def test_state_request_is_answered(
