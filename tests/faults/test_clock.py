@@ -54,7 +54,7 @@ def test_no_alarm_comes_early_or_late(context: Context, clock: Clock, jump: int)
     context.looped("Late", "def setup(self):\n    self.wait(1000)")
     context.looped("Frail", "def step(self):\n    __import__('os')._exit(3)")
     context.task("fed", "Echo", service="<watchdog>10s</watchdog>")
-    context.task("hung", "Echo", service="<watchdog>1s</watchdog><stop_timeout>500ms</stop_timeout>")
+    context.task("hung", "Echo", service="<watchdog>3s</watchdog><stop_timeout>500ms</stop_timeout>")
     context.task("deaf", "Deaf", service="<stop_timeout>1s</stop_timeout>")
     context.task("late", "Late", entry=False, service="<start_timeout>3s</start_timeout>")
     context.task(
