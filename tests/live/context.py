@@ -412,7 +412,7 @@ class Subscriber:
 
     def _hear_the_supervisor(self, publisher: zmq.Socket[bytes]) -> None:
         """Wait until the supervisor has refused an order for an unknown task on the bus."""
-        for attempt in range(10):
+        for attempt in range(1, 7):
             name = f"probe.{attempt}"
             head = {
                 "action": "start",
@@ -423,8 +423,8 @@ class Subscriber:
             body = {"header": head, "content": {"configuration": {"TaskService": {"id": name}}}}
             publisher.send(b"context @@@ " + json.dumps(body).encode())
             # Other messages may come without end, and an order that comes before a new supervisor has
-            # subscribed is lost.
-            until = time.monotonic() + 2.0
+            # subscribed is lost. An answer may also come after the next order, so each one is awaited for longer.
+            until = time.monotonic() + 2.0 * attempt
             while self._socket.poll(max(0.0, until - time.monotonic()) * 1000):
                 if name.encode() in self._socket.recv().partition(b'"content"')[0]:
                     return
