@@ -30,7 +30,8 @@ def test_a_unit_is_active_when_the_line_is_written_and_the_journal_has_all_lines
     machine = lined.machine
     machine.sh("rm -f /run/up")
     machine.sh(f"systemctl start --no-block {lined.unit}")
-    wait_for(lambda: "begins" in machine.journal("ZMSVC_TASK=ts_1", output="cat"))
+    # The program writes it last.
+    wait_for(lambda: "hurts" in machine.journal("ZMSVC_TASK=ts_1", output="cat"))
     output = wait_for(lambda: machine.sh("pgrep -x zmsvc-output || :").stdout.split())
     assert lined.show("ActiveState") == "activating"
     machine.sh(f"kill -KILL {output[0]}; touch /run/up")

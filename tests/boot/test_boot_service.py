@@ -166,7 +166,7 @@ def test_the_target_starts_what_is_enabled_and_stops_all(
         assert "zmsvc.target" in machine.sh("systemctl show -p Wants --value multi-user.target").stdout
         machine.sh("systemctl stop zmsvc.target")
         wait_for(lambda: not one.processes() and not other.processes())
-        assert [each.show("ActiveState") for each in (one, other)] == ["inactive", "inactive"]
+        wait_for(lambda: [each.show("ActiveState") for each in (one, other)] == ["inactive", "inactive"])
     finally:
         machine.sh(f"systemctl disable {one.unit}")
 

@@ -52,7 +52,7 @@ TOLD = ("started", "stopped", "failed")
 """The supervisor publishes each of these once for a launch, in this order."""
 IMPATIENT = 0.05
 """Seconds that a hasty client waits for an answer."""
-IMPATIENT_ENDS = 15.0
+IMPATIENT_ENDS = 25.0
 """Seconds in which its process must end. On a busy machine the start of Python alone takes a few."""
 
 PYTHON = """

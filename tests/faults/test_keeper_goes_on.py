@@ -118,15 +118,19 @@ def test_a_stopped_zygote_delays_launches_only(context: Context) -> None:
 
 
 def test_a_reexec_before_the_context_is_ready_goes_on(context: Context) -> None:
-    context.looped("Slow", """
+    sign = context.home / "sign"
+    context.looped("Slow", f"""
         def setup(self):
-            self.wait(3)
+            import os
+            while not os.path.exists("{sign}"):
+                self.wait(0.02)
         """)  # fmt: skip
     context.task("a", "Slow")
     context.start("--transaction", "T", ready=False)
     wait_for((context.runtime / context.name / "control.sock").exists)
     pid = context.task_is("a", "start", "T")["pid"]
     assert context.ask(verb="reexec")["ok"]
+    sign.touch()
     context.wait_for_notification("READY=1")
     assert context.tasks()["a"]["pid"] == pid
 
