@@ -102,7 +102,7 @@ def test_a_supervisor_that_stood_still_gives_the_device_the_time_once_more(tmp_p
     async def look(late: float) -> float | None:
         bus = Bus((f"ipc://{tmp_path}/sub", f"ipc://{tmp_path}/pub"), "0123", Supervisor(WORLD), None)
         try:
-            bus._silent_since = asyncio.get_running_loop().time() - ECHO - late
+            bus._echo_due.begin(asyncio.get_running_loop().time() - ECHO - late, ECHO)
             bus._miss_echo()
             return bus._echo and bus._echo.when() - asyncio.get_running_loop().time()
         finally:

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from zmsvc.keeper.restarted_process import LATE, DeviceProcess, SupervisorProcess, WatchedProcess
+from zmsvc.core.deadline import LATE
+from zmsvc.keeper.restarted_process import DeviceProcess, SupervisorProcess, WatchedProcess
 
 TIME = 3.0
 

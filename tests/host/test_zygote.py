@@ -16,6 +16,7 @@ import waiting
 from forked import Forks, Nest, reap, zygote_client
 
 from zmsvc import __version__
+from zmsvc.core.deadline import LATE
 from zmsvc.host import seqpacket
 from zmsvc.host.kernel import memfd, processes
 from zmsvc.keeper import zygote_client as keeper_client
@@ -38,7 +39,11 @@ def forks(nest: Nest) -> Iterator[Forks]:
 
 def launch(forks: Forks, nest: Nest) -> int:
     """Fork a task and wait for its READY."""
-    pid = forks.forked(nest.spec(), None, Descriptors())
+    return ready(forks.forked(nest.spec(), None, Descriptors()), nest)
+
+
+def ready(pid: int, nest: Nest) -> int:
+    """Wait for READY of a task, and return its PID."""
     said = nest.next()
     while ("READY", "1") not in said.lines:
         said = nest.next()
@@ -111,6 +116,23 @@ def test_a_zygote_that_was_stopped_is_killed_and_replaced(forks: Forks, nest: Ne
     assert reap(first) == -signal.SIGKILL
     stop(pid, nest)
     assert nest.rest() == ["STOPPING=1"], "the launch that the stopped zygote never saw was done as well"
+
+
+def test_a_zygote_that_stood_still_with_the_keeper_is_not_replaced(forks: Forks, nest: Nest) -> None:
+    stop(launch(forks, nest), nest)
+    first = forks.pid
+    assert first is not None
+    os.kill(first, signal.SIGSTOP)
+    forked: list[int] = []
+    forks.fork(nest.spec(), None, Descriptors(), lambda pid, _: forked.append(pid), pytest.fail)
+    due = forks.due()
+    assert due is not None
+    forks.on_time(due + 2 * LATE)
+    os.kill(first, signal.SIGCONT)
+    while not forked:
+        forks.dispatcher.turn(waiting.PATIENCE)
+    assert forks.pid == first
+    stop(ready(forked[0], nest), nest)
 
 
 def test_a_task_whose_pid_was_lost_runs_no_code(forks: Forks, nest: Nest) -> None:

@@ -18,10 +18,10 @@ from zmsvc.host.seqpacket import Decoder, Message
 from zmsvc.keeper.dispatcher import Dispatcher
 from zmsvc.keeper.listeners import Listeners
 from zmsvc.keeper.machine import KeeperMachine
-from zmsvc.keeper.restarted_process import RestartedProcess
+from zmsvc.keeper.restarted_process import WatchedProcess
 
 
-class ConnectedProcess(RestartedProcess, ABC):
+class ConnectedProcess(WatchedProcess, ABC):
     """A worker and the channel to it."""
 
     def __init__(

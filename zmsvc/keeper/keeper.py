@@ -253,11 +253,17 @@ class Keeper:
             elif self._device.is_hung(now):
                 self._device.abort()
         if self._output.is_due(now):
-            self._start_output()
+            if self._output.pid is None:
+                self._start_output()
+            elif self._output.is_hung(now):
+                self._output.abort()
         if self._stores.is_due(now):
             self._stores.start()
         if self._watcher.is_due(now):
-            self._start_watcher()
+            if self._watcher.pid is None:
+                self._start_watcher()
+            elif self._watcher.is_hung(now):
+                self._watcher.abort()
 
     def _know_worker(self, pid: int | None) -> None:
         """Note a child that is not a task. None stands for one that could not be started. It must not count,

@@ -90,8 +90,6 @@ class OutputClient(ConnectedProcess):
         self._awaited: dict[int, int] = {}
         """The launch IDs of the pipes whose lines are searched, by their numbers."""
         self._next = 1
-        self._ping_sent_at: float | None = None
-        """The time at which the ping was sent that has no answer yet."""
         self._ending = False
 
     # --- the process
@@ -103,7 +101,7 @@ class OutputClient(ConnectedProcess):
         arguments = ["--log", self._target, "--name", self.places.name]
         if not self._spawn_connected("output", arguments):
             return
-        self._ping_sent_at, self._orders = None, []
+        self._orders = []
         self._unsent = dict.fromkeys(self._pipes)
         self._flush()
 
@@ -129,8 +127,10 @@ class OutputClient(ConnectedProcess):
         super().ended()
 
     def due(self) -> float | None:
-        """Return the time of the next start; None while the process runs or if no next one is wanted."""
-        return super().due() if self.wanted and self.pid is None and not self._ending else None
+        """Return the time of the next start, or by which the process has to answer; None if neither is
+        wanted.
+        """
+        return super().due() if self.wanted and not self._ending else None
 
     def finish(self) -> bool:
         """Ask the output process to write the rest and end; return True when it has ended. Call this when no
@@ -204,20 +204,17 @@ class OutputClient(ConnectedProcess):
             self._flush()
 
     def check(self) -> None:
-        """Kill an output process that has not answered for `PING_TIMEOUT` seconds. Send the next ping when a
-        pipe is readable.
-        """
-        if self.channel is None:
-            return
-        now = self.machine.now()
-        if self._ping_sent_at is not None:
-            if now - self._ping_sent_at >= PING_TIMEOUT:
-                complain("zmsvcd: the output process does not answer, starting the next one")
-                self.signal(signal.SIGKILL)
-        elif self._has_output():
-            self._ping_sent_at = now
+        """Send a ping if a pipe is readable, and none is on its way."""
+        if self.channel is not None and self._deadline.due is None and self._has_output():
+            self._deadline.begin(self.machine.now(), PING_TIMEOUT)
             self._orders.append(protocol.Ping())
             self._flush()
+
+    def abort(self) -> None:
+        """Kill an output process that has not answered the ping."""
+        complain("zmsvcd: the output process does not answer, starting the next one")
+        self._deadline.clear()
+        self.signal(signal.SIGKILL)
 
     def _has_output(self) -> bool:
         poll = select.poll()
@@ -265,7 +262,7 @@ class OutputClient(ConnectedProcess):
                 case protocol.LineSeen():
                     self._line_seen(report.pipe)
                 case protocol.Pong():
-                    self._ping_sent_at = None
+                    self._deadline.clear()
                 case _:
                     assert_never(report)
 

@@ -8,11 +8,11 @@ import contextlib
 import os
 import signal
 import socket
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from zmsvc.core.deadline import Deadline
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.host.bus import endpoints
 from zmsvc.host.complain import complain
@@ -27,8 +27,6 @@ FIRST_DELAY = 0.05
 MAX_DELAY = 1.0
 START_TIMEOUT = 30.0
 """Seconds that a supervisor has for its start."""
-LATE = 0.5
-"""Seconds. If the keeper notices the end of a time later than that, it stood still itself."""
 STABLE_AFTER = 1.0
 """Seconds. If a process ran for so long, the next one starts at once."""
 
@@ -99,32 +97,26 @@ ENVOY = "zmsvc.envoy"
 """The program in the place of the supervisor on a host whose tasks have their supervisor elsewhere."""
 
 
-class WatchedProcess(RestartedProcess, ABC):
+class WatchedProcess(RestartedProcess):
     """A child that the keeper replaces if it gives no sign of life in its time."""
 
-    _had_more_time = False
-    """True if the keeper stood still since the last sign of life."""
+    def __init__(
+        self, machine: KeeperMachine, places: Places, listeners: Listeners, cgroup: Path | None
+    ) -> None:
+        super().__init__(machine, places, listeners, cgroup)
+        self._deadline = Deadline()
 
-    @abstractmethod
-    def extend_deadline(self) -> None:
-        """Give the process its time again, from now on."""
-
-    def note_sign_of_life(self) -> None:
-        self._had_more_time = False
-        self.extend_deadline()
+    def due(self) -> float | None:
+        """Return the time of the next start, or by which a running process has to give a sign of life."""
+        return self._deadline.due if self.pid is not None else super().due()
 
     def is_hung(self, now: float) -> bool:
-        """Return True if there was no sign of life in time. A keeper that looks later than it wanted to stood
-        still, perhaps with the whole machine. Then the process gets its time once more.
-        """
-        due = self.due()
-        if due is None or now < due:
-            return False
-        if now - due <= LATE or self._had_more_time:
-            return True
-        self._had_more_time = True
-        self.extend_deadline()
-        return False
+        """Return True if there was no sign of life in time."""
+        return self._deadline.is_over(now)
+
+    def ended(self) -> None:
+        super().ended()
+        self._deadline.clear()
 
 
 class SupervisorProcess(WatchedProcess):
@@ -154,7 +146,6 @@ class SupervisorProcess(WatchedProcess):
         self._arguments = arguments
         self._program = program
         self._watchdog = watchdog
-        self._watchdog_due = 0.0
         self._aborted = False
 
     def start(self, fdstore: socket.socket | None = None) -> socket.socket:
@@ -185,23 +176,19 @@ class SupervisorProcess(WatchedProcess):
         self.conn, self.replacing, self._aborted, self.protocol = keeper_end, False, False, 0
         # On a busy machine a start may take longer than the watchdog interval. If the keeper killed the
         # supervisor then, none would ever become ready.
-        self._watchdog_due = self.machine.now() + max(self._watchdog, START_TIMEOUT)
-        self._had_more_time = False
+        self._deadline.begin(self.machine.now(), max(self._watchdog, START_TIMEOUT))
         return keeper_end
 
-    def extend_deadline(self) -> None:
-        self._watchdog_due = self.machine.now() + self._watchdog
-
-    def due(self) -> float | None:
-        return self._watchdog_due if self.pid is not None else super().due()
+    def note_sign_of_life(self) -> None:
+        self._deadline.begin(self.machine.now(), self._watchdog)
 
     def abort(self) -> None:
         """End a hung supervisor. SIGABRT leaves a core and a traceback. SIGKILL follows if that does not end
         it, because it may be stopped (SIGSTOP).
         """
         self.signal(signal.SIGKILL if self._aborted else signal.SIGABRT)
-        self._aborted = self._had_more_time = True
-        self._watchdog_due = self.machine.now() + min(self._watchdog, 1.0)
+        self._aborted = True
+        self._deadline.begin(self.machine.now(), min(self._watchdog, 1.0))
 
     def ended(self) -> None:
         super().ended()
@@ -226,11 +213,10 @@ class DeviceProcess(WatchedProcess):
         self._keyring = keyring
         self.settings: RunDevice | None = None
         self.ready = False
-        self._watchdog_due: float | None = None
-        """The time at which the keeper takes the device for hung; None until the device asks for a
+        self._watchdog = 0.0
+        """The seconds within which the next sign of life has to come; 0 unless the device asks for a
         watchdog.
         """
-        self._watchdog = 0.0
         self._dropped: Counter[str] = Counter()
         self._dropped_before: Counter[str] = Counter()
         self._listening: list[socket.socket] = []
@@ -315,11 +301,11 @@ class DeviceProcess(WatchedProcess):
         self.ready = self.ready or ready
         return ready or bool(counts)
 
-    def extend_deadline(self) -> None:
-        self._watchdog_due = self.machine.now() + self._watchdog if self._watchdog else None
-
-    def due(self) -> float | None:
-        return self._watchdog_due if self.pid is not None else super().due()
+    def note_sign_of_life(self) -> None:
+        if self._watchdog:
+            self._deadline.begin(self.machine.now(), self._watchdog)
+        else:
+            self._deadline.clear()
 
     def abort(self) -> None:
         complain(
@@ -327,7 +313,7 @@ class DeviceProcess(WatchedProcess):
             f"next one"
         )
         self.signal(signal.SIGKILL)
-        self._watchdog_due = None
+        self._deadline.clear()
 
     def state(self) -> DeviceState:
         return DeviceState(
@@ -339,8 +325,7 @@ class DeviceProcess(WatchedProcess):
 
     def ended(self) -> None:
         super().ended()
-        self.ready, self._watchdog_due, self._watchdog = False, None, 0.0
-        self._had_more_time = False
+        self.ready, self._watchdog = False, 0.0
         self._dropped_before += self._dropped
         self._dropped = Counter()
 

@@ -52,8 +52,6 @@ class WatcherProcess(ConnectedProcess):
         """Unsent orders other than watches, two at most."""
         self._unsent: dict[int, None] = {}
         """The launches whose watch the process has yet to get, in order."""
-        self._ping_sent_at: float | None = None
-        """The time at which the ping was sent that has no answer yet."""
         self._ending = False
 
     # --- the process
@@ -63,7 +61,6 @@ class WatcherProcess(ConnectedProcess):
         arguments = ["--keeper", str(os.getpid())]
         if not self._spawn_connected("watcher", arguments):
             return
-        self._ping_sent_at = None
         self._orders, self._unsent = [protocol.Keys(curve=self._curve)], dict.fromkeys(self._watches)
         self._flush()
 
@@ -75,8 +72,10 @@ class WatcherProcess(ConnectedProcess):
         super().ended()
 
     def due(self) -> float | None:
-        """Return the time of the next start; None while the process runs or if no next one is wanted."""
-        return super().due() if self._watches and self.pid is None and not self._ending else None
+        """Return the time of the next start, or by which the process has to answer; None if neither is
+        wanted.
+        """
+        return super().due() if self._watches and not self._ending else None
 
     def kill(self) -> None:
         """Kill the process: the context ends."""
@@ -107,17 +106,17 @@ class WatcherProcess(ConnectedProcess):
             self.watch(WatchTopics(launch=launch))
 
     def check(self) -> None:
-        """Kill a process that has not answered for `PING_TIMEOUT` seconds, or send the next ping."""
-        if self.channel is None or not self._watches:
-            return
-        now = self.machine.now()
-        if self._ping_sent_at is None:
-            self._ping_sent_at = now
+        """Send a ping if there is something to watch, and none is on its way."""
+        if self.channel is not None and self._deadline.due is None and self._watches:
+            self._deadline.begin(self.machine.now(), PING_TIMEOUT)
             self._orders.append(Ping())
             self._flush()
-        elif now - self._ping_sent_at >= PING_TIMEOUT:
-            complain("zmsvcd: the watcher process does not answer, starting the next one")
-            self.signal(signal.SIGKILL)
+
+    def abort(self) -> None:
+        """Kill a process that has not answered the ping."""
+        complain("zmsvcd: the watcher process does not answer, starting the next one")
+        self._deadline.clear()
+        self.signal(signal.SIGKILL)
 
     def _flush(self) -> None:
         """Send as much as the socket takes now, and the rest when it becomes writable."""
@@ -150,6 +149,6 @@ class WatcherProcess(ConnectedProcess):
                 case TopicHeard() | TopicSilent():
                     self._report(report)
                 case Pong():
-                    self._ping_sent_at = None
+                    self._deadline.clear()
                 case _:
                     assert_never(report)

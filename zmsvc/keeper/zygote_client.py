@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import assert_never
 
+from zmsvc.core.deadline import Deadline
 from zmsvc.core.errors import ProtocolError, ZmsvcError
 from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
@@ -136,7 +137,7 @@ class ZygoteClient:
         self._bytes = 0
         self._in_progress: Fork | None = None
         """The task that the zygote is forking."""
-        self._answer_due: float | None = None
+        self._answer = Deadline()
         """The time by which the zygote has to answer; None while no answer is expected."""
         self._paused_until = -math.inf
         self._closed = False
@@ -184,7 +185,8 @@ class ZygoteClient:
             self._dispatcher.unwatch(channel.fileno())
             channel.close()
             os.close(self._common_gate)
-        self._greeting_pending, self._answer_due, self._spare_at = False, None, None
+        self._greeting_pending, self._spare_at = False, None
+        self._answer.clear()
         if self._spares is not None:
             # The installed files of the next zygote may be of another release.
             self._spares.drop()
@@ -231,14 +233,14 @@ class ZygoteClient:
     def due(self) -> float | None:
         """Return the time by which `on_time` has to be called."""
         # While an answer is due, no spare task is planned.
-        return self._spare_at if self._answer_due is None else self._answer_due
+        return self._spare_at if self._answer.due is None else self._answer.due
 
     def on_time(self, now: float) -> None:
         """Replace a zygote that does not answer in time, and order a spare task that is due."""
         if self._spare_at is not None and now >= self._spare_at:
             self._spare_at = None
             self._order_spare()
-        if self._answer_due is not None and now >= self._answer_due:
+        if self._answer.is_over(now):
             complain("zmsvcd: the zygote does not answer, starting another one")
             self.on_loss()
 
@@ -294,8 +296,8 @@ class ZygoteClient:
             if self._channel is None and not self._start_or_fail():
                 continue
             if self._greeting_pending:
-                if self._answer_due is None:
-                    self._answer_due = self._machine.now() + self.answer_timeout
+                if self._answer.due is None:
+                    self._answer.begin(self._machine.now(), self.answer_timeout)
                 return
             self._send_order()
 
@@ -323,13 +325,15 @@ class ZygoteClient:
             try:
                 packet = self._open(order, copies, has_gate=self._gate_per_task)
                 self._early_ends.clear()
-                self._in_progress, self._answer_due = order, self._machine.now() + self.answer_timeout
+                self._in_progress = order
+                self._answer.begin(self._machine.now(), self.answer_timeout)
                 seqpacket.send_data(self._channel, *packet)
             except (ConnectionError, BlockingIOError):
                 # The zygote is gone, or another process writes to the channel.
                 self.ended()
             except (OSError, ZmsvcError) as error:
-                self._in_progress = self._answer_due = None
+                self._in_progress = None
+                self._answer.clear()
                 order.close()
                 order.failed(error)
 
@@ -455,7 +459,7 @@ class ZygoteClient:
                 done, failed = partial(self._spares.forked, spare), partial(self._spares.failed, spare)
                 self._early_ends.clear()
                 self._in_progress = Fork(None, b"", None, Descriptors(), done, failed, spare=True)
-                self._answer_due = self._machine.now() + self.answer_timeout
+                self._answer.begin(self._machine.now(), self.answer_timeout)
                 seqpacket.send_data(
                     self._channel, *forking.order_spare(group, theirs.fileno(), warm=spare.warm)
                 )
@@ -463,7 +467,8 @@ class ZygoteClient:
                 self.on_loss()
             except OSError:
                 # No descriptor or process is free: tasks are forked when they are launched.
-                self._in_progress = self._answer_due = None
+                self._in_progress = None
+                self._answer.clear()
                 self._spares.drop()
 
     # --- its answers
@@ -484,7 +489,7 @@ class ZygoteClient:
             self.on_loss()
 
     def _on_packet(self, packet: bytes) -> None:
-        self._answer_due = None
+        self._answer.clear()
         if self._greeting_pending:
             self.version, protocol = forking.decode_hello(packet)
             self._greeting_pending = False

@@ -18,6 +18,7 @@ import zmq
 from zmsvc.core import effects as fx
 from zmsvc.core import messages
 from zmsvc.core.access import BUS, TOPICS, Verb
+from zmsvc.core.deadline import Deadline
 from zmsvc.core.errors import ProtocolError, UsageError
 from zmsvc.core.facts import OrdersUnheard, Origin, Requested
 from zmsvc.core.messages import Order
@@ -32,10 +33,6 @@ from zmsvc.supervisor.top_answers import Top
 ECHO = 3.0
 """Seconds in which the device has to forward our own messages to us. Usually it takes 1 ms, after a restart
 of the device 150 ms.
-"""
-LATE = 0.5
-"""Seconds. If the supervisor notices the end of ECHO later than that, it stood still, and the device may have
-done so with it: it gets the time once more.
 """
 HEARD = 256
 """The number of messages that are received at once, before tasks and the control socket get a turn."""
@@ -96,8 +93,8 @@ class Bus:
         """Orders that came while there was no supervisor, as the device has counted them."""
         self._pause: asyncio.TimerHandle | None = None
         self._attach_pause: asyncio.TimerHandle | None = None
-        self._silent_since: float | None = None
-        """The time of our last message that has to come back; None if a message has come since then."""
+        self._echo_due = Deadline()
+        """The time by which our own message has to come back, unless another message comes."""
         self._echo: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._subscriber.fileno(), self._receive)
         self._attached = asyncio.Event()
@@ -357,13 +354,13 @@ class Bus:
         """Expect our own message to come back. If no message at all comes for ECHO seconds, the
         device hangs.
         """
-        if self._silent_since is None:
-            self._silent_since = self._loop.time()
+        if self._echo_due.due is None:
+            self._echo_due.begin(self._loop.time(), ECHO)
         if self._echo is None:
             self._echo = self._loop.call_later(ECHO, self._miss_echo)
 
     def _note_echo(self) -> None:
-        self._silent_since = None
+        self._echo_due.clear()
         if self._echo is not None:
             self._echo.cancel()
             self._echo = None
@@ -371,17 +368,11 @@ class Bus:
     def _miss_echo(self) -> None:
         self._echo = None
         self._receive()
-        if self._silent_since is None:
-            return
-        now = self._loop.time()
-        left = self._silent_since + ECHO - now
-        if left < -LATE:
-            self._silent_since, left = now, ECHO
-        if left <= 0:
-            self._silent_since = None
+        if self._echo_due.is_over(self._loop.time()):
+            self._echo_due.clear()
             self._supervisor.device_hangs()
-        else:
-            self._echo = self._loop.call_later(left, self._miss_echo)
+        elif self._echo_due.due is not None:
+            self._echo = self._loop.call_at(self._echo_due.due, self._miss_echo)
 
     def wanted(self, head: Mapping[str, Any]) -> bool:
         """Return True if there may be a subscriber for a `control` message with this header."""
