@@ -459,8 +459,8 @@ def test_send_puts_the_header_first(courier: Courier, capsys: Capture) -> None:
 
 @pytest.mark.parametrize("words", [["-"], []])
 def test_send_reads_standard_input(words: list[str], home: House) -> None:
-    # There is no device to take the message, but the command tries to send it, with what is left of its time after
-    # the question for the endpoint.
+    # No device takes the message: the command tries to send it until its time is over. It has asked for the
+    # endpoint first.
     home.supervisor(status=status(backend=f"ipc://{home.root}/b"))
     command = [sys.executable, "-P", "-m", "zmsvc.ctl", "--timeout", "3", "send", "talk", *words]
     done = subprocess.run(command, input='{"a": 1}', capture_output=True, text=True)

@@ -97,9 +97,7 @@ def ctl(*words: str) -> subprocess.CompletedProcess[str]:
 def test_hosts_answer_over_ssh_and_what_runs_there_ends_with_ctrl_c(
     context: Context, sshd: psutil.Process
 ) -> None:
-    context.looped("Echo")
-    context.task("ts_1", "Echo")
-    context.start()
+    start_echo(context)
 
     asked = ctl("--json", "-H", "one,two,dead", "-c", "Live", "status")
     one, two, dead = json.loads(asked.stdout)["hosts"]
@@ -136,9 +134,7 @@ def test_hosts_answer_over_ssh_and_what_runs_there_ends_with_ctrl_c(
 def test_the_table_of_a_host_is_drawn_here_and_ends_there(
     context: Context, sshd: psutil.Process, tmp_path: Path
 ) -> None:
-    context.looped("Echo")
-    context.task("ts_1", "Echo")
-    context.start()
+    start_echo(context)
     with terminal_window(tmp_path, {"PATH": os.environ["PATH"]}) as window:
         window.run("zmsvcctl", "-H", "one", "top")
         window.shows("1 of 1 task active", "ts_1", "q quit")
@@ -158,9 +154,7 @@ def test_the_table_of_a_host_is_drawn_here_and_ends_there(
 def test_a_lost_connection_leaves_a_terminal_that_can_be_used(
     context: Context, sshd: psutil.Process, tmp_path: Path
 ) -> None:
-    context.looped("Echo")
-    context.task("ts_1", "Echo")
-    context.start()
+    start_echo(context)
     with terminal_window(tmp_path, {"PATH": os.environ["PATH"]}) as window:
         window.type("zmsvcctl -H one top")
         window.press("Enter")
@@ -169,6 +163,13 @@ def test_a_lost_connection_leaves_a_terminal_that_can_be_used(
         kill(there(sshd))
         window.shows("the connection to one is lost")
         assert window.mode() == "first screen with a cursor"
+
+
+def start_echo(context: Context) -> None:
+    """Start the context with one task."""
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start()
 
 
 def there(sshd: psutil.Process) -> list[psutil.Process]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from zmsvc.core import expected_topics, listening, placement, probing, ready_line
 from zmsvc.core.frozen import frozen
-from zmsvc.core.messages import MAX_TOPIC, too_long
+from zmsvc.core.messages import too_long
 from zmsvc.core.owners import owner
 from zmsvc.core.values import (
     PRIORITIES,
@@ -372,8 +372,8 @@ def _topic(text: str) -> str:
     word = text.strip(WHITE)
     if not word or "@" in word:
         raise ValueError(f"{quote(text)} cannot be a topic, expected a text without @")
-    if size := too_long(word):
-        raise ValueError(f"{quote(text)} cannot be a topic: it has {size} bytes, {MAX_TOPIC} are allowed")
+    if fault := too_long(word):
+        raise ValueError(f"{quote(text)} cannot be a topic: {fault}")
     return word
 
 

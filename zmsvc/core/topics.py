@@ -26,9 +26,8 @@ def _faults(values: list[Any]) -> Iterator[tuple[int, str]]:
         if not isinstance(each, str):
             yield index, f"{quote(str(each))} is not a text"
             continue
-        if size := messages.too_long(each):
-            most = messages.MAX_TOPIC
-            yield index, f"{quote(each)} cannot be a topic: it has {size} bytes, {most} are allowed"
+        if fault := messages.too_long(each):
+            yield index, f"{quote(each)} cannot be a topic: {fault}"
             continue
         try:
             messages.check_topic(each)

@@ -147,11 +147,13 @@ def _write(text: str, *, flush: bool) -> None:
 
 def leave_second_screen() -> None:
     """Show the first screen and the cursor again, after the end of a program that could not restore them.
-    This changes nothing if the program has drawn nothing.
+    This changes nothing if the program has drawn nothing, or if this Python has no curses.
     """
-    # Imported here for start-up time.
-    import curses
-
+    try:
+        # Imported here for start-up time.
+        import curses
+    except ImportError:
+        return
     with contextlib.suppress(curses.error):
         curses.setupterm(fd=1)
         found = {name: curses.tigetstr(name) or b"" for name in ("rmcup", "rmkx", "cnorm", "sgr0")}

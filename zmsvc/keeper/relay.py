@@ -8,6 +8,7 @@ import select
 import socket
 from collections.abc import Iterable
 
+from zmsvc.host.complain import complain
 from zmsvc.host.systemd.notification_queue import NotificationQueue
 from zmsvc.host.systemd.notify import socket_address
 from zmsvc.keeper.dispatcher import WRITE, Dispatcher
@@ -64,6 +65,9 @@ class Relay:
             # systemd has closed its socket. There is no other way to notify it, and the tasks matter more.
             self._queue.clear()
             waits = False
+        if not waits and self._queue.dropped:
+            complain(f"zmsvcd: {self._queue.dropped} notifications were dropped while systemd did not read")
+            self._queue.dropped = 0
         fd = sock.fileno()
         if waits and not self._dispatcher.watched(fd):
             self._dispatcher.watch(fd, self._flush, events=WRITE)

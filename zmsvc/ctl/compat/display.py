@@ -118,13 +118,9 @@ def _wanted(endpoints: Sequence[str], args: argparse.Namespace) -> Iterator[tupl
 
 
 def _topic(text: str) -> str:
-    """Return the text if it can be a topic: the device ends the connection of a subscriber with a longer one.
-    Raises UsageError.
-    """
-    if size := messages.too_long(text):
-        raise UsageError(
-            f"{text[:50]!r}... is not a topic: it has {size} bytes, {messages.MAX_TOPIC} are allowed"
-        )
+    """Return the text. Raises UsageError if it is too long for a topic."""
+    if fault := messages.too_long(text):
+        raise UsageError(f"{text[:50]!r}... is not a topic: {fault}")
     return text
 
 

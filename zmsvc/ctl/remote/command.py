@@ -68,13 +68,13 @@ def _hand_over(verb: VerbEntry, args: argparse.Namespace, host: RemoteHost) -> i
     status = ssh_processes.hand_over(host, words, os.environ)
     if status is None:
         return 130
-    if status == remote_hosts.SSH_FAILED:
-        # The connection is lost, perhaps in the middle of a picture, or there was none. ssh has said why, if
-        # the screen still shows it.
+    if status == remote_hosts.SSH_FAILED or status < 0:
+        # The connection is lost, perhaps while `top` showed its table on the second screen.
         terminal.leave_second_screen()
+    if status == remote_hosts.SSH_FAILED:
+        # ssh has written the cause to the terminal, but the second screen may have hidden it.
         terminal.complain(f"the connection to {host.name} is lost, or ssh could not make it")
     elif why := remote_hosts.reason_of(host, status, ()):
-        terminal.leave_second_screen()
         terminal.complain(why)
     return remote_hosts.code_of(status)
 

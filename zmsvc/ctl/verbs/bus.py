@@ -222,13 +222,8 @@ def _topic(topic: str) -> str:
 
 
 def _of_length(topic: str, verb: str) -> str:
-    if size := messages.too_long(topic):
-        # The device would end the connection each time that libzmq makes it.
-        raise CtlError(
-            2,
-            f"cannot {verb}: {topic[:50]!r}... is not a topic: it has {size} bytes, {messages.MAX_TOPIC} are "
-            f"allowed",
-        )
+    if fault := messages.too_long(topic):
+        raise CtlError(2, f"cannot {verb}: {topic[:50]!r}... is not a topic: {fault}")
     return topic
 
 

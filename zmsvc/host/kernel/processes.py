@@ -18,8 +18,8 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """Return a process's start time in clock ticks since boot; None if there is no such process. PID, start
-    time and boot ID identify a process.
+    """Return the time at which a process started, in clock ticks since boot; None if it is gone. This time,
+    the PID and the ID of the boot together identify a process.
     """
     fields = stat_fields(pid)
     return int(fields[19]) if fields else None

@@ -14,6 +14,8 @@ class NotificationQueue:
 
     def __init__(self) -> None:
         self._waiting: deque[str] = deque()
+        self.dropped = 0
+        """The number of notifications that were dropped because the queue was full."""
 
     def add(self, notification: str) -> None:
         """Append one notification; the queue drops another one if it is full."""
@@ -29,6 +31,7 @@ class NotificationQueue:
             (text for text in self._waiting if text.startswith(("STATUS=", "WATCHDOG="))), self._waiting[0]
         )
         self._waiting.remove(repeatable)
+        self.dropped += 1
 
     def send(self, send: Callable[[str], object]) -> bool:
         """Give the notifications to `send`, which raises BlockingIOError if its socket has no room. Return
@@ -43,5 +46,5 @@ class NotificationQueue:
         return False
 
     def clear(self) -> None:
-        """Drop all notifications, because there is no receiver any more."""
+        """Remove all notifications: their receiver is gone."""
         self._waiting.clear()

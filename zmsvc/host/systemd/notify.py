@@ -107,8 +107,8 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
             return False
 
     def offer(self, text: str, fds: Sequence[int] = ()) -> bool:
-        """Send the lines and the descriptors as one datagram. Return False if there is no receiver. After
-        `never_wait` it raises BlockingIOError if the receiver has no room.
+        """As `notify` with these lines, but raise BlockingIOError if the receiver has no room after
+        `never_wait`.
         """
         if self.socket is None:
             return False

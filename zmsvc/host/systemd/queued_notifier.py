@@ -5,10 +5,13 @@ be stopped.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from zmsvc.host.systemd.notification_queue import NotificationQueue
 from zmsvc.host.systemd.notify import Notifier
+
+log = logging.getLogger(__name__)
 
 
 class QueuedNotifier(Notifier):
@@ -24,7 +27,7 @@ class QueuedNotifier(Notifier):
         self._waits = False
 
     def notify(self, *lines: str, fds: Sequence[int] = ()) -> bool:
-        """Send the lines as one datagram, after those that wait. Return False if there is no receiver."""
+        """Send the lines as one datagram, after those that wait. Return False without a socket."""
         assert not fds, "a descriptor that waits would have to be copied"
         if self.socket is None:
             return False
@@ -40,6 +43,9 @@ class QueuedNotifier(Notifier):
 
     def _flush(self) -> None:
         waits = self._queue.send(self.offer)
+        if not waits and self._queue.dropped:
+            log.warning("%d notifications were dropped while the keeper did not read", self._queue.dropped)
+            self._queue.dropped = 0
         if waits and not self._waits:
             self._loop.add_writer(self.fileno(), self._flush)
         elif self._waits and not waits:
